@@ -1,0 +1,2 @@
+//! The VPS manager.
+fn main() {}

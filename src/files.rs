@@ -1,0 +1,299 @@
+//! Files condo owns (state, locks) and files below a root that is not trusted.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+
+use crate::error::{During, Error, Result};
+
+/// Reads a whole file, naming it in the error.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).during(|| format!("read `{}`", path.display()))
+}
+
+/// Reads a whole file as text, naming it in the error.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).during(|| format!("read `{}`", path.display()))
+}
+
+/// Replaces `path` in one step: readers see the old content or the new, never a part.
+///
+/// The temporary file beside it carries our pid, so that two writers do not share one.
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let write = || -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut file = File::from(rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?);
+        file.write_all(content)?;
+        fs::rename(&temporary, path)?;
+        Ok(())
+    };
+    write()
+        .during(|| format!("write `{}`", path.display()))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })
+}
+
+/// Writes to an existing file (a cgroup, sysctl or proc file) below a directory handle in a single `write(2)`.
+pub fn write_at(dir: BorrowedFd<'_>, name: &str, value: &str) -> Result<()> {
+    let write = || -> Result<()> {
+        let fd = rustix::fs::openat(
+            dir,
+            name,
+            OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?;
+        rustix::io::write(&fd, value.as_bytes())?;
+        Ok(())
+    };
+    write().during(|| format!("write `{value}` to `{name}`"))
+}
+
+/// Reads a small file below a directory handle as text.
+pub fn read_at(dir: BorrowedFd<'_>, name: &str) -> Result<String> {
+    let read = || -> Result<String> {
+        let fd = rustix::fs::openat(
+            dir,
+            name,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?;
+        let mut text = String::new();
+        File::from(fd).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    read().during(|| format!("read `{name}`"))
+}
+
+/// Opens a directory as a handle for the `*at` calls.
+pub fn open_dir(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .during(|| format!("open `{}`", path.display()))
+}
+
+/// Creates a directory and its parents; one that is there already is left as it is.
+pub fn create_dir_all(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .during(|| format!("create directory `{}`", path.display()))
+}
+
+/// Removes a file; one that is gone already counts as removed.
+pub fn remove_file(path: &Path) -> Result<()> {
+    forgive_gone(fs::remove_file(path)).during(|| format!("remove `{}`", path.display()))
+}
+
+/// Removes a tree without following symbolic links; one that is gone already counts as removed.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    forgive_gone(fs::remove_dir_all(path)).during(|| format!("remove `{}`", path.display()))
+}
+
+fn forgive_gone(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// An exclusive `flock(2)` on a file, released on drop and by the kernel when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: OwnedFd,
+}
+
+impl Lock {
+    /// Waits for the lock; the file is created when missing.
+    pub fn wait(path: &Path) -> Result<Self> {
+        Self::take(path, rustix::fs::FlockOperation::LockExclusive)
+    }
+
+    /// Takes the lock now, or fails with [`Error::Busy`].
+    pub fn now(path: &Path) -> Result<Self> {
+        Self::take(path, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn take(path: &Path, operation: rustix::fs::FlockOperation) -> Result<Self> {
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
+                .during(|| format!("open lock `{}`", path.display()))?;
+            match rustix::fs::flock(&file, operation) {
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(Error::Busy(format!("`{}`", path.display())));
+                }
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other.during(|| format!("lock `{}`", path.display()))?,
+            }
+            if same_file(&file, path) {
+                return Ok(Self { _file: file });
+            }
+        }
+    }
+}
+
+/// Whether the path still names the locked file: a `delete` may have unlinked it while we waited.
+fn same_file(file: &OwnedFd, path: &Path) -> bool {
+    let (Ok(held), Ok(named)) = (rustix::fs::fstat(file), rustix::fs::stat(path)) else {
+        return false;
+    };
+    (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
+}
+
+/// A directory tree that may be hostile: a root filesystem. No path below it is ever resolved outside of it.
+///
+/// Every lookup is one `openat2(2)` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`, so absolute and `..` symbolic links stay
+/// inside, also when somebody swaps them while we look (CVE-2021-30465, CVE-2024-45310).
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Root {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl Root {
+    /// Opens a root by path; the last component must be a directory itself, not a symbolic link to one.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .during(|| format!("open root `{}`", path.display()))?;
+        Ok(Self { fd })
+    }
+
+    /// Opens `path` as seen from inside the root.
+    pub fn get(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        self.open_at(path, flags, Mode::empty())
+            .during(|| format!("open `{}` in the root", path.display()))
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        loop {
+            match rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, mode, resolve) {
+                // A rename anywhere on the system while `..` is resolved: openat2(2) asks to try again.
+                Err(rustix::io::Errno::AGAIN) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Opens a directory, creating it and its parents as needed; symbolic links on the way are resolved inside the root.
+    pub fn create_dir_all(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let work = || -> Result<OwnedFd> {
+            let mut seen = PathBuf::new();
+            let mut here = self.open_at(Path::new("."), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+            for part in normal_parts(path)? {
+                seen.push(part);
+                here = match self.open_at(&seen, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+                    Err(e) if e.is_gone() => {
+                        match rustix::fs::mkdirat(&here, part, Mode::from_raw_mode(mode)) {
+                            Err(rustix::io::Errno::EXIST) => {}
+                            other => other?,
+                        }
+                        self.open_at(&seen, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?
+                    }
+                    other => other?,
+                };
+            }
+            Ok(here)
+        };
+        work().during(|| format!("create directory `{}` in the root", path.display()))
+    }
+
+    /// Opens a file for the place of a bind mount, creating an empty one (and its parents) when nothing is there.
+    pub fn create_file(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let work = || -> Result<OwnedFd> {
+            match self.open_at(path, OFlags::PATH, Mode::empty()) {
+                Err(e) if e.is_gone() => {}
+                other => return other,
+            }
+            let (parent, name) = self.parent(path)?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(mode)) {
+                Err(rustix::io::Errno::EXIST) => {}
+                other => drop(other?),
+            }
+            self.open_at(path, OFlags::PATH, Mode::empty())
+        };
+        work().during(|| format!("create file `{}` in the root", path.display()))
+    }
+
+    /// Replaces the file at `path` by a regular file with this content; a symbolic link there is replaced, not followed.
+    pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        let work = || -> Result<()> {
+            let (parent, name) = self.parent(path)?;
+            let temporary = format!(".condo.{}.tmp", std::process::id());
+            let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(mode);
+            let mut file = File::from(rustix::fs::openat(&parent, &temporary, flags, mode)?);
+            rustix::fs::fchmod(&file, mode)?;
+            file.write_all(content)?;
+            rustix::fs::renameat(&parent, &temporary, &parent, name)?;
+            Ok(())
+        };
+        work().during(|| format!("write `{}` in the root", path.display()))
+    }
+
+    /// The file's content, up to `limit` bytes (what is in a tenant's root is not trusted to be small).
+    pub fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
+        // NONBLOCK: a fifo planted in the image must not stop the host's process.
+        let file = File::from(self.get(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let mut content = Vec::new();
+        file.take(limit)
+            .read_to_end(&mut content)
+            .during(|| format!("read `{}` in the root", path.display()))?;
+        Ok(content)
+    }
+
+    /// Whether something (also a dangling symbolic link's target: no) is at `path`.
+    pub fn has(&self, path: &Path) -> bool {
+        self.open_at(path, OFlags::PATH, Mode::empty()).is_ok()
+    }
+
+    /// The directory that holds `path`'s last component, and that component.
+    pub fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p std::ffi::OsStr)> {
+        let name = path
+            .file_name()
+            .ok_or_else(|| Error::invalid("path", path.display(), "has no file name"))?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        Ok((self.create_dir_all(parent, 0o755)?, name))
+    }
+}
+
+/// The components of a path inside a root; `..` is refused, because a text cannot say where it leads behind a link.
+fn normal_parts(path: &Path) -> Result<Vec<&std::ffi::OsStr>> {
+    path.components()
+        .filter(|c| !matches!(c, Component::RootDir | Component::CurDir))
+        .map(|c| match c {
+            Component::Normal(part) => Ok(part),
+            _ => Err(Error::invalid("path", path.display(), "must not contain `..`")),
+        })
+        .collect()
+}
+
+/// Whether `path` is there, without following a symbolic link in its last component.
+pub fn exists(path: &Path) -> bool {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}

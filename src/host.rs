@@ -1,0 +1,138 @@
+//! Facts about this host, probed once and passed by reference: the kernel's cgroup layout and the caller.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Where cgroup filesystems are mounted, by the conventions of every distribution.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// What the rest of condo wants to know about the machine.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// How cgroup controllers are reached.
+    pub cgroups: CgroupLayout,
+    /// Effective user of this process.
+    pub uid: u32,
+    /// Processors that are online: the upper end of every `--cpus`.
+    pub cpus: usize,
+}
+
+/// The three shapes `/sys/fs/cgroup` has in the field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CgroupLayout {
+    /// One cgroup2 hierarchy with all controllers.
+    Unified(PathBuf),
+    /// v1 controllers, with or without a cgroup2 hierarchy beside them.
+    Hybrid {
+        /// The v1 hierarchies, one element each.
+        v1: Vec<Hierarchy>,
+        /// The cgroup2 mount, used to keep track of processes (and for the controllers it has).
+        unified: Option<PathBuf>,
+    },
+}
+
+/// One mounted v1 hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Its controllers (`cpu`, `cpuacct`), or `name=systemd`.
+    pub controllers: Vec<String>,
+    /// Where it is mounted.
+    pub mount: PathBuf,
+}
+
+impl Hierarchy {
+    /// The name of its directory below `/sys/fs/cgroup`, which is also its name inside a container.
+    pub fn dir_name(&self) -> &std::ffi::OsStr {
+        self.mount.file_name().unwrap_or_default()
+    }
+
+    /// The options that mount this hierarchy again: its controllers, comma separated.
+    pub fn mount_options(&self) -> String {
+        self.controllers.join(",")
+    }
+}
+
+impl Host {
+    /// Looks at the machine.
+    pub fn probe() -> Result<Self> {
+        Ok(Self {
+            cgroups: CgroupLayout::probe()?,
+            uid: nix::unistd::geteuid().as_raw(),
+            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        })
+    }
+}
+
+impl CgroupLayout {
+    /// Looks at `/sys/fs/cgroup`, without reading the mount table (which grows with every container).
+    pub fn probe() -> Result<Self> {
+        let root = Path::new(CGROUP_ROOT);
+        if is_cgroup2(root) {
+            return Ok(Self::Unified(root.to_path_buf()));
+        }
+        let unified = Some(root.join("unified")).filter(|p| is_cgroup2(p));
+        let v1 = v1_hierarchies(&files::read_text(Path::new("/proc/self/cgroup"))?, root);
+        if v1.is_empty() && unified.is_none() {
+            return Err(Error::unsupported(
+                "resource control",
+                format!(
+                    "no cgroup filesystem below `{CGROUP_ROOT}`; mount one: mount -t cgroup2 none {CGROUP_ROOT}"
+                ),
+            ));
+        }
+        Ok(Self::Hybrid { v1, unified })
+    }
+
+    /// The cgroup2 mount, if there is one.
+    pub fn unified(&self) -> Option<&Path> {
+        match self {
+            Self::Unified(mount) => Some(mount),
+            Self::Hybrid { unified, .. } => unified.as_deref(),
+        }
+    }
+}
+
+fn is_cgroup2(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == libc_magic::CGROUP2)
+}
+
+/// Filesystem magics of `linux/magic.h`.
+mod libc_magic {
+    pub(super) const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
+}
+
+/// The mounted v1 hierarchies out of `/proc/self/cgroup` (`cgroups(7)`: `hierarchy-ID:controller-list:path`).
+fn v1_hierarchies(proc_self_cgroup: &str, root: &Path) -> Vec<Hierarchy> {
+    proc_self_cgroup
+        .lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .filter(|controllers| !controllers.is_empty())
+        .filter_map(|controllers| {
+            let mount = root.join(controllers.strip_prefix("name=").unwrap_or(controllers));
+            mount.is_dir().then(|| Hierarchy {
+                controllers: controllers.split(',').map(Into::into).collect(),
+                mount,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mounted_hierarchies_count() {
+        let root = std::env::temp_dir().join(format!("condo-host-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("cpu,cpuacct")).unwrap();
+        std::fs::create_dir_all(root.join("systemd")).unwrap();
+        let found = v1_hierarchies("3:cpu,cpuacct:/a\n2:memory:/\n1:name=systemd:/\n0::/x\n", &root);
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].controllers, ["cpu", "cpuacct"]);
+        assert_eq!(found[1].mount_options(), "name=systemd");
+        assert_eq!(found[1].dir_name(), "systemd");
+    }
+}

@@ -1,0 +1,24 @@
+//! System calls that neither `nix` nor `rustix` has, one function each, without policy. The only module that may say
+//! `unsafe` or name `libc`.
+#![allow(
+    unsafe_code,
+    reason = "the system call boundary; every block argues why it is sound"
+)]
+
+pub mod bpf;
+pub mod clone;
+pub mod fd;
+pub mod keyring;
+pub mod mount;
+pub mod seccomp;
+
+use std::io;
+
+/// Turns the C convention (-1 and `errno`) into a `Result`.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
