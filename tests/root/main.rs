@@ -1,1 +1,8 @@
-fn main() {}
+//! Tests of kernel effects: one integration binary whose modules mirror `src/`, with its own runner (see [`harness`]).
+
+#[macro_use]
+mod harness;
+
+fn main() -> std::process::ExitCode {
+    harness::main(&[])
+}
