@@ -53,7 +53,7 @@ pub enum Error {
     #[error("{0}")]
     Corrupt(String),
     /// The program to run cannot be run (exit status 126 or 127 of `exec` and `run`).
-    #[error("exec: `{program}`: {source}")]
+    #[error("exec: `{program}`: {}", plain(source))]
     Exec {
         /// The program as it was asked for.
         program: String,
@@ -70,7 +70,7 @@ pub enum Error {
     #[error("{}", join(.0))]
     Several(Vec<Error>),
     /// A system call failed.
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     Io(#[from] std::io::Error),
     /// JSON that does not parse.
     #[error("{0}")]
@@ -83,6 +83,19 @@ pub enum Error {
         /// The failure.
         source: Box<Error>,
     },
+}
+
+/// The system's words as callers of OCI runtimes match them: "no such file or directory", without a number.
+fn plain(e: &std::io::Error) -> String {
+    let text = e.raw_os_error().map_or_else(
+        || e.to_string(),
+        |n| nix::errno::Errno::from_raw(n).desc().to_string(),
+    );
+    let mut chars = text.chars();
+    chars
+        .next()
+        .map(|first| first.to_ascii_lowercase().to_string() + chars.as_str())
+        .unwrap_or_default()
 }
 
 fn join(errors: &[Error]) -> String {

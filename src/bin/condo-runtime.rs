@@ -1,2 +1,5 @@
-//! The OCI runtime.
-fn main() {}
+//! The OCI runtime with runc's command line.
+
+fn main() -> std::process::ExitCode {
+    condo::cli::oci::main()
+}

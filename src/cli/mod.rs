@@ -1,1 +1,3 @@
-//! To be written.
+//! Command lines, output and exit codes: the only rooms that print.
+
+pub mod oci;

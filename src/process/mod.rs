@@ -1,1 +1,179 @@
-//! To be written.
+//! What a container's process is: program, environment, credentials, limits; and the protection of condo's own program.
+//!
+//! A [`Process`] is decided from the spec (or from `exec`'s arguments) before any side effect; init then walks through
+//! [`Process::lower`] and [`Program::exec`](program::Program::exec).
+
+pub mod capabilities;
+pub mod credentials;
+pub mod limits;
+pub mod program;
+pub mod protect;
+pub mod signal;
+
+use std::path::PathBuf;
+
+use oci_spec::runtime as oci;
+
+use crate::error::{Error, Result};
+use capabilities::Capabilities;
+use credentials::Credentials;
+use limits::Limits;
+
+/// A process to be, as decided from the spec's `process`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// The program and its arguments; never empty.
+    pub args: Vec<String>,
+    /// `KEY=value` lines.
+    pub env: Vec<String>,
+    /// Absolute working directory.
+    pub cwd: PathBuf,
+    /// Whether standard input, output and error are a terminal of its own.
+    pub terminal: bool,
+    /// The terminal's size in rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    /// Users, groups, umask.
+    pub credentials: Credentials,
+    /// The five capability sets.
+    pub capabilities: Capabilities,
+    /// Resource limits and the out-of-memory score.
+    pub limits: Limits,
+    /// Whether set-user-ID programs and file capabilities stop working.
+    pub no_new_privileges: bool,
+    /// AppArmor profile to change to on exec.
+    pub apparmor_profile: Option<String>,
+    /// SELinux label to change to on exec.
+    pub selinux_label: Option<String>,
+}
+
+impl Process {
+    /// Reads and checks a `process` object of the spec.
+    ///
+    /// # Errors
+    /// Names the field: no arguments, a relative `cwd`, an environment line without `=`, a NUL byte, limits out of order.
+    pub fn from_spec(process: &oci::Process) -> Result<Self> {
+        let args = process.args().clone().unwrap_or_default();
+        if args.first().is_none_or(String::is_empty) {
+            return Err(Error::invalid("process.args", "", "must name a program"));
+        }
+        let env = process.env().clone().unwrap_or_default();
+        no_nul("process.args", &args)?;
+        no_nul("process.env", &env)?;
+        if !process.cwd().is_absolute() {
+            let problem = "must be an absolute path";
+            return Err(Error::invalid("process.cwd", process.cwd().display(), problem));
+        }
+        refuse_unsupported(process)?;
+        Ok(Self {
+            args,
+            env,
+            cwd: process.cwd().clone(),
+            terminal: process.terminal().unwrap_or(false),
+            console_size: process
+                .console_size()
+                .map(|b| (clamp(b.height()), clamp(b.width()))),
+            credentials: Credentials::from_spec(process.user()),
+            capabilities: Capabilities::from_spec(process.capabilities().as_ref())?,
+            limits: Limits::from_spec(process)?,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            apparmor_profile: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
+            selinux_label: process.selinux_label().clone().filter(|l| !l.is_empty()),
+        })
+    }
+
+    /// Takes on the user and gives up all privileges but the wanted ones, with the seccomp filter as late as possible.
+    ///
+    /// Without no-new-privs a filter needs `CAP_SYS_ADMIN`, so it is installed before the capabilities go; with it, the filter
+    /// comes last and only has to allow `execve(2)`.
+    pub fn lower(&self, seccomp: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true)?;
+        }
+        self.capabilities.bound()?;
+        self.credentials.assume()?;
+        if self.no_new_privileges {
+            self.capabilities.keep_only()?;
+            seccomp()
+        } else {
+            capabilities::raise_effective()?;
+            seccomp()?;
+            self.capabilities.keep_only()
+        }
+    }
+}
+
+fn clamp(length: u64) -> u16 {
+    u16::try_from(length).unwrap_or(u16::MAX)
+}
+
+fn no_nul(field: &str, values: &[String]) -> Result<()> {
+    match values.iter().position(|v| v.contains('\0')) {
+        None => Ok(()),
+        Some(at) => Err(Error::invalid(
+            format!("{field}[{at}]"),
+            values[at].escape_debug(),
+            "must not contain a NUL byte",
+        )),
+    }
+}
+
+/// What the spec allows and condo does not do yet is refused, never ignored.
+fn refuse_unsupported(process: &oci::Process) -> Result<()> {
+    let asked = [
+        ("process.ioPriority", process.io_priority().is_some()),
+        ("process.scheduler", process.scheduler().is_some()),
+        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(Error::unsupported(
+            format!("`{field}`"),
+            "this version cannot set it; leave it out",
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(json: &str) -> Result<Process> {
+        Process::from_spec(&serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn the_shortest_process_is_understood() {
+        let p = process(r#"{"user":{"uid":1,"gid":2},"args":["sh"],"cwd":"/"}"#).unwrap();
+        assert_eq!(
+            (p.args.as_slice(), p.terminal),
+            (["sh".to_string()].as_slice(), false)
+        );
+        assert_eq!((p.credentials.uid, p.credentials.gid), (1, 2));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (json, text) in [
+            (
+                r#"{"user":{},"args":[],"cwd":"/"}"#,
+                "process.args: `` must name a program",
+            ),
+            (
+                r#"{"user":{},"args":["a"],"cwd":"x"}"#,
+                "process.cwd: `x` must be an absolute path",
+            ),
+            (
+                r#"{"user":{},"args":["a","b\u0000"],"cwd":"/"}"#,
+                "process.args[1]: `b\\0` must not contain a NUL byte",
+            ),
+        ] {
+            assert_eq!(process(json).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        let json = r#"{"user":{},"args":["a"],"cwd":"/","scheduler":{"policy":"SCHED_BATCH"}}"#;
+        assert!(matches!(process(json), Err(Error::Unsupported { .. })));
+    }
+}

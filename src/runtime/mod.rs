@@ -1,1 +1,16 @@
-//! To be written.
+//! The OCI runtime: from a bundle to a running container and back to nothing.
+//!
+//! [`plan`] decides, [`init`] does, [`state`] remembers, [`container`] is what later invocations work with.
+
+pub mod bundle;
+pub mod console;
+pub mod container;
+pub mod hooks;
+pub mod id;
+pub mod init;
+mod lsm;
+mod notify;
+pub mod plan;
+pub mod state;
+pub mod status;
+mod sysctl;

@@ -8,6 +8,9 @@ use super::check;
 /// `CLONE_INTO_CGROUP`: the child starts in the cgroup of [`Clone::cgroup`]. Spelled out: the constant of `libc` overflows its type.
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// `CLONE_PARENT`: the new process becomes a sibling of the caller.
+pub const PARENT: u64 = libc::CLONE_PARENT as u64;
+
 /// What the child is to be.
 #[derive(Debug, Default)]
 pub struct Clone<'a> {
@@ -43,7 +46,8 @@ impl Clone<'_> {
             pidfd: std::ptr::from_mut(&mut pidfd) as u64,
             child_tid: 0,
             parent_tid: 0,
-            exit_signal: libc::SIGCHLD as u64,
+            // The kernel takes the parent's for a sibling and refuses another.
+            exit_signal: if self.flags & PARENT == 0 { libc::SIGCHLD as u64 } else { 0 },
             stack: 0,
             stack_size: 0,
             tls: 0,
@@ -70,4 +74,10 @@ impl Clone<'_> {
             }
         }
     }
+}
+
+/// Ends a cloned child at once, without running the destructors and exit handlers it shares with its parent.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: never returns; nothing of this process is needed any more.
+    unsafe { libc::_exit(status) }
 }

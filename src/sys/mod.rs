@@ -8,9 +8,11 @@
 pub mod bpf;
 pub mod clone;
 pub mod fd;
+pub mod interface;
 pub mod keyring;
 pub mod mount;
 pub mod seccomp;
+pub mod signal;
 
 use std::io;
 

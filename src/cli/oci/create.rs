@@ -1,0 +1,114 @@
+//! `create` and `run`.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use super::args::{Create, Run};
+use super::foreground::{self, Signals};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::runtime::bundle::Bundle;
+use crate::runtime::console;
+use crate::runtime::container;
+use crate::runtime::id::Id;
+use crate::runtime::init::parent::{self, Created, Request};
+use crate::runtime::plan::Choices;
+
+/// `create`: the container's standard streams are ours, and its program waits for `start`.
+pub fn create(host: &Host, root: &Path, args: &Create) -> Result<u8> {
+    let id = Id::new(&args.id)?;
+    let bundle = Bundle::load(&args.bundle)?;
+    check_console(args, wants_terminal(&bundle), true)?;
+    let console = args.console_socket.as_deref().map(console::connect).transpose()?;
+    make(host, root, args, Prepared { id: &id, bundle: &bundle, console })?;
+    Ok(0)
+}
+
+/// `run`: create, start, and unless detached wait, pass signals and the terminal on, and delete.
+pub fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
+    let id = Id::new(&args.create.id)?;
+    let bundle = Bundle::load(&args.create.bundle)?;
+    let terminal = wants_terminal(&bundle);
+    check_console(&args.create, terminal, args.detach)?;
+    let signals = if args.detach { None } else { Some(Signals::take()?) };
+    let given = args.create.console_socket.as_deref().map(console::connect).transpose()?;
+    let (console, master) = match given {
+        Some(socket) => (Some(socket), None),
+        None if terminal => {
+            let (ours, theirs) = console::pair()?;
+            (Some(theirs), Some(ours))
+        }
+        None => (None, None),
+    };
+    let made = make(host, root, &args.create, Prepared { id: &id, bundle: &bundle, console })?;
+    let status = attend(host, made, master, signals);
+    if args.detach && status.is_ok() || args.keep {
+        return status;
+    }
+    let cleared = container::delete(host, root, &id, true);
+    status.and_then(|status| cleared.map(|()| status))
+}
+
+fn attend(
+    host: &Host,
+    made: Created,
+    master: Option<std::os::fd::OwnedFd>,
+    signals: Option<Signals>,
+) -> Result<u8> {
+    let master = master.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
+    made.container.start(host)?;
+    made.link.wait_for_exec()?;
+    match signals {
+        Some(signals) => foreground::wait(&made.init, master, &signals),
+        None => Ok(0),
+    }
+}
+
+struct Prepared<'a> {
+    id: &'a Id,
+    bundle: &'a Bundle,
+    console: Option<std::os::fd::OwnedFd>,
+}
+
+fn make(host: &Host, root: &Path, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
+    check_preserved(args.preserve_fds)?;
+    let request = Request {
+        root,
+        id: prepared.id,
+        bundle: prepared.bundle,
+        console: prepared.console,
+        pid_file: args.pid_file.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        preserve_fds: args.preserve_fds,
+        choices: Choices { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring },
+    };
+    parent::create(host, request)
+}
+
+fn wants_terminal(bundle: &Bundle) -> bool {
+    bundle.spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false)
+}
+
+fn check_console(args: &Create, terminal: bool, detached: bool) -> Result<()> {
+    match (&args.console_socket, terminal) {
+        (None, true) if detached => {
+            let text = "cannot allocate tty if runc will detach without setting console socket";
+            Err(Error::Status(text.into()))
+        }
+        (Some(socket), false) => {
+            let problem = "cannot be used: the process has no terminal (`process.terminal`)";
+            Err(Error::invalid("--console-socket", socket.display(), problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The descriptors to pass on must be there: a number off by one would hand over a descriptor of the runtime's own.
+pub fn check_preserved(count: u32) -> Result<()> {
+    for fd in 3..3 + count {
+        if !crate::files::exists(Path::new(&format!("/proc/self/fd/{fd}"))) {
+            return Err(Error::invalid("--preserve-fds", count, format!("needs descriptor {fd}, which is not open")));
+        }
+    }
+    Ok(())
+}

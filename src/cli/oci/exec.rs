@@ -1,0 +1,141 @@
+//! `exec`.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use oci_spec::runtime as oci;
+
+use super::args::Exec;
+use super::create::check_preserved;
+use super::foreground::{self, Signals};
+use crate::error::{During, Error, Result};
+use crate::files;
+use crate::host::Host;
+use crate::process::{Process, capabilities};
+use crate::runtime::bundle;
+use crate::runtime::console;
+use crate::runtime::container::Container;
+use crate::runtime::id::Id;
+use crate::runtime::init::exec::{self, Request};
+use crate::runtime::status::Status;
+
+/// `exec`: a further process in the container.
+pub fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
+    let container = Container::load(root, &Id::new(&args.id)?)?;
+    let spec = bundle::parse(&container.config()?)?;
+    let process = process(args, spec.process().as_ref())?;
+    check_preserved(args.preserve_fds)?;
+    let init = runnable(&container, host, args.ignore_paused)?;
+    let signals = if args.detach { None } else { Some(Signals::take()?) };
+    let given = args.console_socket.as_deref().map(console::connect).transpose()?;
+    let (socket, master) = match given {
+        Some(socket) => (Some(socket), None),
+        None if process.terminal && args.detach => {
+            let text = "cannot allocate tty if runc will detach without setting console socket";
+            return Err(Error::Status(text.into()));
+        }
+        None if process.terminal => console::pair().map(|(ours, theirs)| (Some(theirs), Some(ours)))?,
+        None => (None, None),
+    };
+    let request = Request {
+        process: &process,
+        init: init.as_fd(),
+        init_pid: container.state().init.map_or(0, |init| init.pid),
+        namespaces: &container.state().namespaces,
+        cgroup: &container.cgroup(host)?,
+        seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
+        console: socket,
+        pid_file: args.pid_file.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        preserve_fds: args.preserve_fds,
+    };
+    let made = exec::exec(host, &request)?;
+    drop(request);
+    let master = master.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
+    match signals {
+        Some(signals) => foreground::wait(&made, master, &signals),
+        None => Ok(0),
+    }
+}
+
+fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<std::os::fd::OwnedFd> {
+    match container.status(host) {
+        Status::Paused if !ignore_paused => {
+            Err(Error::Status("cannot exec in a paused container (use --ignore-paused to override)".into()))
+        }
+        Status::Created | Status::Running | Status::Paused => {
+            container.init().ok_or_else(|| Error::Status("cannot exec in a stopped container".into()))
+        }
+        _ => Err(Error::Status("cannot exec in a stopped container".into())),
+    }
+}
+
+/// The process: from its file, which may vanish once we return, or the container's own with the flags' changes.
+fn process(args: &Exec, base: Option<&oci::Process>) -> Result<Process> {
+    if let Some(path) = &args.process {
+        let raw = files::read(path)?;
+        let process = bundle::parse_process(&raw).during(|| format!("--process `{}`", path.display()))?;
+        return Process::from_spec(&process);
+    }
+    if args.args.is_empty() {
+        return Err(Error::invalid("exec", "", "needs a command, or --process with a file"));
+    }
+    let mut process = base.cloned().unwrap_or_default();
+    process.set_args(Some(args.args.clone())).set_terminal(Some(args.tty)).set_console_size(None);
+    let env = process.env().iter().flatten().chain(&args.env).cloned().collect();
+    process.set_env(Some(env));
+    if let Some(cwd) = &args.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    let mut process = Process::from_spec(&process)?;
+    adjust(&mut process, args)?;
+    Ok(process)
+}
+
+fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
+    if let Some(user) = &args.user {
+        let (uid, gid) = user_and_group(user)?;
+        process.credentials.uid = uid;
+        process.credentials.gid = gid.unwrap_or(0);
+    }
+    process.credentials.groups.extend(&args.additional_gids);
+    for name in &args.cap {
+        let bit = capabilities::bit(name).ok_or_else(|| Error::invalid("--cap", name, "is not a capability"))?;
+        // Never inheritable (CVE-2022-29162).
+        process.capabilities.bounding |= bit;
+        process.capabilities.permitted |= bit;
+        process.capabilities.effective |= bit;
+    }
+    process.no_new_privileges |= args.no_new_privs;
+    process.apparmor_profile = args.apparmor.clone().or(process.apparmor_profile.take());
+    process.selinux_label = args.process_label.clone().or(process.selinux_label.take());
+    Ok(())
+}
+
+/// `UID[:GID]`, digits only: junk behind a number once made a runtime run as root (crun, CVE-2026-30892).
+fn user_and_group(text: &str) -> Result<(u32, Option<u32>)> {
+    let number = |part: &str| {
+        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| part.parse::<u32>().ok()).flatten().filter(|id| *id != u32::MAX)
+    };
+    let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
+    match (number(uid), gid.map(number)) {
+        (Some(uid), None) => Ok((uid, None)),
+        (Some(uid), Some(Some(gid))) => Ok((uid, Some(gid))),
+        _ => Err(Error::invalid("--user", text, "is not UID or UID:GID in digits")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_digits_and_nothing_else() {
+        assert_eq!(user_and_group("1000").unwrap(), (1000, None));
+        assert_eq!(user_and_group("0:5").unwrap(), (0, Some(5)));
+        for bad in ["", ":", "1:", ":1", "1000x", "1000 ", "+1", "-1", "1:2:3", "4294967295", "4294967296", "0x1", "root"] {
+            assert!(user_and_group(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Waiting for a process in the foreground: its terminal on ours, our signals to it, its status as ours.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{WaitId, WaitIdOptions};
+use rustix::termios::{OptionalActions, Termios};
+
+use crate::error::{During, Error, Result};
+use crate::runtime::init::Newborn;
+
+/// All signals, as something to read.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// From now on signals wait to be passed on instead of ending us.
+    pub fn take() -> Result<Self> {
+        let mut all = SigSet::all();
+        // Raised by our own mistakes; blocking them would only hide those.
+        for own in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT] {
+            all.remove(own);
+        }
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None)?;
+        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        Ok(Self(fd.during(|| "receive signals")?))
+    }
+}
+
+/// Our terminal in raw mode, put back on drop.
+struct Raw(Option<Termios>);
+
+impl Raw {
+    fn enter() -> Self {
+        let Ok(before) = rustix::termios::tcgetattr(rustix::stdio::stdin()) else { return Self(None) };
+        let mut raw = before.clone();
+        raw.make_raw();
+        let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
+        Self(Some(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+/// Waits for the process's end and returns its exit status, 128 and the signal's number for a killed one.
+pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
+    let raw = master.as_ref().map(|master| {
+        copy_size(master);
+        Raw::enter()
+    });
+    let mut relay = Relay { master, stdin: true };
+    loop {
+        let (ended, signalled) = relay.step(process, signals)?;
+        if signalled {
+            pass_on(process, signals, relay.master.as_ref())?;
+        }
+        if ended {
+            relay.drain();
+            drop(raw);
+            return status(process);
+        }
+    }
+}
+
+/// The bytes between our terminal and the container's.
+struct Relay {
+    master: Option<OwnedFd>,
+    stdin: bool,
+}
+
+impl Relay {
+    /// Waits until something happens; says whether the process ended and whether there are signals.
+    fn step(&mut self, process: &Newborn, signals: &Signals) -> Result<(bool, bool)> {
+        let input = rustix::stdio::stdin();
+        let mut fds = vec![PollFd::new(&process.pidfd, PollFlags::IN), PollFd::new(&signals.0, PollFlags::IN)];
+        if let Some(master) = &self.master {
+            fds.push(PollFd::new(master, PollFlags::IN));
+            if self.stdin {
+                fds.push(PollFd::new(&input, PollFlags::IN));
+            }
+        }
+        match rustix::event::poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => return Ok((false, false)),
+            other => other.during(|| "wait for the process")?,
+        };
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        if ready.get(2) == Some(&true) && !self.output() {
+            self.master = None;
+        }
+        if ready.get(3) == Some(&true) {
+            self.stdin = self.input();
+        }
+        Ok((ready[0], ready[1]))
+    }
+
+    /// From the container to us; false at the end.
+    fn output(&self) -> bool {
+        let mut buffer = [0; 8192];
+        let Some(master) = &self.master else { return false };
+        match rustix::io::read(master, &mut buffer) {
+            Ok(0) | Err(_) => false,
+            Ok(n) => write_all(rustix::stdio::stdout(), &buffer[..n]),
+        }
+    }
+
+    /// From us to the container; false at the end.
+    fn input(&self) -> bool {
+        let mut buffer = [0; 8192];
+        match (&self.master, rustix::io::read(rustix::stdio::stdin(), &mut buffer)) {
+            (Some(master), Ok(n)) if n > 0 => write_all(master.as_fd(), &buffer[..n]),
+            (Some(master), Ok(_)) => {
+                // The terminal's own end of file: a program that reads from a pipe would never hear of ours.
+                write_all(master.as_fd(), b"\x04");
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// What the process wrote before it ended.
+    fn drain(&self) {
+        let Some(master) = &self.master else { return };
+        let now = rustix::event::Timespec::default();
+        while matches!(rustix::event::poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)), Ok(1)) {
+            if !self.output() {
+                return;
+            }
+        }
+    }
+}
+
+fn write_all(fd: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Result<()> {
+    while let Some(info) = signals.0.read_signal().during(|| "read a signal")? {
+        let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+        match (Signal::try_from(number), rustix::process::Signal::from_named_raw(number)) {
+            (Ok(Signal::SIGCHLD | Signal::SIGPIPE | Signal::SIGURG), _) => {}
+            (Ok(Signal::SIGWINCH), _) => master.into_iter().for_each(copy_size),
+            (_, Some(signal)) => {
+                let _ = rustix::process::pidfd_send_signal(&process.pidfd, signal);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn copy_size(master: &OwnedFd) {
+    if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
+        let _ = rustix::termios::tcsetwinsize(master, size);
+    }
+}
+
+fn status(process: &Newborn) -> Result<u8> {
+    let end = rustix::process::waitid(WaitId::PidFd(process.pidfd.as_fd()), WaitIdOptions::EXITED)
+        .during(|| "wait for the process")?
+        .ok_or_else(|| Error::Corrupt("a process ended without a status".into()))?;
+    let code = match (end.exit_status(), end.terminating_signal()) {
+        (Some(code), _) => code,
+        (_, Some(signal)) => 128 + signal,
+        _ => 255,
+    };
+    Ok(u8::try_from(code & 0xff).unwrap_or(255))
+}

@@ -1,0 +1,82 @@
+//! `condo-runtime`: runc's command line over [`crate::runtime`].
+
+mod args;
+mod create;
+mod exec;
+mod foreground;
+mod list;
+mod log;
+mod manage;
+mod spec;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::process::protect;
+use args::{Cli, Command};
+
+/// Status of a failed `exec`, which callers tell from the program's own.
+const EXEC_FAILED: u8 = 255;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(std::env::args_os().map(one_dash)) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(u8::from(e.use_stderr()));
+        }
+    };
+    let log = match log::Log::start(&cli.global) {
+        Ok(log) => log,
+        Err(e) => return log::Log::refuse(&e),
+    };
+    let failed = if matches!(cli.command, Some(Command::Exec(_))) { EXEC_FAILED } else { 1 };
+    match run(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(e) => {
+            log.fatal(&e);
+            ExitCode::from(failed)
+        }
+    }
+}
+
+/// containerd writes `-no-subreaper` with a single dash, as runc's flag library allows.
+fn one_dash(arg: OsString) -> OsString {
+    if arg == "-no-subreaper" { "--no-subreaper".into() } else { arg }
+}
+
+fn run(cli: Cli) -> Result<u8, Error> {
+    let global = cli.global;
+    let Some(command) = cli.command else {
+        return list::version(global.version);
+    };
+    global.check()?;
+    if command.makes_processes() {
+        protect::protect()?;
+    }
+    let root = global.root.as_path();
+    match command {
+        Command::Spec(args) => spec::spec(&args),
+        command => {
+            let host = Host::probe()?;
+            match command {
+                Command::Create(args) => create::create(&host, root, &args),
+                Command::Run(args) => create::run(&host, root, &args),
+                Command::Exec(args) => exec::exec(&host, root, &args),
+                Command::Start(args) => manage::start(&host, root, &args),
+                Command::State(args) => list::state(&host, root, &args),
+                Command::Kill(args) => manage::kill(&host, root, &args),
+                Command::Delete(args) => manage::delete(&host, root, &args),
+                Command::Pause(args) => manage::pause(&host, root, &args),
+                Command::Resume(args) => manage::resume(&host, root, &args),
+                Command::List(args) => list::list(&host, root, &args),
+                Command::Spec(_) => Ok(0),
+            }
+        }
+    }
+}

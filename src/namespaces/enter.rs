@@ -1,0 +1,116 @@
+//! Entering namespaces: for the moment of a clone, so that the child is born in them, or for good.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::{Kind, Namespaces};
+use crate::error::{During, Error, Result};
+
+/// The namespaces that a parent holds around the clone of init, and leaves again when dropped.
+///
+/// Joining an existing pid or time namespace concerns children only, and a child in a new user namespace may not join what
+/// the host owns: so the parent joins, clones, and goes back.
+#[derive(Debug)]
+pub struct Held {
+    back: Vec<(Kind, OwnedFd)>,
+}
+
+impl Held {
+    /// Enters every joined namespace of the list, except the user namespace (there is no way back from it) and the mount
+    /// namespace (which init joins by itself: it would take our current directory).
+    pub fn enter(namespaces: &Namespaces) -> Result<Self> {
+        let mut held = Self { back: Vec::new() };
+        for (kind, path) in namespaces.all_joined() {
+            if !matches!(kind, Kind::User | Kind::Mount) {
+                held.enter_one(kind, path)?;
+            }
+        }
+        Ok(held)
+    }
+
+    /// Makes a new time namespace for the next child and sets its clocks (`time_namespaces(7)`: the offsets are fixed once
+    /// a process lives in it).
+    pub fn new_time(&mut self, offsets: &str) -> Result<()> {
+        let back = open(Path::new("/proc/self/ns/time"))?;
+        nix::sched::unshare(CloneFlags::from_bits_retain(Kind::Time.flag() as i32))
+            .during(|| "make a time namespace")?;
+        self.back.push((Kind::Time, back));
+        if !offsets.is_empty() {
+            std::fs::write("/proc/self/timens_offsets", offsets).during(|| "set `linux.timeOffsets`")?;
+        }
+        Ok(())
+    }
+
+    fn enter_one(&mut self, kind: Kind, path: &Path) -> Result<()> {
+        let own = open(&Path::new("/proc/self/ns").join(kind.file()))?;
+        join(kind, path)?;
+        self.back.push((kind, own));
+        Ok(())
+    }
+
+    /// Goes back to the namespaces the process came from.
+    pub fn leave(mut self) -> Result<()> {
+        self.go_back()
+    }
+
+    fn go_back(&mut self) -> Result<()> {
+        while let Some((kind, fd)) = self.back.pop() {
+            set(fd.as_fd(), kind).during(|| format!("go back to the own {} namespace", kind.file()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(e) = self.go_back() {
+            // Going on in a tenant's namespace would be worse than dying.
+            log::error!("{e}");
+            std::process::abort();
+        }
+    }
+}
+
+/// Joins the namespace at `path`, which must be of this kind.
+pub fn join(kind: Kind, path: &Path) -> Result<()> {
+    let fd = open(path)?;
+    set(fd.as_fd(), kind).map_err(|e| match e {
+        Error::Io(io) if io.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32) => Error::invalid(
+            "linux.namespaces",
+            path.display(),
+            format!("is not a usable {} namespace", kind.file()),
+        ),
+        e => Error::During {
+            what: format!("join namespace `{}`", path.display()),
+            source: Box::new(e),
+        },
+    })
+}
+
+/// Joins all these namespaces of a process at once, in the order the kernel knows to be right (`setns(2)` with a pidfd).
+pub fn join_process(pidfd: BorrowedFd<'_>, kinds: &[Kind]) -> Result<()> {
+    let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
+    nix::sched::setns(pidfd, CloneFlags::from_bits_retain(flags as i32))
+        .during(|| "join the container's namespaces")
+}
+
+/// Makes a namespace of this kind for the calling process.
+pub fn unshare(kind: Kind) -> Result<()> {
+    nix::sched::unshare(CloneFlags::from_bits_retain(kind.flag() as i32))
+        .during(|| format!("make a {} namespace", kind.file()))
+}
+
+fn set(fd: BorrowedFd<'_>, kind: Kind) -> Result<()> {
+    Ok(nix::sched::setns(
+        fd,
+        CloneFlags::from_bits_retain(kind.flag() as i32),
+    )?)
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .during(|| format!("open namespace `{}`", path.display()))
+}

@@ -1,0 +1,152 @@
+//! Capabilities as bit sets, set with few system calls: one `capset(2)`, one ambient clear, and a drop for each bit that the
+//! bounding set loses.
+
+use std::collections::HashSet;
+use std::str::FromStr;
+
+use oci_spec::runtime::{Capability, LinuxCapabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::error::{During, Error, Result};
+
+/// The five sets of `capabilities(7)`, a bit for each number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The most a program can ever gain.
+    pub bounding: u64,
+    /// What is in force.
+    pub effective: u64,
+    /// What may become effective.
+    pub permitted: u64,
+    /// What passes to programs with inheritable file capabilities.
+    pub inheritable: u64,
+    /// What passes to every program.
+    pub ambient: u64,
+}
+
+impl Capabilities {
+    /// Reads `process.capabilities`; absent means none at all. A set that the kernel would refuse is refused here, by name.
+    pub fn from_spec(spec: Option<&LinuxCapabilities>) -> Result<Self> {
+        let Some(spec) = spec else {
+            return Ok(Self::default());
+        };
+        let sets = Self {
+            bounding: mask(spec.bounding().as_ref())?,
+            effective: mask(spec.effective().as_ref())?,
+            permitted: mask(spec.permitted().as_ref())?,
+            inheritable: mask(spec.inheritable().as_ref())?,
+            ambient: mask(spec.ambient().as_ref())?,
+        };
+        subset("effective", sets.effective, "permitted", sets.permitted)?;
+        subset("ambient", sets.ambient, "permitted", sets.permitted)?;
+        subset("ambient", sets.ambient, "inheritable", sets.inheritable)?;
+        Ok(sets)
+    }
+
+    /// Takes everything else out of the bounding set. Needs `CAP_SETPCAP`.
+    pub fn bound(&self) -> Result<()> {
+        for number in 0..64 {
+            let bit = 1 << number;
+            if self.bounding & bit != 0 {
+                continue;
+            }
+            match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(bit)) {
+                // Past the last capability this kernel knows.
+                Err(rustix::io::Errno::INVAL) => break,
+                other => other.during(|| "drop a capability from the bounding set")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the four other sets; nothing else remains.
+    pub fn keep_only(&self) -> Result<()> {
+        rustix::thread::clear_ambient_capability_set().during(|| "clear the ambient capabilities")?;
+        let known = CapabilitySet::from_bits_retain;
+        let sets = CapabilitySets {
+            effective: known(self.effective),
+            permitted: known(self.permitted),
+            inheritable: known(self.inheritable),
+        };
+        rustix::thread::set_capabilities(None, sets).during(|| "set the capabilities")?;
+        for number in (0..64).filter(|n| self.ambient & (1 << n) != 0) {
+            rustix::thread::configure_capability_in_ambient_set(known(1 << number), true)
+                .during(|| "set the ambient capabilities")?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes everything permitted effective again, after a change of user has cleared it.
+pub fn raise_effective() -> Result<()> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective = sets.permitted;
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// The bit of a capability by its name (`CAP_NET_RAW`), or nothing for a name this version does not know.
+pub fn bit(name: &str) -> Option<u64> {
+    caps::Capability::from_str(name).ok().map(|c| c.bitmask())
+}
+
+fn mask(set: Option<&HashSet<Capability>>) -> Result<u64> {
+    set.into_iter().flatten().try_fold(0, |mask, capability| {
+        let name = serde_json::to_value(capability)?;
+        let name = name.as_str().unwrap_or_default();
+        bit(name).map(|bit| mask | bit).ok_or_else(|| {
+            Error::invalid(
+                "process.capabilities",
+                name,
+                "is not known to this version; leave it out",
+            )
+        })
+    })
+}
+
+fn subset(name: &str, set: u64, of: &str, outer: u64) -> Result<()> {
+    match caps::all().iter().find(|c| set & !outer & c.bitmask() != 0) {
+        None => Ok(()),
+        Some(extra) => {
+            let field = format!("process.capabilities.{name}");
+            Err(Error::invalid(
+                field,
+                extra,
+                format!("is not in `{of}` and so cannot be set; add it there"),
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Capabilities> {
+        Capabilities::from_spec(Some(&serde_json::from_str(json).unwrap()))
+    }
+
+    #[test]
+    fn names_become_the_kernel_s_bits() {
+        let sets =
+            read(r#"{"bounding":["CAP_CHOWN","CAP_CHECKPOINT_RESTORE"],"permitted":["CAP_KILL"]}"#).unwrap();
+        assert_eq!(
+            (sets.bounding, sets.permitted, sets.ambient),
+            (1 | 1 << 40, 1 << 5, 0)
+        );
+    }
+
+    #[test]
+    fn sets_the_kernel_would_refuse_are_refused_by_name() {
+        let e = read(r#"{"permitted":["CAP_KILL"],"ambient":["CAP_KILL"]}"#).unwrap_err();
+        assert!(
+            e.to_string()
+                .starts_with("process.capabilities.ambient: `CAP_KILL` is not in `inheritable`"),
+            "{e}"
+        );
+    }
+
+    #[test]
+    fn absent_means_none() {
+        assert_eq!(Capabilities::from_spec(None).unwrap(), Capabilities::default());
+    }
+}

@@ -1,0 +1,68 @@
+//! Users, groups and umask of a process.
+
+use oci_spec::runtime::User;
+use rustix::fs::Mode;
+use rustix::process::{Gid, Uid};
+
+use crate::error::{During, Result};
+
+/// The umask of a process whose spec names none, as the field does it.
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// Who a process is, by ids inside the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// File mode creation mask.
+    pub umask: u32,
+}
+
+impl Credentials {
+    /// Root with no further groups.
+    pub const ROOT: Self = Self {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        umask: DEFAULT_UMASK,
+    };
+
+    /// Reads `process.user`.
+    pub fn from_spec(user: &User) -> Self {
+        Self {
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+            umask: user.umask().unwrap_or(DEFAULT_UMASK),
+        }
+    }
+
+    /// Becomes this user, keeping the permitted capabilities for the steps that follow.
+    pub fn assume(&self) -> Result<()> {
+        rustix::process::umask(Mode::from_raw_mode(self.umask));
+        rustix::thread::set_keep_capabilities(true)?;
+        self.switch()?;
+        // Cleared by the kernel at exec as well; cleared here so that nothing depends on that.
+        rustix::thread::set_keep_capabilities(false)?;
+        Ok(())
+    }
+
+    fn switch(&self) -> Result<()> {
+        let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        rustix::thread::set_thread_groups(&groups).during(|| format!("set the groups {:?}", self.groups))?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).during(|| format!("become group {}", self.gid))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("become user {}", self.uid))
+    }
+}
+
+/// Becomes root of the user namespace the process is in: whoever it was outside is not mapped there.
+pub fn become_root() -> Result<()> {
+    Credentials::ROOT
+        .switch()
+        .during(|| "become root of the user namespace")
+}

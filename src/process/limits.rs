@@ -1,0 +1,112 @@
+//! Resource limits (`prlimit(2)`) and the out-of-memory score, set by the parent on the new process.
+
+use oci_spec::runtime::{PosixRlimitType, Process};
+use rustix::process::{Pid, Resource, Rlimit};
+
+use crate::error::{During, Error, Result};
+
+/// The limits of one process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    rlimits: Vec<(PosixRlimitType, u64, u64)>,
+    oom_score_adj: Option<i32>,
+}
+
+impl Limits {
+    /// Reads `process.rlimits` and `process.oomScoreAdj`.
+    pub fn from_spec(process: &Process) -> Result<Self> {
+        let mut rlimits: Vec<(PosixRlimitType, u64, u64)> = Vec::new();
+        for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+            let field = format!("process.rlimits[{index}]");
+            if rlimits.iter().any(|(typ, ..)| *typ == limit.typ()) {
+                return Err(Error::invalid(field, limit.typ(), "is listed twice"));
+            }
+            if limit.soft() > limit.hard() {
+                return Err(Error::invalid(
+                    format!("{field}.soft"),
+                    limit.soft(),
+                    "is above the hard limit",
+                ));
+            }
+            rlimits.push((limit.typ(), limit.soft(), limit.hard()));
+        }
+        let oom_score_adj = process.oom_score_adj();
+        match oom_score_adj {
+            Some(score) if !(-1000..=1000).contains(&score) => Err(Error::invalid(
+                "process.oomScoreAdj",
+                score,
+                "must be from -1000 to 1000",
+            )),
+            _ => Ok(Self {
+                rlimits,
+                oom_score_adj,
+            }),
+        }
+    }
+
+    /// Sets the limits of a process that waits.
+    pub fn apply(&self, pid: i32) -> Result<()> {
+        if let Some(score) = self.oom_score_adj {
+            let path = format!("/proc/{pid}/oom_score_adj");
+            std::fs::write(&path, score.to_string()).during(|| {
+                format!("set `process.oomScoreAdj` to `{score}` (lowering it needs CAP_SYS_RESOURCE)")
+            })?;
+        }
+        for (typ, soft, hard) in &self.rlimits {
+            let limit = Rlimit {
+                current: bounded(*soft),
+                maximum: bounded(*hard),
+            };
+            rustix::process::prlimit(Pid::from_raw(pid), resource(*typ), limit).during(|| {
+                format!("set limit `{typ}` to {soft}:{hard} (raising a hard limit needs CAP_SYS_RESOURCE)")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// `RLIM_INFINITY` is all ones in the spec's 64 bits, and an absent value for rustix.
+fn bounded(value: u64) -> Option<u64> {
+    (value != u64::MAX).then_some(value)
+}
+
+fn resource(typ: PosixRlimitType) -> Resource {
+    match typ {
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Limits> {
+        let json = format!(r#"{{"user":{{}},"args":["a"],"cwd":"/",{json}}}"#);
+        Limits::from_spec(&serde_json::from_str(&json).unwrap())
+    }
+
+    #[test]
+    fn limits_are_checked_before_anything_happens() {
+        let nofile = r#"{"type":"RLIMIT_NOFILE","hard":10,"soft":5}"#;
+        assert!(read(&format!(r#""rlimits":[{nofile}]"#)).is_ok());
+        let twice = read(&format!(r#""rlimits":[{nofile},{nofile}]"#)).unwrap_err();
+        assert!(twice.to_string().contains("is listed twice"), "{twice}");
+        assert!(read(r#""rlimits":[{"type":"RLIMIT_NOFILE","hard":1,"soft":5}]"#).is_err());
+        assert!(read(r#""oomScoreAdj":1001"#).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! The bundle on disk: `config.json` and the root filesystem it names.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Process, Spec};
+use serde_json::Value;
+
+use crate::error::{During, Error, Result};
+use crate::files;
+use crate::process::capabilities;
+
+/// A bundle as read.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// Absolute path of the directory.
+    pub path: PathBuf,
+    /// The parsed `config.json`.
+    pub spec: Spec,
+    /// `config.json` byte for byte, kept in the state for later `exec`s.
+    pub raw: Vec<u8>,
+}
+
+impl Bundle {
+    /// Reads the bundle at `path` (`"."` where the caller named none).
+    pub fn load(path: &Path) -> Result<Self> {
+        let absolute = path.canonicalize().during(|| format!("bundle `{}`", path.display()))?;
+        let config = absolute.join("config.json");
+        let raw = match files::read(&config) {
+            Err(e) if e.is_gone() => {
+                return Err(Error::NotFound { kind: "JSON specification file", name: config.display().to_string() });
+            }
+            other => other?,
+        };
+        let spec = parse(&raw).during(|| format!("`{}`", config.display()))?;
+        Ok(Self { path: absolute, spec, raw })
+    }
+
+    /// The absolute path of the root filesystem, which must be a directory and not a symbolic link to one.
+    pub fn rootfs(&self) -> Result<PathBuf> {
+        let root = self.spec.root().as_ref().ok_or_else(|| Error::invalid("root", "", "is required"))?;
+        let path = self.path.join(root.path());
+        let refuse = |problem: &str| Err(Error::invalid("root.path", path.display(), problem));
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.is_symlink() => refuse("must not be a symbolic link"),
+            Ok(found) if !found.is_dir() => refuse("must be a directory"),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => refuse("does not exist"),
+            Err(e) => Err(e).during(|| format!("root.path: `{}`", path.display())),
+            Ok(_) => path.canonicalize().during(|| format!("root.path: `{}`", path.display())),
+        }
+    }
+}
+
+/// Parses a `config.json`.
+///
+/// Capabilities that this version does not know are left out with a warning, as the spec asks; the type would refuse the whole.
+pub fn parse(raw: &[u8]) -> Result<Spec> {
+    match serde_json::from_slice::<Spec>(raw) {
+        Ok(spec) => Ok(spec),
+        Err(first) => {
+            let mut value: Value = serde_json::from_slice(raw)?;
+            if let Some(process) = value.get_mut("process")
+                && drop_unknown_capabilities(process)
+            {
+                return Ok(serde_json::from_value(value)?);
+            }
+            Err(first.into())
+        }
+    }
+}
+
+/// Parses a stand-alone `process` object (`exec --process`).
+pub fn parse_process(raw: &[u8]) -> Result<Process> {
+    match serde_json::from_slice::<Process>(raw) {
+        Ok(process) => Ok(process),
+        Err(first) => {
+            let mut value: Value = serde_json::from_slice(raw)?;
+            if drop_unknown_capabilities(&mut value) { Ok(serde_json::from_value(value)?) } else { Err(first.into()) }
+        }
+    }
+}
+
+/// Removes names the kernel interface of this version does not have; says whether there were any.
+fn drop_unknown_capabilities(process: &mut Value) -> bool {
+    let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return false };
+    let mut dropped = false;
+    for names in sets.values_mut().filter_map(Value::as_array_mut) {
+        names.retain(|name| {
+            let known = name.as_str().is_some_and(|name| capabilities::bit(name).is_some());
+            if !known {
+                log::warn!("process.capabilities: ignoring unknown capability {name}");
+                dropped = true;
+            }
+            known
+        });
+    }
+    dropped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_capability_is_left_out_and_the_rest_kept() {
+        let json = br#"{"ociVersion":"1.3.0","process":{"user":{},"args":["a"],"cwd":"/",
+            "capabilities":{"bounding":["CAP_KILL","CAP_FROM_THE_FUTURE"]}}}"#;
+        let spec = parse(json).unwrap();
+        let capabilities = spec.process().as_ref().unwrap().capabilities().as_ref().unwrap();
+        assert_eq!(capabilities.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn malformed_json_names_the_place() {
+        let e = parse(b"{\"ociVersion\": 7}").unwrap_err().to_string();
+        assert!(e.contains("line 1"), "{e}");
+    }
+}

@@ -1,0 +1,262 @@
+//! A container that has been created: its status, and what can be done with it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+
+use super::hooks;
+use super::id::Id;
+use super::init::parent::{remove_cgroup, state_json};
+use super::plan::DEFAULT_CGROUP;
+use super::state::{Folder, State};
+use super::status::Status;
+use crate::cgroups::Cgroup;
+use crate::error::{During, Error, Failures, Result};
+use crate::files::{self, Lock};
+use crate::host::Host;
+
+/// How long `delete` waits for a killed init before it says so.
+const DEATH: Duration = Duration::from_secs(10);
+/// How long `delete` waits for another operation on the same container.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One container, by its facts on disk.
+#[derive(Debug, Clone)]
+pub struct Container {
+    folder: Folder,
+    state: State,
+}
+
+impl Container {
+    /// Finds a container. One that was left half-made counts as not there, but for [`delete`].
+    pub fn load(root: &Path, id: &Id) -> Result<Self> {
+        let folder = Folder::new(root, id);
+        match folder.load()? {
+            Some(state) => Ok(Self { folder, state }),
+            None => Err(Error::NotFound { kind: "container", name: id.to_string() }),
+        }
+    }
+
+    /// A container that was just made.
+    pub fn from_parts(folder: Folder, state: State) -> Self {
+        Self { folder, state }
+    }
+
+    /// The facts.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The config as it was at create.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        self.folder.config()
+    }
+
+    /// The container's cgroup, if it is still there.
+    pub fn cgroup(&self, host: &Host) -> Result<Cgroup> {
+        Cgroup::open(&host.cgroups, &self.state.cgroup)
+    }
+
+    /// A pidfd of init, if it lives.
+    pub fn init(&self) -> Option<OwnedFd> {
+        self.state.init.and_then(|init| init.open())
+    }
+
+    /// The status, from what is there now.
+    pub fn status(&self, host: &Host) -> Status {
+        let Some(init) = self.state.init else {
+            return if self.folder.try_lock().is_ok() { Status::Stopped } else { Status::Creating };
+        };
+        if !init.is_alive() {
+            return Status::Stopped;
+        }
+        if files::exists(&self.folder.fifo()) && self.waits() {
+            return Status::Created;
+        }
+        match self.cgroup(host).and_then(|c| c.is_frozen()) {
+            Ok(true) => Status::Paused,
+            _ => Status::Running,
+        }
+    }
+
+    /// Whether init still holds the fifo open: `start` may have died between its order and the removal.
+    fn waits(&self) -> bool {
+        self.order().is_ok()
+    }
+
+    /// The fifo's writing end; `ENXIO` when nobody waits at the other.
+    fn order(&self) -> Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(self.folder.fifo(), flags, Mode::empty())?)
+    }
+
+    /// Lets init become the container's program.
+    pub fn start(&self, host: &Host) -> Result<()> {
+        let _lock = self.folder.lock()?;
+        match self.status(host) {
+            Status::Created => {}
+            Status::Running | Status::Paused => {
+                return Err(Error::Status("cannot start an already running container".into()));
+            }
+            _ => return Err(Error::Status("cannot start a container that has stopped".into())),
+        }
+        rustix::io::write(self.order()?, b"0").during(|| "start")?;
+        files::remove_file(&self.folder.fifo())?;
+        hooks::run_all("poststart", &self.state.poststart, &self.oci_state("running"));
+        Ok(())
+    }
+
+    /// The OCI state with this status.
+    fn oci_state(&self, status: &str) -> Vec<u8> {
+        let pid = self.state.init.map_or(0, |init| init.pid);
+        state_json(&self.state, if status == "stopped" { 0 } else { pid }, status)
+    }
+
+    /// Sends a signal to init, or to all processes.
+    pub fn kill(&self, host: &Host, signal: rustix::process::Signal, all: bool) -> Result<()> {
+        if all {
+            return self.kill_all(host, signal);
+        }
+        let not_running = || Error::Status("container not running".into());
+        let init = self.init().ok_or_else(not_running)?;
+        match rustix::process::pidfd_send_signal(&init, signal) {
+            Err(rustix::io::Errno::SRCH) => Err(not_running()),
+            other => other.during(|| "signal init"),
+        }?;
+        self.wake_for(host, signal)
+    }
+
+    fn kill_all(&self, host: &Host, signal: rustix::process::Signal) -> Result<()> {
+        let cgroup = match self.cgroup(host) {
+            // Nothing can run in a cgroup that is gone.
+            Err(e) if e.is_gone() => return Ok(()),
+            other => other?,
+        };
+        if signal == rustix::process::Signal::KILL {
+            return cgroup.kill();
+        }
+        for pid in cgroup.pids()?.into_iter().filter_map(rustix::process::Pid::from_raw) {
+            match rustix::process::kill_process(pid, signal) {
+                Err(rustix::io::Errno::SRCH) => {}
+                other => other.during(|| format!("signal process {}", pid.as_raw_nonzero()))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A frozen v1 cgroup does not even die; v2 lets `SIGKILL` through by itself, where thawing does no harm.
+    fn wake_for(&self, host: &Host, signal: rustix::process::Signal) -> Result<()> {
+        if signal != rustix::process::Signal::KILL {
+            return Ok(());
+        }
+        match self.cgroup(host) {
+            Ok(cgroup) if cgroup.is_frozen().unwrap_or(false) => cgroup.thaw(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops all processes where they stand.
+    pub fn pause(&self, host: &Host) -> Result<()> {
+        match self.status(host) {
+            Status::Running | Status::Created => self.cgroup(host)?.freeze(),
+            _ => Err(Error::Status("container not running or created".into())),
+        }
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self, host: &Host) -> Result<()> {
+        match self.status(host) {
+            Status::Paused => self.cgroup(host)?.thaw(),
+            _ => Err(Error::Status("container not paused".into())),
+        }
+    }
+}
+
+/// Removes a container and all that belongs to it; with `force` also one that runs, is half-made or is not there.
+pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
+    let folder = Folder::new(root, id);
+    let _lock = match patient_lock(&folder) {
+        Err(e) if e.is_gone() && force => return Ok(()),
+        other => other?,
+    };
+    let Some(state) = folder.load()? else {
+        return folder.remove();
+    };
+    let container = Container { folder, state };
+    let status = if container.state.init.is_none() { Status::Stopped } else { container.status(host) };
+    match status {
+        Status::Running | Status::Paused if !force => {
+            let text = format!("cannot delete container {id} that is not stopped: {status}");
+            Err(Error::Status(text))
+        }
+        _ => container.clear(host),
+    }
+}
+
+fn patient_lock(folder: &Folder) -> Result<Lock> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match folder.try_lock() {
+            Err(Error::Busy(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            other => return other,
+        }
+    }
+}
+
+impl Container {
+    /// Kills, waits, removes; goes on after failures, and leaves the state when something is left to clear.
+    fn clear(&self, host: &Host) -> Result<()> {
+        let mut failures = Failures::default();
+        let init = self.init();
+        match self.cgroup(host) {
+            Ok(cgroup) => {
+                if let Some(init) = &init {
+                    let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
+                    failures.note(self.wake_for(host, rustix::process::Signal::KILL));
+                }
+                failures.note(remove_cgroup(&cgroup));
+            }
+            Err(e) if e.is_gone() => {
+                if let Some(init) = &init {
+                    let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
+                }
+            }
+            Err(e) => failures.note::<()>(Err(e)),
+        }
+        if let Some(init) = init {
+            failures.note(wait_for_death(&init));
+        }
+        drop_default_parent(host, &self.state.cgroup);
+        failures.into_result()?;
+        self.folder.remove()?;
+        hooks::run_all("poststop", &self.state.poststop, &self.oci_state("stopped"));
+        Ok(())
+    }
+}
+
+/// The directory for containers without a cgroup of their own goes with the last of them.
+fn drop_default_parent(host: &Host, cgroup: &str) {
+    if cgroup.starts_with(DEFAULT_CGROUP)
+        && let Ok(parent) = Cgroup::open(&host.cgroups, DEFAULT_CGROUP)
+    {
+        parent.remove_if_empty();
+    }
+}
+
+fn wait_for_death(init: &OwnedFd) -> Result<()> {
+    let deadline = Instant::now() + DEATH;
+    loop {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        match rustix::event::poll(&mut [PollFd::new(&init.as_fd(), PollFlags::IN)], left.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) => {
+                let text = "init does not die: it hangs in the kernel (state D?); try again later";
+                return Err(Error::Status(text.into()));
+            }
+            other => return other.map(drop).during(|| "wait for init's end"),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Init's side: what the new process does between its birth and its program.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use rustix::fs::{CWD, Mode};
+
+use super::link::{Born, Init, Reporter};
+use super::super::console;
+use super::super::hooks;
+use super::super::lsm::Label;
+use super::super::notify;
+use super::super::plan::Plan;
+use crate::error::{During, Error, Result};
+use crate::namespaces::{Kind, enter};
+use crate::process::credentials::become_root;
+use crate::process::program::Program;
+use crate::process::{Process, protect};
+use crate::rootfs::{self, Assembled, Sources};
+use crate::seccomp::Filter;
+use crate::sys;
+
+/// What the parent prepared for init before the clone.
+pub struct Setup<'a> {
+    /// What is to be done.
+    pub plan: &'a Plan,
+    /// Mount sources, opened where the host's paths mean what they say.
+    pub sources: Sources,
+    /// Where the terminal's master goes.
+    pub console: Option<OwnedFd>,
+    /// A byte from it is the order to start. Open for writing as well, so that it never ends.
+    pub fifo: OwnedFd,
+    /// Descriptors from 3 on that the program inherits.
+    pub preserve_fds: u32,
+    /// Where a seccomp listener goes, with the spec's container process state.
+    pub listener: Option<notify::Listener>,
+    /// The OCI state as hooks read it, for a pid and a status.
+    pub state: &'a dyn Fn(i32, &str) -> Vec<u8>,
+}
+
+/// Walks the whole way and never returns: the process becomes the program, or tells the parent why not and ends.
+pub fn run(setup: Setup<'_>, link: Init<Born>) -> ! {
+    let Ok(reporter) = link.reporter() else { sys::clone::exit(1) };
+    report_panics(&reporter);
+    let error = match walk(setup, link) {
+        Err(e) => e,
+        Ok(never) => match never {},
+    };
+    fail(&reporter, &error)
+}
+
+/// Reports a failure to the parent, or to the log when the parent has gone, and ends the process.
+pub fn fail(reporter: &Reporter, error: &Error) -> ! {
+    if !reporter.fail(error) {
+        log::error!("{error}");
+    }
+    sys::clone::exit(1)
+}
+
+/// A panic must not unwind into the parent's frames; it is reported like any failure.
+pub fn report_panics(reporter: &Reporter) {
+    if let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(reporter.as_fd(), 3) {
+        let reporter = Reporter::from(socket);
+        std::panic::set_hook(Box::new(move |info| fail(&reporter, &Error::Corrupt(format!("init: {info}")))));
+    }
+}
+
+/// The way from birth to program, each step with the reason for its place:
+///
+///  1. Hide from the container's processes, before there are any.
+///  2. **Born**: wait for id maps, limits and cgroups; without maps nothing below would be allowed.
+///  3. A session of its own, then root of the user namespace: all that follows is checked against it.
+///  4. The cgroup namespace, whose root is the cgroup the process is in by now.
+///  5. Keyring, loopback, host name: only need their namespaces.
+///  6. Assemble the root filesystem. The host's tree is still there, reached only by descriptors opened before.
+///  7. **Mounted**: prestart and createRuntime hooks see complete namespaces; the filter comes back.
+///  8. createContainer hooks: the container's namespaces, the host's files.
+///  9. Kernel parameters and label files, through the host's `/proc`, which no image can fake.
+/// 10. Console: allocated from the container's own devpts while it is known by descriptor.
+/// 11. Change the root; mask and protect paths. From here on paths are the container's.
+/// 12. Find the program, so that `create` and not `start` reports one that is missing.
+/// 13. **Ready**: the parent writes state and pid file and returns to its caller.
+/// 14. Wait for the order to start.
+/// 15. startContainer hooks: inside, with the privileges that init still has.
+/// 16. Close what is not the program's, give up privileges, filter system calls, become the program.
+fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> {
+    let plan = setup.plan;
+    protect::hide()?;
+    let (pid, link) = link.arrive()?;
+    let pid = i32::from_ne_bytes(pid.try_into().map_err(|_| Error::Corrupt("a malformed grant".into()))?);
+    settle(plan)?;
+    let assembled = rootfs::assemble(&plan.rootfs, setup.sources)?;
+    let (filter, link) = link.arrive()?;
+    let filter = if filter.is_empty() { None } else { Some(Filter::from_bytes(&filter)?) };
+    hooks::run("createContainer", &plan.hooks.create_container, &(setup.state)(pid, "creating"))?;
+    plan.sysctls.apply()?;
+    let labels = Label::open_all(&plan.process)?;
+    if plan.process.terminal {
+        take_console(plan, &assembled, setup.console.as_ref())?;
+    }
+    assembled.enter()?;
+    enter_directory(&plan.process)?;
+    let program = Program::find(&plan.process.args, &plan.process.env)?;
+    let (_, _done) = link.arrive()?;
+    wait_for_start(&setup.fifo)?;
+    if !plan.hooks.start_container.is_empty() {
+        let own = i32::try_from(std::process::id()).unwrap_or(1);
+        hooks::run("startContainer", &plan.hooks.start_container, &(setup.state)(own, "created"))?;
+    }
+    become_program(&plan.process, &program, &labels, setup.preserve_fds, &mut || match &filter {
+        Some(filter) => install(filter, setup.listener.as_ref(), pid),
+        None => Ok(()),
+    })
+}
+
+/// Steps 3 to 5.
+fn settle(plan: &Plan) -> Result<()> {
+    let namespaces = &plan.namespaces;
+    rustix::process::setsid().during(|| "start a session")?;
+    if namespaces.has(Kind::User) {
+        become_root()?;
+    }
+    if let Some(path) = namespaces.joined(Kind::Mount) {
+        enter::join(Kind::Mount, path)?;
+    }
+    if namespaces.is_new(Kind::Cgroup) {
+        enter::unshare(Kind::Cgroup)?;
+    }
+    if !plan.choices.no_new_keyring {
+        new_keyring()?;
+    }
+    if namespaces.is_new(Kind::Network) {
+        sys::interface::set_loopback_up().during(|| "bring up the loopback interface")?;
+    }
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).during(|| format!("set the host name `{name}`"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).during(|| format!("set the domain name `{name}`"))?;
+    }
+    Ok(())
+}
+
+/// A session keyring that does not show the caller's keys; kernels without keyrings have none to show.
+pub fn new_keyring() -> Result<()> {
+    match sys::keyring::join_session(c"_condo") {
+        Err(e) if e.raw_os_error() == Some(nix::errno::Errno::ENOSYS as i32) => Ok(()),
+        other => other.map(drop).during(|| "make a session keyring (--no-new-keyring goes without)"),
+    }
+}
+
+fn take_console(plan: &Plan, assembled: &Assembled, receiver: Option<&OwnedFd>) -> Result<()> {
+    let receiver = receiver.ok_or_else(|| Error::invalid("process.terminal", true, "needs --console-socket"))?;
+    let master = assembled.open_ptmx()?;
+    let slave = rootfs::open_peer(master.as_fd())?;
+    assembled.attach_console(slave.as_fd())?;
+    console::send_master(receiver.as_fd(), &master)?;
+    console::adopt(slave.as_fd(), plan.process.console_size)
+}
+
+/// Goes to the working directory, making it as other runtimes do, and makes sure it is inside (CVE-2024-21626).
+pub fn enter_directory(process: &Process) -> Result<()> {
+    let cwd = &process.cwd;
+    if rustix::fs::stat(cwd).is_err() {
+        // On a read-only root this fails, and then so does the next line, which says what matters.
+        let _ = std::fs::create_dir_all(cwd);
+    }
+    let work = || -> Result<()> {
+        rustix::process::chdir(cwd)?;
+        let here = rustix::process::getcwd(Vec::new())?;
+        // The kernel writes "(unreachable)" before a directory outside of the root.
+        if here.as_bytes().starts_with(b"/") { Ok(()) } else { Err(rustix::io::Errno::XDEV.into()) }
+    };
+    work().during(|| format!("process.cwd: change to `{}`", cwd.display()))
+}
+
+fn wait_for_start(fifo: &OwnedFd) -> Result<()> {
+    loop {
+        match rustix::io::read(fifo, &mut [0u8; 1]) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.map(drop).during(|| "wait for start"),
+        }
+    }
+}
+
+/// Step 16. The filter is installed by `seccomp` at the moment that [`Process::lower`] chooses.
+pub fn become_program(
+    process: &Process,
+    program: &Program,
+    labels: &[Label],
+    preserve_fds: u32,
+    seccomp: &mut dyn FnMut() -> Result<()>,
+) -> Result<std::convert::Infallible> {
+    console::own_streams(process.credentials.uid);
+    default_signals()?;
+    for label in labels {
+        label.apply()?;
+    }
+    let first = i32::try_from(preserve_fds).unwrap_or(i32::MAX).saturating_add(3);
+    sys::fd::close_on_exec_from(first).during(|| "close inherited descriptors")?;
+    process.lower(seccomp)?;
+    Err(program.exec())
+}
+
+/// Rust's start-up ignores SIGPIPE, and the caller may have blocked or ignored more; a program expects the defaults.
+fn default_signals() -> Result<()> {
+    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        sys::signal::set_default(signal as i32).during(|| "reset signals")?;
+    }
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
+fn install(filter: &Filter, listener: Option<&notify::Listener>, pid: i32) -> Result<()> {
+    let fd = filter.install()?;
+    match (fd, listener) {
+        (Some(fd), Some(listener)) => listener.send(fd.as_fd(), pid),
+        _ => Ok(()),
+    }
+}
+
+/// A fresh fifo that nobody but the owner reaches, open for both sides.
+pub fn make_fifo(path: &std::path::Path) -> Result<OwnedFd> {
+    let work = || -> Result<OwnedFd> {
+        rustix::fs::mknodat(CWD, path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+        Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    };
+    work().during(|| format!("make fifo `{}`", path.display()))
+}

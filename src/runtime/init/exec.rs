@@ -1,0 +1,153 @@
+//! A further process in a running container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::LinuxSeccomp;
+
+use super::super::console;
+use super::super::lsm::Label;
+use super::child;
+use super::link::{self, Done, Entering, Init, Joined, Parent};
+use super::parent::{announce, successor};
+use super::{Newborn, step_aside};
+use crate::cgroups::{self, Cgroup};
+use crate::error::{During, Error, Result};
+use crate::host::Host;
+use crate::namespaces::{Kind, enter};
+use crate::process::credentials::become_root;
+use crate::process::program::Program;
+use crate::process::{Process, protect};
+use crate::rootfs;
+use crate::seccomp::{self, Filter};
+use crate::sys;
+use crate::sys::clone::{Clone, Side};
+
+/// What the caller of `exec` asks for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The process to be.
+    pub process: &'a Process,
+    /// The container's init.
+    pub init: BorrowedFd<'a>,
+    /// Its pid.
+    pub init_pid: i32,
+    /// The namespaces to join.
+    pub namespaces: &'a [Kind],
+    /// The container's cgroup.
+    pub cgroup: &'a Cgroup,
+    /// The filter of the process.
+    pub seccomp: Option<&'a LinuxSeccomp>,
+    /// Where a terminal's master goes.
+    pub console: Option<OwnedFd>,
+    /// Where the process's pid is written.
+    pub pid_file: Option<&'a Path>,
+    /// A socket that gets the process's pidfd.
+    pub pidfd_socket: Option<&'a Path>,
+    /// Descriptors from 3 on that the process inherits.
+    pub preserve_fds: u32,
+}
+
+/// Starts the process and returns once its program runs.
+///
+/// Two clones are needed: one enters the namespaces, the other is born in the pid namespace, as our child.
+pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
+    let (parent, link) = link::pair::<Entering>()?;
+    // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
+    let birth = cgroups::birth_of(&host.cgroups, request.init_pid)?;
+    let cgroup = birth.as_ref().map(AsFd::as_fd).or(request.cgroup.birth());
+    match (Clone { flags: 0, cgroup }).spawn().during(|| "make a process in the container's cgroup")? {
+        Side::Child => {
+            drop(parent);
+            enter_container(request, link)
+        }
+        Side::Parent { pid, pidfd } => {
+            drop(link);
+            let standin = Newborn { pid, pidfd };
+            let process = attend(request, &standin, parent).inspect_err(|_| drop(standin.kill()))?;
+            let done = process.1.wait_for_exec();
+            match done {
+                Ok(()) => Ok(process.0),
+                Err(e) => {
+                    process.0.kill()?;
+                    Err(e)
+                }
+            }
+        }
+    }
+}
+
+fn attend(request: &Request<'_>, standin: &Newborn, link: Parent<Entering>) -> Result<(Newborn, Parent<Done>)> {
+    let held = link.wait()?;
+    request.cgroup.join(standin.pid)?;
+    let filter = request.seccomp.map(seccomp::compile).transpose()?.map_or(Vec::new(), |f| f.to_bytes());
+    let link = held.grant(&filter)?;
+    let process = successor(standin, || link.proxied())?;
+    let work = || -> Result<Parent<Done>> {
+        request.process.limits.apply(process.pid)?;
+        let held = link.wait()?;
+        announce(&process, request.pid_file, request.pidfd_socket)?;
+        held.grant(&[])
+    };
+    match work() {
+        Ok(link) => Ok((process, link)),
+        Err(e) => {
+            process.kill()?;
+            Err(e)
+        }
+    }
+}
+
+/// The child's side, which never returns.
+fn enter_container(request: &Request<'_>, link: Init<Entering>) -> ! {
+    let Ok(reporter) = link.reporter() else { sys::clone::exit(1) };
+    child::report_panics(&reporter);
+    let work = || -> Result<std::convert::Infallible> {
+        protect::hide()?;
+        let (filter, link) = link.arrive()?;
+        // The host's /proc is out of sight after the next line.
+        let labels = Label::open_all(request.process)?;
+        enter::join_process(request.init, request.namespaces)?;
+        step_aside(0, &reporter)?;
+        go_on(request, &filter, &labels, link)
+    };
+    match work() {
+        Err(e) => child::fail(&reporter, &e),
+        Ok(never) => match never {},
+    }
+}
+
+/// The second clone: inside, it only has to become the program.
+fn go_on(
+    request: &Request<'_>,
+    filter: &[u8],
+    labels: &[Label],
+    link: Init<Joined>,
+) -> Result<std::convert::Infallible> {
+    let process = request.process;
+    rustix::process::setsid().during(|| "start a session")?;
+    if request.namespaces.contains(&Kind::User) {
+        become_root()?;
+    }
+    child::new_keyring()?;
+    if process.terminal {
+        take_console(request)?;
+    }
+    child::enter_directory(process)?;
+    let program = Program::find(&process.args, &process.env)?;
+    let filter = if filter.is_empty() { None } else { Some(Filter::from_bytes(filter)?) };
+    let (_, _done) = link.arrive()?;
+    child::become_program(process, &program, labels, request.preserve_fds, &mut || match &filter {
+        Some(filter) => filter.install().map(drop),
+        None => Ok(()),
+    })
+}
+
+fn take_console(request: &Request<'_>) -> Result<()> {
+    let receiver = request.console.as_ref();
+    let receiver = receiver.ok_or_else(|| Error::invalid("process.terminal", true, "needs --console-socket"))?;
+    let master = rootfs::open_container_ptmx()?;
+    let slave = rootfs::open_peer(master.as_fd())?;
+    console::send_master(receiver.as_fd(), &master)?;
+    console::adopt(slave.as_fd(), request.process.console_size)
+}

@@ -1,0 +1,278 @@
+//! The runtime's side of `create`: from a plan to an init process that waits for the order to start.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::super::bundle::Bundle;
+use super::super::container::Container;
+use super::super::id::Id;
+use super::super::plan::{Choices, Plan};
+use super::super::state::{Folder, State};
+use super::super::status::Identity;
+use super::super::{console, hooks, notify};
+use super::child::{self, Setup};
+use super::link::{self, Born, Done, Parent};
+use super::{Newborn, step_aside};
+use crate::cgroups::Cgroup;
+use crate::error::{During, Error, Result};
+use crate::files;
+use crate::host::Host;
+use crate::namespaces::user::namespace_of;
+use crate::namespaces::{Kind, enter};
+use crate::rootfs::Sources;
+use crate::seccomp;
+use crate::sys::clone::{Clone, Side};
+use crate::undo::Undo;
+
+/// What the caller of `create` asks for.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Where the states of all containers are.
+    pub root: &'a Path,
+    /// The container's id.
+    pub id: &'a Id,
+    /// The bundle.
+    pub bundle: &'a Bundle,
+    /// Where a terminal's master goes.
+    pub console: Option<OwnedFd>,
+    /// Where init's pid is written.
+    pub pid_file: Option<&'a Path>,
+    /// A socket that gets init's pidfd.
+    pub pidfd_socket: Option<&'a Path>,
+    /// Descriptors from 3 on that init inherits.
+    pub preserve_fds: u32,
+    /// How it is done.
+    pub choices: Choices,
+}
+
+/// A container whose init waits.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// Init.
+    pub init: Newborn,
+    /// For callers that want to hear that the program runs.
+    pub link: Parent<Done>,
+}
+
+/// Makes the container, or leaves nothing.
+///
+/// # Errors
+/// [`Error::Invalid`] and [`Error::Unsupported`] before anything was done; [`Error::Exists`] for an id in use; whatever fails later,
+/// with the step that was under way.
+pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
+    let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
+    let folder = Folder::new(request.root, request.id);
+    let _lock = folder.claim()?;
+    let mut undo = Undo::new();
+    undo.push(|| folder.remove());
+    let mut state = first_state(host, &request, &plan)?;
+    // Before the cgroup: whoever finds this directory after our death knows what to clear.
+    folder.save(&state)?;
+    folder.save_config(&request.bundle.raw)?;
+    let cgroup = own_cgroup(host, &plan)?;
+    undo.push(|| remove_cgroup(&cgroup));
+    cgroup.apply(&plan.limits)?;
+
+    let oci = |pid: i32, status: &str| state_json(&state, pid, status);
+    let listener = plan.seccomp.as_ref().map(|p| notify::Listener::connect(p, &oci(0, "creating"))).transpose()?;
+    let setup = Setup {
+        plan: &plan,
+        sources: plan.rootfs.open_sources()?,
+        console: request.console,
+        fifo: child::make_fifo(&folder.fifo())?,
+        preserve_fds: request.preserve_fds,
+        listener: listener.flatten(),
+        state: &oci,
+    };
+    let (init, sources, link) = bear(&plan, &cgroup, setup)?;
+    undo.push(|| init.kill());
+    let work = || -> Result<Parent<link::Ready>> {
+        let link = raise(&plan, &cgroup, &init, &sources, link)?;
+        mount_and_hook(&plan, link, &oci(init.pid, "creating"))
+    };
+    let link = work().map_err(|e| explain(e, &cgroup)).inspect_err(|_| after_failure(&plan, &oci(0, "stopped")))?;
+    let held = link.wait().map_err(|e| explain(e, &cgroup))?;
+    state.init = Some(Identity::of(init.pid).ok_or_else(|| Error::Init("init died before it was ready".into()))?);
+    folder.save(&state)?;
+    announce(&init, request.pid_file, request.pidfd_socket)?;
+    let link = held.grant(&[])?;
+    undo.disarm();
+    Ok(Created { container: Container::from_parts(folder.clone(), state), init, link })
+}
+
+fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
+    let spec = &request.bundle.spec;
+    Ok(State {
+        oci_version: spec.version().clone(),
+        id: request.id.to_string(),
+        bundle: request.bundle.path.clone(),
+        rootfs: request.bundle.rootfs()?,
+        annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
+        owner: host.uid,
+        init: None,
+        cgroup: plan.cgroup.clone(),
+        namespaces: plan.namespaces.own(),
+        poststart: plan.hooks.poststart.clone(),
+        poststop: plan.hooks.poststop.clone(),
+    })
+}
+
+/// The OCI state of the spec, as hooks get it.
+pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
+    let mut value = serde_json::json!({
+        "ociVersion": state.oci_version,
+        "id": state.id,
+        "status": status,
+        "bundle": state.bundle,
+        "annotations": state.annotations,
+    });
+    if pid > 0 {
+        value["pid"] = pid.into();
+    }
+    value.to_string().into_bytes()
+}
+
+/// The container's cgroup, which must be its alone: limits and `kill` act on all that is in it.
+fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
+    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup)?;
+    if cgroup.is_populated()? {
+        return Err(Error::invalid("linux.cgroupsPath", &plan.cgroup, "has processes in it; name another"));
+    }
+    if cgroup.is_frozen()? {
+        return Err(Error::invalid("linux.cgroupsPath", &plan.cgroup, "is frozen; thaw it or name another"));
+    }
+    Ok(cgroup)
+}
+
+/// Ends what is in a cgroup and removes it.
+pub fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
+    let mut failures = crate::error::Failures::default();
+    failures.note(cgroup.kill());
+    failures.note(cgroup.remove());
+    failures.into_result()
+}
+
+/// Clones init into its cgroup and namespaces. The sources come back because the parent still has to idmap them.
+fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sources, Parent<Born>)> {
+    let (parent, link) = link::pair::<Born>()?;
+    let ours = setup.sources.try_clone()?;
+    let mut held = enter::Held::enter(&plan.namespaces)?;
+    if plan.namespaces.is_new(Kind::Time) {
+        held.new_time(&plan.time_offsets)?;
+    }
+    let user = plan.namespaces.joined(Kind::User);
+    let flags = if user.is_some() { 0 } else { plan.namespaces.clone_flags() };
+    match (Clone { flags, cgroup: cgroup.birth() }).spawn().during(|| "make the init process")? {
+        Side::Child => {
+            drop(parent);
+            if let Some(path) = user {
+                become_init_in(path, plan, &link);
+            }
+            child::run(setup, link)
+        }
+        Side::Parent { pid, pidfd } => {
+            held.leave()?;
+            drop(link);
+            let newborn = Newborn { pid, pidfd };
+            let init = if user.is_some() { successor(&newborn, || parent.proxied())? } else { newborn };
+            Ok((init, ours, parent))
+        }
+    }
+}
+
+/// Joins a user namespace and makes init from inside of it, so that init's other namespaces belong to it.
+fn become_init_in(user: &Path, plan: &Plan, link: &link::Init<Born>) {
+    let Ok(reporter) = link.reporter() else { crate::sys::clone::exit(1) };
+    let work = || -> Result<()> {
+        enter::join(Kind::User, user)?;
+        crate::process::credentials::become_root()?;
+        step_aside(plan.namespaces.clone_flags(), &reporter)
+    };
+    if let Err(e) = work() {
+        child::fail(&reporter, &e);
+    }
+}
+
+/// The process that a stand-in made in its place.
+pub fn successor(standin: &Newborn, named: impl FnOnce() -> Result<i32>) -> Result<Newborn> {
+    let named = named();
+    standin.reap()?;
+    let pid = named?;
+    let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Corrupt("pid 0 from init".into()))?;
+    // It is our child and has not been waited for, so the number is still its own.
+    let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
+    Ok(Newborn { pid, pidfd })
+}
+
+/// The parent's part of Born.
+fn raise(
+    plan: &Plan,
+    cgroup: &Cgroup,
+    init: &Newborn,
+    sources: &Sources,
+    link: Parent<Born>,
+) -> Result<Parent<link::Mounted>> {
+    let held = link.wait()?;
+    if plan.namespaces.is_new(Kind::User) {
+        plan.ids.write(init.pid)?;
+    }
+    cgroup.join(init.pid)?;
+    if let Some((uid, gid)) = plan.delegate {
+        cgroup.delegate(uid, gid)?;
+    }
+    idmap(plan, init, sources)?;
+    plan.process.limits.apply(init.pid)?;
+    held.grant(&init.pid.to_ne_bytes())
+}
+
+fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
+    let own = plan.namespaces.has(Kind::User).then(|| namespace_of(init.pid, Kind::User)).transpose()?;
+    let mut made = |uids: &[_], gids: &[_]| {
+        crate::namespaces::user::IdMap::from_mappings(uids, gids, "mounts")?.into_namespace()
+    };
+    sources.idmap(&plan.rootfs, &mut made, own.as_ref().map(AsFd::as_fd))
+}
+
+/// The parent's part of Mounted. The filter is compiled while init mounts.
+fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Result<Parent<link::Ready>> {
+    let filter = plan.seccomp.as_ref().map(seccomp::compile).transpose()?.map_or(Vec::new(), |f| f.to_bytes());
+    let held = link.wait()?;
+    hooks::run("prestart", &plan.hooks.prestart, state)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
+    held.grant(&filter)
+}
+
+/// The spec's life goes on with poststop when creation fails after the container had come to be.
+fn after_failure(plan: &Plan, state: &[u8]) {
+    hooks::run_all("poststop", &plan.hooks.poststop, state);
+}
+
+/// Init's mysterious death is often the memory limit's doing.
+fn explain(error: Error, cgroup: &Cgroup) -> Error {
+    match error.root() {
+        Error::Init(text) if text.contains("died") && cgroup.oom_kills().is_ok_and(|n| n > 0) => {
+            Error::Init(format!("{text}: out of memory; raise `linux.resources.memory.limit`"))
+        }
+        _ => error,
+    }
+}
+
+/// Tells the caller who init is: the file appears whole, with digits only.
+pub fn announce(process: &Newborn, pid_file: Option<&Path>, pidfd_socket: Option<&Path>) -> Result<()> {
+    if let Some(path) = pidfd_socket {
+        let socket = console::connect(path)?;
+        console::send_fd(socket.as_fd(), b"pidfd", process.pidfd.as_fd())?;
+    }
+    match pid_file {
+        Some(path) => files::write_atomic(&absolute(path)?, process.pid.to_string().as_bytes(), 0o644),
+        None => Ok(()),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).during(|| format!("--pid-file `{}`", path.display()))
+}
+

@@ -1,0 +1,49 @@
+//! Security module labels that take effect at exec.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::error::{During, Error, Result};
+use crate::process::Process;
+
+/// A label that waits to be written at the very end.
+#[derive(Debug)]
+pub struct Label {
+    file: OwnedFd,
+    value: String,
+}
+
+impl Label {
+    /// Opens the attribute files while the host's `/proc` is still in sight: a container's could be fake and swallow
+    /// the label (CVE-2019-19921).
+    pub fn open_all(process: &Process) -> Result<Vec<Self>> {
+        let mut labels = Vec::new();
+        if let Some(profile) = process.apparmor_profile.as_deref().filter(|p| *p != "unconfined") {
+            if !Path::new("/sys/kernel/security/apparmor").exists() {
+                return Err(Error::invalid("process.apparmorProfile", profile, "needs AppArmor, which is not enabled here"));
+            }
+            let file = open("/proc/self/attr/apparmor/exec").or_else(|_| open("/proc/self/attr/exec"))?;
+            labels.push(Self { file, value: format!("exec {profile}") });
+        }
+        if let Some(label) = &process.selinux_label {
+            if !Path::new("/sys/fs/selinux").exists() {
+                return Err(Error::invalid("process.selinuxLabel", label, "needs SELinux, which is not enabled here"));
+            }
+            labels.push(Self { file: open("/proc/self/attr/exec")?, value: label.clone() });
+        }
+        Ok(labels)
+    }
+
+    /// Sets the label for the next exec.
+    pub fn apply(&self) -> Result<()> {
+        rustix::io::write(&self.file, self.value.as_bytes()).during(|| format!("set label `{}`", self.value))?;
+        Ok(())
+    }
+}
+
+fn open(path: &str) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .during(|| format!("open `{path}`"))
+}

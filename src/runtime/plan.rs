@@ -1,0 +1,275 @@
+//! The decision: everything that will be done for a container, computed from its config and the host before anything happens.
+
+use oci_spec::runtime::{Linux, LinuxSeccomp, Spec};
+
+use super::bundle::Bundle;
+use super::hooks;
+use super::id::Id;
+use super::sysctl::Sysctls;
+use crate::cgroups;
+use crate::error::{Error, Result};
+use crate::host::{CgroupLayout, Host};
+use crate::namespaces::user::IdMap;
+use crate::namespaces::{Kind, Namespaces};
+use crate::process::Process;
+use crate::rootfs::{Facts, RootfsPlan};
+use crate::seccomp;
+
+/// Where containers live whose config names no cgroup, or a relative one: never below the caller's own.
+pub const DEFAULT_CGROUP: &str = "/condo-runtime";
+
+/// How the caller wants it done, beside the config.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choices {
+    /// Do not use `pivot_root(2)` (root on a ramdisk).
+    pub no_pivot: bool,
+    /// Stay in the caller's session keyring.
+    pub no_new_keyring: bool,
+}
+
+/// All that parent and init will do.
+#[derive(Debug)]
+pub struct Plan {
+    /// New and joined namespaces.
+    pub namespaces: Namespaces,
+    /// The maps of a new user namespace.
+    pub ids: IdMap,
+    /// The container's program.
+    pub process: Process,
+    /// The mount tree.
+    pub rootfs: RootfsPlan,
+    /// The cgroup's path below the root of every hierarchy.
+    pub cgroup: String,
+    /// Its limits.
+    pub limits: cgroups::Limits,
+    /// Who is given the cgroup's management, as the spec's "Cgroup ownership" says.
+    pub delegate: Option<(u32, u32)>,
+    /// System call filter.
+    pub seccomp: Option<LinuxSeccomp>,
+    /// The caller's programs.
+    pub hooks: hooks::Set,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
+    /// Kernel parameters.
+    pub sysctls: Sysctls,
+    /// Lines for `/proc/self/timens_offsets`.
+    pub time_offsets: String,
+    /// See [`Choices`].
+    pub choices: Choices,
+}
+
+impl Plan {
+    /// Decides, or names the field that stands in the way.
+    pub fn decide(bundle: &Bundle, id: &Id, host: &Host, choices: Choices) -> Result<Self> {
+        let spec = &bundle.spec;
+        let linux = spec.linux().clone().ok_or_else(|| Error::invalid("linux", "", "is required"))?;
+        check_version(spec.version())?;
+        refuse_unsupported(spec, &linux)?;
+        let namespaces = Namespaces::from_spec(spec)?;
+        let ids = decide_ids(spec, &namespaces)?;
+        let process = decide_process(spec, &namespaces, &ids)?;
+        let cgroup = cgroup_path(&linux, id)?;
+        let facts = Facts {
+            host,
+            userns: namespaces.has(Kind::User),
+            cgroupns: namespaces.has(Kind::Cgroup),
+            netns: namespaces.has(Kind::Network),
+            cgroup_path: &cgroup,
+            no_pivot: choices.no_pivot,
+        };
+        let rootfs = RootfsPlan::from_spec(spec, &bundle.rootfs()?, &bundle.path, &facts)?;
+        let resources = linux.resources().clone().unwrap_or_default();
+        if let Some(profile) = linux.seccomp() {
+            seccomp::compile(profile)?;
+        }
+        Ok(Self {
+            limits: cgroups::Limits::from_spec(&resources, &host.cgroups)?,
+            delegate: ids.root().filter(|_| delegates(spec, &namespaces, &host.cgroups)),
+            seccomp: linux.seccomp().clone(),
+            hooks: hooks::Set::from_spec(spec.hooks().as_ref())?,
+            hostname: uts_name("hostname", spec.hostname().as_deref(), &namespaces)?,
+            domainname: uts_name("domainname", spec.domainname().as_deref(), &namespaces)?,
+            sysctls: Sysctls::from_spec(spec, &namespaces)?,
+            time_offsets: time_offsets(&linux, &namespaces)?,
+            namespaces,
+            ids,
+            process,
+            rootfs,
+            cgroup,
+            choices,
+        })
+    }
+}
+
+/// Any 1.x is understood: the spec adds fields within a major version and changes none.
+fn check_version(version: &str) -> Result<()> {
+    let mut numbers = version.split(['.', '-', '+']);
+    match (numbers.next(), numbers.next().map(str::parse::<u32>)) {
+        (Some("1"), Some(Ok(_))) => Ok(()),
+        _ => Err(Error::invalid("ociVersion", version, "is not a version of the runtime spec this runtime knows (1.x)")),
+    }
+}
+
+/// What the spec has and this version has not is refused, never ignored.
+fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
+    let asked = [
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        ("linux.personality", linux.personality().is_some()),
+        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
+        ("vm", spec.vm().is_some()),
+        ("windows", spec.windows().is_some()),
+        ("solaris", spec.solaris().is_some()),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(Error::unsupported(format!("`{field}`"), "this version cannot do it; leave it out")),
+        None => Ok(()),
+    }
+}
+
+fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
+    let ids = IdMap::from_spec(spec)?;
+    if namespaces.is_new(Kind::User) && ids.root().is_none() {
+        let problem = "must map container id 0 for users and groups, because a new user namespace is asked for";
+        return Err(Error::invalid("linux.uidMappings", "", problem));
+    }
+    if !namespaces.has(Kind::User) && !ids.is_empty() {
+        let problem = "are given, but `linux.namespaces` has no user namespace";
+        return Err(Error::invalid("linux.uidMappings", "mappings", problem));
+    }
+    Ok(ids)
+}
+
+fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<Process> {
+    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "", "is required"))?;
+    let process = Process::from_spec(process)?;
+    if !namespaces.has(Kind::Mount) {
+        let problem = "must have a mount namespace: condo does not build a container in the host's mount tree";
+        return Err(Error::invalid("linux.namespaces", "", problem));
+    }
+    if namespaces.is_new(Kind::User) {
+        check_user(&process, ids)?;
+    }
+    Ok(process)
+}
+
+/// The process's ids must exist in its user namespace.
+pub fn check_user(process: &Process, ids: &IdMap) -> Result<()> {
+    let who = &process.credentials;
+    if !ids.has_uid(who.uid) {
+        return Err(Error::invalid("process.user.uid", who.uid, "is not in `linux.uidMappings`"));
+    }
+    match std::iter::once(&who.gid).chain(&who.groups).find(|gid| !ids.has_gid(**gid)) {
+        Some(gid) => Err(Error::invalid("process.user.gid", gid, "is not in `linux.gidMappings`")),
+        None => Ok(()),
+    }
+}
+
+/// The cgroup as an absolute path below every hierarchy's root.
+fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
+    let Some(path) = linux.cgroups_path().as_ref().filter(|p| !p.as_os_str().is_empty()) else {
+        return Ok(format!("{DEFAULT_CGROUP}/{id}"));
+    };
+    let refuse = |problem: &str| Err(Error::invalid("linux.cgroupsPath", path.display(), problem));
+    let Some(text) = path.to_str() else { return refuse("must be UTF-8") };
+    if text.split('/').any(|part| part == ".." || part == ".") || text.contains(['\n', '\0']) {
+        return refuse("must not contain `.`, `..` or a newline");
+    }
+    if text.matches(':').count() == 2 && !text.starts_with('/') {
+        return refuse("is in the form of the systemd driver, which this version does not have; give a path");
+    }
+    let clean = text.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+    match (text.starts_with('/'), clean.is_empty()) {
+        (_, true) => refuse("must name a cgroup below the root"),
+        (true, false) => Ok(format!("/{clean}")),
+        (false, false) => Ok(format!("{DEFAULT_CGROUP}/{clean}")),
+    }
+}
+
+/// "Cgroup ownership" of the spec: a cgroup2 that is mounted writable in a cgroup namespace of its own goes to the
+/// container's root, which systemd as PID 1 needs.
+fn delegates(spec: &Spec, namespaces: &Namespaces, layout: &CgroupLayout) -> bool {
+    let writable = spec.mounts().iter().flatten().any(|mount| {
+        let cgroup2 = match mount.typ().as_deref() {
+            Some("cgroup2") => true,
+            Some("cgroup") => matches!(layout, CgroupLayout::Unified(_)),
+            _ => false,
+        };
+        cgroup2 && !mount.options().iter().flatten().any(|option| option == "ro")
+    });
+    writable && namespaces.is_new(Kind::Cgroup) && namespaces.is_new(Kind::User)
+}
+
+fn uts_name(field: &str, name: Option<&str>, namespaces: &Namespaces) -> Result<Option<String>> {
+    match name.filter(|n| !n.is_empty()) {
+        Some(name) if !namespaces.has(Kind::Uts) => {
+            Err(Error::invalid(field, name, "cannot be set without a uts namespace of the container's own"))
+        }
+        // __NEW_UTS_LEN of linux/utsname.h.
+        Some(name) if name.len() > 64 => Err(Error::invalid(field, name, "is longer than the kernel's 64 bytes")),
+        name => Ok(name.map(Into::into)),
+    }
+}
+
+fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
+    let offsets = linux.time_offsets().clone().unwrap_or_default();
+    if !offsets.is_empty() && !namespaces.is_new(Kind::Time) {
+        return Err(Error::invalid("linux.timeOffsets", "", "need a new time namespace in `linux.namespaces`"));
+    }
+    let mut lines = String::new();
+    for (clock, offset) in &offsets {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(Error::invalid("linux.timeOffsets", clock, "is not a clock: use `monotonic` or `boottime`"));
+        }
+        let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        lines.push_str(&format!("{clock} {secs} {nanos}\n"));
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linux(json: &str) -> Linux {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn path(cgroups_path: &str) -> Result<String> {
+        cgroup_path(&linux(&format!(r#"{{"cgroupsPath":"{cgroups_path}"}}"#)), &Id::new("web").unwrap())
+    }
+
+    #[test]
+    fn a_cgroup_is_always_absolute_and_never_the_root() {
+        assert_eq!(path("").unwrap(), "/condo-runtime/web");
+        assert_eq!(path("/docker//abc/").unwrap(), "/docker/abc");
+        assert_eq!(path("pod/abc").unwrap(), "/condo-runtime/pod/abc");
+        for bad in ["/", "/a/../b", "system.slice:cri:abc"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn versions_of_the_spec() {
+        for good in ["1.0.0", "1.0.2-dev", "1.3.0", "1.1.0+dev"] {
+            check_version(good).unwrap();
+        }
+        for bad in ["", "2.0.0", "1", "x.1.0"] {
+            assert!(check_version(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn time_offsets_need_a_time_namespace_and_a_known_clock() {
+        let spec: Spec =
+            serde_json::from_str(r#"{"ociVersion":"1.3.0","linux":{"namespaces":[{"type":"time"}]}}"#).unwrap();
+        let own = Namespaces::from_spec(&spec).unwrap();
+        let boot = linux(r#"{"timeOffsets":{"boottime":{"secs":5,"nanosecs":7}}}"#);
+        assert_eq!(time_offsets(&boot, &own).unwrap(), "boottime 5 7\n");
+        assert!(time_offsets(&boot, &Namespaces::default()).is_err());
+        assert!(time_offsets(&linux(r#"{"timeOffsets":{"realtime":{}}}"#), &own).is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! What is kept on disk about a container.
+//!
+//! ```text
+//! <root>/<id>/            made by `create`: whoever makes it owns the id
+//!        lock             flock(2), held by every operation that changes the container
+//!        state.json       facts; written before the cgroup is made, and again before init is released
+//!        config.json      the bundle's, as it was at create
+//!        exec.fifo        there until `start`; init waits for a byte from it
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Hook;
+use serde::{Deserialize, Serialize};
+
+use super::id::Id;
+use super::status::Identity;
+use crate::error::{During, Error, Result};
+use crate::files::{self, Lock};
+use crate::namespaces::Kind;
+
+/// The facts about one container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Version of the runtime spec the bundle was written for.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root filesystem.
+    pub rootfs: PathBuf,
+    /// The bundle's annotations.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// Host user who created it.
+    pub owner: u32,
+    /// The init process; absent until it has been born.
+    pub init: Option<Identity>,
+    /// The cgroup's path below the root of every hierarchy.
+    pub cgroup: String,
+    /// The namespaces it does not share with the host.
+    pub namespaces: Vec<Kind>,
+    /// Hooks for `start`.
+    #[serde(default)]
+    pub poststart: Vec<Hook>,
+    /// Hooks for `delete`.
+    #[serde(default)]
+    pub poststop: Vec<Hook>,
+}
+
+/// The directory of one container.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    path: PathBuf,
+    id: Id,
+}
+
+impl Folder {
+    /// Where the container's state is or will be.
+    pub fn new(root: &Path, id: &Id) -> Self {
+        Self { path: root.join(id.as_str()), id: id.clone() }
+    }
+
+    /// Makes the directory; whoever succeeds owns the id.
+    pub fn claim(&self) -> Result<Lock> {
+        if let Some(root) = self.path.parent() {
+            files::create_dir_all(root, 0o711)?;
+        }
+        use std::os::unix::fs::DirBuilderExt;
+        match std::fs::DirBuilder::new().mode(0o711).create(&self.path) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(Error::Exists { kind: "container", name: self.id.to_string() })
+            }
+            other => {
+                other.during(|| format!("create `{}`", self.path.display()))?;
+                self.lock().inspect_err(|_| drop(std::fs::remove_dir(&self.path)))
+            }
+        }
+    }
+
+    /// Waits until no other operation changes the container.
+    pub fn lock(&self) -> Result<Lock> {
+        Lock::wait(&self.path.join("lock")).map_err(|e| self.missing(e))
+    }
+
+    /// The lock, or [`Error::Busy`] while another operation has it.
+    pub fn try_lock(&self) -> Result<Lock> {
+        Lock::now(&self.path.join("lock")).map_err(|e| self.missing(e))
+    }
+
+    fn missing(&self, e: Error) -> Error {
+        if e.is_gone() { Error::NotFound { kind: "container", name: self.id.to_string() } } else { e }
+    }
+
+    /// Whether there is such a container.
+    pub fn exists(&self) -> bool {
+        files::exists(&self.path)
+    }
+
+    /// The facts; [`Error::NotFound`] without the directory, `None` in a directory that was left half-made.
+    pub fn load(&self) -> Result<Option<State>> {
+        match files::read(&self.path.join("state.json")) {
+            Ok(raw) => {
+                let state = serde_json::from_slice(&raw)
+                    .during(|| format!("`{}`", self.path.join("state.json").display()))?;
+                Ok(Some(state))
+            }
+            Err(e) if e.is_gone() && self.exists() => Ok(None),
+            Err(e) => Err(self.missing(e)),
+        }
+    }
+
+    /// Replaces the facts.
+    pub fn save(&self, state: &State) -> Result<()> {
+        files::write_atomic(&self.path.join("state.json"), &serde_json::to_vec(state)?, 0o644)
+    }
+
+    /// Keeps the config as it was at create.
+    pub fn save_config(&self, raw: &[u8]) -> Result<()> {
+        files::write_atomic(&self.path.join("config.json"), raw, 0o600)
+    }
+
+    /// The config as it was at create.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        files::read(&self.path.join("config.json"))
+    }
+
+    /// The fifo that init waits on.
+    pub fn fifo(&self) -> PathBuf {
+        self.path.join("exec.fifo")
+    }
+
+    /// Removes the directory and with it the claim on the id.
+    pub fn remove(&self) -> Result<()> {
+        files::remove_tree(&self.path)
+    }
+}
+
+/// The ids of all containers below a root, half-made ones included.
+pub fn ids(root: &Path) -> Result<Vec<Id>> {
+    let entries = match std::fs::read_dir(root) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.during(|| format!("read `{}`", root.display()))?,
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type().is_ok_and(|t| t.is_dir())
+            && let Some(Ok(id)) = entry.file_name().to_str().map(Id::new)
+        {
+            ids.push(id);
+        }
+    }
+    ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    Ok(ids)
+}

@@ -1,0 +1,95 @@
+//! The status of a container, computed from facts and never stored.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The statuses of the spec, and `paused` of the field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Being made, or left half-made by an invocation that died.
+    Creating,
+    /// Init waits for `start`.
+    Created,
+    /// The program runs.
+    Running,
+    /// The cgroup is frozen.
+    Paused,
+    /// There is no init any more.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A process by pid and start time: a pid alone may have been given to somebody else since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// The pid, in the runtime's pid namespace.
+    pub pid: i32,
+    /// Start in clock ticks since boot (`proc_pid_stat(5)`, field 22).
+    pub start_time: u64,
+}
+
+impl Identity {
+    /// The identity of a process that is there now, dead or alive.
+    pub fn of(pid: i32) -> Option<Self> {
+        let (_, start_time) = stat(pid)?;
+        Some(Self { pid, start_time })
+    }
+
+    /// Whether the process lives (a zombie does not).
+    pub fn is_alive(&self) -> bool {
+        matches!(stat(self.pid), Some((state, start)) if start == self.start_time && !matches!(state, 'Z' | 'X' | 'x'))
+    }
+
+    /// A pidfd to the process, if it lives.
+    pub fn open(&self) -> Option<std::os::fd::OwnedFd> {
+        let pid = rustix::process::Pid::from_raw(self.pid)?;
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        // Checked after opening: from here on the handle means this process, whatever happens to the number.
+        self.is_alive().then_some(fd)
+    }
+}
+
+/// State letter and start time out of `/proc/PID/stat`, whose second field may contain anything.
+fn stat(pid: i32) -> Option<(char, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&text)
+}
+
+fn parse_stat(text: &str) -> Option<(char, u64)> {
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // Field 3 was the state; 22 is the nineteenth after it.
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse() {
+        let line = "7 (a) R 1 (b)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 0";
+        assert_eq!(parse_stat(line), Some(('S', 99)));
+        assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn we_are_alive_and_our_double_is_not() {
+        let own = Identity::of(std::process::id() as i32).unwrap();
+        assert!(own.is_alive() && own.open().is_some());
+        assert!(!Identity { start_time: own.start_time + 1, ..own }.is_alive());
+    }
+}
