@@ -1,1 +1,343 @@
-//! To be written.
+//! Resource control: a container's cgroup, its limits, and what it has used.
+//!
+//! [`Limits`] is a pure table, made from a spec before anything happens; [`Cgroup`] writes it. Cgroup v2 is the design;
+//! hosts that still mount v1 controllers are served by a second implementation of the same trait, so that limits hold there
+//! too. Each controller has a file of its own that turns OCI values into [`Setting`]s.
+//!
+//! # Life of a cgroup
+//! ```text
+//!  Limits::from_spec      before anything is made: what this host cannot hold is refused
+//!  Cgroup::create         directories; with cgroup v2 all controllers enabled on the way
+//!  apply                  limits stand before the first process
+//!  clone3 into birth()    joining later waits 5 to 16 ms for an RCU grace period
+//!  join                   v1 hierarchies, back to back; nothing to do on v2
+//!  freeze thaw stats …
+//!  kill, remove           whatever the tenant made below goes too
+//! ```
+
+mod cpu;
+mod cpuset;
+mod device_program;
+mod devices;
+mod dir;
+mod hierarchy;
+mod hugetlb;
+mod hybrid;
+mod io;
+mod limits;
+mod memory;
+mod network;
+mod pids;
+mod rdma;
+mod setting;
+mod stats;
+mod unified;
+mod verbatim;
+
+pub use devices::{Kind as DeviceKind, Rule as DeviceRule, default_devices};
+pub use limits::Limits;
+pub use setting::{Missing, Setting};
+pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{During, Error, Failures, Result};
+use crate::files;
+use crate::host::CgroupLayout;
+use crate::undo::Undo;
+use hierarchy::Hierarchy;
+use hybrid::Hybrid;
+use unified::{Unified, below};
+
+/// A cgroup, in however many directories this host wants it.
+///
+/// Dropping it does nothing to the cgroup: it lives until [`Cgroup::remove`].
+#[derive(Debug)]
+pub struct Cgroup {
+    path: String,
+    hierarchy: Box<dyn Hierarchy>,
+}
+
+impl Cgroup {
+    /// Creates the cgroup at an absolute path such as `/condo/web`, with missing parents. With cgroup v2, every controller
+    /// that is there is enabled on the way. One that is there already is taken as it is, if it is empty.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a path that is no such path, for a parent with processes of its own (cgroup v2 refuses to
+    /// divide it), and for a cgroup that is in use. What was made until then is gone again.
+    pub fn create(layout: &CgroupLayout, path: &str) -> Result<Self> {
+        let checked = check(path)?;
+        let mut undo = Undo::new();
+        let (hierarchy, new): (Box<dyn Hierarchy>, bool) = match layout {
+            CgroupLayout::Unified(mount) => {
+                let (unified, new) = Unified::create(mount, checked, true, &mut undo)?;
+                (Box::new(unified), new)
+            }
+            CgroupLayout::Hybrid { v1, unified } => {
+                let (hybrid, new) = Hybrid::create(v1, unified.as_ref(), checked, &mut undo)?;
+                (Box::new(hybrid), new)
+            }
+        };
+        if !new && hierarchy.is_populated()? {
+            return Err(Error::invalid("cgroup path", path, "is in use: it has processes"));
+        }
+        undo.disarm();
+        let path = path.to_owned();
+        Ok(Self { path, hierarchy })
+    }
+
+    /// Opens a cgroup made earlier. On a hybrid host one of its directories is enough, so that remains can be removed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none.
+    pub fn open(layout: &CgroupLayout, path: &str) -> Result<Self> {
+        let checked = check(path)?;
+        let found: Option<Box<dyn Hierarchy>> = match layout {
+            CgroupLayout::Unified(mount) => Unified::find(mount, checked)?.map(|u| Box::new(u) as _),
+            CgroupLayout::Hybrid { v1, unified } => {
+                Hybrid::find(v1, unified.as_ref(), checked)?.map(|h| Box::new(h) as _)
+            }
+        };
+        let path = path.to_owned();
+        match found {
+            Some(hierarchy) => Ok(Self { path, hierarchy }),
+            None => Err(Error::NotFound {
+                kind: "cgroup",
+                name: path,
+            }),
+        }
+    }
+
+    /// The cgroup2 directory for `CLONE_INTO_CGROUP`; `None` on a host with v1 alone.
+    pub fn birth(&self) -> Option<BorrowedFd<'_>> {
+        self.hierarchy.cgroup2().map(AsFd::as_fd)
+    }
+
+    /// Moves a process that was born in [`Cgroup::birth`] into the v1 hierarchies; on a cgroup v2 host it is there already.
+    ///
+    /// # Errors
+    /// `ESRCH` when the process is gone, `EINVAL` for a v1 cgroup without realtime budget and a realtime process.
+    pub fn join(&self, pid: i32) -> Result<()> {
+        self.hierarchy
+            .join(pid)
+            .during(|| format!("move process `{pid}` into cgroup `{}`", self.path))
+    }
+
+    /// Moves a process in from anywhere, in all hierarchies (slower than being born there).
+    ///
+    /// # Errors
+    /// As [`Cgroup::join`], and `EBUSY` for a cgroup2 directory with controllers enabled for its children.
+    pub fn adopt(&self, pid: i32) -> Result<()> {
+        if let Some(dir) = self.hierarchy.cgroup2() {
+            dir.join(pid)?;
+        }
+        self.join(pid)
+    }
+
+    /// Puts limits in force. Every controller is tried; those whose limit does not hold are reported, each with file and value.
+    ///
+    /// Lowering memory below what is in use makes the kernel reclaim, and on v2 then kill, unless the spec says
+    /// `checkBeforeUpdate`; v1 refuses with `EBUSY`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] from `checkBeforeUpdate`, before anything is written; [`Error::Unsupported`] for a file this kernel
+    /// does not have; what the kernel says otherwise; [`Error::Several`] when more than one controller fails.
+    pub fn apply(&self, limits: &Limits) -> Result<()> {
+        for ceiling in limits.ceilings() {
+            self.check_ceiling(ceiling)?;
+        }
+        let mut errors = Vec::new();
+        for group in limits
+            .settings()
+            .chunk_by(|a, b| a.controller() == b.controller())
+        {
+            let place = self.hierarchy.place(group[0].controller());
+            errors.extend(place.and_then(|dir| dir.set_all(group)).err());
+        }
+        if let (Some(rules), Some(dir)) = (limits.device_rules(), self.hierarchy.cgroup2()) {
+            let result = device_program::enforce(dir.as_fd(), rules);
+            errors.extend(result.during(|| format!("cgroup `{}`", self.path)).err());
+        }
+        // Not `Failures`: a file that is not there is no success here.
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Error::Several(errors)),
+        }
+    }
+
+    fn check_ceiling(&self, ceiling: &memory::Ceiling) -> Result<()> {
+        let dir = self.hierarchy.place("memory")?;
+        let used: u64 = dir.read(ceiling.file)?.trim().parse().unwrap_or_default();
+        if used <= ceiling.limit {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "linux.resources.memory.limit",
+            ceiling.limit,
+            format!("is below the {used} bytes in use"),
+        ))
+    }
+
+    /// Lets a user (the container's root, as the host knows it) make sub-cgroups, which systemd as PID 1 needs: the directory
+    /// and only the files in `/sys/kernel/cgroup/delegate` change owner, so that the limits themselves stay out of reach.
+    ///
+    /// On a hybrid host that is the cgroup2 directory and the one of `name=systemd`; v1 controllers cannot be delegated safely.
+    pub fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
+        self.hierarchy.delegate(uid, gid)
+    }
+
+    /// Stops all processes, and waits (10 s at most) until they stand still.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when one would not; they run again then.
+    pub fn freeze(&self) -> Result<()> {
+        self.hierarchy.set_frozen(true)
+    }
+
+    /// Lets all processes continue.
+    pub fn thaw(&self) -> Result<()> {
+        self.hierarchy.set_frozen(false)
+    }
+
+    /// Whether all processes are stopped by [`Cgroup::freeze`].
+    pub fn is_frozen(&self) -> Result<bool> {
+        self.hierarchy.is_frozen()
+    }
+
+    /// Sends `SIGKILL` to all processes here and below, in one step where the kernel can (5.14). It does not wait for their end.
+    pub fn kill(&self) -> Result<()> {
+        self.hierarchy.kill()
+    }
+
+    /// All processes here and below, as pids of the caller's pid namespace.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        self.hierarchy.processes().pids()
+    }
+
+    /// Whether there are processes here or below.
+    pub fn is_populated(&self) -> Result<bool> {
+        self.hierarchy.is_populated()
+    }
+
+    /// Waits until no process is left; `false` when some are after `limit`.
+    pub fn wait_empty(&self, limit: Duration) -> Result<bool> {
+        let end = Instant::now() + limit;
+        while self.is_populated()? {
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(true)
+    }
+
+    /// How often the kernel ended a process here because memory ran out: asked before a death is called mysterious.
+    pub fn oom_kills(&self) -> Result<u64> {
+        self.hierarchy.oom_kills()
+    }
+
+    /// What has been used.
+    ///
+    /// # Errors
+    /// One with [`Error::is_gone`] when the cgroup was removed.
+    pub fn stats(&self) -> Result<Stats> {
+        if !self.hierarchy.processes().has("cgroup.procs") {
+            return Err(Error::NotFound {
+                kind: "cgroup",
+                name: self.path.clone(),
+            });
+        }
+        self.hierarchy.stats()
+    }
+
+    /// Removes the cgroup with all sub-cgroups a tenant made; nothing above it. One that is gone already counts as removed.
+    ///
+    /// # Errors
+    /// `EBUSY` when processes are left after 2 s: [`Cgroup::kill`] them first.
+    pub fn remove(&self) -> Result<()> {
+        let mut failures = Failures::default();
+        for (_, dir) in self.hierarchy.dirs() {
+            failures.note(dir.remove());
+        }
+        failures.into_result()
+    }
+
+    /// The directories, for `state.json`: by v1 controller, with `unified` for the cgroup2 beside them; cgroup v2 alone has
+    /// one, under the empty name.
+    pub fn paths(&self) -> BTreeMap<String, PathBuf> {
+        self.hierarchy
+            .dirs()
+            .into_iter()
+            .map(|(name, dir)| (name.to_owned(), dir.path.clone()))
+            .collect()
+    }
+}
+
+/// The cgroup2 directory a running process is in, or `None` on a host with v1 alone.
+///
+/// `exec` clones into this one and not into the container's: its init may have moved itself into a sub-cgroup and enabled
+/// controllers, after which the container's own cgroup takes no processes.
+///
+/// # Errors
+/// One with [`Error::is_gone`] when the process is gone; [`Error::Unsupported`] when it is outside of our cgroup namespace.
+pub fn birth_of(layout: &CgroupLayout, pid: i32) -> Result<Option<OwnedFd>> {
+    let Some(mount) = layout.unified() else {
+        return Ok(None);
+    };
+    let text = files::read_text(Path::new(&format!("/proc/{pid}/cgroup")))?;
+    let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
+        return Ok(None);
+    };
+    let path = Path::new(path);
+    if path.components().any(|c| c == Component::ParentDir) {
+        return Err(Error::unsupported(
+            format!("cgroup `{}` of process `{pid}`", path.display()),
+            "it is outside of this cgroup namespace",
+        ));
+    }
+    files::open_dir(&below(mount, path)).map(Some)
+}
+
+/// Absolute, below the root, and nothing in it that would lead elsewhere.
+fn check(path: &str) -> Result<&Path> {
+    let normal = |p: &Path| p.components().skip(1).all(|c| matches!(c, Component::Normal(_)));
+    let checked = Path::new(path);
+    if checked.is_absolute()
+        && checked.parent().is_some()
+        && normal(checked)
+        && !path.contains(char::is_control)
+    {
+        return Ok(checked);
+    }
+    Err(Error::invalid(
+        "cgroup path",
+        path.escape_default(),
+        "must be absolute, below the root and without `..`",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_below_the_root_pass() {
+        for good in ["/condo", "/condo/web", "/a//b/"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/", "condo", "/../x", "/a/../b", "/a\n", "//"] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_missing_cgroup_is_gone() {
+        let layout = CgroupLayout::Unified(std::env::temp_dir());
+        let e = Cgroup::open(&layout, "/condo-not-there").unwrap_err();
+        assert!(e.is_gone());
+    }
+}

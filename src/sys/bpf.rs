@@ -1,1 +1,195 @@
-//! To be written.
+//! `bpf(2)`: device programs of cgroup2 directories.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::check;
+
+// Commands, types and flags of `linux/bpf.h`; `libc` does not have them.
+const PROG_LOAD: libc::c_int = 5;
+const PROG_ATTACH: libc::c_int = 8;
+const PROG_DETACH: libc::c_int = 9;
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const PROG_QUERY: libc::c_int = 16;
+const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const CGROUP_DEVICE: u32 = 6;
+const ALLOW_MULTI: u32 = 2;
+
+/// `BPF_OBJ_NAME_LEN`.
+const NAME_LEN: usize = 16;
+/// The kernel's own limit on programs at one cgroup (`BPF_CGROUP_MAX_PROGS`).
+const MAX_PROGRAMS: usize = 64;
+
+/// The part of `union bpf_attr` that `BPF_PROG_LOAD` needs here.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; NAME_LEN],
+}
+
+/// The part that `BPF_PROG_ATTACH` and `BPF_PROG_DETACH` need.
+#[repr(C)]
+struct Attach {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+/// The part that `BPF_PROG_QUERY` needs.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    padding: u32,
+}
+
+/// The part that `BPF_PROG_GET_FD_BY_ID` needs.
+#[repr(C)]
+struct ById {
+    prog_id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// The part that `BPF_OBJ_GET_INFO_BY_FD` needs.
+#[repr(C)]
+struct Info {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `struct bpf_prog_info` up to and with the name; the kernel fills in as much as there is room for.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    before: [u64; 8],
+    name: [u8; NAME_LEN],
+}
+
+fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: `T` is the prefix of `union bpf_attr` that belongs to the command, and every address in it points to memory of
+    // the stated length that the caller of this function keeps alive.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    })
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor (close-on-exec) for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// Loads a `BPF_PROG_TYPE_CGROUP_DEVICE` program of encoded instructions, with a name of at most 15 bytes.
+///
+/// # Errors
+/// `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`, `EINVAL` or `EACCES` from the verifier, `ENOSYS` without `CONFIG_BPF_SYSCALL`.
+pub fn load_device_program(instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
+    let license = c"Apache-2.0";
+    let mut attributes = Load {
+        prog_type: PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        insns: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        ..Load::default()
+    };
+    for (to, from) in attributes.prog_name[..NAME_LEN - 1].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    owned(bpf(PROG_LOAD, &mut attributes)?)
+}
+
+/// Attaches a device program to a cgroup2 directory, beside those attached already: an access must please them all.
+///
+/// # Errors
+/// `EBADF` or `EINVAL` when it is no cgroup2 directory, `E2BIG` after 64 programs.
+pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = Attach {
+        target_fd: number(cgroup),
+        attach_bpf_fd: number(program),
+        attach_type: CGROUP_DEVICE,
+        attach_flags: ALLOW_MULTI,
+    };
+    bpf(PROG_ATTACH, &mut attributes).map(drop)
+}
+
+/// Detaches a device program from a cgroup2 directory.
+///
+/// # Errors
+/// `ENOENT` when it is not attached there.
+pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = Attach {
+        target_fd: number(cgroup),
+        attach_bpf_fd: number(program),
+        attach_type: CGROUP_DEVICE,
+        attach_flags: 0,
+    };
+    bpf(PROG_DETACH, &mut attributes).map(drop)
+}
+
+/// The ids of the device programs attached to a cgroup2 directory itself (not to its parents).
+pub fn device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0_u32; MAX_PROGRAMS];
+    let mut attributes = Query {
+        target_fd: number(cgroup),
+        attach_type: CGROUP_DEVICE,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: MAX_PROGRAMS as u32,
+        ..Query::default()
+    };
+    bpf(PROG_QUERY, &mut attributes)?;
+    ids.truncate(attributes.prog_cnt as usize);
+    Ok(ids)
+}
+
+/// Opens a loaded program by its id.
+///
+/// # Errors
+/// `ENOENT` when it is gone, `EPERM` without `CAP_SYS_ADMIN`.
+pub fn open_program(id: u32) -> io::Result<OwnedFd> {
+    let mut attributes = ById {
+        prog_id: id,
+        next_id: 0,
+        open_flags: 0,
+    };
+    owned(bpf(PROG_GET_FD_BY_ID, &mut attributes)?)
+}
+
+/// The name a program was loaded with.
+pub fn program_name(program: BorrowedFd<'_>) -> io::Result<String> {
+    let mut info = ProgramInfo::default();
+    let mut attributes = Info {
+        bpf_fd: number(program),
+        info_len: size_of::<ProgramInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    let end = info.name.iter().position(|b| *b == 0).unwrap_or(NAME_LEN);
+    Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
+}

@@ -1,0 +1,149 @@
+//! What a cgroup has used. Times are in microseconds, sizes in bytes; `None` is a controller that is not there.
+
+pub(super) mod v1;
+pub(super) mod v2;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::dir::Dir;
+use crate::error::Result;
+
+/// All measurements.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Processor time.
+    pub cpu: Option<Cpu>,
+    /// Memory and swap.
+    pub memory: Option<Memory>,
+    /// Processes and threads.
+    pub pids: Option<Pids>,
+    /// Block devices, by number.
+    pub io: Vec<Device>,
+    /// Huge pages by page size (`2MB`).
+    pub hugetlb: BTreeMap<String, Hugetlb>,
+}
+
+/// Processor time, in microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cpu {
+    /// All of it.
+    pub usage: u64,
+    /// In user mode.
+    pub user: u64,
+    /// In the kernel.
+    pub system: u64,
+    /// Enforcement periods that have passed, where there is a quota.
+    pub periods: u64,
+    /// Periods in which the quota ran out.
+    pub throttled_periods: u64,
+    /// Time spent waiting for the next period.
+    pub throttled: u64,
+}
+
+/// Memory, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// In use now, page cache included.
+    pub usage: u64,
+    /// The limit; `None` without one.
+    pub limit: Option<u64>,
+    /// The most that was in use (v2: since Linux 5.19).
+    pub peak: Option<u64>,
+    /// Anonymous memory of the processes.
+    pub anon: u64,
+    /// Page cache.
+    pub file: u64,
+    /// Page cache not used of late, which goes first: what tools subtract from the usage.
+    pub inactive_file: u64,
+    /// The kernel's own (v2: since Linux 5.18).
+    pub kernel: u64,
+    /// Swap in use.
+    pub swap: u64,
+    /// The limit of swap alone; `None` without one.
+    pub swap_limit: Option<u64>,
+    /// What happened at the limits.
+    pub events: MemoryEvents,
+}
+
+/// How often a limit was met.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct MemoryEvents {
+    /// Reclaimed although below the reservation (v2).
+    pub low: u64,
+    /// Slowed down above `memory.high` (v2).
+    pub high: u64,
+    /// About to pass the limit.
+    pub max: u64,
+    /// Out of memory after all was tried (v2).
+    pub oom: u64,
+    /// Processes killed for it.
+    pub oom_kill: u64,
+}
+
+/// Processes and threads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Pids {
+    /// How many there are.
+    pub current: u64,
+    /// The limit; `None` without one.
+    pub limit: Option<u64>,
+}
+
+/// One block device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Its numbers.
+    pub major: u32,
+    /// Its numbers.
+    pub minor: u32,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Read operations.
+    pub reads: u64,
+    /// Write operations.
+    pub writes: u64,
+}
+
+/// Huge pages of one size, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Hugetlb {
+    /// In use.
+    pub usage: u64,
+    /// The limit; `None` without one.
+    pub limit: Option<u64>,
+    /// Allocations refused at the limit.
+    pub failures: u64,
+}
+
+/// A file's text, or `None` where the kernel does not have it.
+fn text(dir: &Dir, file: &str) -> Result<Option<String>> {
+    match dir.read(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.is_gone() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A file with one number; `None` where it is missing or says `max`.
+fn number(dir: &Dir, file: &str) -> Result<Option<u64>> {
+    Ok(text(dir, file)?.and_then(|t| t.trim().parse().ok()))
+}
+
+/// `8:0` as numbers.
+fn device_number(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// `pids` is the same on v1 and v2.
+fn pids(dir: &Dir) -> Result<Option<Pids>> {
+    let Some(current) = number(dir, "pids.current")? else {
+        return Ok(None);
+    };
+    let limit = number(dir, "pids.max")?;
+    Ok(Some(Pids { current, limit }))
+}

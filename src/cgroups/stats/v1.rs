@@ -1,0 +1,147 @@
+//! Measurements of cgroup v1.
+
+use std::collections::BTreeMap;
+
+use super::super::dir::Dir;
+use super::super::hierarchy::keyed;
+use super::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Stats, device_number, number, pids, text, v2};
+use crate::error::Result;
+
+/// Limits from here on are the kernel's way to say "none".
+const NO_LIMIT: u64 = 1 << 62;
+
+/// Fills in what the v1 hierarchies count. `place` gives the directory of a controller.
+pub(in super::super) fn read<'d>(place: &dyn Fn(&str) -> Option<&'d Dir>, stats: &mut Stats) -> Result<()> {
+    if let Some(dir) = place("cpuacct") {
+        let cpu = stats.cpu.get_or_insert_default();
+        cpu.usage = nanoseconds(dir, "cpuacct.usage")?;
+        cpu.user = nanoseconds(dir, "cpuacct.usage_user")?;
+        cpu.system = nanoseconds(dir, "cpuacct.usage_sys")?;
+    }
+    if let Some(dir) = place("cpu") {
+        throttling(
+            &text(dir, "cpu.stat")?.unwrap_or_default(),
+            stats.cpu.get_or_insert_default(),
+        );
+    }
+    if let Some(dir) = place("memory") {
+        stats.memory = Some(memory(dir)?);
+    }
+    if let Some(dir) = place("pids") {
+        stats.pids = pids(dir)?;
+    }
+    if let Some(dir) = place("blkio") {
+        let bytes = text(dir, "blkio.throttle.io_service_bytes_recursive")?;
+        let count = text(dir, "blkio.throttle.io_serviced_recursive")?;
+        stats.io = io(&bytes.unwrap_or_default(), &count.unwrap_or_default());
+    }
+    if let Some(dir) = place("hugetlb") {
+        stats.hugetlb = hugetlb(dir)?;
+    }
+    Ok(())
+}
+
+fn nanoseconds(dir: &Dir, file: &str) -> Result<u64> {
+    Ok(number(dir, file)?.unwrap_or_default() / 1000)
+}
+
+fn throttling(stat: &str, cpu: &mut Cpu) {
+    let get = |key| keyed(stat, key).unwrap_or_default();
+    cpu.periods = get("nr_periods");
+    cpu.throttled_periods = get("nr_throttled");
+    cpu.throttled = get("throttled_time") / 1000;
+}
+
+fn memory(dir: &Dir) -> Result<Memory> {
+    let stat = text(dir, "memory.stat")?.unwrap_or_default();
+    let get = |key| keyed(&stat, key).unwrap_or_default();
+    let limit = limit(dir, "memory.limit_in_bytes")?;
+    let both = self::limit(dir, "memory.memsw.limit_in_bytes")?;
+    let oom = text(dir, "memory.oom_control")?.unwrap_or_default();
+    Ok(Memory {
+        usage: number(dir, "memory.usage_in_bytes")?.unwrap_or_default(),
+        limit,
+        peak: number(dir, "memory.max_usage_in_bytes")?,
+        anon: get("total_rss"),
+        file: get("total_cache"),
+        inactive_file: get("total_inactive_file"),
+        kernel: number(dir, "memory.kmem.usage_in_bytes")?.unwrap_or_default(),
+        swap: get("total_swap"),
+        swap_limit: both.map(|b| b.saturating_sub(limit.unwrap_or_default())),
+        events: MemoryEvents {
+            max: number(dir, "memory.failcnt")?.unwrap_or_default(),
+            oom_kill: keyed(&oom, "oom_kill").unwrap_or_default(),
+            ..MemoryEvents::default()
+        },
+    })
+}
+
+fn limit(dir: &Dir, file: &str) -> Result<Option<u64>> {
+    Ok(number(dir, file)?.filter(|l| *l < NO_LIMIT))
+}
+
+/// Lines of `8:0 Read 4096`, once with bytes and once with operations.
+fn io(bytes: &str, operations: &str) -> Vec<Device> {
+    let mut devices: BTreeMap<(u32, u32), Device> = BTreeMap::new();
+    for (text, is_bytes) in [(bytes, true), (operations, false)] {
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [device, kind, value] = words[..] else {
+                continue;
+            };
+            let (Some(number), Ok(value)) = (device_number(device), value.parse()) else {
+                continue;
+            };
+            let (major, minor) = number;
+            let entry = devices.entry(number).or_insert(Device {
+                major,
+                minor,
+                ..Device::default()
+            });
+            match (kind, is_bytes) {
+                ("Read", true) => entry.read_bytes = value,
+                ("Read", false) => entry.reads = value,
+                ("Write", true) => entry.write_bytes = value,
+                ("Write", false) => entry.writes = value,
+                _ => {}
+            }
+        }
+    }
+    devices.into_values().collect()
+}
+
+fn hugetlb(dir: &Dir) -> Result<BTreeMap<String, Hugetlb>> {
+    let mut found = BTreeMap::new();
+    for size in v2::page_sizes() {
+        if let Some(usage) = number(dir, &format!("hugetlb.{size}.usage_in_bytes"))? {
+            let entry = Hugetlb {
+                usage,
+                limit: limit(dir, &format!("hugetlb.{size}.limit_in_bytes"))?,
+                failures: number(dir, &format!("hugetlb.{size}.failcnt"))?.unwrap_or_default(),
+            };
+            found.insert(size, entry);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_operations_meet_by_device() {
+        let bytes = "8:0 Read 4096\n8:0 Write 512\n8:0 Sync 4608\n8:16 Read 1\nTotal 4609\n";
+        let devices = io(bytes, "8:0 Read 2\n8:0 Write 1\n8:0 Total 3\n");
+        assert_eq!(devices.len(), 2);
+        assert_eq!((devices[0].read_bytes, devices[0].write_bytes), (4096, 512));
+        assert_eq!((devices[0].reads, devices[0].writes), (2, 1));
+    }
+
+    #[test]
+    fn throttled_time_is_nanoseconds() {
+        let mut cpu = Cpu::default();
+        throttling("nr_periods 9\nnr_throttled 3\nthrottled_time 5000\n", &mut cpu);
+        assert_eq!((cpu.periods, cpu.throttled_periods, cpu.throttled), (9, 3, 5));
+    }
+}

@@ -1,0 +1,216 @@
+//! cgroup v2: one directory with everything.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::dir::Dir;
+use super::hierarchy::{Hierarchy, keyed, kill_each};
+use super::stats::{self, Stats};
+use crate::error::{During, Error, Result};
+use crate::files;
+use crate::undo::Undo;
+
+/// How long freezing may take: a process in an uninterruptible wait, such as one for a dead NFS server, delays it.
+const FREEZE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The files a delegatee needs, where the kernel does not say (before 4.15).
+const DELEGATED: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
+
+/// A cgroup2 directory.
+#[derive(Debug)]
+pub(super) struct Unified {
+    dir: Dir,
+    mount: PathBuf,
+}
+
+impl Unified {
+    /// Creates the directory and its parents. With `enable`, every controller there is comes along; the flag says whether
+    /// the directory is new.
+    pub(super) fn create(
+        mount: &Path,
+        path: &Path,
+        enable: bool,
+        undo: &mut Undo<'_>,
+    ) -> Result<(Self, bool)> {
+        let connect = |parent: &Dir, _: &Dir| {
+            if enable { enable_all(parent) } else { Ok(()) }
+        };
+        let (dir, new) = Dir::create(mount, path, undo, &connect)?;
+        let mount = mount.to_path_buf();
+        Ok((Self { dir, mount }, new))
+    }
+
+    /// Opens the directory, if it is there.
+    pub(super) fn find(mount: &Path, path: &Path) -> Result<Option<Self>> {
+        let dir = Dir::find(below(mount, path))?;
+        let mount = mount.to_path_buf();
+        Ok(dir.map(|dir| Self { dir, mount }))
+    }
+
+    /// Enables one controller from the mount down to this directory.
+    pub(super) fn enable(&self, controller: &str) -> Result<()> {
+        let depth = self
+            .dir
+            .path
+            .strip_prefix(&self.mount)
+            .map_or(0, |p| p.components().count());
+        let ancestors: Vec<_> = self.dir.path.ancestors().skip(1).take(depth).collect();
+        for ancestor in ancestors.into_iter().rev() {
+            Dir::open(ancestor.to_path_buf())?.write("cgroup.subtree_control", &format!("+{controller}"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `cgroup.events` says so; `false` when it did not in time.
+    pub(super) fn wait_event(&self, key: &str, value: u64, limit: Duration) -> Result<bool> {
+        let wait = || -> Result<bool> {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let events = rustix::fs::openat(self.dir.as_fd(), "cgroup.events", flags, Mode::empty())?;
+            let end = Instant::now() + limit;
+            loop {
+                let mut text = [0; 256];
+                let length = rustix::io::pread(&events, &mut text, 0)?;
+                if keyed(&String::from_utf8_lossy(&text[..length]), key) == Some(value) {
+                    return Ok(true);
+                }
+                let Some(left) = end.checked_duration_since(Instant::now()) else {
+                    return Ok(false);
+                };
+                // The kernel signals a change since the last read.
+                let left = Timespec::try_from(left).map_err(std::io::Error::other)?;
+                match rustix::event::poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left)) {
+                    Err(Errno::INTR) => {}
+                    other => drop(other?),
+                }
+            }
+        };
+        wait().during(|| format!("wait for `{key} {value}` in cgroup `{}`", self.dir.path.display()))
+    }
+
+    fn event(&self, key: &str) -> Result<u64> {
+        Ok(keyed(&self.dir.read("cgroup.events")?, key).unwrap_or_default())
+    }
+}
+
+impl Hierarchy for Unified {
+    fn dirs(&self) -> Vec<(&str, &Dir)> {
+        vec![("", &self.dir)]
+    }
+
+    fn place(&self, _: &str) -> Result<&Dir> {
+        Ok(&self.dir)
+    }
+
+    fn cgroup2(&self) -> Option<&Dir> {
+        Some(&self.dir)
+    }
+
+    fn processes(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Nothing: the process was born here, or is moved by [`Cgroup::adopt`](super::Cgroup::adopt).
+    fn join(&self, _: i32) -> Result<()> {
+        Ok(())
+    }
+
+    fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
+        let listed = files::read_text(Path::new("/sys/kernel/cgroup/delegate"));
+        let listed = listed.unwrap_or_else(|_| DELEGATED.into());
+        self.dir.chown(uid, gid, &listed.lines().collect::<Vec<_>>())
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        let value = u64::from(frozen);
+        self.dir.write("cgroup.freeze", &value.to_string())?;
+        if self.wait_event("frozen", value, FREEZE_LIMIT)? {
+            return Ok(());
+        }
+        if frozen {
+            self.dir.write("cgroup.freeze", "0")?;
+        }
+        Err(Error::Busy(format!(
+            "cgroup `{}` (not all of its processes would freeze or thaw)",
+            self.dir.path.display()
+        )))
+    }
+
+    fn is_frozen(&self) -> Result<bool> {
+        Ok(self.event("frozen")? == 1)
+    }
+
+    fn kill(&self) -> Result<()> {
+        match self.dir.write("cgroup.kill", "1") {
+            // Kernels before 5.14.
+            Err(e) if e.is_gone() && self.dir.has("cgroup.procs") => kill_each(self),
+            other => other,
+        }
+    }
+
+    fn is_populated(&self) -> Result<bool> {
+        Ok(self.event("populated")? == 1)
+    }
+
+    fn oom_kills(&self) -> Result<u64> {
+        if !self.dir.has("memory.events") {
+            return Ok(0);
+        }
+        let events = self.dir.read("memory.events")?;
+        Ok(keyed(&events, "oom_kill").unwrap_or_default())
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        stats::v2::read(&self.dir)
+    }
+}
+
+/// `path` is absolute as seen from the mount.
+pub(super) fn below(mount: &Path, path: &Path) -> PathBuf {
+    mount.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Enables for the children of `parent` every controller it has and they do not.
+fn enable_all(parent: &Dir) -> Result<()> {
+    let available = parent.read("cgroup.controllers")?;
+    let enabled = parent.read("cgroup.subtree_control")?;
+    let enabled: Vec<_> = enabled.split_ascii_whitespace().collect();
+    let missing: Vec<String> = available
+        .split_ascii_whitespace()
+        .filter(|c| !enabled.contains(c))
+        .map(|c| format!("+{c}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let result = parent.write("cgroup.subtree_control", &missing.join(" "));
+    let errno = result
+        .as_ref()
+        .err()
+        .and_then(Error::errno)
+        .map(Errno::from_raw_os_error);
+    match errno {
+        Some(Errno::BUSY) => Err(Error::invalid(
+            "cgroup path",
+            parent.path.display(),
+            "has processes of its own, and cgroup v2 divides resources only among cgroups without: choose another parent \
+             or move them into a child",
+        )),
+        // A cgroup above the one delegated to us: what is not enabled there cannot be had, and the limit that needs it says so.
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(()),
+        // One of them is refused (`cpu` while realtime processes exist, say): the others shall not suffer.
+        Some(_) => {
+            for controller in missing {
+                if let Err(e) = parent.write("cgroup.subtree_control", &controller) {
+                    log::debug!("controller not enabled: {e}");
+                }
+            }
+            Ok(())
+        }
+        None => result,
+    }
+}
