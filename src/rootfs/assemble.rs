@@ -1,0 +1,171 @@
+//! Init's part, first half: the tree is put together on top of the host's root.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+
+use super::options::{Propagation, Sharing};
+use super::plan::{Action, Bind, Filesystem, MountOp, Remount, RootfsPlan, is_proc_file};
+use super::{Sources, copyup, devices, magic, mount, place};
+use crate::error::{During, Error, Result};
+use crate::files::Root;
+
+/// A complete tree that has not been entered yet: the host's is still reachable by path, the container's by [`Root`].
+#[derive(Debug)]
+pub struct Assembled {
+    pub(super) root: Root,
+    pub(super) plan: RootfsPlan,
+    /// Mounts that become read-only at the end.
+    pub(super) seals: Vec<OwnedFd>,
+}
+
+impl AsFd for Assembled {
+    /// The container's root directory.
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// Puts the tree together, in init: in its new mount namespace, and root in its user namespace.
+///
+/// # Errors
+/// They name the mount: ``mount `/dev/shm`: …``.
+pub fn assemble(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
+    // Modes are exactly those asked for; the process gets its own umask later.
+    let umask = rustix::process::umask(Mode::empty());
+    let assembled = build(plan, sources);
+    rustix::process::umask(umask);
+    assembled
+}
+
+fn build(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
+    place_root(&sources.root, plan.inherited).during(|| "mount the root filesystem")?;
+    let mut assembled = Assembled {
+        root: sources.root.into(),
+        plan: plan.clone(),
+        seals: Vec::new(),
+    };
+    for (op, source) in plan.mounts.iter().zip(sources.binds) {
+        assembled
+            .perform(op, source)
+            .during(|| format!("mount `{}`", op.target.display()))?;
+    }
+    for (device, host) in plan.devices.iter().zip(sources.devices) {
+        device.make(&assembled.root, host)?;
+    }
+    if plan.own_dev {
+        devices::links(&assembled.root)?;
+    }
+    Ok(assembled)
+}
+
+/// Attaches the root on top of `/`: a place every mount namespace has, whatever the container's root may read of the host's
+/// directories. Lookups that start at the process's root do not see it until it is entered.
+fn place_root(root: &OwnedFd, inherited: Sharing) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let slash = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
+    mount::inherit(&slash, inherited)?;
+    // Neither may the root itself travel to the host, nor does pivot_root(2) accept a shared parent.
+    let private = Propagation {
+        sharing: Sharing::Private,
+        recursive: false,
+    };
+    mount::propagate(&slash, private)?;
+    mount::attach(root, &slash)
+}
+
+impl Assembled {
+    fn perform(&mut self, op: &MountOp, source: Option<OwnedFd>) -> Result<()> {
+        match &op.action {
+            Action::Bind(bind) => match source {
+                Some(source) => self.bind(&op.target, bind, &source),
+                None => Ok(()),
+            },
+            Action::New(fs) => self.new_filesystem(&op.target, fs),
+            Action::Remount(change) => self.remount(&op.target, change),
+            Action::Link(to) => devices::link(&self.root, &op.target, to, false),
+        }
+    }
+
+    fn bind(&self, target: &Path, bind: &Bind, source: &OwnedFd) -> Result<()> {
+        if target == Path::new("/proc") {
+            magic::require(source, magic::PROC, "procfs")?;
+        }
+        let directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
+        let place = self.place(target, directory)?;
+        mount::change(source, false, bind.top)?;
+        mount::change(source, true, bind.tree)?;
+        for &propagation in &bind.propagation {
+            mount::propagate(source, propagation)?;
+        }
+        mount::attach(source, &place)
+    }
+
+    fn new_filesystem(&mut self, target: &Path, fs: &Filesystem) -> Result<()> {
+        let mut fs = fs.clone();
+        if let Some(mode) = self.image_mode(target, &fs) {
+            fs.data.push(mode);
+        }
+        let place = if matches!(fs.fstype.as_str(), "proc" | "sysfs") {
+            place::plain_directory(&self.root, target)?
+        } else {
+            self.place(target, true)?
+        };
+        let new = mount::create(&fs)?;
+        if fs.copy_up {
+            copyup::copy(&place, &new).during(|| "copy up what the image has there")?;
+        }
+        for &propagation in &fs.propagation {
+            mount::propagate(&new, propagation)?;
+        }
+        mount::attach(&new, &place)?;
+        if fs.seal {
+            self.seals.push(new);
+        }
+        Ok(())
+    }
+
+    /// A tmpfs on a directory of the image takes its permissions, so that `/tmp` stays what it is.
+    fn image_mode(&self, target: &Path, fs: &Filesystem) -> Option<String> {
+        if fs.fstype != "tmpfs" || fs.data.iter().any(|d| d.starts_with("mode=")) {
+            return None;
+        }
+        let there = self.root.get(target, OFlags::PATH).ok()?;
+        let stat = rustix::fs::fstat(there).ok()?;
+        Some(format!("mode={:o}", stat.st_mode & 0o7777))
+    }
+
+    fn remount(&self, target: &Path, change: &Remount) -> Result<()> {
+        let place = self.root.get(target, OFlags::PATH)?;
+        if let Some(data) = &change.superblock {
+            mount::reconfigure(&place, data)?;
+        }
+        mount::change(&place, false, change.top)?;
+        mount::change(&place, true, change.tree)?;
+        for &propagation in &change.propagation {
+            mount::propagate(&place, propagation)?;
+        }
+        Ok(())
+    }
+
+    /// The place of a mount, created if missing. A link of the image must not turn it into a place inside procfs
+    /// (CVE-2019-19921, CVE-2023-28642), nor `/proc` or `/sys` into something else.
+    fn place(&self, target: &Path, directory: bool) -> Result<OwnedFd> {
+        if [Path::new("/proc"), Path::new("/sys")].contains(&target) {
+            return place::plain_directory(&self.root, target);
+        }
+        let place = if directory {
+            place::directory(&self.root, target)?
+        } else {
+            place::file(&self.root, target)?
+        };
+        if magic::is(&place, magic::PROC)? && !is_proc_file(target) {
+            return Err(Error::Corrupt(format!(
+                "`{}` leads into procfs, where nothing may be covered",
+                target.display()
+            )));
+        }
+        Ok(place)
+    }
+}

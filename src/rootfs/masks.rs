@@ -1,0 +1,86 @@
+//! Paths hidden from the container, and paths it may not write.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{FileType, OFlags};
+
+use super::devices::Device;
+use super::plan::Filesystem;
+use super::{Assembled, devices, mount};
+use crate::error::{During, Result};
+use crate::sys::mount::attr;
+
+impl Assembled {
+    /// Covers files by `/dev/null` and directories by one empty read-only tmpfs.
+    pub(super) fn mask(&self) -> Result<()> {
+        let null = devices::null();
+        let mut empty = None;
+        for path in &self.plan.masked {
+            self.mask_one(path, &null, &mut empty)
+                .during(|| format!("mask `{}`", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn mask_one(&self, path: &Path, null: &Device, empty: &mut Option<OwnedFd>) -> Result<()> {
+        let Some(place) = self.existing(path)? else {
+            return Ok(());
+        };
+        let stat = rustix::fs::fstat(&place)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            // The host's node, checked: the image's could be anything (CVE-2025-31133).
+            return match null.open_host()? {
+                Some(cover) => mount::attach(&cover, &place),
+                None => Ok(()),
+            };
+        }
+        let cover = match empty {
+            Some(first) => mount::clone(first, false)?,
+            None => mount::create(&nothing())?,
+        };
+        mount::attach(&cover, &place)?;
+        empty.get_or_insert(cover);
+        Ok(())
+    }
+
+    /// Makes what is at the paths read-only, without the mounts below.
+    pub(super) fn make_readonly(&self) -> Result<()> {
+        for path in &self.plan.readonly_paths {
+            self.readonly_one(path)
+                .during(|| format!("make `{}` read-only", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn readonly_one(&self, path: &Path) -> Result<()> {
+        let Some(place) = self.existing(path)? else {
+            return Ok(());
+        };
+        let cover = mount::clone(&place, true)?;
+        mount::set(&cover, attr::RDONLY)?;
+        mount::attach(&cover, &place)
+    }
+
+    /// What is at `path`; a kernel without it, or an image without it, has nothing to hide.
+    fn existing(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        match self.root.get(path, OFlags::PATH) {
+            Err(e) if e.is_gone() => Ok(None),
+            Err(e) if e.errno() == Some(rustix::io::Errno::NOTDIR.raw_os_error()) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+}
+
+/// An empty directory that can hold nothing.
+fn nothing() -> Filesystem {
+    Filesystem {
+        fstype: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        data: vec!["nr_inodes=1".to_owned(), "mode=755".to_owned()],
+        attributes: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
+        seal: false,
+        copy_up: false,
+        propagation: Vec::new(),
+    }
+}

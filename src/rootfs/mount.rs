@@ -1,0 +1,147 @@
+//! Mounts as descriptors: cloned, created, changed and put in place without a path.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
+    open_tree,
+};
+
+use super::magic;
+use super::options::{Change, Propagation, Sharing};
+use super::plan::Filesystem;
+use crate::error::{During, Error, Result};
+use crate::sys::mount::{Attributes, set_attributes};
+
+/// The longest value `fsconfig(2)` takes.
+const MAX_VALUE: usize = 255;
+
+/// A detached copy of what `fd` (also an `O_PATH` one) is.
+pub(super) fn clone(fd: impl AsFd, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(open_tree(fd, "", flags)?)
+}
+
+/// Puts a detached mount in its place.
+pub(super) fn attach(mount: impl AsFd, place: impl AsFd) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount, "", place, "", flags)?)
+}
+
+/// Changes attributes. Only the bits named are touched, so those that a user namespace has locked stay as they are.
+pub(super) fn change(mount: impl AsFd, recursive: bool, change: Change) -> Result<()> {
+    if change.is_empty() {
+        return Ok(());
+    }
+    let attributes = Attributes {
+        set: change.set,
+        clear: change.clear,
+        ..Attributes::default()
+    };
+    Ok(set_attributes(mount.as_fd(), recursive, &attributes)?)
+}
+
+/// Sets bits of the mount itself.
+pub(super) fn set(mount: impl AsFd, bits: u64) -> Result<()> {
+    change(mount, false, Change { set: bits, clear: 0 })
+}
+
+/// Changes how later mounts are shared.
+pub(super) fn propagate(mount: impl AsFd, to: Propagation) -> Result<()> {
+    use rustix::mount::MountPropagationFlags as Flags;
+    let flag = match to.sharing {
+        Sharing::Private => Flags::PRIVATE,
+        Sharing::Slave => Flags::DOWNSTREAM,
+        Sharing::Shared => Flags::SHARED,
+        Sharing::Unbindable => Flags::UNBINDABLE,
+    };
+    let attributes = Attributes {
+        propagation: flag.bits().into(),
+        ..Attributes::default()
+    };
+    Ok(set_attributes(mount.as_fd(), to.recursive, &attributes)?)
+}
+
+/// Cuts what comes from the host off from it, as far as the container shall be.
+pub(super) fn inherit(mount: impl AsFd, sharing: Sharing) -> Result<()> {
+    match sharing {
+        Sharing::Shared => Ok(()),
+        sharing => propagate(
+            mount,
+            Propagation {
+                sharing,
+                recursive: true,
+            },
+        ),
+    }
+}
+
+/// A new instance of a filesystem, detached.
+pub(super) fn create(fs: &Filesystem) -> Result<OwnedFd> {
+    let context = fsopen(fs.fstype.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
+        .during(|| format!("open filesystem type `{}`", fs.fstype))?;
+    let make = || -> rustix::io::Result<OwnedFd> {
+        fsconfig_set_string(&context, "source", fs.source.as_str())?;
+        configure(&context, &fs.data)?;
+        fsconfig_create(&context)?;
+        // The attributes must be right from the first moment: in a user namespace the kernel compares them with those of the
+        // procfs or sysfs that is visible already.
+        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(fs.attributes).unwrap_or(u32::MAX));
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    let mount = make().map_err(|e| explain(&context, e))?;
+    match fs.fstype.as_str() {
+        "proc" => magic::require(&mount, magic::PROC, "procfs")?,
+        "sysfs" => magic::require(&mount, magic::SYSFS, "sysfs")?,
+        _ => {}
+    }
+    Ok(mount)
+}
+
+/// Changes the options of a mounted filesystem.
+pub(super) fn reconfigure(mount: impl AsFd, data: &[String]) -> Result<()> {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    let context = fspick(mount, "", flags)?;
+    configure(&context, data)
+        .and_then(|()| fsconfig_reconfigure(&context))
+        .map_err(|e| explain(&context, e))
+}
+
+fn configure(context: &OwnedFd, data: &[String]) -> rustix::io::Result<()> {
+    for option in data {
+        match option.split_once('=') {
+            // overlayfs has a second name for what does not fit into one value.
+            Some(("lowerdir", layers)) if layers.len() > MAX_VALUE => {
+                for layer in layers.split(':') {
+                    fsconfig_set_string(context, "lowerdir+", layer)?;
+                }
+            }
+            Some((key, value)) => fsconfig_set_string(context, key, value)?,
+            None => fsconfig_set_flag(context, option.as_str())?,
+        }
+    }
+    Ok(())
+}
+
+/// The filesystem says in words what it did not like, one message per `read(2)`: `e tmpfs: Bad value for 'size'`.
+fn explain(context: &OwnedFd, error: rustix::io::Errno) -> Error {
+    let mut words = Vec::new();
+    let mut buffer = [0; 512];
+    while let Ok(count @ 1..) = rustix::io::read(context, &mut buffer) {
+        let text = String::from_utf8_lossy(&buffer[..count]);
+        words.push(text.trim_end().trim_start_matches("e ").to_owned());
+    }
+    let error = Error::from(error);
+    if words.is_empty() {
+        return error;
+    }
+    Error::During {
+        what: words.join(", "),
+        source: Box::new(error),
+    }
+}

@@ -1,0 +1,463 @@
+//! What the tree will be, decided before anything is touched.
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
+use serde::Serialize;
+
+use super::devices::{self, Device};
+use super::options::{Change, Options, Propagation, Sharing};
+use super::{Facts, cgroup};
+use crate::error::{Error, Result};
+use crate::sys::mount::attr;
+
+/// A container's mount tree, as data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RootfsPlan {
+    pub(super) root: PathBuf,
+    pub(super) readonly: bool,
+    /// How mounts that come from the host start out, before options of their own.
+    pub(super) inherited: Sharing,
+    /// What `linux.rootfsPropagation` makes of the new root at the end.
+    pub(super) propagation: Option<Propagation>,
+    pub(super) userns: bool,
+    pub(super) no_pivot: bool,
+    pub(super) mounts: Vec<MountOp>,
+    /// Default devices and links are made, because `/dev` is the container's own.
+    pub(super) own_dev: bool,
+    pub(super) devices: Vec<Device>,
+    pub(super) masked: Vec<PathBuf>,
+    pub(super) readonly_paths: Vec<PathBuf>,
+}
+
+/// One step at one place of the tree; `mounts` of the spec become one each, a v1 cgroup mount several.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MountOp {
+    /// The entry of the spec it comes from: `mounts[3]`.
+    pub field: String,
+    /// Where, as seen from inside.
+    pub target: PathBuf,
+    /// What.
+    pub action: Action,
+}
+
+/// What happens at the place.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum Action {
+    /// Something of the host appears.
+    Bind(Bind),
+    /// A new instance of a filesystem appears.
+    New(Filesystem),
+    /// What is mounted there changes.
+    Remount(Remount),
+    /// A symbolic link (the second name of a v1 controller).
+    Link(PathBuf),
+}
+
+/// A bind mount.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Bind {
+    /// The host's path, absolute.
+    pub source: PathBuf,
+    /// With the mounts below it.
+    pub recursive: bool,
+    /// A source that is not there is left out rather than an error.
+    pub optional: bool,
+    /// Attributes of the mount.
+    pub top: Change,
+    /// Attributes of the mount and those below.
+    pub tree: Change,
+    /// Propagation, in order.
+    pub propagation: Vec<Propagation>,
+    /// Translation of owners.
+    pub idmap: Option<IdMap>,
+}
+
+/// Translation of a bind mount's owners.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IdMap {
+    /// Also for the mounts below.
+    pub recursive: bool,
+    /// User and group maps; without them those of the container's user namespace.
+    pub maps: Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>,
+}
+
+/// A new filesystem instance.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Filesystem {
+    /// Its type: `tmpfs`.
+    pub fstype: String,
+    /// What it is made of: a block device, or any word.
+    pub source: String,
+    /// Options for the filesystem, `key` or `key=value`.
+    pub data: Vec<String>,
+    /// Attributes of the mount.
+    pub attributes: u64,
+    /// Becomes read-only when everything is in place, so that later mounts can be placed in it.
+    pub seal: bool,
+    /// What the image has at the place is copied into it.
+    pub copy_up: bool,
+    /// Propagation, in order.
+    pub propagation: Vec<Propagation>,
+}
+
+/// A change of what is mounted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Remount {
+    /// Options for the filesystem; `None` for `remount,bind`, which changes only this mount.
+    pub superblock: Option<Vec<String>>,
+    /// Attributes of the mount.
+    pub top: Change,
+    /// Attributes of the mount and those below.
+    pub tree: Change,
+    /// Propagation, in order.
+    pub propagation: Vec<Propagation>,
+}
+
+/// Where other mounts than procfs may appear below `/proc`: files that programs like lxcfs replace by a container's own
+/// numbers, and nothing whose meaning a security decision rests on (CVE-2019-16884, CVE-2023-27561).
+const PROC_FILES: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+impl RootfsPlan {
+    /// Plans the tree of `spec` on `rootfs` (absolute and canonical); relative sources are below `bundle`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the field of config.json that cannot be done.
+    pub fn from_spec(spec: &Spec, rootfs: &Path, bundle: &Path, facts: &Facts<'_>) -> Result<Self> {
+        require_mount_namespace(spec)?;
+        let linux = spec.linux().as_ref();
+        let context = Context {
+            bundle,
+            facts,
+            label: linux.and_then(|l| l.mount_label().as_deref()).unwrap_or(""),
+        };
+        let propagation = root_propagation(linux.and_then(|l| l.rootfs_propagation().as_deref()))?;
+        let mut mounts = Vec::new();
+        let entries = spec.mounts().as_deref().unwrap_or_default();
+        for (index, mount) in entries.iter().enumerate() {
+            context.add(&format!("mounts[{index}]"), mount, &mut mounts)?;
+        }
+        let own_dev = !mounts.iter().any(|m| m.binds_dev());
+        let spec_devices = linux.and_then(|l| l.devices().as_deref()).unwrap_or_default();
+        Ok(Self {
+            root: rootfs.to_path_buf(),
+            readonly: spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false),
+            inherited: inherited(propagation, facts.userns),
+            propagation,
+            userns: facts.userns,
+            no_pivot: facts.no_pivot,
+            mounts,
+            own_dev,
+            devices: devices::plan(spec_devices, own_dev)?,
+            masked: paths(linux.and_then(|l| l.masked_paths().as_deref())),
+            readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_deref())),
+        })
+    }
+}
+
+fn paths(list: Option<&[String]>) -> Vec<PathBuf> {
+    list.unwrap_or_default().iter().map(PathBuf::from).collect()
+}
+
+/// Without a mount namespace of its own, every mount of the container would be one of the host.
+fn require_mount_namespace(spec: &Spec) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref());
+    let mount = namespaces
+        .unwrap_or_default()
+        .iter()
+        .find(|n| n.typ() == LinuxNamespaceType::Mount);
+    match mount.map(|n| n.path()) {
+        Some(None) => Ok(()),
+        Some(Some(path)) => Err(Error::invalid(
+            "linux.namespaces",
+            path.display(),
+            "cannot be the mount namespace: its other processes would lose their root; leave out `path` for a new one",
+        )),
+        None => Err(Error::invalid(
+            "linux.namespaces",
+            "mount",
+            "is missing: a container without a mount namespace would mount on the host",
+        )),
+    }
+}
+
+fn root_propagation(name: Option<&str>) -> Result<Option<Propagation>> {
+    match name {
+        None | Some("") => Ok(None),
+        Some(name) => Propagation::from_name(name).map(Some).ok_or_else(|| {
+            Error::invalid(
+                "linux.rootfsPropagation",
+                name,
+                "must be one of `private`, `slave`, `shared`, `unbindable`, or one of them with a leading `r`",
+            )
+        }),
+    }
+}
+
+/// What the host's mounts are to the container: `shared` only if the root is asked to be, and never out of a user namespace,
+/// from where mounts must not reach the host.
+fn inherited(propagation: Option<Propagation>, userns: bool) -> Sharing {
+    match propagation.map(|p| p.sharing) {
+        Some(Sharing::Shared) if !userns => Sharing::Shared,
+        None | Some(Sharing::Shared | Sharing::Slave) => Sharing::Slave,
+        Some(Sharing::Private | Sharing::Unbindable) => Sharing::Private,
+    }
+}
+
+/// What turns entries of the spec into steps.
+pub(super) struct Context<'a> {
+    bundle: &'a Path,
+    pub(super) facts: &'a Facts<'a>,
+    label: &'a str,
+}
+
+/// One entry of the spec with its options sorted.
+pub(super) struct Entry<'a> {
+    pub(super) field: &'a str,
+    pub(super) target: PathBuf,
+    pub(super) options: Options,
+    mount: &'a Mount,
+}
+
+impl Entry<'_> {
+    pub(super) fn op(&self, action: Action) -> MountOp {
+        MountOp {
+            field: self.field.to_owned(),
+            target: self.target.clone(),
+            action,
+        }
+    }
+
+    pub(super) fn bind(&self, source: PathBuf, recursive: bool) -> Bind {
+        Bind {
+            source,
+            recursive,
+            optional: false,
+            top: self.options.top,
+            tree: self.options.tree,
+            propagation: self.options.propagation.clone(),
+            idmap: None,
+        }
+    }
+
+    pub(super) fn filesystem(&self, fstype: &str) -> Filesystem {
+        Filesystem {
+            fstype: fstype.to_owned(),
+            source: self
+                .mount
+                .source()
+                .as_ref()
+                .map_or_else(|| fstype.to_owned(), |s| s.to_string_lossy().into_owned()),
+            data: self.data(),
+            attributes: self.options.top.set | self.options.tree.set,
+            seal: false,
+            copy_up: self.options.copy_up,
+            propagation: self.options.propagation.clone(),
+        }
+    }
+
+    fn data(&self) -> Vec<String> {
+        let flags = self.options.superblock.iter().map(|&flag| flag.to_owned());
+        flags.chain(self.options.data.iter().cloned()).collect()
+    }
+}
+
+impl Context<'_> {
+    fn add(&self, field: &str, mount: &Mount, ops: &mut Vec<MountOp>) -> Result<()> {
+        let entry = Entry {
+            field,
+            target: target(field, mount.destination())?,
+            options: Options::parse(mount.options().as_deref().unwrap_or_default()),
+            mount,
+        };
+        let fstype = mount.typ().as_deref().unwrap_or("");
+        let bind = entry.options.bind.or_else(|| (fstype == "bind").then_some(false));
+        check_place(&entry, fstype, bind.is_some())?;
+        check_idmap(&entry, bind.is_some(), self.facts.userns)?;
+        match (fstype, bind) {
+            _ if entry.options.remount => ops.push(entry.op(remount(&entry, bind.is_some()))),
+            (_, Some(recursive)) => ops.push(entry.op(Action::Bind(self.bind(&entry, recursive)?))),
+            ("", None) => {
+                return Err(Error::invalid(
+                    format!("{field}.type"),
+                    "",
+                    "must name a filesystem unless the mount is a `bind`",
+                ));
+            }
+            ("cgroup" | "cgroup2", None) => cgroup::plan(self.facts, &entry, fstype, ops)?,
+            ("sysfs", None) if self.facts.userns && !self.facts.netns => {
+                ops.push(entry.op(Action::Bind(host_sysfs(&entry))));
+            }
+            (fstype, None) => ops.push(entry.op(Action::New(self.filesystem(&entry, fstype)))),
+        }
+        Ok(())
+    }
+
+    fn bind(&self, entry: &Entry<'_>, recursive: bool) -> Result<Bind> {
+        let source = entry.mount.source().as_ref().ok_or_else(|| {
+            Error::invalid(format!("{}.source", entry.field), "", "is needed by a bind mount")
+        })?;
+        let (uid, gid) = mappings(entry.mount);
+        let idmap = (entry.options.idmap.is_some() || !uid.is_empty()).then(|| IdMap {
+            recursive: entry.options.idmap == Some(true),
+            maps: (!uid.is_empty()).then(|| (uid.to_vec(), gid.to_vec())),
+        });
+        Ok(Bind {
+            idmap,
+            ..entry.bind(self.bundle.join(source), recursive)
+        })
+    }
+
+    fn filesystem(&self, entry: &Entry<'_>, fstype: &str) -> Filesystem {
+        let mut filesystem = entry.filesystem(fstype);
+        let readonly = filesystem.attributes & attr::RDONLY != 0;
+        // A tmpfs gets its content first: devices, places for later mounts.
+        filesystem.seal = readonly && fstype == "tmpfs";
+        if filesystem.seal {
+            filesystem.attributes &= !attr::RDONLY;
+        }
+        let kernel_made = matches!(fstype, "tmpfs" | "proc" | "sysfs" | "devpts" | "mqueue");
+        if readonly && !kernel_made {
+            // The filesystem of a read-only device must not even try to write its journal.
+            filesystem.data.insert(0, "ro".to_owned());
+        }
+        if !self.label.is_empty() && !matches!(fstype, "proc" | "sysfs" | "mqueue") {
+            filesystem.data.push(format!("context={}", self.label));
+        }
+        filesystem
+    }
+}
+
+/// The whole `/sys` of the host: a user namespace may create sysfs only for a network namespace it owns.
+fn host_sysfs(entry: &Entry<'_>) -> Bind {
+    let mut bind = entry.bind(PathBuf::from("/sys"), true);
+    // What was asked of one mount must hold for all that now come along.
+    bind.tree.set |= bind.top.set & (attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC);
+    bind
+}
+
+fn remount(entry: &Entry<'_>, bind: bool) -> Action {
+    let readonly = entry.options.top.set & attr::RDONLY != 0;
+    let superblock = (!bind).then(|| {
+        let mut data = entry.data();
+        data.insert(0, if readonly { "ro" } else { "rw" }.to_owned());
+        data
+    });
+    Action::Remount(Remount {
+        superblock,
+        top: entry.options.top,
+        tree: entry.options.tree,
+        propagation: entry.options.propagation.clone(),
+    })
+}
+
+fn mappings(mount: &Mount) -> (&[LinuxIdMapping], &[LinuxIdMapping]) {
+    (
+        mount.uid_mappings().as_deref().unwrap_or_default(),
+        mount.gid_mappings().as_deref().unwrap_or_default(),
+    )
+}
+
+fn check_idmap(entry: &Entry<'_>, bind: bool, userns: bool) -> Result<()> {
+    let (uid, gid) = mappings(entry.mount);
+    let field = entry.field;
+    if uid.is_empty() != gid.is_empty() {
+        let (missing, given) = if uid.is_empty() {
+            ("uidMappings", "gidMappings")
+        } else {
+            ("gidMappings", "uidMappings")
+        };
+        return Err(Error::invalid(
+            format!("{field}.{missing}"),
+            "",
+            format!("is needed where `{given}` is given"),
+        ));
+    }
+    if entry.options.idmap.is_none() && uid.is_empty() {
+        return Ok(());
+    }
+    if !bind || entry.options.remount {
+        return Err(Error::invalid(
+            format!("{field}.uidMappings"),
+            entry.target.display(),
+            "is no bind mount: only those can translate owners",
+        ));
+    }
+    if uid.is_empty() && !userns {
+        return Err(Error::invalid(
+            format!("{field}.options"),
+            "idmap",
+            "needs `uidMappings` and `gidMappings`, or a container with a user namespace",
+        ));
+    }
+    Ok(())
+}
+
+/// The destination as an absolute path without `.`; one that is relative (deprecated by the spec) starts at the root.
+fn target(field: &str, destination: &Path) -> Result<PathBuf> {
+    let mut target = PathBuf::from("/");
+    for part in destination.components() {
+        match part {
+            Component::Normal(part) => target.push(part),
+            Component::ParentDir => {
+                return Err(Error::invalid(
+                    format!("{field}.destination"),
+                    destination.display(),
+                    "must not contain `..`",
+                ));
+            }
+            _ => {}
+        }
+    }
+    if target == Path::new("/") {
+        return Err(Error::invalid(
+            format!("{field}.destination"),
+            destination.display(),
+            "is the root itself; use `root` of config.json",
+        ));
+    }
+    Ok(target)
+}
+
+/// `/proc` is for procfs (also another's, by a bind mount that is checked later); below it only some files may be covered.
+fn check_place(entry: &Entry<'_>, fstype: &str, bind: bool) -> Result<()> {
+    let target = entry.target.as_path();
+    let allowed = if target == Path::new("/proc") {
+        bind || fstype == "proc" || entry.options.remount
+    } else {
+        !target.starts_with("/proc") || entry.options.remount || (bind && is_proc_file(target))
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        format!("{}.destination", entry.field),
+        target.display(),
+        "is inside `/proc`, where only procfs itself and binds of a few files (such as `/proc/cpuinfo`) may be mounted",
+    ))
+}
+
+/// Whether a file of procfs may be covered.
+pub(super) fn is_proc_file(target: &Path) -> bool {
+    PROC_FILES.iter().any(|file| Path::new(file) == target)
+}
+
+impl MountOp {
+    fn binds_dev(&self) -> bool {
+        self.target == Path::new("/dev") && matches!(self.action, Action::Bind(_))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! What lies on the host, opened in the parent and inherited by init as descriptors.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::LinuxIdMapping;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+
+use super::mount;
+use super::options::Sharing;
+use super::plan::{Action, Bind, MountOp, RootfsPlan};
+use crate::error::{During, Error, Result};
+use crate::sys::mount::{Attributes, attr, set_attributes};
+
+/// Detached mounts of everything the tree takes from the host. They vanish when dropped.
+#[derive(Debug)]
+pub struct Sources {
+    pub(super) root: OwnedFd,
+    /// One for each of the plan's mounts; `None` for what is no bind mount, or optional and not there.
+    pub(super) binds: Vec<Option<OwnedFd>>,
+    /// One for each of the plan's devices; `None` where init makes the node itself.
+    pub(super) devices: Vec<Option<OwnedFd>>,
+}
+
+impl RootfsPlan {
+    /// Opens what the tree takes from the host. Nothing is changed on the host.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a source that is missing or a rootfs that is a symbolic link; `EPERM` without `CAP_SYS_ADMIN`.
+    pub fn open_sources(&self) -> Result<Sources> {
+        let root = open_root(&self.root, self.inherited)
+            .during(|| format!("open rootfs `{}`", self.root.display()))?;
+        let binds = self
+            .mounts
+            .iter()
+            .map(|op| op.open_source(self.inherited))
+            .collect::<Result<_>>()?;
+        let devices = self
+            .devices
+            .iter()
+            .map(|device| if self.userns { device.open_host() } else { Ok(None) })
+            .collect::<Result<_>>()?;
+        Ok(Sources { root, binds, devices })
+    }
+}
+
+/// The rootfs as a tree of its own. Its path is canonical, so a symbolic link anywhere on it was put there after the check.
+fn open_root(path: &Path, sharing: Sharing) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(
+        |e| match e {
+            rustix::io::Errno::LOOP => {
+                Error::invalid("root.path", path.display(), "is or passes a symbolic link")
+            }
+            rustix::io::Errno::NOENT => Error::invalid("root.path", path.display(), "does not exist"),
+            rustix::io::Errno::NOTDIR => Error::invalid("root.path", path.display(), "is not a directory"),
+            other => other.into(),
+        },
+    )?;
+    let tree = mount::clone(&dir, true)?;
+    // Never a peer of the host's mount: what is mounted below it must not appear on the host.
+    mount::inherit(
+        &tree,
+        if sharing == Sharing::Shared {
+            Sharing::Slave
+        } else {
+            sharing
+        },
+    )?;
+    Ok(tree)
+}
+
+impl MountOp {
+    fn open_source(&self, sharing: Sharing) -> Result<Option<OwnedFd>> {
+        let Action::Bind(bind) = &self.action else {
+            return Ok(None);
+        };
+        let node = match rustix::fs::openat(CWD, &bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        {
+            Err(rustix::io::Errno::NOENT) if bind.optional => return Ok(None),
+            Err(rustix::io::Errno::NOENT) => return Err(self.missing(bind)),
+            other => other.during(|| self.opening(bind))?,
+        };
+        let tree = mount::clone(&node, bind.recursive).during(|| self.opening(bind))?;
+        mount::inherit(&tree, sharing).during(|| self.opening(bind))?;
+        Ok(Some(tree))
+    }
+
+    fn missing(&self, bind: &Bind) -> Error {
+        Error::invalid(
+            format!("{}.source", self.field),
+            bind.source.display(),
+            format!("does not exist; it is to appear at `{}`", self.target.display()),
+        )
+    }
+
+    fn opening(&self, bind: &Bind) -> String {
+        format!(
+            "mount `{}`: {}.source: open `{}`",
+            self.target.display(),
+            self.field,
+            bind.source.display()
+        )
+    }
+}
+
+impl Sources {
+    /// Translates owners where the plan asks for it. In the parent, before init attaches anything.
+    ///
+    /// `userns_for` makes a user namespace with the given user and group maps; a mount without maps of its own takes
+    /// `container_userns`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a filesystem that cannot translate owners.
+    pub fn idmap(
+        &self,
+        plan: &RootfsPlan,
+        userns_for: &mut dyn FnMut(&[LinuxIdMapping], &[LinuxIdMapping]) -> Result<OwnedFd>,
+        container_userns: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        for (op, tree) in plan.mounts.iter().zip(&self.binds) {
+            let (
+                Action::Bind(Bind {
+                    idmap: Some(idmap), ..
+                }),
+                Some(tree),
+            ) = (&op.action, tree)
+            else {
+                continue;
+            };
+            let own = match &idmap.maps {
+                Some((uid, gid)) => Some(userns_for(uid, gid)?),
+                None => None,
+            };
+            let userns = own
+                .as_ref()
+                .map(AsFd::as_fd)
+                .or(container_userns)
+                .ok_or_else(|| {
+                    Error::invalid(&op.field, op.target.display(), "has no user namespace to map to")
+                })?;
+            translate(tree.as_fd(), idmap.recursive, userns)
+                .during(|| format!("mount `{}`: {}: map owners", op.target.display(), op.field))?;
+        }
+        Ok(())
+    }
+}
+
+fn translate(tree: BorrowedFd<'_>, recursive: bool, userns: BorrowedFd<'_>) -> Result<()> {
+    let attributes = Attributes {
+        set: attr::IDMAP,
+        userns: Some(userns),
+        ..Attributes::default()
+    };
+    match set_attributes(tree, recursive, &attributes) {
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            Err(Error::unsupported(
+                "an id-mapped mount",
+                "the source's filesystem, or one below it, cannot translate owners",
+            ))
+        }
+        other => Ok(other?),
+    }
+}
