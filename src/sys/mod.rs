@@ -8,6 +8,7 @@
 pub mod bpf;
 pub mod clone;
 pub mod fd;
+pub mod interface;
 pub mod keyring;
 pub mod mount;
 pub mod seccomp;
