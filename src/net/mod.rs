@@ -1,1 +1,418 @@
-//! To be written.
+//! The network of VPSs: a bridge whose ports are isolated from each other, and a firewall table, both made over netlink.
+//!
+//! ```text
+//!   VPS eth0 ── veth ── vc<id> ─┐  isolated, locked, no learning, no flooding
+//!   VPS eth0 ── veth ── vc<id> ─┤
+//!                            condo0  gateway address, proxy_arp_pvlan, permanent neighbours
+//!                               │
+//!                       inet table condo: antispoof, input, forward, deliver, masquerade
+//!                               │
+//!                         the host's other interfaces, under the host's address
+//! ```
+//! A port reaches the host and nothing else, so every packet between VPSs is routed by the host and meets the firewall.
+//! A VPS can send from its own hardware and IPv4 address only; nobody learns anything from what it claims by ARP. It cannot
+//! reach services of the host (ping is answered) nor link-local addresses, where clouds keep their metadata. There is no
+//! IPv6 yet, and the host drops it.
+//!
+//! Only `ip_forward` is set for the host as a whole: a host that must not route between its other interfaces needs a rule of
+//! its own. Another table that drops forwarded packets by policy (Docker's does) also drops those of VPSs.
+//!
+//! All calls work on the network namespace of the calling thread and wait for the kernel's answer.
+
+mod firewall;
+pub mod ipam;
+mod link;
+mod netlink;
+mod netns;
+mod port;
+mod resolver;
+mod route;
+mod rule;
+mod subnet;
+mod sysctl;
+
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+
+use ipnetwork::Ipv4Network;
+use netlink_packet_route::link::InfoKind;
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+pub use port::Port;
+pub use resolver::{PUBLIC_RESOLVERS, resolvers};
+pub use route::routes;
+pub use subnet::choose_subnet;
+
+use crate::error::{During, Error, Failures, Result};
+use crate::sys::interface::set_loopback_up;
+use crate::undo::Undo;
+use firewall::{ADDRESSES, Change, PAIRS, State, TENANTS};
+use link::Link;
+use netlink::{Channel, forgive_exists, forgive_gone, is};
+
+/// The VPS's end of its veth pair.
+const GUEST_IF: &str = "eth0";
+
+/// The network of one condo instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The bridge: `condo0`.
+    pub bridge: String,
+    /// The nftables table of family `inet`: `condo`.
+    pub table: String,
+    /// The VPSs' addresses; the first belongs to the host.
+    pub subnet: Ipv4Network,
+}
+
+impl Network {
+    /// The host's address on the bridge, which is the VPSs' default route.
+    pub fn gateway(&self) -> Ipv4Addr {
+        ipam::gateway(self.subnet)
+    }
+
+    /// Sees to it that bridge, settings and firewall are there. Cheap when they are, and safe when two processes do it at once.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when the bridge's or table's name is taken by something condo did not make, [`Error::Invalid`] for
+    /// names and subnets that cannot be used.
+    pub fn ensure(&self) -> Result<()> {
+        self.check()?;
+        // The firewall first: no VPS is ever on a bridge without it.
+        self.ensure_firewall()?;
+        self.ensure_bridge()
+            .during(|| format!("set up bridge `{}`", self.bridge))
+    }
+
+    /// Connects a VPS: a veth pair from the bridge to `eth0` inside `netns`, which gets its addresses and default route.
+    ///
+    /// What a killed attach of the same port left behind is replaced; what this one did is undone when it fails.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the network is not set up, [`Error::Exists`] for an address or interface that another VPS has,
+    /// [`Error::Unsupported`] when the bridge has no port left.
+    pub fn attach(&self, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
+        self.connect(port, netns)
+            .during(|| format!("connect `{}`", port.address))
+    }
+
+    /// Disconnects a VPS and forgets its pairs; what is gone already is fine.
+    ///
+    /// # Errors
+    /// All that could not be removed, after the rest was.
+    pub fn detach(&self, port: &Port) -> Result<()> {
+        let mut failures = Failures::default();
+        failures.note(self.dismiss(port));
+        failures.note(self.unplug(port));
+        failures
+            .into_result()
+            .during(|| format!("disconnect `{}`", port.address))
+    }
+
+    /// Removes bridge and table; what is gone already is fine, and so is what condo did not make, which stays.
+    ///
+    /// # Errors
+    /// All that could not be removed, after the rest was.
+    pub fn remove(&self) -> Result<()> {
+        let mut failures = Failures::default();
+        failures.note(self.remove_bridge());
+        failures.note(self.remove_firewall());
+        failures.into_result()
+    }
+
+    /// Lets two VPSs talk to each other, both ways.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for addresses outside the subnet, [`Error::Io`] with `ENOENT` when the network is not set up.
+    pub fn allow(&self, a: Ipv4Addr, b: Ipv4Addr) -> Result<()> {
+        let keys = self.pair(a, b)?;
+        Change::of(self)
+            .add(PAIRS, &keys)
+            .apply(&mut Channel::netfilter()?)
+    }
+
+    /// Takes back [`Network::allow`]; open connections stall at once.
+    ///
+    /// # Errors
+    /// Those of the netlink socket.
+    pub fn disallow(&self, a: Ipv4Addr, b: Ipv4Addr) -> Result<()> {
+        let keys = self.pair(a, b)?;
+        forgive_gone(
+            Change::of(self)
+                .remove(PAIRS, &keys)
+                .apply(&mut Channel::netfilter()?),
+        )
+    }
+
+    /// Enters the attached ports into the firewall again, after [`Network::ensure`] had to make it anew because somebody
+    /// flushed all rules. Ports that are entered already are fine.
+    ///
+    /// # Errors
+    /// Those of the netlink socket.
+    pub fn admit(&self, ports: &[Port]) -> Result<()> {
+        let tenants: Vec<_> = ports.iter().map(|p| rule::tenant_key(p.mac, p.address)).collect();
+        let addresses: Vec<_> = ports.iter().map(|p| p.address.octets().to_vec()).collect();
+        Change::of(self)
+            .add(TENANTS, &tenants)
+            .add(ADDRESSES, &addresses)
+            .apply(&mut Channel::netfilter()?)
+    }
+
+    fn check(&self) -> Result<()> {
+        check_name("bridge", &self.bridge)?;
+        check_name("table", &self.table)?;
+        if self.subnet.prefix() < 8 || self.subnet.prefix() > 29 {
+            return Err(Error::invalid(
+                "subnet",
+                self.subnet,
+                "must have a prefix of 8 to 29 bits",
+            ));
+        }
+        if self.subnet.ip() != self.subnet.network() {
+            return Err(Error::invalid(
+                "subnet",
+                self.subnet,
+                "must name the network, not an address in it",
+            ));
+        }
+        Ok(())
+    }
+
+    fn ensure_firewall(&self) -> Result<()> {
+        let mut channel = Channel::netfilter()?;
+        match firewall::state(&mut channel, self)? {
+            State::Current => Ok(()),
+            State::Missing | State::Outdated => firewall::create(&mut channel, self),
+            State::Foreign => Err(Error::Exists {
+                kind: "nftables table",
+                name: format!("inet {}", self.table),
+            }),
+        }
+    }
+
+    fn ensure_bridge(&self) -> Result<()> {
+        let mut channel = Channel::route()?;
+        let bridge = match link::find(&mut channel, &self.bridge)? {
+            Some(bridge) => bridge,
+            None => {
+                let mac = port::bridge_mac(&self.bridge);
+                forgive_exists(link::create_bridge(&mut channel, &self.bridge, mac))?;
+                link::get(&mut channel, &self.bridge)?
+            }
+        };
+        if !self.is_ours(&bridge) {
+            return Err(Error::Exists {
+                kind: "network interface",
+                name: self.bridge.clone(),
+            });
+        }
+        sysctl::set_for_bridge(&self.bridge)?;
+        route::add_address(&mut channel, bridge.index, self.gateway(), self.subnet.prefix())?;
+        if !bridge.up {
+            link::set_up(&mut channel, bridge.index)?;
+        }
+        Ok(())
+    }
+
+    /// A bridge that condo made has the hardware address that condo derives from its name.
+    fn is_ours(&self, link: &Link) -> bool {
+        link.kind == Some(InfoKind::Bridge) && link.mac == port::bridge_mac(&self.bridge)
+    }
+
+    fn connect(&self, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
+        self.check_port(port)?;
+        let mut channel = Channel::route()?;
+        let bridge = link::get(&mut channel, &self.bridge)?.index;
+        remove_stale(&mut channel, port, bridge)?;
+        let mut undo = Undo::new();
+        undo.push(|| self.unplug(port));
+        link::create_veth(&mut channel, port, bridge, netns)?;
+        let host = link::get(&mut channel, &port.host_if)?.index;
+        link::restrict_port(&mut channel, host).during(|| "isolate the bridge port")?;
+        route::add_station(&mut channel, host, port.mac)?;
+        sysctl::without_ipv6(&port.host_if)?;
+        netns::inside(netns, || self.configure_guest(port))?;
+        self.introduce(port)?;
+        undo.push(|| self.dismiss(port));
+        route::add_neighbour(&mut channel, bridge, port.address, port.mac)?;
+        // Last, so that nothing flows before all of the above holds.
+        link::set_up(&mut channel, host)?;
+        undo.disarm();
+        Ok(())
+    }
+
+    fn check_port(&self, port: &Port) -> Result<()> {
+        check_name("interface", &port.host_if)?;
+        if port.mac[0] & 1 != 0 {
+            return Err(Error::invalid(
+                "mac",
+                format!("{:02x?}", port.mac),
+                "must not be a group address",
+            ));
+        }
+        ipam::pick(
+            self.subnet,
+            &std::collections::BTreeSet::new(),
+            Some(port.address),
+        )
+        .map(drop)
+    }
+
+    fn configure_guest(&self, port: &Port) -> Result<()> {
+        set_loopback_up().during(|| "bring `lo` up")?;
+        let mut channel = Channel::route()?;
+        let eth0 = link::get(&mut channel, GUEST_IF)?.index;
+        route::add_address(&mut channel, eth0, port.address, self.subnet.prefix())?;
+        link::set_up(&mut channel, eth0).during(|| "bring `eth0` up")?;
+        route::add_default_route(&mut channel, eth0, self.gateway())
+    }
+
+    /// Enters the port into the firewall, unless another port has its address.
+    fn introduce(&self, port: &Port) -> Result<()> {
+        let mut channel = Channel::netfilter()?;
+        let tenant = rule::tenant_key(port.mac, port.address);
+        let entered = Change::of(self)
+            .add_new(ADDRESSES, port.address.octets().to_vec())
+            .add(TENANTS, std::slice::from_ref(&tenant))
+            .apply(&mut channel);
+        match entered {
+            // Entered by an attach of this very port that was killed.
+            Err(e) if is(&e, Errno::EEXIST) && firewall::has(&mut channel, self, TENANTS, tenant)? => Ok(()),
+            Err(e) if is(&e, Errno::EEXIST) => Err(Error::Exists {
+                kind: "address",
+                name: port.address.to_string(),
+            }),
+            other => other,
+        }
+    }
+
+    /// Strikes the port and all its pairs from the firewall.
+    fn dismiss(&self, port: &Port) -> Result<()> {
+        let mut channel = Channel::netfilter()?;
+        let pairs = firewall::pairs_with(&mut channel, self, port.address)?;
+        let struck = Change::of(self)
+            .remove(PAIRS, &pairs)
+            .remove(TENANTS, &[rule::tenant_key(port.mac, port.address)])
+            .remove(ADDRESSES, &[port.address.octets().to_vec()])
+            .apply(&mut channel);
+        forgive_gone(struck)
+    }
+
+    /// Removes the port's links and its neighbour entry.
+    fn unplug(&self, port: &Port) -> Result<()> {
+        let mut channel = Channel::route()?;
+        if let Some(bridge) = link::find(&mut channel, &self.bridge)? {
+            forgive_gone(route::delete_neighbour(&mut channel, bridge.index, port.address))?;
+        }
+        match link::find(&mut channel, &port.host_if)? {
+            Some(host) => forgive_gone(link::delete(&mut channel, host.index)),
+            None => Ok(()),
+        }
+    }
+
+    fn pair(&self, a: Ipv4Addr, b: Ipv4Addr) -> Result<[Vec<u8>; 2]> {
+        for address in [a, b] {
+            if !self.subnet.contains(address) {
+                let problem = format!("is not in the VPSs' network `{}`", self.subnet);
+                return Err(Error::invalid("address", address, problem));
+            }
+        }
+        Ok([rule::pair_key(a, b), rule::pair_key(b, a)])
+    }
+
+    fn remove_bridge(&self) -> Result<()> {
+        let mut channel = Channel::route()?;
+        match link::find(&mut channel, &self.bridge)? {
+            Some(bridge) if self.is_ours(&bridge) => forgive_gone(link::delete(&mut channel, bridge.index))
+                .during(|| format!("delete bridge `{}`", self.bridge)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_firewall(&self) -> Result<()> {
+        let mut channel = Channel::netfilter()?;
+        match firewall::state(&mut channel, self)? {
+            State::Current | State::Outdated => forgive_gone(firewall::delete(&mut channel, self)),
+            State::Missing | State::Foreign => Ok(()),
+        }
+    }
+}
+
+/// Whether a network interface of this name is there.
+///
+/// # Errors
+/// Those of the netlink socket.
+pub fn link_exists(name: &str) -> Result<bool> {
+    Ok(link::find(&mut Channel::route()?, name)?.is_some())
+}
+
+/// Deletes the host's end that a killed attach left; one that is not ours is not touched.
+fn remove_stale(channel: &mut Channel, port: &Port, bridge: u32) -> Result<()> {
+    let Some(stale) = link::find(channel, &port.host_if)? else {
+        return Ok(());
+    };
+    let ours = stale.kind == Some(InfoKind::Veth) && stale.bridge.is_none_or(|b| b == bridge);
+    if !ours {
+        return Err(Error::Exists {
+            kind: "network interface",
+            name: port.host_if.clone(),
+        });
+    }
+    forgive_gone(link::delete(channel, stale.index))
+}
+
+/// Names end up in file names, interface names (15 characters) and the firewall.
+fn check_name(field: &str, name: &str) -> Result<()> {
+    let fits = (1..=15).contains(&name.len());
+    let plain = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if fits && plain {
+        Ok(())
+    } else {
+        Err(Error::invalid(
+            field,
+            name,
+            "must be 1 to 15 letters, digits, `-` or `_`",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(bridge: &str, subnet: &str) -> Network {
+        Network {
+            bridge: bridge.into(),
+            table: "condo".into(),
+            subnet: subnet.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn names_and_subnets_are_checked_before_anything_is_made() {
+        network("condo0", "10.171.0.0/16").check().unwrap();
+        for bad in ["", "a/b", "..", "sixteen-letters-", "a b", "a\nb"] {
+            assert!(
+                matches!(network(bad, "10.0.0.0/16").check(), Err(Error::Invalid { .. })),
+                "{bad}"
+            );
+        }
+        for bad in ["10.0.0.0/30", "10.0.0.1/24", "0.0.0.0/0"] {
+            assert!(
+                matches!(network("b", bad).check(), Err(Error::Invalid { .. })),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_network_survives_json() {
+        let before = network("condo0", "10.171.0.0/16");
+        let text = serde_json::to_string(&before).unwrap();
+        assert!(text.contains("\"10.171.0.0/16\""), "{text}");
+        assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), before);
+        assert_eq!(before.gateway(), Ipv4Addr::new(10, 171, 0, 1));
+    }
+}

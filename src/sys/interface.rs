@@ -1,39 +1,46 @@
-//! Network interface ioctls (`netdevice(7)`).
+//! Flags of a network interface by `ioctl(2)` (`netdevice(7)`): enough for a container whose only interface is `lo`.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::check;
 
-/// Brings up the loopback interface of the current network namespace.
+/// Brings `lo` up in the caller's network namespace; one that is up stays up.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN` in the user namespace that owns the network namespace.
 pub fn set_loopback_up() -> io::Result<()> {
-    // SAFETY: plain numbers.
-    let fd = check(unsafe {
-        libc::c_long::from(libc::socket(
-            libc::AF_INET,
-            libc::SOCK_DGRAM | libc::SOCK_CLOEXEC,
-            0,
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: all zeroes are a valid `ifreq`: a name of no characters and a union of plain numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the kernel reads the NUL-terminated name and writes the flags, all inside the structure.
+    check(unsafe {
+        libc::c_long::from(libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCGIFFLAGS,
+            &raw mut request,
         ))
     })?;
-    // SAFETY: the kernel just gave us this descriptor.
-    let socket = unsafe { OwnedFd::from_raw_fd(libc::c_int::try_from(fd).map_err(io::Error::other)?) };
-    let mut name = [0; libc::IFNAMSIZ];
-    name[0] = b'l' as libc::c_char;
-    name[1] = b'o' as libc::c_char;
-    let flags = libc::__c_anonymous_ifr_ifru {
-        ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short,
-    };
-    let request = libc::ifreq {
-        ifr_name: name,
-        ifr_ifru: flags,
-    };
-    // SAFETY: the structure is initialised as SIOCSIFFLAGS reads it and outlives the call.
+    // SAFETY: SIOCGIFFLAGS filled this member of the union.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel only reads the structure.
     check(unsafe {
         libc::c_long::from(libc::ioctl(
             socket.as_raw_fd(),
             libc::SIOCSIFFLAGS,
             &raw const request,
         ))
-    })
-    .map(drop)
+    })?;
+    Ok(())
 }

@@ -1,0 +1,479 @@
+//! The `inet` table of a network: who may send what, one element per tenant and nothing linear.
+//!
+//! ```text
+//! antispoof   prerouting   from the bridge: (ether saddr . ip saddr) in @tenants, or dropped; so is all IPv6
+//! input       input        from the bridge to the host: known connections and ping, the rest dropped
+//! forward     forward      VPS to VPS: (ip saddr . ip daddr) in @pairs, or dropped
+//!                          VPS to link-local (the cloud's metadata service): dropped
+//!                          anybody to VPS: known connections and redirected ports, the rest dropped
+//! deliver     postrouting  to the bridge: ip daddr in @addresses and no ICMP redirect, or dropped
+//! masquerade  postrouting  VPS to outside: under the host's address
+//! ```
+//! VPS to VPS needs no connection tracking: pairs are entered both ways, so taking a pair away cuts what is open.
+//! Whatever does not touch the bridge is accepted in the first rule of each chain; other tables have their own say.
+
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, DataAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
+    NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetElementAttribute, SetElementList,
+    SetElementMessage, SetMessage, TableAttribute, TableMessage,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+
+use super::Network;
+use super::netlink::{Channel, is_gone};
+use super::rule::{Connection, DESTINATION, ETHER_SOURCE, Rule, SOURCE, pair_of};
+use crate::error::{During, Result};
+
+/// Changed whenever the rules below change, so that [`state`] finds tables of older versions.
+const VERSION: u32 = 1;
+/// The chain whose first rule carries the mark of this version and its settings.
+const MARKED: &str = "antispoof";
+/// Elements per message: attributes count their length in 16 bits, and a longer list would overflow silently (CVE-2021-43784).
+const ELEMENTS: usize = 500;
+/// `ICMP_REDIRECT` and `ICMP_ECHO`.
+const REDIRECT: u8 = 5;
+const ECHO_REQUEST: u8 = 8;
+
+/// A named set: its name, the data type nft(8) shows (six bits a part) and the key's length in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Set {
+    name: &'static str,
+    kind: u32,
+    length: u32,
+}
+
+const IPV4_TYPE: u32 = 7;
+const ETHER_TYPE: u32 = 9;
+/// Who is who: hardware address and address of every VPS that is attached.
+pub(super) const TENANTS: Set = Set {
+    name: "tenants",
+    kind: ETHER_TYPE << 6 | IPV4_TYPE,
+    length: 12,
+};
+/// The addresses of the same VPSs.
+pub(super) const ADDRESSES: Set = Set {
+    name: "addresses",
+    kind: IPV4_TYPE,
+    length: 4,
+};
+/// Who may talk to whom, each pair in both orders.
+pub(super) const PAIRS: Set = Set {
+    name: "pairs",
+    kind: IPV4_TYPE << 6 | IPV4_TYPE,
+    length: 8,
+};
+
+/// A base chain.
+struct Chain {
+    name: &'static str,
+    kind: &'static str,
+    hook: InetHookNumber,
+    priority: i32,
+    rules: Vec<Rule>,
+}
+
+impl Chain {
+    fn filter(name: &'static str, hook: InetHookNumber, priority: i32, rules: Vec<Rule>) -> Self {
+        Self {
+            name,
+            kind: "filter",
+            hook,
+            priority,
+            rules,
+        }
+    }
+}
+
+/// What [`state`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// No such table.
+    Missing,
+    /// The rules of this version with the network's settings.
+    Current,
+    /// Rules that condo wrote, of another version or with other settings.
+    Outdated,
+    /// A table that somebody else made.
+    Foreign,
+}
+
+/// A message and its flags.
+type Entry = (NetfilterMessage, u16);
+
+/// Looks at the table of the network.
+pub(super) fn state(channel: &mut Channel, network: &Network) -> Result<State> {
+    let table = TableMessage {
+        attributes: vec![TableAttribute::Name(network.table.clone())],
+    };
+    match channel.request(message(NfTablesMessage::GetTable(table)), 0) {
+        Err(e) if is_gone(&e) => return Ok(State::Missing),
+        other => other.during(|| format!("look up the firewall table `{}`", network.table))?,
+    };
+    let rules = RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(network.table.clone()),
+            RuleAttribute::Chain(MARKED.into()),
+        ],
+    };
+    let answers = channel
+        .request(message(NfTablesMessage::GetRule(rules)), NLM_F_DUMP)
+        .during(|| format!("list the firewall table `{}`", network.table))?;
+    let found = answers.into_iter().find_map(comment_of);
+    Ok(match found {
+        Some(text) if text == mark(network) => State::Current,
+        Some(text) if text.starts_with("condo ") => State::Outdated,
+        _ => State::Foreign,
+    })
+}
+
+/// Creates the table, or replaces the rules of an older one and leaves the sets' elements: one batch, the same however often.
+pub(super) fn create(channel: &mut Channel, network: &Network) -> Result<()> {
+    let mut batch = vec![table(network)];
+    batch.extend(
+        [TENANTS, ADDRESSES, PAIRS]
+            .iter()
+            .zip(1..)
+            .map(|(set, id)| new_set(network, *set, id)),
+    );
+    for chain in chains(network) {
+        batch.push(new_chain(network, &chain));
+        batch.push(flush_chain(network, chain.name));
+        batch.extend(
+            chain
+                .rules
+                .into_iter()
+                .map(|rule| new_rule(network, chain.name, rule)),
+        );
+    }
+    channel
+        .batch(batch)
+        .during(|| format!("create the firewall table `{}`", network.table))
+}
+
+/// Deletes the table and all in it.
+pub(super) fn delete(channel: &mut Channel, network: &Network) -> Result<()> {
+    let table = TableMessage {
+        attributes: vec![TableAttribute::Name(network.table.clone())],
+    };
+    channel
+        .batch(vec![(message(NfTablesMessage::DeleteTable(table)), 0)])
+        .during(|| format!("delete the firewall table `{}`", network.table))
+}
+
+/// The rules, in the order in which a packet meets them.
+fn chains(network: &Network) -> Vec<Chain> {
+    let bridge = network.bridge.as_str();
+    let antispoof = vec![
+        Rule::new().not_from(bridge).accept().comment(mark(network)),
+        Rule::new()
+            .ipv4()
+            .in_set(&[ETHER_SOURCE, SOURCE], TENANTS.name)
+            .accept(),
+        Rule::new().drop(),
+    ];
+    let input = vec![
+        Rule::new().not_from(bridge).accept(),
+        Rule::new().connection(Connection::Known).accept(),
+        Rule::new().icmp(ECHO_REQUEST).accept(),
+        Rule::new().drop(),
+    ];
+    let deliver = vec![
+        Rule::new().not_to(bridge).accept(),
+        Rule::new().icmp(REDIRECT).drop(),
+        Rule::new().ipv4().in_set(&[DESTINATION], ADDRESSES.name).accept(),
+        Rule::new().drop(),
+    ];
+    let masquerade = vec![
+        Rule::new()
+            .not_to(bridge)
+            .ipv4()
+            .within(SOURCE, network.subnet)
+            .masquerade(),
+    ];
+    use InetHookNumber as At;
+    vec![
+        // Before connection tracking (-200) and even defragmentation's consumers: a forged packet leaves no trace.
+        Chain::filter(MARKED, At::PreRouting, -310, antispoof),
+        Chain::filter("input", At::LocalIn, 0, input),
+        Chain::filter("forward", At::Forward, 0, forward(bridge)),
+        Chain::filter("deliver", At::PostRouting, 0, deliver),
+        Chain {
+            name: "masquerade",
+            kind: "nat",
+            hook: At::PostRouting,
+            priority: 100,
+            rules: masquerade,
+        },
+    ]
+}
+
+fn forward(bridge: &str) -> Vec<Rule> {
+    let mut rules = vec![
+        Rule::new()
+            .from(bridge)
+            .to(bridge)
+            .ipv4()
+            .in_set(&[SOURCE, DESTINATION], PAIRS.name)
+            .accept(),
+        Rule::new().from(bridge).to(bridge).drop(),
+    ];
+    if let Ok(link_local) = Ipv4Network::new(Ipv4Addr::new(169, 254, 0, 0), 16) {
+        rules.push(
+            Rule::new()
+                .from(bridge)
+                .ipv4()
+                .within(DESTINATION, link_local)
+                .drop(),
+        );
+    }
+    rules.extend([
+        Rule::new().not_to(bridge).accept(),
+        Rule::new().connection(Connection::Known).accept(),
+        Rule::new().connection(Connection::Redirected).accept(),
+        Rule::new().drop(),
+    ]);
+    rules
+}
+
+fn mark(network: &Network) -> String {
+    format!("condo {VERSION}: {} {}", network.bridge, network.subnet)
+}
+
+/// Changes of sets that the kernel makes together or not at all.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    network: &'a Network,
+    batch: Vec<Entry>,
+}
+
+impl<'a> Change<'a> {
+    /// No change yet.
+    pub(super) fn of(network: &'a Network) -> Self {
+        Self {
+            network,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Adds elements; those that are there already are left.
+    pub(super) fn add(mut self, set: Set, keys: &[Vec<u8>]) -> Self {
+        self.put(set, keys, NLM_F_CREATE);
+        self
+    }
+
+    /// Adds an element that must not be there yet.
+    pub(super) fn add_new(mut self, set: Set, key: Vec<u8>) -> Self {
+        self.put(set, &[key], NLM_F_CREATE | NLM_F_EXCL);
+        self
+    }
+
+    /// Removes elements. Each is added first: removing one that is not there would fail and take the batch with it.
+    pub(super) fn remove(mut self, set: Set, keys: &[Vec<u8>]) -> Self {
+        self.put(set, keys, NLM_F_CREATE);
+        for some in keys.chunks(ELEMENTS) {
+            let elements = elements(self.network, set, some);
+            self.batch
+                .push((message(NfTablesMessage::DeleteSetElement(elements)), 0));
+        }
+        self
+    }
+
+    fn put(&mut self, set: Set, keys: &[Vec<u8>], flags: u16) {
+        for some in keys.chunks(ELEMENTS) {
+            let elements = elements(self.network, set, some);
+            self.batch
+                .push((message(NfTablesMessage::NewSetElement(elements)), flags));
+        }
+    }
+
+    /// Makes the changes.
+    pub(super) fn apply(self, channel: &mut Channel) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        channel
+            .batch(self.batch)
+            .during(|| format!("change the firewall table `{}`", self.network.table))
+    }
+}
+
+/// Whether the set has this element.
+pub(super) fn has(channel: &mut Channel, network: &Network, set: Set, key: Vec<u8>) -> Result<bool> {
+    let query = NfTablesMessage::GetSetElement(elements(network, set, &[key]));
+    match channel.request(message(query), 0) {
+        Ok(_) => Ok(true),
+        Err(e) if is_gone(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The pairs that name this address. Reads all pairs, so it is for tearing down and not for starting.
+pub(super) fn pairs_with(
+    channel: &mut Channel,
+    network: &Network,
+    address: Ipv4Addr,
+) -> Result<Vec<Vec<u8>>> {
+    let query = SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(network.table.clone()),
+            SetElementList::Set(PAIRS.name.into()),
+        ],
+    };
+    let answers = channel
+        .request(message(NfTablesMessage::GetSetElement(query)), NLM_F_DUMP)
+        .during(|| format!("list the pairs of the firewall table `{}`", network.table))?;
+    Ok(answers
+        .into_iter()
+        .flat_map(keys_of)
+        .filter(|key| pair_of(key).is_some_and(|(from, to)| from == address || to == address))
+        .collect())
+}
+
+fn keys_of(answer: NetfilterMessage) -> Vec<Vec<u8>> {
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewSetElement(message)) = answer.inner else {
+        return Vec::new();
+    };
+    let lists = message
+        .attributes
+        .into_iter()
+        .filter_map(|attribute| match attribute {
+            SetElementList::Elements(elements) => Some(elements),
+            _ => None,
+        });
+    let attributes = lists.flatten().filter_map(|element| match element {
+        ListAttribute::Element(attributes) => Some(attributes),
+        _ => None,
+    });
+    attributes
+        .flatten()
+        .filter_map(|attribute| match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(key)) => Some(key),
+            _ => None,
+        })
+        .collect()
+}
+
+fn comment_of(answer: NetfilterMessage) -> Option<String> {
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = answer.inner else {
+        return None;
+    };
+    rule.attributes.into_iter().find_map(|attribute| match attribute {
+        RuleAttribute::UserData(data) => comment_in(&data),
+        _ => None,
+    })
+}
+
+/// A comment as nft(8) stores it in a rule's user data: type 0, a length byte, and the text with its NUL.
+fn comment(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    let mut data = vec![0, length];
+    data.extend(text.bytes().take(usize::from(length) - 1));
+    data.push(0);
+    data
+}
+
+fn comment_in(data: &[u8]) -> Option<String> {
+    let text = data.strip_prefix(&[0])?.get(1..)?.strip_suffix(&[0])?;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+fn message(inner: NfTablesMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), inner)
+}
+
+fn table(network: &Network) -> Entry {
+    let attributes = vec![TableAttribute::Name(network.table.clone())];
+    (
+        message(NfTablesMessage::NewTable(TableMessage { attributes })),
+        NLM_F_CREATE,
+    )
+}
+
+fn new_set(network: &Network, set: Set, id: u32) -> Entry {
+    let attributes = vec![
+        SetAttribute::Table(network.table.clone()),
+        SetAttribute::Name(set.name.into()),
+        SetAttribute::KeyType(set.kind),
+        SetAttribute::KeyLen(set.length),
+        SetAttribute::Id(id),
+    ];
+    (
+        message(NfTablesMessage::NewSet(SetMessage { attributes })),
+        NLM_F_CREATE,
+    )
+}
+
+fn new_chain(network: &Network, chain: &Chain) -> Entry {
+    let attributes = vec![
+        ChainAttribute::Table(network.table.clone()),
+        ChainAttribute::Name(chain.name.into()),
+        ChainAttribute::Hook(vec![
+            Hook::Number(HookNumber::Inet(chain.hook)),
+            Hook::Priority(chain.priority.cast_unsigned()),
+        ]),
+        ChainAttribute::Policy(1),
+        ChainAttribute::Type(chain.kind.into()),
+    ];
+    (
+        message(NfTablesMessage::NewChain(ChainMessage { attributes })),
+        NLM_F_CREATE,
+    )
+}
+
+fn flush_chain(network: &Network, chain: &str) -> Entry {
+    let attributes = vec![
+        RuleAttribute::Table(network.table.clone()),
+        RuleAttribute::Chain(chain.into()),
+    ];
+    (
+        message(NfTablesMessage::DeleteRule(RuleMessage { attributes })),
+        0,
+    )
+}
+
+fn new_rule(network: &Network, chain: &str, rule: Rule) -> Entry {
+    let mut attributes = vec![
+        RuleAttribute::Table(network.table.clone()),
+        RuleAttribute::Chain(chain.into()),
+    ];
+    if let Some(text) = &rule.comment {
+        attributes.push(RuleAttribute::UserData(comment(text)));
+    }
+    attributes.push(RuleAttribute::Expressions(rule.into_expressions()));
+    let flags = NLM_F_CREATE | NLM_F_APPEND;
+    (
+        message(NfTablesMessage::NewRule(RuleMessage { attributes })),
+        flags,
+    )
+}
+
+fn elements(network: &Network, set: Set, keys: &[Vec<u8>]) -> SetElementMessage {
+    let element = |key: &Vec<u8>| {
+        ListAttribute::Element(vec![SetElementAttribute::Key(DataAttribute::Value(key.clone()))])
+    };
+    SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(network.table.clone()),
+            SetElementList::Set(set.name.into()),
+            SetElementList::Elements(keys.iter().map(element).collect()),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_is_read_back() {
+        assert_eq!(comment_in(&comment("condo 1: x")).as_deref(), Some("condo 1: x"));
+        assert_eq!(comment_in(&[]), None);
+        assert_eq!(comment_in(&[1, 2, b'x', 0]), None);
+    }
+}

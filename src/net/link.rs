@@ -1,0 +1,174 @@
+//! Links: bridges, veth pairs and bridge ports (`rtnetlink(7)`).
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::link::{
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
+};
+use nix::errno::Errno;
+
+use super::netlink::{Channel, is, is_gone};
+use super::port::Port;
+use crate::error::{During, Error, Result};
+
+/// What is worth knowing of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Interface index.
+    pub(super) index: u32,
+    /// Its driver, for virtual links.
+    pub(super) kind: Option<InfoKind>,
+    /// Hardware address.
+    pub(super) mac: Vec<u8>,
+    /// Index of the bridge it is a port of.
+    pub(super) bridge: Option<u32>,
+    /// Whether it was brought up.
+    pub(super) up: bool,
+}
+
+impl Link {
+    fn read(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            kind: None,
+            mac: Vec::new(),
+            bridge: None,
+            up: message.header.flags.contains(LinkFlags::Up),
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::Controller(index) => link.bridge = Some(index),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// Looks a link up by name.
+pub(super) fn find(channel: &mut Channel, name: &str) -> Result<Option<Link>> {
+    let message = named(name);
+    match channel.request(Message::GetLink(message), 0) {
+        Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+            Message::NewLink(message) => Some(Link::read(message)),
+            _ => None,
+        })),
+        Err(e) if is_gone(&e) => Ok(None),
+        Err(e) => Err(e).during(|| format!("look up network interface `{name}`")),
+    }
+}
+
+/// Looks up a link that must be there.
+pub(super) fn get(channel: &mut Channel, name: &str) -> Result<Link> {
+    find(channel, name)?.ok_or_else(|| Error::NotFound {
+        kind: "network interface",
+        name: name.to_owned(),
+    })
+}
+
+/// Creates a bridge, down, without spanning tree and without multicast snooping (it serves hosts, not switches).
+///
+/// # Errors
+/// `EEXIST` when a link of this name is there.
+pub(super) fn create_bridge(channel: &mut Channel, name: &str, mac: [u8; 6]) -> Result<()> {
+    let mut message = named(name);
+    message.attributes.push(LinkAttribute::Address(mac.to_vec()));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Bridge),
+        LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
+    ]));
+    create(channel, message).during(|| format!("create bridge `{name}`"))
+}
+
+/// Creates a veth pair, both ends down: the host's end as a port of `bridge`, the other as `eth0` directly inside `netns`,
+/// so that it is never visible on the host.
+///
+/// # Errors
+/// [`Error::Unsupported`] when the bridge has no port left, `EEXIST` when a name is taken on either side.
+pub(super) fn create_veth(
+    channel: &mut Channel,
+    port: &Port,
+    bridge: u32,
+    netns: BorrowedFd<'_>,
+) -> Result<()> {
+    let mut peer = named(super::GUEST_IF);
+    peer.attributes.push(LinkAttribute::Address(port.mac.to_vec()));
+    peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+    let mut message = named(&port.host_if);
+    message.attributes.push(LinkAttribute::Controller(bridge));
+    if let Some(mtu) = port.mtu {
+        peer.attributes.push(LinkAttribute::Mtu(mtu));
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+    }
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    match create(channel, message) {
+        Err(e) if is(&e, Errno::EXFULL) => Err(Error::unsupported(
+            "another VPS on this bridge",
+            "a Linux bridge has 1023 ports and all are in use; use a second condo network",
+        )),
+        other => other.during(|| format!("create network interface `{}`", port.host_if)),
+    }
+}
+
+/// Makes a bridge port a tenant's: it reaches the host alone, teaches the bridge nothing and is flooded with nothing.
+///
+/// With `locked` (Linux 5.18; older kernels ignore it) frames from other addresses than the port's static ones are dropped.
+pub(super) fn restrict_port(channel: &mut Channel, index: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::Isolated(true),
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::Locked(true),
+            InfoBridgePort::UnicastFlood(false),
+            InfoBridgePort::MulticastFlood(false),
+            InfoBridgePort::BroadcastFlood(false),
+            // A tenant's spanning tree frames must not move the bridge.
+            InfoBridgePort::Guard(true),
+        ])),
+    ]));
+    channel.request(Message::NewLink(message), 0).map(drop)
+}
+
+/// Brings a link up.
+pub(super) fn set_up(channel: &mut Channel, index: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    channel.request(Message::SetLink(message), 0).map(drop)
+}
+
+/// Deletes a link.
+pub(super) fn delete(channel: &mut Channel, index: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    channel.request(Message::DelLink(message), 0).map(drop)
+}
+
+fn create(channel: &mut Channel, message: LinkMessage) -> Result<()> {
+    channel
+        .request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+        .map(drop)
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+}

@@ -1,0 +1,191 @@
+//! One netlink socket: requests that wait for their answer, and nftables batches.
+
+use netlink_packet_core::{
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable, NlasIterator, parse_string,
+};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_sys::{Socket, protocols};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::error::{During, Error, Result};
+
+/// The kernel answers at once; an answer that does not come within this many seconds never will, and nobody may hang for it.
+const ANSWER_SECONDS: i64 = 30;
+/// `NFNL_SUBSYS_NFTABLES`, which a batch names as its resource.
+const NFTABLES: u16 = 10;
+/// `NLMSGERR_ATTR_MSG`: the kernel's own words about a refusal.
+const ERROR_TEXT: u16 = 1;
+/// Length of `struct nlmsghdr`, which precedes the attributes of a refusal.
+const HEADER: usize = 16;
+
+/// A netlink socket of the caller's network namespace.
+#[derive(Debug)]
+pub(super) struct Channel {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Channel {
+    /// A socket for links, addresses, routes and neighbours.
+    pub(super) fn route() -> Result<Self> {
+        Self::open(protocols::NETLINK_ROUTE).during(|| "open a socket to the kernel's network configuration")
+    }
+
+    /// A socket for nftables.
+    pub(super) fn netfilter() -> Result<Self> {
+        Self::open(protocols::NETLINK_NETFILTER).during(|| "open a socket to the kernel's firewall")
+    }
+
+    fn open(protocol: isize) -> Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        setsockopt(
+            &socket,
+            sockopt::ReceiveTimeout,
+            &TimeVal::seconds(ANSWER_SECONDS),
+        )?;
+        // Refusals with a reason in words, and without a copy of the request. Both are newer than the protocol: best effort.
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_cap_ack(true);
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Sends one request and returns what the kernel sends back, once it has said that it is done.
+    pub(super) fn request<M>(&mut self, message: M, flags: u16) -> Result<Vec<M>>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let acknowledge = if flags & NLM_F_DUMP == NLM_F_DUMP {
+            0
+        } else {
+            NLM_F_ACK
+        };
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, message, flags | acknowledge);
+        self.send(&bytes)?;
+        let mut answers = Vec::new();
+        while !self.receive(&mut answers)? {}
+        Ok(answers)
+    }
+
+    /// Sends messages that the kernel applies all or not at all.
+    pub(super) fn batch(&mut self, messages: Vec<(NetfilterMessage, u16)>) -> Result<()> {
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, control(ControlMessage::BatchBegin), 0);
+        let last = messages.len().saturating_sub(1);
+        for (n, (message, flags)) in messages.into_iter().enumerate() {
+            // Failures are reported for every message, in order; success only where asked for.
+            let acknowledge = if n == last { NLM_F_ACK } else { 0 };
+            self.append(&mut bytes, message, flags | acknowledge);
+        }
+        self.append(&mut bytes, control(ControlMessage::BatchEnd), 0);
+        self.send(&bytes)?;
+        while !self.receive::<NetfilterMessage>(&mut Vec::new())? {}
+        Ok(())
+    }
+
+    fn append<M: NetlinkSerializable>(&mut self, bytes: &mut Vec<u8>, message: M, flags: u16) {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let start = bytes.len();
+        bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut bytes[start..]);
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<()> {
+        let sent = self.socket.send(bytes, 0)?;
+        if sent == bytes.len() {
+            Ok(())
+        } else {
+            Err(Error::Io(Errno::EMSGSIZE.into()))
+        }
+    }
+
+    /// Reads one datagram; true when it held the end of the answer.
+    fn receive<M: NetlinkDeserializable>(&self, answers: &mut Vec<M>) -> Result<bool> {
+        let (datagram, _) = self.socket.recv_from_full()?;
+        let mut rest = datagram.as_slice();
+        while rest.len() >= HEADER {
+            let message = NetlinkMessage::<M>::deserialize(rest)
+                .map_err(|e| Error::Corrupt(format!("the kernel's netlink answer is not understood: {e}")))?;
+            let length = (message.header.length as usize).next_multiple_of(4).max(HEADER);
+            match message.payload {
+                NetlinkPayload::Error(e) if e.code.is_none() => return Ok(true),
+                NetlinkPayload::Error(e) => return Err(refusal(&e)),
+                NetlinkPayload::Done(done) if done.code != 0 => {
+                    return Err(Error::Io(std::io::Error::from_raw_os_error(done.code.abs())));
+                }
+                NetlinkPayload::Done(_) => return Ok(true),
+                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                _ => {}
+            }
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        Ok(false)
+    }
+}
+
+fn control(message: ControlMessage) -> NetfilterMessage {
+    NetfilterMessage::new(
+        NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES),
+        message,
+    )
+}
+
+/// The kernel's refusal, with its own words where it has some.
+fn refusal(message: &ErrorMessage) -> Error {
+    let attributes = message.header.get(HEADER..).unwrap_or_default();
+    let words = NlasIterator::new(attributes)
+        .flatten()
+        .find(|a| a.kind() == ERROR_TEXT)
+        .and_then(|a| parse_string(a.value()).ok());
+    let error = Error::Io(message.to_io());
+    match words {
+        Some(words) => Error::During {
+            what: format!("the kernel says `{words}`"),
+            source: Box::new(error),
+        },
+        None => error,
+    }
+}
+
+/// Whether the kernel refused because the thing (link, route, neighbour, table, …) is not there.
+pub(super) fn is_gone(error: &Error) -> bool {
+    let gone = [
+        Errno::ENOENT,
+        Errno::ENODEV,
+        Errno::ESRCH,
+        Errno::ENXIO,
+        Errno::EADDRNOTAVAIL,
+    ];
+    gone.iter().any(|e| is(error, *e))
+}
+
+/// Whether this is the errno at the root of the error.
+pub(super) fn is(error: &Error, errno: Errno) -> bool {
+    error.errno() == Some(errno as i32)
+}
+
+/// Makes "already gone" a success.
+pub(super) fn forgive_gone(result: Result<()>) -> Result<()> {
+    match result {
+        Err(e) if is_gone(&e) => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes "already there" a success.
+pub(super) fn forgive_exists(result: Result<()>) -> Result<()> {
+    match result {
+        Err(e) if is(&e, Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,70 @@
+//! A VPS's place on the bridge: names and addresses, derived and not stored.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// One VPS's connection to a [`Network`](super::Network).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The host's end of the veth pair, at most 15 characters.
+    pub host_if: String,
+    /// Hardware address of the VPS's end.
+    pub mac: [u8; 6],
+    /// The VPS's address.
+    pub address: Ipv4Addr,
+    /// Largest packet in bytes, when not the kernel's default of 1500.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+}
+
+impl Port {
+    /// The port of the VPS with this number, which no other VPS of this host may have.
+    pub fn new(id: u32, address: Ipv4Addr) -> Self {
+        let [a, b, c, d] = id.to_be_bytes();
+        Self {
+            host_if: format!("vc{id}"),
+            // 02: locally administered, unicast (IEEE 802); 63 keeps clear of the bridges' own addresses.
+            mac: [0x02, 0x63, a, b, c, d],
+            address,
+            mtu: None,
+        }
+    }
+}
+
+/// The bridge's hardware address, from its name: it neither changes with its ports nor clashes with a tenant's.
+pub(super) fn bridge_mac(name: &str) -> [u8; 6] {
+    // FNV-1a.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    let [a, b, c, d] = hash.to_be_bytes();
+    [0x02, 0x43, a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_gives_a_short_name_and_its_own_unicast_local_address() {
+        for id in [0, 1, 255, 70_000, u32::MAX] {
+            let port = Port::new(id, Ipv4Addr::LOCALHOST);
+            assert!(port.host_if.len() <= 15, "{}", port.host_if);
+            assert_eq!(port.mac[0] & 3, 2);
+        }
+        assert_ne!(
+            Port::new(1, Ipv4Addr::LOCALHOST).mac,
+            Port::new(256, Ipv4Addr::LOCALHOST).mac
+        );
+    }
+
+    #[test]
+    fn bridges_differ_from_each_other_and_from_ports() {
+        assert_ne!(bridge_mac("condo0"), bridge_mac("condo1"));
+        assert_ne!(
+            bridge_mac("condo0")[..2],
+            Port::new(0, Ipv4Addr::LOCALHOST).mac[..2]
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! One nftables rule, built expression by expression in the order in which the kernel runs them.
+//!
+//! An expression that finds no match ends the rule. Some also end it when the packet has no such header, so a rule must
+//! never be the only thing that drops: each chain accepts what is known to be good and ends in a plain drop.
+
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
+    MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
+};
+
+/// `IFNAMSIZ`: interface names are compared with their padding.
+const NAME: usize = 16;
+/// `NFPROTO_IPV4`.
+const IPV4: u8 = 2;
+/// `NF_DROP` and `NF_ACCEPT`.
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+/// `NFTA_CT_DREG` and `NFTA_CT_KEY` of the `ct` expression, which the packet library does not have.
+const CT_REGISTER: u16 = 1;
+const CT_KEY: u16 = 2;
+/// `NFT_LOOKUP_F_INV`-free lookups only; the first 32-bit register, where concatenated keys begin.
+const KEY: Register = Register::Reg32_00;
+
+/// A part of a packet: header, offset and length in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field(u32, u32, u32);
+
+/// Source address of the Ethernet frame.
+pub(super) const ETHER_SOURCE: Field = Field(0, 6, 6);
+/// IPv4 source address.
+pub(super) const SOURCE: Field = Field(1, 12, 4);
+/// IPv4 destination address.
+pub(super) const DESTINATION: Field = Field(1, 16, 4);
+/// ICMP type.
+const ICMP_TYPE: Field = Field(2, 0, 1);
+
+/// Connection facts that a rule can ask for: the key and the bits, as `linux/netfilter/nf_conntrack_common.h` has them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Connection {
+    /// The packet belongs or relates to a connection that was let in before.
+    Known,
+    /// The connection's destination was translated by somebody's rule.
+    Redirected,
+}
+
+/// A rule under construction.
+#[derive(Debug, Default)]
+pub(super) struct Rule {
+    expressions: Vec<ListAttribute<ExpressionAttribute>>,
+    /// Shown by `nft list ruleset`.
+    pub(super) comment: Option<String>,
+}
+
+impl Rule {
+    /// A rule that matches every packet.
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a comment.
+    pub(super) fn comment(mut self, text: String) -> Self {
+        self.comment = Some(text);
+        self
+    }
+
+    /// The expressions, for a netlink message.
+    pub(super) fn into_expressions(self) -> Vec<ListAttribute<ExpressionAttribute>> {
+        self.expressions
+    }
+
+    fn then(mut self, expression: Expressions) -> Self {
+        self.expressions.push(expression.into());
+        self
+    }
+
+    /// The packet came in by this interface.
+    pub(super) fn from(self, interface: &str) -> Self {
+        self.meta(MetaKey::Iifname)
+            .compare(Operator::Equal, &padded(interface))
+    }
+
+    /// The packet came in by another interface.
+    pub(super) fn not_from(self, interface: &str) -> Self {
+        self.meta(MetaKey::Iifname)
+            .compare(Operator::NotEqual, &padded(interface))
+    }
+
+    /// The packet leaves by this interface.
+    pub(super) fn to(self, interface: &str) -> Self {
+        self.meta(MetaKey::Oifname)
+            .compare(Operator::Equal, &padded(interface))
+    }
+
+    /// The packet leaves by another interface.
+    pub(super) fn not_to(self, interface: &str) -> Self {
+        self.meta(MetaKey::Oifname)
+            .compare(Operator::NotEqual, &padded(interface))
+    }
+
+    /// The packet is IPv4; to be said before any of its fields is named.
+    pub(super) fn ipv4(self) -> Self {
+        self.meta(MetaKey::Nfproto).compare(Operator::Equal, &[IPV4])
+    }
+
+    /// The packet is ICMP of this type.
+    pub(super) fn icmp(self, kind: u8) -> Self {
+        const ICMP: u8 = 1;
+        self.ipv4()
+            .meta(MetaKey::L4Proto)
+            .compare(Operator::Equal, &[ICMP])
+            .load(ICMP_TYPE, Register::Reg1)
+            .compare(Operator::Equal, &[kind])
+    }
+
+    /// The IPv4 field holds an address of this network.
+    pub(super) fn within(self, field: Field, network: Ipv4Network) -> Self {
+        self.load(field, Register::Reg1)
+            .mask(&network.mask().octets())
+            .compare(Operator::Equal, &network.network().octets())
+    }
+
+    /// The fields, one after the other, are an element of the set.
+    pub(super) fn in_set(self, fields: &[Field], set: &str) -> Self {
+        let mut register = u32::from(KEY);
+        let mut rule = self;
+        for field in fields {
+            rule = rule.load(*field, Register::Other(register));
+            register += field.2.div_ceil(4);
+        }
+        rule.then(Expressions::Lookup(vec![
+            Lookup::Set(set.to_owned()),
+            Lookup::SourceRegister(KEY),
+        ]))
+    }
+
+    /// The connection is of this sort.
+    pub(super) fn connection(self, connection: Connection) -> Self {
+        // NFT_CT_STATE with the bits of established and related; NFT_CT_STATUS with IPS_DST_NAT.
+        let (key, bits): (u32, u32) = match connection {
+            Connection::Known => (0, 2 | 4),
+            Connection::Redirected => (2, 1 << 5),
+        };
+        let attributes = vec![number(CT_REGISTER, Register::Reg1.into()), number(CT_KEY, key)];
+        self.other("ct", attributes)
+            .mask(&bits.to_ne_bytes())
+            .compare(Operator::NotEqual, &[0; 4])
+    }
+
+    /// The packet goes on.
+    pub(super) fn accept(self) -> Self {
+        self.verdict(ACCEPT)
+    }
+
+    /// The packet is counted and dropped.
+    pub(super) fn drop(self) -> Self {
+        self.other("counter", Vec::new()).verdict(DROP)
+    }
+
+    /// The packet leaves under the host's address.
+    pub(super) fn masquerade(self) -> Self {
+        self.other("masq", Vec::new())
+    }
+
+    fn other(self, name: &str, attributes: Vec<DefaultNla>) -> Self {
+        self.then(Expressions::Other {
+            expression_type: name.to_owned(),
+            attributes,
+        })
+    }
+
+    fn verdict(self, code: u32) -> Self {
+        let verdict = VerdictAttribute::Code(Verdict::Other(code));
+        self.then(Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Verdict),
+            Immediate::Data(DataAttribute::Verdict(vec![verdict])),
+        ]))
+    }
+
+    fn meta(self, key: MetaKey) -> Self {
+        self.then(Expressions::Meta(vec![
+            Meta::Key(key),
+            Meta::DestinationRegister(Register::Reg1),
+        ]))
+    }
+
+    fn load(self, field: Field, register: Register) -> Self {
+        self.then(Expressions::Payload(vec![
+            Payload::DestinationRegister(register),
+            Payload::Base(field.0),
+            Payload::Offset(field.1),
+            Payload::Len(field.2),
+        ]))
+    }
+
+    fn mask(self, mask: &[u8; 4]) -> Self {
+        self.then(Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(Register::Reg1),
+            Bitwise::DestinationRegister(Register::Reg1),
+            Bitwise::Length(4),
+            Bitwise::Mask(DataAttribute::Value(mask.to_vec())),
+            Bitwise::Xor(DataAttribute::Value(vec![0; 4])),
+        ]))
+    }
+
+    fn compare(self, operator: Operator, value: &[u8]) -> Self {
+        self.then(Expressions::Cmp(vec![
+            Cmp::SourceRegister(Register::Reg1),
+            Cmp::Op(operator),
+            Cmp::Data(DataAttribute::Value(value.to_vec())),
+        ]))
+    }
+}
+
+fn number(kind: u16, value: u32) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}
+
+fn padded(interface: &str) -> Vec<u8> {
+    let mut name = interface.as_bytes().to_vec();
+    name.resize(NAME, 0);
+    name
+}
+
+/// The key of a tenant in the set of tenants: hardware address, padded to whole registers, and address.
+pub(super) fn tenant_key(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    [&mac[..], &[0; 2], &address.octets()].concat()
+}
+
+/// The key of an ordered pair of addresses.
+pub(super) fn pair_key(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+    [from.octets(), to.octets()].concat()
+}
+
+/// The two addresses of [`pair_key`].
+pub(super) fn pair_of(key: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let bytes: [u8; 8] = key.try_into().ok()?;
+    let [a, b, c, d, e, f, g, h] = bytes;
+    Some((Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_fill_whole_registers() {
+        let key = tenant_key([1, 2, 3, 4, 5, 6], Ipv4Addr::new(10, 0, 0, 9));
+        assert_eq!(key, [1, 2, 3, 4, 5, 6, 0, 0, 10, 0, 0, 9]);
+        let (a, b) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        assert_eq!(pair_of(&pair_key(a, b)), Some((a, b)));
+        assert_eq!(pair_of(&[0; 7]), None);
+    }
+}
