@@ -1,11 +1,12 @@
 //! Files condo owns (state, locks) and files below a root that is not trusted.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags};
 
 use crate::error::{During, Error, Result};
 
@@ -97,8 +98,66 @@ pub fn remove_file(path: &Path) -> Result<()> {
 }
 
 /// Removes a tree without following symbolic links; one that is gone already counts as removed.
+///
+/// It works at any depth (a tenant can nest directories deeper than a path can say, than a process has descriptors and than a
+/// recursion has stack): directories are moved up to the top before they are emptied.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    forgive_gone(fs::remove_dir_all(path)).during(|| format!("remove `{}`", path.display()))
+    let work = || -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                return Ok(forgive_gone(fs::remove_file(path))?);
+            }
+            other => empty(&other?)?,
+        }
+        Ok(forgive_gone(fs::remove_dir(path))?)
+    };
+    work().during(|| format!("remove `{}`", path.display()))
+}
+
+/// Empties a directory. Every pass takes away what is directly in it and brings up what was one level below.
+fn empty(top: &OwnedFd) -> Result<()> {
+    let mut moved = 0_u64;
+    loop {
+        let dirs = remove_files(top)?;
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        for dir in dirs {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let below = rustix::fs::openat(top, &dir, flags, Mode::empty())?;
+            for name in remove_files(&below)? {
+                loop {
+                    moved += 1;
+                    let flags = RenameFlags::NOREPLACE;
+                    match rustix::fs::renameat_with(&below, &name, top, format!(".removed-{moved}"), flags) {
+                        Err(rustix::io::Errno::EXIST) => {}
+                        other => break other?,
+                    }
+                }
+            }
+            rustix::fs::unlinkat(top, &dir, AtFlags::REMOVEDIR)?;
+        }
+    }
+}
+
+/// Removes the files of a directory and returns the names of its directories.
+fn remove_files(dir: &OwnedFd) -> Result<Vec<CString>> {
+    let mut dirs = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Err(rustix::io::Errno::ISDIR) => dirs.push(name.to_owned()),
+            Err(rustix::io::Errno::NOENT) => {}
+            other => other?,
+        }
+    }
+    Ok(dirs)
 }
 
 fn forgive_gone(result: std::io::Result<()>) -> std::io::Result<()> {

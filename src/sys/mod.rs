@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod clone;
+pub mod cred;
 pub mod fd;
 pub mod interface;
 pub mod keyring;

@@ -1,0 +1,297 @@
+//! The one writer into a root filesystem: archives and recipes alike end up here.
+//!
+//! Everything is relative to descriptors inside the root: the directory of an entry is found with `openat2(RESOLVE_IN_ROOT)`,
+//! the entry itself is made with the `*at` calls and never followed. A symbolic link that came earlier can therefore only
+//! lead to another place of the same root (the class of CVE-2019-16884 and of the Incus image imports).
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use super::entry::{Entry, Kind};
+use super::tarball::Tarball;
+use crate::error::{During, Error, Result};
+use crate::files::Root;
+
+/// What has been put into a tree.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Contents {
+    /// Files of every kind.
+    pub(super) files: u64,
+    /// Content of regular files.
+    pub(super) bytes: u64,
+    /// The highest user or group number in use.
+    pub(super) highest_id: u32,
+    /// Device nodes that were left out.
+    pub(super) devices: u64,
+}
+
+/// A root filesystem being filled.
+pub(super) struct Tree<'r> {
+    root: &'r Root,
+    contents: Contents,
+    /// The directory of the last entry: archives go through a tree in order.
+    last: Option<(PathBuf, Rc<OwnedFd>)>,
+    /// Times of directories, which change with every file put into them.
+    times: Vec<(PathBuf, i64)>,
+}
+
+impl<'r> Tree<'r> {
+    pub(super) fn new(root: &'r Root) -> Self {
+        Self {
+            root,
+            contents: Contents::default(),
+            last: None,
+            times: Vec::new(),
+        }
+    }
+
+    /// Puts everything an archive has.
+    pub(super) fn fill(&mut self, tarball: &mut Tarball<impl Read>) -> Result<()> {
+        while let Some(entry) = tarball.next()? {
+            self.put(&entry, tarball)?;
+        }
+        Ok(())
+    }
+
+    /// Puts one file, replacing what has its name. `content` is read to its end for a regular file.
+    pub(super) fn put(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        let done = if entry.path.as_os_str().is_empty() {
+            self.put_root(entry)
+        } else {
+            self.put_below(entry, content)
+        };
+        done.during(|| format!("unpack `{}`", entry.path.display()))
+    }
+
+    /// Finishes the tree.
+    pub(super) fn finish(self) -> Result<Contents> {
+        for (path, mtime) in &self.times {
+            // A later entry may have replaced the directory.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            if let Ok(dir) = self.root.get(path, flags) {
+                rustix::fs::futimens(&dir, &times(*mtime))?;
+            }
+        }
+        Ok(self.contents)
+    }
+
+    fn put_root(&mut self, entry: &Entry) -> Result<()> {
+        if entry.kind != Kind::Dir {
+            return Err(Error::invalid(
+                "archive entry",
+                "/",
+                "is the root and must be a directory",
+            ));
+        }
+        let root = self
+            .root
+            .get(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        dress(root.as_fd(), entry)?;
+        self.times.extend(entry.mtime.map(|t| (PathBuf::from("."), t)));
+        self.count(entry);
+        Ok(())
+    }
+
+    fn put_below(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        let dir = self.dir_of(&entry.path)?;
+        let name = entry.path.file_name().unwrap_or_default();
+        match &entry.kind {
+            Kind::Device => {
+                self.contents.devices += 1;
+                return Ok(());
+            }
+            Kind::File => self.put_file(&dir, name, entry, content)?,
+            Kind::Dir => self.put_dir(&dir, name, entry)?,
+            Kind::Hardlink(target) => self.put_hardlink(&dir, name, target)?,
+            Kind::Symlink(target) => {
+                self.make(&dir, name, || rustix::fs::symlinkat(target, &dir, name))?;
+                dress_link(&dir, name, entry)?;
+            }
+            Kind::Fifo => {
+                let mode = Mode::from_raw_mode(entry.mode);
+                self.make(&dir, name, || {
+                    rustix::fs::mknodat(&dir, name, FileType::Fifo, mode, 0)
+                })?;
+                let fifo = rustix::fs::openat(
+                    &dir,
+                    name,
+                    OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
+                dress(fifo.as_fd(), entry)?;
+            }
+        }
+        self.count(entry);
+        Ok(())
+    }
+
+    fn count(&mut self, entry: &Entry) {
+        self.contents.files += 1;
+        self.contents.highest_id = self.contents.highest_id.max(entry.uid).max(entry.gid);
+    }
+
+    fn put_file(&mut self, dir: &OwnedFd, name: &OsStr, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let private = Mode::from_raw_mode(0o600);
+        let mut file = File::from(self.make(dir, name, || rustix::fs::openat(dir, name, flags, private))?);
+        self.contents.bytes += io::copy(content, &mut file)?;
+        dress(file.as_fd(), entry)
+    }
+
+    fn put_dir(&mut self, dir: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(dir, name, flags, Mode::empty());
+        let made = match open() {
+            Ok(there) => there,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                self.make(dir, name, || {
+                    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))
+                })?;
+                open()?
+            }
+            Err(e) => return Err(e.into()),
+        };
+        dress(made.as_fd(), entry)?;
+        self.times.extend(entry.mtime.map(|t| (entry.path.clone(), t)));
+        Ok(())
+    }
+
+    fn put_hardlink(&mut self, dir: &OwnedFd, name: &OsStr, target: &Path) -> Result<()> {
+        let there = target.parent().unwrap_or(Path::new(""));
+        let there = self
+            .root
+            .get(&Path::new(".").join(there), OFlags::PATH | OFlags::DIRECTORY)?;
+        let target = target
+            .file_name()
+            .ok_or_else(|| Error::invalid("hard link", target.display(), "does not name a file"))?;
+        // Without AT_SYMLINK_FOLLOW: a symbolic link is linked itself.
+        self.make(dir, name, || {
+            rustix::fs::linkat(&there, target, dir, name, AtFlags::empty())
+        })
+    }
+
+    /// The directory of an entry, made when the archive did not.
+    fn dir_of(&mut self, path: &Path) -> Result<Rc<OwnedFd>> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if let Some((last, fd)) = &self.last
+            && last == parent
+        {
+            return Ok(Rc::clone(fd));
+        }
+        let fd = match self
+            .root
+            .get(&Path::new(".").join(parent), OFlags::PATH | OFlags::DIRECTORY)
+        {
+            Err(e) if e.is_gone() => self.root.create_dir_all(parent, 0o755)?,
+            other => other?,
+        };
+        let fd = Rc::new(fd);
+        self.last = Some((parent.to_owned(), Rc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// Makes a file; what had its name (archives may name a file twice) makes room.
+    fn make<T>(
+        &mut self,
+        dir: &OwnedFd,
+        name: &OsStr,
+        make: impl Fn() -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        match make() {
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+        // The old file may have been a directory, or a link to one, that `last` went through.
+        self.last = None;
+        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?,
+            other => other?,
+        }
+        Ok(make()?)
+    }
+}
+
+/// Gives an open file its owner, mode, attributes and time; in this order, for a change of owner clears set-user-ID bits and
+/// file capabilities.
+fn dress(file: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+    rustix::fs::fchown(
+        file,
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+    )?;
+    rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode))?;
+    for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_kept(name)) {
+        rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty())
+            .during(|| format!("set attribute `{name}`"))?;
+    }
+    if let Some(mtime) = entry.mtime {
+        rustix::fs::futimens(file, &times(mtime))?;
+    }
+    Ok(())
+}
+
+fn dress_link(dir: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::chownat(
+        dir,
+        name,
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+        flags,
+    )?;
+    if let Some(mtime) = entry.mtime {
+        rustix::fs::utimensat(dir, name, &times(mtime), flags)?;
+    }
+    Ok(())
+}
+
+/// Which extended attributes an image may bring. Not `trusted.*`: `trusted.overlay.redirect` and its like would steer the
+/// overlay mount of which the image is a layer. Not the labels of this host's security modules either.
+fn is_kept(name: &str) -> bool {
+    let overlay = name.starts_with("user.overlay.");
+    name == "security.capability"
+        || name == "system.posix_acl_access"
+        || name == "system.posix_acl_default"
+        || (name.starts_with("user.") && !overlay)
+}
+
+fn times(mtime: i64) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime,
+            tv_nsec: 0,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_that_steer_the_host_are_left_out() {
+        for bad in [
+            "trusted.overlay.redirect",
+            "user.overlay.opaque",
+            "security.selinux",
+            "security.ima",
+        ] {
+            assert!(!is_kept(bad), "{bad}");
+        }
+        for good in ["security.capability", "user.mime", "system.posix_acl_default"] {
+            assert!(is_kept(good), "{good}");
+        }
+    }
+}

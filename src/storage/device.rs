@@ -1,0 +1,172 @@
+//! Which disk a path is on, for limits of its input and output.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{During, Error, Result};
+use crate::files;
+
+/// Filesystems without a block device of their own, by the magic of `statfs(2)`.
+const MAGICS: [(i64, &str, &str); 8] = [
+    (0x0102_1994, "tmpfs", "is in memory"),
+    (0x8584_58f6, "ramfs", "is in memory"),
+    (
+        0x794c_7630,
+        "overlayfs",
+        "is made of other filesystems; use a folder outside of a container",
+    ),
+    (0x6969, "nfs", "is on another host"),
+    (0xff53_4d42, "cifs", "is on another host"),
+    (0xfe53_4d42, "smb2", "is on another host"),
+    (
+        0x2fc1_2fc1,
+        "zfs",
+        "does its input and output in threads of its own, unseen by cgroups",
+    ),
+    (
+        0x6573_5546,
+        "fuse",
+        "does its input and output in a process of its own",
+    ),
+];
+const BTRFS: i64 = 0x9123_683e;
+
+/// The device number (major, minor) of the whole disk that holds `path`: what `io.max` of a cgroup wants, which refuses
+/// partitions.
+///
+/// For device mapper (LVM, dm-crypt) and md the device on top is the one: a limit acts where a process hands in its request,
+/// and below it one request may have become several.
+///
+/// # Errors
+/// [`Error::Unsupported`] where a limit would not hold: no block device, or more than one.
+pub fn whole_disk_of(path: &Path) -> Result<(u32, u32)> {
+    let work = || -> Result<(u32, u32)> {
+        let device = fs::metadata(path)?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        // Major 0 is for filesystems that are not on one block device.
+        let (major, minor) = if major == 0 { behind(path)? } else { (major, minor) };
+        whole_disk(major, minor)
+    };
+    work().during(|| format!("find the disk of `{}`", path.display()))
+}
+
+/// The disk of a disk or partition.
+fn whole_disk(major: u32, minor: u32) -> Result<(u32, u32)> {
+    let link = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let device = fs::canonicalize(&link).during(|| format!("look up block device {major}:{minor}"))?;
+    if !device.join("partition").exists() {
+        return Ok((major, minor));
+    }
+    // A partition's folder is in its disk's.
+    let disk = device.parent().unwrap_or(&device).join("dev");
+    parse(&files::read_text(&disk)?)
+        .ok_or_else(|| Error::Corrupt(format!("`{}` holds no device number", disk.display())))
+}
+
+/// The one block device behind a filesystem that hides it.
+fn behind(path: &Path) -> Result<(u32, u32)> {
+    let magic = rustix::fs::statfs(path)?.f_type;
+    if magic != BTRFS {
+        let known = MAGICS.iter().find(|(m, _, _)| *m == magic);
+        let (name, why) = known.map_or_else(
+            || (format!("filesystem {magic:#x}"), "has no block device"),
+            |(_, name, why)| ((*name).to_owned(), *why),
+        );
+        return Err(Error::unsupported(
+            "limiting input and output",
+            format!("{name} {why}"),
+        ));
+    }
+    let source = mount_source(path)?;
+    let device = fs::metadata(&source)
+        .during(|| format!("look at `{source}`"))?
+        .rdev();
+    let device = (rustix::fs::major(device), rustix::fs::minor(device));
+    match btrfs_devices(Path::new("/sys/fs/btrfs"), device)? {
+        0 | 1 => Ok(device),
+        several => Err(Error::unsupported(
+            "limiting input and output",
+            format!("this btrfs spreads over {several} devices, and a limit holds for one"),
+        )),
+    }
+}
+
+/// How many devices the btrfs with this one has, by `/sys/fs/btrfs/<uuid>/devices/<name>/dev`.
+fn btrfs_devices(sys: &Path, device: (u32, u32)) -> Result<usize> {
+    for filesystem in fs::read_dir(sys).during(|| format!("read `{}`", sys.display()))? {
+        let Ok(devices) = fs::read_dir(filesystem?.path().join("devices")) else {
+            continue;
+        };
+        let numbers: Vec<_> = devices
+            .flatten()
+            .filter_map(|d| parse(&fs::read_to_string(d.path().join("dev")).ok()?))
+            .collect();
+        if numbers.contains(&device) {
+            return Ok(numbers.len());
+        }
+    }
+    Ok(0)
+}
+
+/// The device that was mounted, by the id of the mount (`statx(2)`), as `/proc/self/mountinfo` names it.
+fn mount_source(path: &Path) -> Result<String> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let id = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?
+        .stx_mnt_id
+        .to_string();
+    let mounts = files::read_text(Path::new("/proc/self/mountinfo"))?;
+    source_in(&mounts, &id)
+        .map(unescape)
+        .ok_or_else(|| Error::Corrupt(format!("`/proc/self/mountinfo` has no mount {id}")))
+}
+
+/// The source field of a mount: `id parent major:minor root target options [tags…] - type source options`.
+fn source_in<'m>(mounts: &'m str, id: &str) -> Option<&'m str> {
+    let line = mounts.lines().find(|line| line.split(' ').next() == Some(id))?;
+    line.split_once(" - ")?.1.split(' ').nth(1)
+}
+
+/// Undoes the octal escapes of `proc_pid_mountinfo(5)`.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
+}
+
+/// `254:0\n`.
+fn parse(number: &str) -> Option<(u32, u32)> {
+    let (major, minor) = number.trim().split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_mounts() {
+        let mounts = "22 27 0:21 / /proc rw - proc proc rw\n\
+            40 27 0:35 /sub /srv rw,relatime shared:1 - btrfs /dev/a\\040b rw,space_cache\n";
+        assert_eq!(source_in(mounts, "40").map(unescape).as_deref(), Some("/dev/a b"));
+        assert_eq!(source_in(mounts, "4"), None);
+    }
+
+    #[test]
+    fn a_btrfs_is_counted_by_its_devices() {
+        let sys = std::env::temp_dir().join(format!("condo-btrfs-{}", std::process::id()));
+        for (uuid, name, number) in [
+            ("u1", "vda1", "254:1\n"),
+            ("u2", "sda", "8:0\n"),
+            ("u2", "sdb", "8:16\n"),
+        ] {
+            let dir = sys.join(uuid).join("devices").join(name);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("dev"), number).unwrap();
+        }
+        let counts = [(254, 1), (8, 16), (9, 9)].map(|device| btrfs_devices(&sys, device).unwrap());
+        fs::remove_dir_all(&sys).unwrap();
+        assert_eq!(counts, [1, 2, 0]);
+    }
+}
