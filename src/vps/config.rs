@@ -1,0 +1,474 @@
+//! What the user asked for, and the one check every entry point (create, and later import, clone, restore) passes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::cpuset;
+use super::facts::Facts;
+use super::name::Name;
+use super::size;
+use crate::error::{Error, Result};
+
+/// The period of the CPU quota in microseconds: the kernel's default.
+pub const CPU_PERIOD: u64 = 100_000;
+/// The kernel refuses a quota below one millisecond per period.
+const MIN_CPUS: f64 = 0.01;
+/// A smaller limit is a forgotten suffix, not a wish.
+const MIN_MEMORY: u64 = 1 << 20;
+/// One page: a slower disk would never finish a single request.
+const MIN_IO: u64 = 4096;
+/// Tasks a VPS may have unless told otherwise, so that no fork bomb takes the host's pid space.
+const DEFAULT_PIDS: u64 = 4096;
+/// `HOST_NAME_MAX` of Linux.
+const MAX_HOSTNAME: usize = 64;
+
+/// The configuration of a VPS, as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VpsConfig {
+    /// Image its root disk is based on.
+    pub image: String,
+    /// Host name, if not the VPS's own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Environment of its init, besides condo's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The address asked for, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<Ipv4Addr>,
+    /// VPSs it may talk to when it is created; the pairs then live in the store.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub allow: BTreeSet<Name>,
+}
+
+/// Limits; one that is absent does not hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Processors' worth of time, 0.5 being half of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// Share of processor time under contention, 1 to 10000; 100 is what others have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<u64>,
+    /// Processors it may run on, in the kernel's list format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpuset: Option<String>,
+    /// Memory in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Swap in bytes, besides memory; 0 is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<u64>,
+    /// Tasks (processes and threads).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// Bytes read from the disk per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_read: Option<u64>,
+    /// Bytes written to the disk per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_write: Option<u64>,
+    /// Reads per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_read: Option<u64>,
+    /// Writes per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iops_write: Option<u64>,
+}
+
+impl Limits {
+    /// Whether any limit concerns the disk, so that the device behind the VPS must be found.
+    pub fn any_io(&self) -> bool {
+        [self.io_read, self.io_write, self.iops_read, self.iops_write]
+            .iter()
+            .any(Option::is_some)
+    }
+
+    /// Processor time per [`CPU_PERIOD`], in microseconds.
+    pub fn cpu_quota(&self) -> Option<i64> {
+        // The product is below 2^53 for every processor count there is, so nothing is cut off.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+        self.cpus.map(|cpus| (cpus * CPU_PERIOD as f64).round() as i64)
+    }
+}
+
+impl VpsConfig {
+    /// A configuration with nothing but an image.
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            hostname: None,
+            limits: Limits::default(),
+            env: BTreeMap::new(),
+            ip: None,
+            allow: BTreeSet::new(),
+        }
+    }
+
+    /// Fills in what is safe to have when the user did not say: a bound on tasks, and no swap beside a memory limit (a VPS
+    /// that swaps slows all its neighbours down). Only what this host can enforce.
+    #[must_use]
+    pub fn with_defaults(mut self, facts: &Facts) -> Self {
+        let limits = &mut self.limits;
+        if facts.controllers.contains("pids") {
+            limits.pids.get_or_insert(DEFAULT_PIDS);
+        }
+        if limits.memory.is_some() && facts.swap_accounting {
+            limits.swap.get_or_insert(0);
+        }
+        self
+    }
+
+    /// Refuses what is malformed, zero, above the host, or cannot be enforced on it. Fields are named by their options.
+    pub fn validate(&self, facts: &Facts) -> Result<()> {
+        self.hostname.as_deref().map_or(Ok(()), check_hostname)?;
+        self.env
+            .iter()
+            .try_for_each(|(key, value)| check_env(key, value))?;
+        self.ip.map_or(Ok(()), check_address)?;
+        let limits = &self.limits;
+        check_cpu(limits, facts)?;
+        check_memory(limits, facts)?;
+        at_least("--pids", limits.pids, 1, "must be above 0")?;
+        for (option, rate) in [("--io-read", limits.io_read), ("--io-write", limits.io_write)] {
+            at_least(
+                option,
+                rate,
+                MIN_IO,
+                "is below 4K a second; sizes without a suffix are bytes",
+            )?;
+        }
+        at_least("--iops-read", limits.iops_read, 1, "must be above 0")?;
+        at_least("--iops-write", limits.iops_write, 1, "must be above 0")?;
+        check_controllers(limits, facts)
+    }
+}
+
+fn at_least(option: &str, value: Option<u64>, least: u64, problem: &str) -> Result<()> {
+    match value {
+        Some(0) => Err(Error::invalid(option, 0, "must be above 0")),
+        Some(value) if value < least => Err(Error::invalid(option, value, problem)),
+        _ => Ok(()),
+    }
+}
+
+fn check_cpu(limits: &Limits, facts: &Facts) -> Result<()> {
+    let refuse = |value: f64, problem: &dyn Display| Err(Error::invalid("--cpus", value, problem));
+    let host = facts.cpus.len();
+    match limits.cpus {
+        Some(n) if n.is_nan() || n <= 0.0 => return refuse(n, &"must be above 0"),
+        Some(n) if n < MIN_CPUS => return refuse(n, &"is below 0.01, the least the kernel can enforce"),
+        #[allow(clippy::cast_precision_loss)]
+        Some(n) if n > host as f64 => {
+            return refuse(n, &format!("is above the {host} processors of this host"));
+        }
+        _ => {}
+    }
+    match limits.cpu_weight {
+        Some(weight) if !(1..=10_000).contains(&weight) => {
+            return Err(Error::invalid(
+                "--cpu-weight",
+                weight,
+                "must be from 1 to 10000 (100 is what others have)",
+            ));
+        }
+        _ => {}
+    }
+    limits
+        .cpuset
+        .as_deref()
+        .map_or(Ok(()), |text| check_cpuset(text, facts))
+}
+
+fn check_cpuset(text: &str, facts: &Facts) -> Result<()> {
+    let refuse = |problem: &dyn Display| Err(Error::invalid("--cpuset", text, problem));
+    let Some(wanted) = cpuset::parse(text) else {
+        return refuse(&"is not a list of processors, such as `0-3` or `0,2`");
+    };
+    match wanted.difference(&facts.cpus).next() {
+        Some(missing) => refuse(&format!(
+            "names processor {missing}, which is not online on this host"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_memory(limits: &Limits, facts: &Facts) -> Result<()> {
+    at_least(
+        "--memory",
+        limits.memory,
+        MIN_MEMORY,
+        "is below 1M; sizes without a suffix are bytes",
+    )?;
+    if let Some(memory) = limits.memory.filter(|m| *m > facts.memory) {
+        let problem = format!(
+            "is above the {} of memory of this host",
+            size::display(facts.memory)
+        );
+        return Err(Error::invalid("--memory", size::display(memory), problem));
+    }
+    let Some(swap) = limits.swap else { return Ok(()) };
+    if limits.memory.is_none() {
+        return Err(Error::invalid(
+            "--swap",
+            size::display(swap),
+            "needs --memory: swap is counted beside it",
+        ));
+    }
+    if swap > facts.swap {
+        let problem = format!("is above the {} of swap of this host", size::display(facts.swap));
+        return Err(Error::invalid("--swap", size::display(swap), problem));
+    }
+    if !facts.swap_accounting {
+        return Err(Error::unsupported(
+            "--swap",
+            "this kernel does not count swap; boot it with `swapaccount=1`",
+        ));
+    }
+    Ok(())
+}
+
+fn check_controllers(limits: &Limits, facts: &Facts) -> Result<()> {
+    for (option, used, controller) in [
+        ("--cpus", limits.cpus.is_some(), "cpu"),
+        ("--cpu-weight", limits.cpu_weight.is_some(), "cpu"),
+        ("--cpuset", limits.cpuset.is_some(), "cpuset"),
+        ("--memory", limits.memory.is_some(), "memory"),
+        ("--pids", limits.pids.is_some(), "pids"),
+        (
+            "--io-read, --io-write, --iops-read, --iops-write",
+            limits.any_io(),
+            "io",
+        ),
+    ] {
+        if used && !facts.controllers.contains(controller) {
+            let why = format!("the `{controller}` cgroup controller is not available on this host");
+            return Err(Error::unsupported(option, why));
+        }
+    }
+    Ok(())
+}
+
+/// A host name becomes a line of `/etc/hosts`: DNS labels joined by points and nothing else.
+fn check_hostname(name: &str) -> Result<()> {
+    let label = |part: &str| {
+        let bytes = part.as_bytes();
+        !part.is_empty()
+            && part.len() <= 63
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            && bytes.first() != Some(&b'-')
+            && bytes.last() != Some(&b'-')
+    };
+    if name.len() <= MAX_HOSTNAME && name.split('.').all(label) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "--hostname",
+        name,
+        "is not a host name: letters, digits and `-`, joined by points, at most 64 characters",
+    ))
+}
+
+fn check_env(key: &str, value: &str) -> Result<()> {
+    let shown = format!("{key}={value}");
+    if key.is_empty() || key.contains('=') || shown.contains('\0') {
+        return Err(Error::invalid("--env", shown, "is not of the form NAME=VALUE"));
+    }
+    // By these the init inside knows where it is (systemd's container interface).
+    if key == "container" || key == "container_uuid" {
+        return Err(Error::invalid("--env", shown, "is set by condo"));
+    }
+    Ok(())
+}
+
+fn check_address(ip: Ipv4Addr) -> Result<()> {
+    let unusable = ip.is_unspecified()
+        || ip.is_loopback()
+        || ip.is_multicast()
+        || ip.is_broadcast()
+        || ip.is_link_local();
+    if unusable {
+        return Err(Error::invalid(
+            "--ip",
+            ip,
+            "is not the address of a single machine",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            cpus: [0, 1, 3].into(),
+            memory: 4 << 30,
+            swap: 1 << 30,
+            controllers: ["cpu", "cpuset", "memory", "pids", "io"].map(Into::into).into(),
+            swap_accounting: true,
+            unified: true,
+            open_files: 1 << 20,
+            oom_score: 0,
+        }
+    }
+
+    fn with(limits: Limits) -> VpsConfig {
+        VpsConfig {
+            limits,
+            ..VpsConfig::new("busybox")
+        }
+    }
+
+    fn refusal(limits: Limits) -> String {
+        with(limits).validate(&facts()).unwrap_err().to_string()
+    }
+
+    macro_rules! limits {
+        ($($field:ident: $value:expr),*) => { Limits { $($field: Some($value),)* ..Limits::default() } };
+    }
+
+    #[test]
+    fn what_the_host_can_hold_is_accepted() {
+        let limits = limits! {
+            cpus: 3.0, cpu_weight: 10_000, cpuset: "0-1,3".into(), memory: 4 << 30, swap: 0, pids: 1,
+            io_read: 4096, io_write: 1 << 40, iops_read: 1, iops_write: 1
+        };
+        with(limits).validate(&facts()).unwrap();
+        VpsConfig::new("busybox").validate(&facts()).unwrap();
+    }
+
+    #[test]
+    fn zero_is_refused_by_its_options_name() {
+        for (limits, option) in [
+            (limits! { cpus: 0.0 }, "--cpus"),
+            (limits! { cpu_weight: 0 }, "--cpu-weight"),
+            (limits! { memory: 0 }, "--memory"),
+            (limits! { pids: 0 }, "--pids"),
+            (limits! { io_read: 0 }, "--io-read"),
+            (limits! { io_write: 0 }, "--io-write"),
+            (limits! { iops_read: 0 }, "--iops-read"),
+            (limits! { iops_write: 0 }, "--iops-write"),
+        ] {
+            let text = refusal(limits);
+            assert!(text.starts_with(&format!("{option}: `0` must be ")), "{text}");
+        }
+    }
+
+    #[test]
+    fn more_than_the_host_has_is_refused_with_what_it_has() {
+        assert_eq!(
+            refusal(limits! { cpus: 3.5 }),
+            "--cpus: `3.5` is above the 3 processors of this host"
+        );
+        let text = refusal(limits! { memory: 5 << 30 });
+        assert_eq!(text, "--memory: `5G` is above the 4G of memory of this host");
+        let text = refusal(limits! { memory: 1 << 30, swap: 2 << 30 });
+        assert_eq!(text, "--swap: `2G` is above the 1G of swap of this host");
+        assert!(refusal(limits! { cpuset: "1-2".into() }).contains("names processor 2"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for limits in [
+            limits! { cpus: f64::NAN },
+            limits! { cpus: f64::INFINITY },
+            limits! { cpus: -1.0 },
+            limits! { cpus: 0.001 },
+            limits! { cpu_weight: 10_001 },
+            limits! { cpuset: "0-".into() },
+            limits! { memory: 512 },
+            limits! { swap: 0 },
+            limits! { io_read: 100 },
+        ] {
+            assert!(with(limits.clone()).validate(&facts()).is_err(), "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_without_its_controller_is_refused_not_ignored() {
+        let mut facts = facts();
+        facts.controllers.remove("io");
+        let e = with(limits! { iops_read: 5 }).validate(&facts).unwrap_err();
+        assert!(matches!(e, Error::Unsupported { .. }), "{e}");
+        facts.swap_accounting = false;
+        let e = with(limits! { memory: 1 << 30, swap: 0 })
+            .validate(&facts)
+            .unwrap_err();
+        assert!(matches!(e, Error::Unsupported { .. }), "{e}");
+    }
+
+    #[test]
+    fn defaults_are_what_the_host_can_enforce() {
+        let mut facts = facts();
+        let full = with(limits! { memory: 1 << 30 }).with_defaults(&facts);
+        assert_eq!((full.limits.pids, full.limits.swap), (Some(4096), Some(0)));
+        full.validate(&facts).unwrap();
+        facts.swap_accounting = false;
+        facts.controllers.remove("pids");
+        let bare = with(limits! { memory: 1 << 30 }).with_defaults(&facts);
+        assert_eq!((bare.limits.pids, bare.limits.swap), (None, None));
+    }
+
+    #[test]
+    fn a_host_name_is_one_line_of_labels() {
+        for good in ["web", "Web-1.example.org"] {
+            check_hostname(good).unwrap();
+        }
+        for bad in ["", ".", "a..b", "-a", "a-", "a b", "a\nb", &"a".repeat(64), "a_b"] {
+            assert!(check_hostname(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_name_and_value() {
+        check_env("PATH", "/bin:a=b").unwrap();
+        for (key, value) in [
+            ("", "x"),
+            ("a=b", "x"),
+            ("a\0", "x"),
+            ("a", "x\0"),
+            ("container", "lxc"),
+        ] {
+            assert!(check_env(key, value).is_err(), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_one_machine() {
+        for bad in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "169.254.1.1",
+        ] {
+            assert!(check_address(bad.parse().unwrap()).is_err(), "{bad}");
+        }
+        check_address("10.1.2.3".parse().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_stored_config_is_read_back_and_unknown_fields_are_refused() {
+        let mut config = with(limits! { cpus: 0.5, memory: 1 << 30 });
+        config.allow.insert("db".parse().unwrap());
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<VpsConfig>(&text).unwrap(), config);
+        assert!(serde_json::from_str::<VpsConfig>(r#"{"image":"a","limits":{"memroy":1}}"#).is_err());
+    }
+
+    #[test]
+    fn half_a_processor_is_half_the_period() {
+        assert_eq!(limits! { cpus: 0.5 }.cpu_quota(), Some(50_000));
+        assert_eq!(limits! { cpus: 0.01 }.cpu_quota(), Some(1000));
+    }
+}

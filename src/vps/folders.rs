@@ -1,0 +1,250 @@
+//! Where this instance of condo keeps its state, and the names it goes by on the host.
+//!
+//! ```text
+//! /var/lib/condo (DIR/lib)         survives a reboot
+//!   condo.db                       records, see store
+//!   images/                        see image
+//!   vps/NAME/disk/                 the VPS's own layer
+//!   vps/NAME/bundle/config.json    rendered at every start
+//!   vps/NAME/bundle/rootfs/        where the root disk is mounted while it runs
+//!   vps/NAME/console.log           bounded
+//! /run/condo (DIR/run)             gone after a reboot, as everything it describes
+//!   lock/NAME                      held by whoever changes the VPS; stays when the VPS is deleted
+//!   vps/NAME/                      what belongs to one run of it
+//!   runtime/                       state of the OCI runtime: `condo-runtime --root` of this directory works on a VPS
+//! ```
+//! `--root DIR` (or `CONDO_ROOT`) moves both, so that several condos live side by side: such an instance marks every name
+//! it uses on the host with a short hash of its root.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::name::Name;
+use crate::error::{During, Error, Result};
+use crate::files;
+
+const RUN: &str = "/run/condo";
+const LIB: &str = "/var/lib/condo";
+
+/// The directories of one instance. Cheap to clone, touches nothing after [`Folders::open`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folders {
+    run: PathBuf,
+    lib: PathBuf,
+    mark: Option<String>,
+}
+
+impl Folders {
+    /// Finds and creates (mode 0700) the directories: the host's own, or those below `root`.
+    pub fn open(root: Option<&Path>) -> Result<Self> {
+        let folders = match root {
+            None => Self::default(),
+            Some(root) => {
+                files::create_dir_all(root, 0o700)?;
+                let canonical = root
+                    .canonicalize()
+                    .during(|| format!("resolve `{}`", root.display()))?;
+                Self::below(&canonical)
+            }
+        };
+        for dir in [&folders.run, &folders.lib] {
+            files::create_dir_all(dir, 0o700)?;
+            make_private(dir)?;
+        }
+        Ok(folders)
+    }
+
+    fn below(root: &Path) -> Self {
+        use std::os::unix::ffi::OsStrExt;
+        let digest = Sha256::digest(root.as_os_str().as_bytes());
+        let mark = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
+        Self {
+            run: root.join("run"),
+            lib: root.join("lib"),
+            mark: Some(mark),
+        }
+    }
+
+    /// State that ends with the boot.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// State that lasts.
+    pub fn lib(&self) -> &Path {
+        &self.lib
+    }
+
+    /// The database of records.
+    pub fn database(&self) -> PathBuf {
+        self.lib.join("condo.db")
+    }
+
+    /// The image store.
+    pub fn images(&self) -> PathBuf {
+        self.lib.join("images")
+    }
+
+    /// What lasts of one VPS.
+    pub fn vps(&self, name: &Name) -> PathBuf {
+        self.lib.join("vps").join(name)
+    }
+
+    /// Its own layer of the root disk.
+    pub fn disk(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("disk")
+    }
+
+    /// Its OCI bundle.
+    pub fn bundle(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("bundle")
+    }
+
+    /// Where its root disk is mounted.
+    pub fn rootfs(&self, name: &Name) -> PathBuf {
+        self.bundle(name).join("rootfs")
+    }
+
+    /// What its console said.
+    pub fn console_log(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("console.log")
+    }
+
+    /// What it leaves in the run directory.
+    pub fn run_of(&self, name: &Name) -> PathBuf {
+        self.run.join("vps").join(name)
+    }
+
+    /// The lock held by whoever changes it. Not in [`Folders::run_of`], which `delete` removes while it holds the lock.
+    pub fn lock(&self, name: &Name) -> PathBuf {
+        self.run.join("lock").join(name)
+    }
+
+    /// The OCI runtime's state directory.
+    pub fn runtime(&self) -> PathBuf {
+        self.run.join("runtime")
+    }
+
+    /// The cgroup all VPSs of this instance are in: absolute, because a relative one would land below the caller's own.
+    pub fn cgroup_parent(&self) -> String {
+        self.named("/condo", "/condo-")
+    }
+
+    /// The cgroup of one VPS.
+    pub fn cgroup(&self, name: &Name) -> String {
+        format!("{}/{name}", self.cgroup_parent())
+    }
+
+    /// The bridge of this instance (at most 15 bytes, IFNAMSIZ).
+    pub fn bridge(&self) -> String {
+        self.named("condo0", "condo-")
+    }
+
+    /// The nftables table of this instance, in family `inet`.
+    pub fn table(&self) -> String {
+        self.named("condo", "condo-")
+    }
+
+    /// The host's end of a VPS's veth pair (at most 15 bytes: `id` has at most five digits, see store).
+    pub fn interface(&self, id: u32) -> String {
+        match &self.mark {
+            None => format!("condo-{id}"),
+            Some(mark) => format!("c{mark}-{id}"),
+        }
+    }
+
+    /// The hash that marks this instance's names, unless it is the host's own.
+    pub fn mark(&self) -> Option<&str> {
+        self.mark.as_deref()
+    }
+
+    fn named(&self, own: &str, prefix: &str) -> String {
+        match &self.mark {
+            None => own.to_owned(),
+            Some(mark) => format!("{prefix}{mark}"),
+        }
+    }
+}
+
+impl Default for Folders {
+    /// The host's own instance.
+    fn default() -> Self {
+        Self {
+            run: RUN.into(),
+            lib: LIB.into(),
+            mark: None,
+        }
+    }
+}
+
+/// Takes a directory for condo alone. One that belongs to somebody else is refused: its owner could swap what is in it.
+fn make_private(dir: &Path) -> Result<()> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let work = || -> Result<()> {
+        let fd = rustix::fs::open(dir, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(Error::invalid("--root", dir.display(), "belongs to another user"));
+        }
+        if stat.st_mode & 0o777 != 0o700 {
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o700))?;
+        }
+        Ok(())
+    };
+    work().during(|| format!("use `{}`", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_hosts_own_instance_has_plain_names() {
+        let folders = Folders::default();
+        let web: Name = "web".parse().unwrap();
+        assert_eq!(folders.database(), Path::new("/var/lib/condo/condo.db"));
+        assert_eq!(
+            folders.rootfs(&web),
+            Path::new("/var/lib/condo/vps/web/bundle/rootfs")
+        );
+        assert_eq!(folders.lock(&web), Path::new("/run/condo/lock/web"));
+        assert_eq!(folders.cgroup(&web), "/condo/web");
+        assert_eq!(folders.bridge(), "condo0");
+        assert_eq!(folders.interface(7), "condo-7");
+    }
+
+    #[test]
+    fn another_root_marks_every_name_and_stays_within_an_interface_name() {
+        let a = Folders::below(Path::new("/a"));
+        let b = Folders::below(Path::new("/b"));
+        assert_eq!(a.run(), Path::new("/a/run"));
+        assert_eq!(a, Folders::below(Path::new("/a")));
+        for (x, y) in [
+            (a.cgroup_parent(), b.cgroup_parent()),
+            (a.bridge(), b.bridge()),
+            (a.table(), b.table()),
+            (a.interface(17_500), b.interface(17_500)),
+        ] {
+            assert_ne!(x, y);
+        }
+        assert!(a.bridge().len() <= 15 && a.interface(17_500).len() <= 15);
+        assert!(a.cgroup_parent().starts_with("/condo-"));
+    }
+
+    #[test]
+    fn directories_are_private_and_a_root_is_one_by_any_path() {
+        let root = std::env::temp_dir().join(format!("condo-folders-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("lib")).unwrap();
+        std::fs::set_permissions(root.join("lib"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let folders = Folders::open(Some(&root)).unwrap();
+        let same = Folders::open(Some(&root.join("lib/.."))).unwrap();
+        let modes =
+            [folders.run(), folders.lib()].map(|d| d.metadata().unwrap().permissions().mode() & 0o777);
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(modes, [0o700, 0o700]);
+        assert_eq!(folders, same);
+    }
+}

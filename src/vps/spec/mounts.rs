@@ -1,0 +1,114 @@
+//! What is mounted in a VPS besides its root disk, after systemd's container interface
+//! (<https://systemd.io/CONTAINER_INTERFACE>), which other inits are content with.
+
+use serde_json::{Value, json};
+
+/// Files of the host's that say something about the host or its hardware. The fence is the user namespace (these belong
+/// to the host's root, and a VPS's root may unmount what covers them); covering them keeps tools from tripping over them.
+pub(super) const MASKED: [&str; 9] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Not `/proc/sys`: its network part is the VPS's own (a VPN sets `ip_forward`), the rest is refused by ownership.
+pub(super) const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
+
+/// The mount table. `memory` is the VPS's limit in bytes, or the host's memory when it has none: without a size a tmpfs is
+/// as large as half of the host, and journald sizes itself by what it sees in /run.
+pub(super) fn mounts(memory: u64) -> Vec<Value> {
+    vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        // Read-only is how systemd knows that udev has nothing to do here.
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        // Writable: the VPS's part of the tree is delegated to its init. cgroup2 also where controllers are on v1: an empty
+        // but working tree is what systemd needs to keep track of its services.
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup2",
+            &["nosuid", "noexec", "nodev", "relatime", "rw"],
+        ),
+        // A few nodes and links; larger would be a place to hide files from the disk's accounting.
+        mount(
+            "/dev",
+            "tmpfs",
+            &["nosuid", "noexec", "strictatime", "mode=755", "size=512k"],
+        ),
+        // gid 5 is `tty` in every distribution; grantpt(3) is satisfied only by it.
+        mount(
+            "/dev/pts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            &["nosuid", "nodev", "mode=1777", &size(memory / 2)],
+        ),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount(
+            "/run",
+            "tmpfs",
+            &["nosuid", "nodev", "mode=755", &size(memory / 5)],
+        ),
+        // Writable by everyone, so apart from /run: nobody but root can fill /run.
+        mount(
+            "/run/lock",
+            "tmpfs",
+            &[
+                "nosuid",
+                "noexec",
+                "nodev",
+                "mode=1777",
+                &size((memory / 5).min(5 << 20)),
+            ],
+        ),
+    ]
+}
+
+fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
+    json!({ "destination": destination, "type": kind, "source": kind, "options": options })
+}
+
+/// The size option of tmpfs: whole pages, and never 0, which would mean unlimited.
+fn size(bytes: u64) -> String {
+    format!("size={}k", (bytes / 4096).max(1) * 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tmpfs_is_never_unlimited() {
+        assert_eq!(size(0), "size=4k");
+        assert_eq!(size(10_000), "size=8k");
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_tree() {
+        let table = mounts(1 << 30);
+        let places: Vec<_> = table.iter().map(|m| m["destination"].as_str().unwrap()).collect();
+        let mut seen: Vec<&str> = Vec::new();
+        for place in places {
+            assert!(
+                !seen.iter().any(|s| s.starts_with(&format!("{place}/"))),
+                "{place} hides one before it"
+            );
+            seen.push(place);
+        }
+    }
+}

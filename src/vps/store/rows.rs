@@ -1,0 +1,174 @@
+//! Rows of the database as types.
+
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use rusqlite::Row;
+use serde::{Deserialize, Serialize};
+
+use super::super::config::VpsConfig;
+use super::super::name::Name;
+use crate::error::{Error, Result};
+
+/// A VPS to be claimed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewVps {
+    /// Its name.
+    pub name: Name,
+    /// Its validated configuration.
+    pub config: VpsConfig,
+    /// The one address it wants, checked to be inside the subnet.
+    pub wanted_ip: Option<Ipv4Addr>,
+}
+
+/// What is known of a VPS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Its name.
+    pub name: Name,
+    /// A small number of its own, for interface names.
+    pub id: u32,
+    /// The host uid (and gid) of its root; the range is [`super::UIDS`] long.
+    pub uid_base: u32,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Identity that outlives renames and never comes back, handed to the init inside as its machine id.
+    pub uuid: String,
+    /// What the user asked for.
+    pub config: VpsConfig,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
+    /// How it ended last, if it ever ran.
+    pub last_exit: Option<LastExit>,
+}
+
+/// How a VPS ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// Why.
+    pub reason: ExitReason,
+    /// Exit status of its init, when it exited.
+    pub status: Option<i32>,
+    /// Signal that ended its init, when one did.
+    pub signal: Option<i32>,
+    /// When, in seconds since 1970.
+    pub at: i64,
+}
+
+/// Why a VPS ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExitReason {
+    /// Its init exited by itself, or `stop` asked it to.
+    Exited,
+    /// Its memory limit was reached and the kernel killed its init.
+    Oom,
+    /// A signal ended its init.
+    Killed,
+    /// Nobody was there to see it: the host or the monitor went away.
+    Unknown,
+}
+
+impl ExitReason {
+    /// The word it is stored and shown as.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exited => "exited",
+            Self::Oom => "oom",
+            Self::Killed => "killed",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn read(text: &str) -> Result<Self> {
+        [Self::Exited, Self::Oom, Self::Killed, Self::Unknown]
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| corrupt("exit reason", text))
+    }
+}
+
+/// The network an instance has chosen for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSettings {
+    /// The bridge.
+    pub bridge: String,
+    /// The nftables table in family `inet`.
+    pub table: String,
+    /// The subnet, as `10.88.0.0/16`.
+    pub subnet: String,
+}
+
+impl NetworkSettings {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            bridge: row.get(0)?,
+            table: row.get(1)?,
+            subnet: row.get(2)?,
+        })
+    }
+}
+
+/// Records with their last exit; columns as [`Record::read`] takes them.
+pub(super) const SELECT: &str =
+    "SELECT vps.name, id, uid_base, address, uuid, config, created, reason, status, signal, at
+     FROM vps LEFT JOIN last_exit USING (name)";
+
+impl Record {
+    pub(super) fn read(row: &Row<'_>) -> Result<Self> {
+        let config: String = row.get(5).map_err(sql)?;
+        Ok(Self {
+            name: name(row, 0)?,
+            id: row.get(1).map_err(sql)?,
+            uid_base: row.get(2).map_err(sql)?,
+            address: address(row, 3)?,
+            uuid: row.get(4).map_err(sql)?,
+            config: serde_json::from_str(&config).map_err(|e| corrupt(&format!("config ({e})"), &config))?,
+            created: row.get(6).map_err(sql)?,
+            last_exit: last_exit(row)?,
+        })
+    }
+}
+
+fn last_exit(row: &Row<'_>) -> Result<Option<LastExit>> {
+    let Some(reason) = row.get::<_, Option<String>>(7).map_err(sql)? else {
+        return Ok(None);
+    };
+    Ok(Some(LastExit {
+        reason: ExitReason::read(&reason)?,
+        status: row.get(8).map_err(sql)?,
+        signal: row.get(9).map_err(sql)?,
+        at: row.get(10).map_err(sql)?,
+    }))
+}
+
+pub(super) fn name(row: &Row<'_>, column: usize) -> Result<Name> {
+    parsed(row, column, "name")
+}
+
+pub(super) fn address(row: &Row<'_>, column: usize) -> Result<Ipv4Addr> {
+    parsed(row, column, "address")
+}
+
+fn parsed<T: FromStr>(row: &Row<'_>, column: usize, what: &str) -> Result<T> {
+    let text: String = row.get(column).map_err(sql)?;
+    text.parse().map_err(|_| corrupt(what, &text))
+}
+
+fn corrupt(what: &str, text: &str) -> Error {
+    Error::Corrupt(format!("the database holds an unusable {what}: `{text}`"))
+}
+
+/// SQLite's errors in the library's terms: waited too long, not what we wrote, or the disk.
+pub(super) fn sql(e: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, PermissionDenied, ReadOnly};
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, NotADatabase, SystemIoFailure};
+    match e.sqlite_error_code() {
+        Some(DatabaseBusy | DatabaseLocked) => Error::Busy("the database".into()),
+        Some(DiskFull | SystemIoFailure | CannotOpen | PermissionDenied | ReadOnly) => {
+            Error::Io(std::io::Error::other(e))
+        }
+        Some(NotADatabase | DatabaseCorrupt) => Error::Corrupt(format!("the database is damaged: {e}")),
+        _ => Error::Corrupt(format!("the database: {e}")),
+    }
+}

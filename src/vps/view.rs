@@ -1,0 +1,83 @@
+//! A VPS and an image as they are shown: the JSON of `list` and `show` is these types.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::Limits;
+use super::name::Name;
+use super::store::LastExit;
+
+/// What a VPS is doing, derived from facts at the moment of asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VpsStatus {
+    /// Its init is there and waits to be let go.
+    Created,
+    /// Its init runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// It has no init.
+    Stopped,
+}
+
+impl VpsStatus {
+    /// The word it is shown as.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A VPS as `list` and `show` present it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VpsView {
+    /// Its name.
+    pub name: Name,
+    /// What it is doing.
+    pub status: VpsStatus,
+    /// The image its root disk is based on.
+    pub image: String,
+    /// Its host name.
+    pub hostname: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its init as the host numbers it, while there is one.
+    pub pid: Option<u32>,
+    /// Seconds since its init was started, while there is one.
+    pub uptime: Option<u64>,
+    /// Its limits.
+    pub limits: Limits,
+    /// Memory in use, in bytes, while it runs.
+    pub memory_used: Option<u64>,
+    /// VPSs it may talk to.
+    pub allowed: Vec<Name>,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
+    /// How it ended last.
+    pub last_exit: Option<LastExit>,
+}
+
+/// An image as `image list` and `image show` present it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Its name.
+    pub name: String,
+    /// The machine it is for, as `uname -m` says it.
+    pub architecture: String,
+    /// The program and arguments of PID 1.
+    pub init: Vec<String>,
+    /// The signal that asks it to shut down.
+    pub stop_signal: String,
+    /// Bytes on disk.
+    pub size: u64,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
+    /// VPSs based on it.
+    pub used_by: Vec<Name>,
+}
