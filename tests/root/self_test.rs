@@ -17,10 +17,12 @@ const PLACE: &str = "CONDO_TEST_PLACE";
 
 tests![
     bundle_is_what_runc_takes,
+    cgroup2_has_the_controllers_of_limits,
     failures_are_reported,
     files_behind_a_forgotten_mount_survive,
     leftovers_are_reported,
     strict_skips_are_failures,
+    systemd_answers,
 ];
 
 /// In the order of the tests that run them.
@@ -191,5 +193,28 @@ fn bundle_is_what_runc_takes() -> anyhow::Result<()> {
         .arg(&bundle.dir);
     let output = harness::run(command.arg(harness::unique()))?;
     ensure!(output == "from the bundle\n", "{output}");
+    Ok(())
+}
+
+/// A v2 machine without controllers would let every test of a limit skip itself.
+fn cgroup2_has_the_controllers_of_limits() -> anyhow::Result<()> {
+    needs!(root, cgroup2);
+    let here = fs::read_to_string("/sys/fs/cgroup/cgroup.subtree_control")?;
+    for controller in ["cpu", "cpuset", "io", "memory", "pids"] {
+        ensure!(
+            here.split_whitespace().any(|c| c == controller),
+            "no {controller} in `{here}`"
+        );
+    }
+    Ok(())
+}
+
+fn systemd_answers() -> anyhow::Result<()> {
+    needs!(root, systemd);
+    let mut command = Command::new("systemd-run");
+    let unit = format!("--unit={}", harness::unique());
+    let output =
+        harness::run(command.args(["--wait", "--pipe", "--quiet", &unit, "cat", "/proc/self/cgroup"]))?;
+    ensure!(output.starts_with("0::/system.slice/condo-"), "{output}");
     Ok(())
 }
