@@ -170,7 +170,14 @@ fn forgive_gone(result: std::io::Result<()>) -> std::io::Result<()> {
 /// An exclusive `flock(2)` on a file, released on drop and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process cloned meanwhile shares the open file, and with it the lock.
+        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
@@ -197,7 +204,7 @@ impl Lock {
                 other => other.during(|| format!("lock `{}`", path.display()))?,
             }
             if same_file(&file, path) {
-                return Ok(Self { _file: file });
+                return Ok(Self { file });
             }
         }
     }

@@ -18,6 +18,13 @@ impl<'a> Undo<'a> {
         Self::default()
     }
 
+    /// A stack of one step, for a resource that lives beside it.
+    pub fn of(step: impl FnOnce() -> Result<()> + 'a) -> Self {
+        let mut undo = Self::new();
+        undo.push(step);
+        undo
+    }
+
     /// Adds the step that takes back what was just done.
     pub fn push(&mut self, step: impl FnOnce() -> Result<()> + 'a) {
         self.steps.push(Box::new(step));

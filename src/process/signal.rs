@@ -10,7 +10,13 @@ const REALTIME: std::ops::RangeInclusive<i32> = 34..=64;
 
 /// Reads `TERM`, `SIGTERM`, `15` or `SIGRTMIN+3`; `field` names the option in the error.
 pub fn parse(field: &str, text: &str) -> Result<Signal> {
-    let unknown = || Error::invalid(field, text, "is not a signal: use a name such as TERM or a number");
+    let unknown = || {
+        Error::invalid(
+            field,
+            text,
+            "is not a signal: use a name such as TERM or a number",
+        )
+    };
     let number = match text.parse::<i32>() {
         Ok(number) => number,
         Err(_) => named(&text.to_ascii_uppercase()).ok_or_else(unknown)?,
@@ -24,14 +30,25 @@ pub fn parse(field: &str, text: &str) -> Result<Signal> {
 fn named(text: &str) -> Option<i32> {
     let name = text.strip_prefix("SIG").unwrap_or(text);
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
+        let offset: i32 = if offset.is_empty() {
+            0
+        } else {
+            offset.strip_prefix('+')?.parse().ok()?
+        };
         return Some(REALTIME.start() + offset).filter(|n| offset >= 0 && REALTIME.contains(n));
     }
     if let Some(offset) = name.strip_prefix("RTMAX") {
-        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('-')?.parse().ok()? };
+        let offset: i32 = if offset.is_empty() {
+            0
+        } else {
+            offset.strip_prefix('-')?.parse().ok()?
+        };
         return Some(REALTIME.end() - offset).filter(|n| offset >= 0 && REALTIME.contains(n));
     }
-    format!("SIG{name}").parse::<Name>().ok().map(|signal| signal as i32)
+    format!("SIG{name}")
+        .parse::<Name>()
+        .ok()
+        .map(|signal| signal as i32)
 }
 
 #[cfg(test)]
@@ -40,10 +57,27 @@ mod tests {
 
     #[test]
     fn names_numbers_and_realtime_signals_are_read() {
-        for (text, number) in [("TERM", 15), ("SIGKILL", 9), ("hup", 1), ("15", 15), ("SIGRTMIN+3", 37), ("RTMAX-1", 63)] {
+        for (text, number) in [
+            ("TERM", 15),
+            ("SIGKILL", 9),
+            ("hup", 1),
+            ("15", 15),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+        ] {
             assert_eq!(parse("signal", text).unwrap().as_raw(), number, "{text}");
         }
-        for bad in ["", "SIG", "NOPE", "0", "65", "-1", "SIGRTMIN+40", "RTMIN+-1", "15x"] {
+        for bad in [
+            "",
+            "SIG",
+            "NOPE",
+            "0",
+            "65",
+            "-1",
+            "SIGRTMIN+40",
+            "RTMIN+-1",
+            "15x",
+        ] {
             assert!(parse("signal", bad).is_err(), "{bad}");
         }
     }

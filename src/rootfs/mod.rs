@@ -31,7 +31,7 @@ mod sources;
 use crate::host::Host;
 
 pub use assemble::{Assembled, assemble};
-pub use console::open_peer;
+pub use console::{open_container_ptmx, open_peer};
 pub use devices::Device;
 pub use plan::{Action, Bind, Filesystem, IdMap, MountOp, Remount, RootfsPlan};
 pub use sources::Sources;

@@ -23,21 +23,34 @@ pub struct Bundle {
 impl Bundle {
     /// Reads the bundle at `path` (`"."` where the caller named none).
     pub fn load(path: &Path) -> Result<Self> {
-        let absolute = path.canonicalize().during(|| format!("bundle `{}`", path.display()))?;
+        let absolute = path
+            .canonicalize()
+            .during(|| format!("bundle `{}`", path.display()))?;
         let config = absolute.join("config.json");
         let raw = match files::read(&config) {
             Err(e) if e.is_gone() => {
-                return Err(Error::NotFound { kind: "JSON specification file", name: config.display().to_string() });
+                return Err(Error::NotFound {
+                    kind: "JSON specification file",
+                    name: config.display().to_string(),
+                });
             }
             other => other?,
         };
         let spec = parse(&raw).during(|| format!("`{}`", config.display()))?;
-        Ok(Self { path: absolute, spec, raw })
+        Ok(Self {
+            path: absolute,
+            spec,
+            raw,
+        })
     }
 
     /// The absolute path of the root filesystem, which must be a directory and not a symbolic link to one.
     pub fn rootfs(&self) -> Result<PathBuf> {
-        let root = self.spec.root().as_ref().ok_or_else(|| Error::invalid("root", "", "is required"))?;
+        let root = self
+            .spec
+            .root()
+            .as_ref()
+            .ok_or_else(|| Error::invalid("root", "", "is required"))?;
         let path = self.path.join(root.path());
         let refuse = |problem: &str| Err(Error::invalid("root.path", path.display(), problem));
         match std::fs::symlink_metadata(&path) {
@@ -45,7 +58,9 @@ impl Bundle {
             Ok(found) if !found.is_dir() => refuse("must be a directory"),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => refuse("does not exist"),
             Err(e) => Err(e).during(|| format!("root.path: `{}`", path.display())),
-            Ok(_) => path.canonicalize().during(|| format!("root.path: `{}`", path.display())),
+            Ok(_) => path
+                .canonicalize()
+                .during(|| format!("root.path: `{}`", path.display())),
         }
     }
 }
@@ -74,18 +89,26 @@ pub fn parse_process(raw: &[u8]) -> Result<Process> {
         Ok(process) => Ok(process),
         Err(first) => {
             let mut value: Value = serde_json::from_slice(raw)?;
-            if drop_unknown_capabilities(&mut value) { Ok(serde_json::from_value(value)?) } else { Err(first.into()) }
+            if drop_unknown_capabilities(&mut value) {
+                Ok(serde_json::from_value(value)?)
+            } else {
+                Err(first.into())
+            }
         }
     }
 }
 
 /// Removes names the kernel interface of this version does not have; says whether there were any.
 fn drop_unknown_capabilities(process: &mut Value) -> bool {
-    let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return false };
+    let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else {
+        return false;
+    };
     let mut dropped = false;
     for names in sets.values_mut().filter_map(Value::as_array_mut) {
         names.retain(|name| {
-            let known = name.as_str().is_some_and(|name| capabilities::bit(name).is_some());
+            let known = name
+                .as_str()
+                .is_some_and(|name| capabilities::bit(name).is_some());
             if !known {
                 log::warn!("process.capabilities: ignoring unknown capability {name}");
                 dropped = true;

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use rustix::termios::Winsize;
 
@@ -25,22 +25,32 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
 
 /// Sends one descriptor with a message (`SCM_RIGHTS`).
 pub fn send_fd(socket: BorrowedFd<'_>, message: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
-    let mut space = [0; rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::net::sendmsg(socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)
-        .during(|| "send a file descriptor")?;
+    rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(message)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )
+    .during(|| "send a file descriptor")?;
     Ok(())
 }
 
 /// Receives one descriptor.
 pub fn receive_fd(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let mut space = [0; rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut message = [0; 4096];
-    rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut message)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        .during(|| "receive a file descriptor")?;
+    rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut message)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .during(|| "receive a file descriptor")?;
     for entry in control.drain() {
         if let RecvAncillaryMessage::ScmRights(mut fds) = entry
             && let Some(fd) = fds.next()
@@ -48,18 +58,30 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
             return Ok(fd);
         }
     }
-    Err(Error::Corrupt("a message without the expected file descriptor".into()))
+    Err(Error::Corrupt(
+        "a message without the expected file descriptor".into(),
+    ))
 }
 
 /// A connected pair of stream sockets, for the caller that keeps the master itself.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// Makes the slave the controlling terminal and standard input, output and error of this process.
 pub fn adopt(slave: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<()> {
     if let Some((rows, columns)) = size {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         rustix::termios::tcsetwinsize(slave, size).during(|| "set the console's size")?;
     }
     rustix::process::ioctl_tiocsctty(slave).during(|| "take the console as controlling terminal")?;
@@ -74,8 +96,14 @@ pub fn adopt(slave: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<()> {
 /// What cannot be given (a read-only filesystem, a file of another owner's namespace) and character devices of
 /// the host such as `/dev/null` stay as they are.
 pub fn own_streams(uid: u32) {
-    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+    for stream in [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ] {
+        let Ok(stat) = rustix::fs::fstat(stream) else {
+            continue;
+        };
         let is_null = stat.st_rdev == rustix::fs::makedev(1, 3);
         if stat.st_uid != uid && !is_null {
             let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None);

@@ -36,7 +36,10 @@ impl Container {
         let folder = Folder::new(root, id);
         match folder.load()? {
             Some(state) => Ok(Self { folder, state }),
-            None => Err(Error::NotFound { kind: "container", name: id.to_string() }),
+            None => Err(Error::NotFound {
+                kind: "container",
+                name: id.to_string(),
+            }),
         }
     }
 
@@ -68,7 +71,11 @@ impl Container {
     /// The status, from what is there now.
     pub fn status(&self, host: &Host) -> Status {
         let Some(init) = self.state.init else {
-            return if self.folder.try_lock().is_ok() { Status::Stopped } else { Status::Creating };
+            return if self.folder.try_lock().is_ok() {
+                Status::Stopped
+            } else {
+                Status::Creating
+            };
         };
         if !init.is_alive() {
             return Status::Stopped;
@@ -138,7 +145,11 @@ impl Container {
         if signal == rustix::process::Signal::KILL {
             return cgroup.kill();
         }
-        for pid in cgroup.pids()?.into_iter().filter_map(rustix::process::Pid::from_raw) {
+        for pid in cgroup
+            .pids()?
+            .into_iter()
+            .filter_map(rustix::process::Pid::from_raw)
+        {
             match rustix::process::kill_process(pid, signal) {
                 Err(rustix::io::Errno::SRCH) => {}
                 other => other.during(|| format!("signal process {}", pid.as_raw_nonzero()))?,
@@ -186,7 +197,11 @@ pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
         return folder.remove();
     };
     let container = Container { folder, state };
-    let status = if container.state.init.is_none() { Status::Stopped } else { container.status(host) };
+    let status = if container.state.init.is_none() {
+        Status::Stopped
+    } else {
+        container.status(host)
+    };
     match status {
         Status::Running | Status::Paused if !force => {
             let text = format!("cannot delete container {id} that is not stopped: {status}");
@@ -242,7 +257,10 @@ fn drop_default_parent(host: &Host, cgroup: &str) {
     if cgroup.starts_with(DEFAULT_CGROUP)
         && let Ok(parent) = Cgroup::open(&host.cgroups, DEFAULT_CGROUP)
     {
-        parent.remove_if_empty();
+        for dir in parent.paths().into_values() {
+            // In use by another container: stays.
+            let _ = std::fs::remove_dir(dir);
+        }
     }
 }
 

@@ -30,7 +30,9 @@ pub struct Set {
 impl Set {
     /// Reads `hooks`, refusing relative paths and time-outs that are not above zero.
     pub fn from_spec(hooks: Option<&Hooks>) -> Result<Self> {
-        let Some(hooks) = hooks else { return Ok(Self::default()) };
+        let Some(hooks) = hooks else {
+            return Ok(Self::default());
+        };
         #[allow(deprecated, reason = "Docker still sends prestart hooks")]
         let prestart = checked("prestart", hooks.prestart().as_deref())?;
         Ok(Self {
@@ -49,12 +51,20 @@ fn checked(kind: &str, hooks: Option<&[Hook]>) -> Result<Vec<Hook>> {
     for (index, hook) in hooks.iter().enumerate() {
         let field = format!("hooks.{kind}[{index}]");
         if !hook.path().is_absolute() {
-            return Err(Error::invalid(format!("{field}.path"), hook.path().display(), "must be an absolute path"));
+            return Err(Error::invalid(
+                format!("{field}.path"),
+                hook.path().display(),
+                "must be an absolute path",
+            ));
         }
         if let Some(timeout) = hook.timeout()
             && timeout <= 0
         {
-            return Err(Error::invalid(format!("{field}.timeout"), timeout, "must be above zero"));
+            return Err(Error::invalid(
+                format!("{field}.timeout"),
+                timeout,
+                "must be above zero",
+            ));
         }
     }
     Ok(hooks.to_vec())
@@ -79,18 +89,30 @@ pub fn run_all(kind: &str, hooks: &[Hook], state: &[u8]) {
 
 fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     let args = hook.args().as_deref().unwrap_or_default();
-    let env = hook.env().iter().flatten().filter_map(|line| line.split_once('='));
+    let env = hook
+        .env()
+        .iter()
+        .flatten()
+        .filter_map(|line| line.split_once('='));
     let mut command = Command::new(hook.path());
     if let Some((name, rest)) = args.split_first() {
         command.arg0(name).args(rest);
     }
-    command.env_clear().envs(env).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .env_clear()
+        .envs(env)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook that does not read its input is in its right: a broken pipe is no failure.
         let _ = stdin.write_all(state);
     }
-    let timeout = hook.timeout().and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
+    let timeout = hook
+        .timeout()
+        .and_then(|s| u64::try_from(s).ok())
+        .map(Duration::from_secs);
     let said = collect(&mut child, timeout)?;
     let status = child.wait()?;
     if status.success() {
@@ -100,7 +122,10 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
         || format!("was killed by signal {}", status.signal().unwrap_or_default()),
         |code| format!("exited with status {code}"),
     );
-    Err(Error::Status(format!("{how}, stderr: {}", String::from_utf8_lossy(&said).trim())))
+    Err(Error::Status(format!(
+        "{how}, stderr: {}",
+        String::from_utf8_lossy(&said).trim()
+    )))
 }
 
 /// Most of what a hook says that is kept for the error.
@@ -111,8 +136,12 @@ const MAX_SAID: usize = 65536;
 /// Its end is told by its pidfd, not by the end of the stream, which a daemon it started may hold open.
 fn collect(child: &mut Child, timeout: Option<Duration>) -> Result<Vec<u8>> {
     let mut said = Vec::new();
-    let Some(stderr) = child.stderr.take() else { return Ok(said) };
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(stderr) = child.stderr.take() else {
+        return Ok(said);
+    };
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| Error::Corrupt("a hook has no pid".into()))?;
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     let deadline = timeout.map(|t| Instant::now() + t);
@@ -126,7 +155,10 @@ fn collect(child: &mut Child, timeout: Option<Duration>) -> Result<Vec<u8>> {
             Ok(0) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(Error::Status(format!("did not end within {} s", timeout.unwrap_or_default().as_secs())));
+                return Err(Error::Status(format!(
+                    "did not end within {} s",
+                    timeout.unwrap_or_default().as_secs()
+                )));
             }
             other => other?,
         };
@@ -147,14 +179,22 @@ mod tests {
     use super::*;
 
     fn hook(script: &str, timeout: &str) -> Hook {
-        serde_json::from_str(&format!(r#"{{"path":"/bin/sh","args":["sh","-c","{script}"]{timeout}}}"#)).unwrap()
+        serde_json::from_str(&format!(
+            r#"{{"path":"/bin/sh","args":["sh","-c","{script}"]{timeout}}}"#
+        ))
+        .unwrap()
     }
 
     #[test]
     fn a_hook_reads_the_state_and_its_failure_says_why() {
         run("prestart", &[hook("grep -q hello", "")], b"hello\n").unwrap();
-        let e = run("prestart", &[hook("echo no luck >&2; exit 3", "")], b"").unwrap_err().to_string();
-        assert_eq!(e, "prestart hook 0 (`/bin/sh`): exited with status 3, stderr: no luck");
+        let e = run("prestart", &[hook("echo no luck >&2; exit 3", "")], b"")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            e,
+            "prestart hook 0 (`/bin/sh`): exited with status 3, stderr: no luck"
+        );
     }
 
     #[test]
@@ -168,6 +208,9 @@ mod tests {
         let hooks = |json: &str| Set::from_spec(Some(&serde_json::from_str(json).unwrap()));
         assert!(hooks(r#"{"poststart":[{"path":"sh"}]}"#).is_err());
         assert!(hooks(r#"{"poststart":[{"path":"/sh","timeout":0}]}"#).is_err());
-        assert_eq!(hooks(r#"{"prestart":[{"path":"/sh"}]}"#).unwrap().prestart.len(), 1);
+        assert_eq!(
+            hooks(r#"{"prestart":[{"path":"/sh"}]}"#).unwrap().prestart.len(),
+            1
+        );
     }
 }

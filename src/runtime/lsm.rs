@@ -22,23 +22,38 @@ impl Label {
         let mut labels = Vec::new();
         if let Some(profile) = process.apparmor_profile.as_deref().filter(|p| *p != "unconfined") {
             if !Path::new("/sys/kernel/security/apparmor").exists() {
-                return Err(Error::invalid("process.apparmorProfile", profile, "needs AppArmor, which is not enabled here"));
+                return Err(Error::invalid(
+                    "process.apparmorProfile",
+                    profile,
+                    "needs AppArmor, which is not enabled here",
+                ));
             }
             let file = open("/proc/self/attr/apparmor/exec").or_else(|_| open("/proc/self/attr/exec"))?;
-            labels.push(Self { file, value: format!("exec {profile}") });
+            labels.push(Self {
+                file,
+                value: format!("exec {profile}"),
+            });
         }
         if let Some(label) = &process.selinux_label {
             if !Path::new("/sys/fs/selinux").exists() {
-                return Err(Error::invalid("process.selinuxLabel", label, "needs SELinux, which is not enabled here"));
+                return Err(Error::invalid(
+                    "process.selinuxLabel",
+                    label,
+                    "needs SELinux, which is not enabled here",
+                ));
             }
-            labels.push(Self { file: open("/proc/self/attr/exec")?, value: label.clone() });
+            labels.push(Self {
+                file: open("/proc/self/attr/exec")?,
+                value: label.clone(),
+            });
         }
         Ok(labels)
     }
 
     /// Sets the label for the next exec.
     pub fn apply(&self) -> Result<()> {
-        rustix::io::write(&self.file, self.value.as_bytes()).during(|| format!("set label `{}`", self.value))?;
+        rustix::io::write(&self.file, self.value.as_bytes())
+            .during(|| format!("set label `{}`", self.value))?;
         Ok(())
     }
 }

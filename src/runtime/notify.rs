@@ -22,9 +22,15 @@ impl Listener {
     ///
     /// `state` is the container's OCI state, to be sent along.
     pub fn connect(profile: &LinuxSeccomp, state: &[u8]) -> Result<Option<Self>> {
-        let Some(path) = profile.listener_path() else { return Ok(None) };
+        let Some(path) = profile.listener_path() else {
+            return Ok(None);
+        };
         if !path.is_absolute() {
-            return Err(Error::invalid("linux.seccomp.listenerPath", path.display(), "must be an absolute path"));
+            return Err(Error::invalid(
+                "linux.seccomp.listenerPath",
+                path.display(),
+                "must be an absolute path",
+            ));
         }
         Ok(Some(Self {
             socket: console::connect(Path::new(path))?,
@@ -37,10 +43,15 @@ impl Listener {
     pub fn send(&self, listener: BorrowedFd<'_>, pid: i32) -> Result<()> {
         let mut state = self.state.clone();
         state["pid"] = json!(pid);
-        let mut message = json!({ "ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid, "state": state });
+        let mut message =
+            json!({ "ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid, "state": state });
         if let Some(metadata) = &self.metadata {
             message["metadata"] = json!(metadata);
         }
-        console::send_fd(std::os::fd::AsFd::as_fd(&self.socket), message.to_string().as_bytes(), listener)
+        console::send_fd(
+            std::os::fd::AsFd::as_fd(&self.socket),
+            message.to_string().as_bytes(),
+            listener,
+        )
     }
 }

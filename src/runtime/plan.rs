@@ -64,7 +64,10 @@ impl Plan {
     /// Decides, or names the field that stands in the way.
     pub fn decide(bundle: &Bundle, id: &Id, host: &Host, choices: Choices) -> Result<Self> {
         let spec = &bundle.spec;
-        let linux = spec.linux().clone().ok_or_else(|| Error::invalid("linux", "", "is required"))?;
+        let linux = spec
+            .linux()
+            .clone()
+            .ok_or_else(|| Error::invalid("linux", "", "is required"))?;
         check_version(spec.version())?;
         refuse_unsupported(spec, &linux)?;
         let namespaces = Namespaces::from_spec(spec)?;
@@ -108,24 +111,37 @@ fn check_version(version: &str) -> Result<()> {
     let mut numbers = version.split(['.', '-', '+']);
     match (numbers.next(), numbers.next().map(str::parse::<u32>)) {
         (Some("1"), Some(Ok(_))) => Ok(()),
-        _ => Err(Error::invalid("ociVersion", version, "is not a version of the runtime spec this runtime knows (1.x)")),
+        _ => Err(Error::invalid(
+            "ociVersion",
+            version,
+            "is not a version of the runtime spec this runtime knows (1.x)",
+        )),
     }
 }
 
 /// What the spec has and this version has not is refused, never ignored.
 fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
     let asked = [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
+        (
+            "linux.netDevices",
+            linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
+        ),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
+        (
+            "linux.mountLabel",
+            linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
+        ),
         ("vm", spec.vm().is_some()),
         ("windows", spec.windows().is_some()),
         ("solaris", spec.solaris().is_some()),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(Error::unsupported(format!("`{field}`"), "this version cannot do it; leave it out")),
+        Some((field, _)) => Err(Error::unsupported(
+            format!("`{field}`"),
+            "this version cannot do it; leave it out",
+        )),
         None => Ok(()),
     }
 }
@@ -133,7 +149,8 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
 fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
     let ids = IdMap::from_spec(spec)?;
     if namespaces.is_new(Kind::User) && ids.root().is_none() {
-        let problem = "must map container id 0 for users and groups, because a new user namespace is asked for";
+        let problem =
+            "must map container id 0 for users and groups, because a new user namespace is asked for";
         return Err(Error::invalid("linux.uidMappings", "", problem));
     }
     if !namespaces.has(Kind::User) && !ids.is_empty() {
@@ -144,10 +161,14 @@ fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
 }
 
 fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<Process> {
-    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "", "is required"))?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| Error::invalid("process", "", "is required"))?;
     let process = Process::from_spec(process)?;
     if !namespaces.has(Kind::Mount) {
-        let problem = "must have a mount namespace: condo does not build a container in the host's mount tree";
+        let problem =
+            "must have a mount namespace: condo does not build a container in the host's mount tree";
         return Err(Error::invalid("linux.namespaces", "", problem));
     }
     if namespaces.is_new(Kind::User) {
@@ -160,28 +181,49 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
 pub fn check_user(process: &Process, ids: &IdMap) -> Result<()> {
     let who = &process.credentials;
     if !ids.has_uid(who.uid) {
-        return Err(Error::invalid("process.user.uid", who.uid, "is not in `linux.uidMappings`"));
+        return Err(Error::invalid(
+            "process.user.uid",
+            who.uid,
+            "is not in `linux.uidMappings`",
+        ));
     }
-    match std::iter::once(&who.gid).chain(&who.groups).find(|gid| !ids.has_gid(**gid)) {
-        Some(gid) => Err(Error::invalid("process.user.gid", gid, "is not in `linux.gidMappings`")),
+    match std::iter::once(&who.gid)
+        .chain(&who.groups)
+        .find(|gid| !ids.has_gid(**gid))
+    {
+        Some(gid) => Err(Error::invalid(
+            "process.user.gid",
+            gid,
+            "is not in `linux.gidMappings`",
+        )),
         None => Ok(()),
     }
 }
 
 /// The cgroup as an absolute path below every hierarchy's root.
 fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
-    let Some(path) = linux.cgroups_path().as_ref().filter(|p| !p.as_os_str().is_empty()) else {
+    let Some(path) = linux
+        .cgroups_path()
+        .as_ref()
+        .filter(|p| !p.as_os_str().is_empty())
+    else {
         return Ok(format!("{DEFAULT_CGROUP}/{id}"));
     };
     let refuse = |problem: &str| Err(Error::invalid("linux.cgroupsPath", path.display(), problem));
-    let Some(text) = path.to_str() else { return refuse("must be UTF-8") };
+    let Some(text) = path.to_str() else {
+        return refuse("must be UTF-8");
+    };
     if text.split('/').any(|part| part == ".." || part == ".") || text.contains(['\n', '\0']) {
         return refuse("must not contain `.`, `..` or a newline");
     }
     if text.matches(':').count() == 2 && !text.starts_with('/') {
         return refuse("is in the form of the systemd driver, which this version does not have; give a path");
     }
-    let clean = text.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+    let clean = text
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("/");
     match (text.starts_with('/'), clean.is_empty()) {
         (_, true) => refuse("must name a cgroup below the root"),
         (true, false) => Ok(format!("/{clean}")),
@@ -205,11 +247,17 @@ fn delegates(spec: &Spec, namespaces: &Namespaces, layout: &CgroupLayout) -> boo
 
 fn uts_name(field: &str, name: Option<&str>, namespaces: &Namespaces) -> Result<Option<String>> {
     match name.filter(|n| !n.is_empty()) {
-        Some(name) if !namespaces.has(Kind::Uts) => {
-            Err(Error::invalid(field, name, "cannot be set without a uts namespace of the container's own"))
-        }
+        Some(name) if !namespaces.has(Kind::Uts) => Err(Error::invalid(
+            field,
+            name,
+            "cannot be set without a uts namespace of the container's own",
+        )),
         // __NEW_UTS_LEN of linux/utsname.h.
-        Some(name) if name.len() > 64 => Err(Error::invalid(field, name, "is longer than the kernel's 64 bytes")),
+        Some(name) if name.len() > 64 => Err(Error::invalid(
+            field,
+            name,
+            "is longer than the kernel's 64 bytes",
+        )),
         name => Ok(name.map(Into::into)),
     }
 }
@@ -217,12 +265,20 @@ fn uts_name(field: &str, name: Option<&str>, namespaces: &Namespaces) -> Result<
 fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
     let offsets = linux.time_offsets().clone().unwrap_or_default();
     if !offsets.is_empty() && !namespaces.is_new(Kind::Time) {
-        return Err(Error::invalid("linux.timeOffsets", "", "need a new time namespace in `linux.namespaces`"));
+        return Err(Error::invalid(
+            "linux.timeOffsets",
+            "",
+            "need a new time namespace in `linux.namespaces`",
+        ));
     }
     let mut lines = String::new();
     for (clock, offset) in &offsets {
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
-            return Err(Error::invalid("linux.timeOffsets", clock, "is not a clock: use `monotonic` or `boottime`"));
+            return Err(Error::invalid(
+                "linux.timeOffsets",
+                clock,
+                "is not a clock: use `monotonic` or `boottime`",
+            ));
         }
         let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
         lines.push_str(&format!("{clock} {secs} {nanos}\n"));
@@ -239,7 +295,10 @@ mod tests {
     }
 
     fn path(cgroups_path: &str) -> Result<String> {
-        cgroup_path(&linux(&format!(r#"{{"cgroupsPath":"{cgroups_path}"}}"#)), &Id::new("web").unwrap())
+        cgroup_path(
+            &linux(&format!(r#"{{"cgroupsPath":"{cgroups_path}"}}"#)),
+            &Id::new("web").unwrap(),
+        )
     }
 
     #[test]
@@ -265,7 +324,8 @@ mod tests {
     #[test]
     fn time_offsets_need_a_time_namespace_and_a_known_clock() {
         let spec: Spec =
-            serde_json::from_str(r#"{"ociVersion":"1.3.0","linux":{"namespaces":[{"type":"time"}]}}"#).unwrap();
+            serde_json::from_str(r#"{"ociVersion":"1.3.0","linux":{"namespaces":[{"type":"time"}]}}"#)
+                .unwrap();
         let own = Namespaces::from_spec(&spec).unwrap();
         let boot = linux(r#"{"timeOffsets":{"boottime":{"secs":5,"nanosecs":7}}}"#);
         assert_eq!(time_offsets(&boot, &own).unwrap(), "boottime 5 7\n");

@@ -63,7 +63,10 @@ pub struct Folder {
 impl Folder {
     /// Where the container's state is or will be.
     pub fn new(root: &Path, id: &Id) -> Self {
-        Self { path: root.join(id.as_str()), id: id.clone() }
+        Self {
+            path: root.join(id.as_str()),
+            id: id.clone(),
+        }
     }
 
     /// Makes the directory; whoever succeeds owns the id.
@@ -73,9 +76,10 @@ impl Folder {
         }
         use std::os::unix::fs::DirBuilderExt;
         match std::fs::DirBuilder::new().mode(0o711).create(&self.path) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                Err(Error::Exists { kind: "container", name: self.id.to_string() })
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Exists {
+                kind: "container",
+                name: self.id.to_string(),
+            }),
             other => {
                 other.during(|| format!("create `{}`", self.path.display()))?;
                 self.lock().inspect_err(|_| drop(std::fs::remove_dir(&self.path)))
@@ -94,7 +98,14 @@ impl Folder {
     }
 
     fn missing(&self, e: Error) -> Error {
-        if e.is_gone() { Error::NotFound { kind: "container", name: self.id.to_string() } } else { e }
+        if e.is_gone() {
+            Error::NotFound {
+                kind: "container",
+                name: self.id.to_string(),
+            }
+        } else {
+            e
+        }
     }
 
     /// Whether there is such a container.

@@ -90,6 +90,12 @@ mod tests {
     fn we_are_alive_and_our_double_is_not() {
         let own = Identity::of(std::process::id() as i32).unwrap();
         assert!(own.is_alive() && own.open().is_some());
-        assert!(!Identity { start_time: own.start_time + 1, ..own }.is_alive());
+        assert!(
+            !Identity {
+                start_time: own.start_time + 1,
+                ..own
+            }
+            .is_alive()
+        );
     }
 }

@@ -8,7 +8,16 @@ use crate::error::{During, Error, Result};
 use crate::namespaces::{Kind, Namespaces};
 
 /// The IPC namespace's parameters below `kernel` (`ipc_namespaces(7)`).
-const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
+const IPC: [&str; 8] = [
+    "msgmax",
+    "msgmnb",
+    "msgmni",
+    "sem",
+    "shmall",
+    "shmmax",
+    "shmmni",
+    "shm_rmid_forced",
+];
 
 /// The parameters to set, as files below `/proc/sys` and values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,9 +31,14 @@ impl Sysctls {
         let mut found = Vec::new();
         for (key, value) in listed.into_iter().flatten() {
             let field = || format!("linux.sysctl[{key:?}]");
-            let parts = parts(key).ok_or_else(|| Error::invalid(field(), value, "is not a parameter's name"))?;
+            let parts =
+                parts(key).ok_or_else(|| Error::invalid(field(), value, "is not a parameter's name"))?;
             let Some(kind) = owner(&parts) else {
-                return Err(Error::invalid(field(), value, "is not in a separate kernel namespace"));
+                return Err(Error::invalid(
+                    field(),
+                    value,
+                    "is not in a separate kernel namespace",
+                ));
             };
             if !namespaces.has(kind) {
                 let problem = format!("needs a {} namespace of the container's own", kind.file());
@@ -87,14 +101,27 @@ mod tests {
         let net = r#"{"type":"network"}"#;
         let file = |key: &str| read(key, net).unwrap().0[0].0.display().to_string();
         assert_eq!(file("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
-        assert_eq!(file("net/ipv4/conf/eth0.1/rp_filter"), "net/ipv4/conf/eth0.1/rp_filter");
-        assert_eq!(file("net.ipv4.conf.eth0/1.rp_filter"), "net/ipv4/conf/eth0.1/rp_filter");
+        assert_eq!(
+            file("net/ipv4/conf/eth0.1/rp_filter"),
+            "net/ipv4/conf/eth0.1/rp_filter"
+        );
+        assert_eq!(
+            file("net.ipv4.conf.eth0/1.rp_filter"),
+            "net/ipv4/conf/eth0.1/rp_filter"
+        );
     }
 
     #[test]
     fn the_host_s_parameters_are_refused() {
         let all = r#"{"type":"network"},{"type":"ipc"},{"type":"uts"}"#;
-        for key in ["kernel.core_pattern", "vm.overcommit_memory", "net", "net..x", "net/../kernel/x", "kernel.sem.x"] {
+        for key in [
+            "kernel.core_pattern",
+            "vm.overcommit_memory",
+            "net",
+            "net..x",
+            "net/../kernel/x",
+            "kernel.sem.x",
+        ] {
             assert!(read(key, all).is_err(), "{key}");
         }
         assert!(read("net.ipv4.ip_forward", r#"{"type":"ipc"}"#).is_err());

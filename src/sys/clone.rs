@@ -47,7 +47,11 @@ impl Clone<'_> {
             child_tid: 0,
             parent_tid: 0,
             // The kernel takes the parent's for a sibling and refuses another.
-            exit_signal: if self.flags & PARENT == 0 { libc::SIGCHLD as u64 } else { 0 },
+            exit_signal: if self.flags & PARENT == 0 {
+                libc::SIGCHLD as u64
+            } else {
+                0
+            },
             stack: 0,
             stack_size: 0,
             tls: 0,

@@ -6,7 +6,11 @@ use std::io;
 pub fn set_default(signal: i32) -> io::Result<()> {
     // SAFETY: SIG_DFL installs no handler, so no code of ours runs in signal context.
     let previous = unsafe { libc::signal(signal, libc::SIG_DFL) };
-    if previous == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if previous == libc::SIG_ERR {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// A realtime signal by number, as the type of `rustix`; `None` for a number that is not one.

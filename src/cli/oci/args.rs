@@ -8,56 +8,67 @@ use crate::error::{Error, Result};
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
 #[derive(Debug, Parser)]
-#[command(name = "condo-runtime", disable_version_flag = true, disable_help_subcommand = true)]
-pub struct Cli {
+#[command(
+    name = "condo-runtime",
+    disable_version_flag = true,
+    disable_help_subcommand = true
+)]
+pub(super) struct Cli {
     #[command(flatten)]
-    pub global: Global,
+    pub(super) global: Global,
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(super) command: Option<Command>,
 }
 
 /// Flags before the command.
 #[derive(Debug, Args)]
-pub struct Global {
+pub(super) struct Global {
     /// Directory for the state of containers
     #[arg(long, default_value = "/run/condo-runtime", value_name = "DIR")]
-    pub root: PathBuf,
+    pub(super) root: PathBuf,
     /// Write the log to this file instead of standard error
     #[arg(long, value_name = "FILE")]
-    pub log: Option<PathBuf>,
+    pub(super) log: Option<PathBuf>,
     /// Form of the log
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    pub(super) log_format: LogFormat,
     /// Log what is done, not only what fails
     #[arg(long)]
-    pub debug: bool,
+    pub(super) debug: bool,
     /// Manage cgroups through systemd
     #[arg(long)]
-    pub systemd_cgroup: bool,
+    pub(super) systemd_cgroup: bool,
     /// Run without privileges
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
-    pub rootless: String,
+    pub(super) rootless: String,
     /// Who manages cgroups
     #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
-    pub cgroup_manager: String,
+    pub(super) cgroup_manager: String,
     /// Print the versions of the runtime and of the spec
     #[arg(long, short = 'v')]
-    pub version: bool,
+    pub(super) version: bool,
 }
 
 impl Global {
     /// What this version does not have is refused, never ignored.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let systemd = self.systemd_cgroup || self.cgroup_manager == "systemd";
         if systemd {
-            return Err(Error::unsupported("`--systemd-cgroup`", "this version manages cgroups itself; leave it out"));
+            return Err(Error::unsupported(
+                "`--systemd-cgroup`",
+                "this version manages cgroups itself; leave it out",
+            ));
         }
         if self.cgroup_manager != "cgroupfs" {
             let problem = "is not a cgroup manager of this version: use `cgroupfs`";
             return Err(Error::invalid("--cgroup-manager", &self.cgroup_manager, problem));
         }
         if !matches!(self.rootless.as_str(), "auto" | "false") {
-            return Err(Error::invalid("--rootless", &self.rootless, "is not supported: run condo-runtime as root"));
+            return Err(Error::invalid(
+                "--rootless",
+                &self.rootless,
+                "is not supported: run condo-runtime as root",
+            ));
         }
         Ok(())
     }
@@ -65,14 +76,14 @@ impl Global {
 
 /// Forms of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(super) enum LogFormat {
     Text,
     Json,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Create a container, whose program waits for start
     Create(Create),
     /// Start the program of a created container
@@ -99,163 +110,163 @@ pub enum Command {
 
 impl Command {
     /// Whether processes of a container will have this program as their first.
-    pub fn makes_processes(&self) -> bool {
+    pub(super) fn makes_processes(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Run(_) | Self::Exec(_))
     }
 }
 
 /// A container.
 #[derive(Debug, Args)]
-pub struct Id {
+pub(super) struct Id {
     /// The container's id
     #[arg(value_name = "ID")]
-    pub id: String,
+    pub(super) id: String,
 }
 
 /// `create`
 #[derive(Debug, Args)]
-pub struct Create {
+pub(super) struct Create {
     /// Path of the bundle
     #[arg(long, short, default_value = ".", value_name = "DIR")]
-    pub bundle: PathBuf,
+    pub(super) bundle: PathBuf,
     /// Socket that receives the master of the container's terminal
     #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
+    pub(super) console_socket: Option<PathBuf>,
     /// Socket that receives init's pidfd
     #[arg(long, value_name = "SOCKET")]
-    pub pidfd_socket: Option<PathBuf>,
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// File to write init's pid to
     #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
     /// Do not use pivot_root (for a root on a ramdisk)
     #[arg(long)]
-    pub no_pivot: bool,
+    pub(super) no_pivot: bool,
     /// Stay in the caller's session keyring
     #[arg(long)]
-    pub no_new_keyring: bool,
+    pub(super) no_new_keyring: bool,
     /// Pass this many descriptors from 3 on to the program
     #[arg(long, default_value_t = 0, value_name = "N")]
-    pub preserve_fds: u32,
+    pub(super) preserve_fds: u32,
     /// The new container's id
     #[arg(value_name = "ID")]
-    pub id: String,
+    pub(super) id: String,
 }
 
 /// `run`
 #[derive(Debug, Args)]
-pub struct Run {
+pub(super) struct Run {
     #[command(flatten)]
-    pub create: Create,
+    pub(super) create: Create,
     /// Return when the program runs
     #[arg(long, short)]
-    pub detach: bool,
+    pub(super) detach: bool,
     /// Keep the container after its end
     #[arg(long)]
-    pub keep: bool,
+    pub(super) keep: bool,
     /// Do not adopt the container's orphans
     #[arg(long)]
-    pub no_subreaper: bool,
+    pub(super) no_subreaper: bool,
 }
 
 /// `exec`
 #[derive(Debug, Args)]
-pub struct Exec {
+pub(super) struct Exec {
     /// Working directory
     #[arg(long, value_name = "DIR")]
-    pub cwd: Option<PathBuf>,
+    pub(super) cwd: Option<PathBuf>,
     /// Set an environment variable
     #[arg(long, short, value_name = "KEY=VALUE")]
-    pub env: Vec<String>,
+    pub(super) env: Vec<String>,
     /// Give the process a terminal
     #[arg(long, short)]
-    pub tty: bool,
+    pub(super) tty: bool,
     /// User to run as
     #[arg(long, short, value_name = "UID[:GID]")]
-    pub user: Option<String>,
+    pub(super) user: Option<String>,
     /// Additional groups
     #[arg(long = "additional-gids", short = 'g', value_name = "GID")]
-    pub additional_gids: Vec<u32>,
+    pub(super) additional_gids: Vec<u32>,
     /// File with the process as JSON
     #[arg(long, short, value_name = "FILE")]
-    pub process: Option<PathBuf>,
+    pub(super) process: Option<PathBuf>,
     /// Return when the program runs
     #[arg(long, short)]
-    pub detach: bool,
+    pub(super) detach: bool,
     /// File to write the process's pid to
     #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
     /// SELinux label of the process
     #[arg(long, value_name = "LABEL")]
-    pub process_label: Option<String>,
+    pub(super) process_label: Option<String>,
     /// AppArmor profile of the process
     #[arg(long, value_name = "PROFILE")]
-    pub apparmor: Option<String>,
+    pub(super) apparmor: Option<String>,
     /// The process can gain no privileges
     #[arg(long)]
-    pub no_new_privs: bool,
+    pub(super) no_new_privs: bool,
     /// Add a capability
     #[arg(long = "cap", short, value_name = "CAPABILITY")]
-    pub cap: Vec<String>,
+    pub(super) cap: Vec<String>,
     /// Pass this many descriptors from 3 on to the program
     #[arg(long, default_value_t = 0, value_name = "N")]
-    pub preserve_fds: u32,
+    pub(super) preserve_fds: u32,
     /// Socket that receives the master of the process's terminal
     #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
+    pub(super) console_socket: Option<PathBuf>,
     /// Socket that receives the process's pidfd
     #[arg(long, value_name = "SOCKET")]
-    pub pidfd_socket: Option<PathBuf>,
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// Go on in a paused container
     #[arg(long)]
-    pub ignore_paused: bool,
+    pub(super) ignore_paused: bool,
     /// The container's id
     #[arg(value_name = "ID")]
-    pub id: String,
+    pub(super) id: String,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub args: Vec<String>,
+    pub(super) args: Vec<String>,
 }
 
 /// `kill`
 #[derive(Debug, Args)]
-pub struct Kill {
+pub(super) struct Kill {
     /// Signal all processes of the container
     #[arg(long, short)]
-    pub all: bool,
+    pub(super) all: bool,
     /// The container's id
     #[arg(value_name = "ID")]
-    pub id: String,
+    pub(super) id: String,
     /// Name or number
     #[arg(default_value = "SIGTERM", value_name = "SIGNAL")]
-    pub signal: String,
+    pub(super) signal: String,
 }
 
 /// `delete`
 #[derive(Debug, Args)]
-pub struct Delete {
+pub(super) struct Delete {
     /// Kill the container if it runs; a missing one is no error
     #[arg(long, short)]
-    pub force: bool,
+    pub(super) force: bool,
     /// The container's id
     #[arg(value_name = "ID")]
-    pub id: String,
+    pub(super) id: String,
 }
 
 /// `list`
 #[derive(Debug, Args)]
-pub struct List {
+pub(super) struct List {
     /// table or json
     #[arg(long, short, default_value = "table", value_name = "FORMAT")]
-    pub format: String,
+    pub(super) format: String,
     /// Print ids only
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(super) quiet: bool,
 }
 
 /// `spec`
 #[derive(Debug, Args)]
-pub struct Spec {
+pub(super) struct Spec {
     /// Path of the bundle
     #[arg(long, short, default_value = ".", value_name = "DIR")]
-    pub bundle: PathBuf,
+    pub(super) bundle: PathBuf,
 }

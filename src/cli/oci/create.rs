@@ -15,23 +15,37 @@ use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::plan::Choices;
 
 /// `create`: the container's standard streams are ours, and its program waits for `start`.
-pub fn create(host: &Host, root: &Path, args: &Create) -> Result<u8> {
+pub(super) fn create(host: &Host, root: &Path, args: &Create) -> Result<u8> {
     let id = Id::new(&args.id)?;
     let bundle = Bundle::load(&args.bundle)?;
     check_console(args, wants_terminal(&bundle), true)?;
     let console = args.console_socket.as_deref().map(console::connect).transpose()?;
-    make(host, root, args, Prepared { id: &id, bundle: &bundle, console })?;
+    make(
+        host,
+        root,
+        args,
+        Prepared {
+            id: &id,
+            bundle: &bundle,
+            console,
+        },
+    )?;
     Ok(0)
 }
 
 /// `run`: create, start, and unless detached wait, pass signals and the terminal on, and delete.
-pub fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
+pub(super) fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
     let id = Id::new(&args.create.id)?;
     let bundle = Bundle::load(&args.create.bundle)?;
     let terminal = wants_terminal(&bundle);
     check_console(&args.create, terminal, args.detach)?;
     let signals = if args.detach { None } else { Some(Signals::take()?) };
-    let given = args.create.console_socket.as_deref().map(console::connect).transpose()?;
+    let given = args
+        .create
+        .console_socket
+        .as_deref()
+        .map(console::connect)
+        .transpose()?;
     let (console, master) = match given {
         Some(socket) => (Some(socket), None),
         None if terminal => {
@@ -40,7 +54,16 @@ pub fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
         }
         None => (None, None),
     };
-    let made = make(host, root, &args.create, Prepared { id: &id, bundle: &bundle, console })?;
+    let made = make(
+        host,
+        root,
+        &args.create,
+        Prepared {
+            id: &id,
+            bundle: &bundle,
+            console,
+        },
+    )?;
     let status = attend(host, made, master, signals);
     if args.detach && status.is_ok() || args.keep {
         return status;
@@ -80,13 +103,21 @@ fn make(host: &Host, root: &Path, args: &Create, prepared: Prepared<'_>) -> Resu
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         preserve_fds: args.preserve_fds,
-        choices: Choices { no_pivot: args.no_pivot, no_new_keyring: args.no_new_keyring },
+        choices: Choices {
+            no_pivot: args.no_pivot,
+            no_new_keyring: args.no_new_keyring,
+        },
     };
     parent::create(host, request)
 }
 
 fn wants_terminal(bundle: &Bundle) -> bool {
-    bundle.spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false)
+    bundle
+        .spec
+        .process()
+        .as_ref()
+        .and_then(|p| p.terminal())
+        .unwrap_or(false)
 }
 
 fn check_console(args: &Create, terminal: bool, detached: bool) -> Result<()> {
@@ -104,10 +135,14 @@ fn check_console(args: &Create, terminal: bool, detached: bool) -> Result<()> {
 }
 
 /// The descriptors to pass on must be there: a number off by one would hand over a descriptor of the runtime's own.
-pub fn check_preserved(count: u32) -> Result<()> {
+pub(super) fn check_preserved(count: u32) -> Result<()> {
     for fd in 3..3 + count {
         if !crate::files::exists(Path::new(&format!("/proc/self/fd/{fd}"))) {
-            return Err(Error::invalid("--preserve-fds", count, format!("needs descriptor {fd}, which is not open")));
+            return Err(Error::invalid(
+                "--preserve-fds",
+                count,
+                format!("needs descriptor {fd}, which is not open"),
+            ));
         }
     }
     Ok(())

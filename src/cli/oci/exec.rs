@@ -20,7 +20,7 @@ use crate::runtime::init::exec::{self, Request};
 use crate::runtime::status::Status;
 
 /// `exec`: a further process in the container.
-pub fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
+pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
     let spec = bundle::parse(&container.config()?)?;
     let process = process(args, spec.process().as_ref())?;
@@ -60,12 +60,12 @@ pub fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
 
 fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<std::os::fd::OwnedFd> {
     match container.status(host) {
-        Status::Paused if !ignore_paused => {
-            Err(Error::Status("cannot exec in a paused container (use --ignore-paused to override)".into()))
-        }
-        Status::Created | Status::Running | Status::Paused => {
-            container.init().ok_or_else(|| Error::Status("cannot exec in a stopped container".into()))
-        }
+        Status::Paused if !ignore_paused => Err(Error::Status(
+            "cannot exec in a paused container (use --ignore-paused to override)".into(),
+        )),
+        Status::Created | Status::Running | Status::Paused => container
+            .init()
+            .ok_or_else(|| Error::Status("cannot exec in a stopped container".into())),
         _ => Err(Error::Status("cannot exec in a stopped container".into())),
     }
 }
@@ -78,10 +78,17 @@ fn process(args: &Exec, base: Option<&oci::Process>) -> Result<Process> {
         return Process::from_spec(&process);
     }
     if args.args.is_empty() {
-        return Err(Error::invalid("exec", "", "needs a command, or --process with a file"));
+        return Err(Error::invalid(
+            "exec",
+            "",
+            "needs a command, or --process with a file",
+        ));
     }
     let mut process = base.cloned().unwrap_or_default();
-    process.set_args(Some(args.args.clone())).set_terminal(Some(args.tty)).set_console_size(None);
+    process
+        .set_args(Some(args.args.clone()))
+        .set_terminal(Some(args.tty))
+        .set_console_size(None);
     let env = process.env().iter().flatten().chain(&args.env).cloned().collect();
     process.set_env(Some(env));
     if let Some(cwd) = &args.cwd {
@@ -100,7 +107,8 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     }
     process.credentials.groups.extend(&args.additional_gids);
     for name in &args.cap {
-        let bit = capabilities::bit(name).ok_or_else(|| Error::invalid("--cap", name, "is not a capability"))?;
+        let bit =
+            capabilities::bit(name).ok_or_else(|| Error::invalid("--cap", name, "is not a capability"))?;
         // Never inheritable (CVE-2022-29162).
         process.capabilities.bounding |= bit;
         process.capabilities.permitted |= bit;
@@ -116,9 +124,14 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
 fn user_and_group(text: &str) -> Result<(u32, Option<u32>)> {
     let number = |part: &str| {
         let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| part.parse::<u32>().ok()).flatten().filter(|id| *id != u32::MAX)
+        digits
+            .then(|| part.parse::<u32>().ok())
+            .flatten()
+            .filter(|id| *id != u32::MAX)
     };
-    let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
+    let (uid, gid) = text
+        .split_once(':')
+        .map_or((text, None), |(uid, gid)| (uid, Some(gid)));
     match (number(uid), gid.map(number)) {
         (Some(uid), None) => Ok((uid, None)),
         (Some(uid), Some(Some(gid))) => Ok((uid, Some(gid))),
@@ -134,7 +147,21 @@ mod tests {
     fn users_are_digits_and_nothing_else() {
         assert_eq!(user_and_group("1000").unwrap(), (1000, None));
         assert_eq!(user_and_group("0:5").unwrap(), (0, Some(5)));
-        for bad in ["", ":", "1:", ":1", "1000x", "1000 ", "+1", "-1", "1:2:3", "4294967295", "4294967296", "0x1", "root"] {
+        for bad in [
+            "",
+            ":",
+            "1:",
+            ":1",
+            "1000x",
+            "1000 ",
+            "+1",
+            "-1",
+            "1:2:3",
+            "4294967295",
+            "4294967296",
+            "0x1",
+            "root",
+        ] {
             assert!(user_and_group(bad).is_err(), "{bad}");
         }
     }

@@ -12,14 +12,20 @@ use crate::error::{During, Error, Result};
 use crate::runtime::init::Newborn;
 
 /// All signals, as something to read.
-pub struct Signals(SignalFd);
+pub(super) struct Signals(SignalFd);
 
 impl Signals {
     /// From now on signals wait to be passed on instead of ending us.
-    pub fn take() -> Result<Self> {
+    pub(super) fn take() -> Result<Self> {
         let mut all = SigSet::all();
         // Raised by our own mistakes; blocking them would only hide those.
-        for own in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT] {
+        for own in [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGABRT,
+        ] {
             all.remove(own);
         }
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None)?;
@@ -33,7 +39,9 @@ struct Raw(Option<Termios>);
 
 impl Raw {
     fn enter() -> Self {
-        let Ok(before) = rustix::termios::tcgetattr(rustix::stdio::stdin()) else { return Self(None) };
+        let Ok(before) = rustix::termios::tcgetattr(rustix::stdio::stdin()) else {
+            return Self(None);
+        };
         let mut raw = before.clone();
         raw.make_raw();
         let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
@@ -50,7 +58,7 @@ impl Drop for Raw {
 }
 
 /// Waits for the process's end and returns its exit status, 128 and the signal's number for a killed one.
-pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
+pub(super) fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
     let raw = master.as_ref().map(|master| {
         copy_size(master);
         Raw::enter()
@@ -79,7 +87,10 @@ impl Relay {
     /// Waits until something happens; says whether the process ended and whether there are signals.
     fn step(&mut self, process: &Newborn, signals: &Signals) -> Result<(bool, bool)> {
         let input = rustix::stdio::stdin();
-        let mut fds = vec![PollFd::new(&process.pidfd, PollFlags::IN), PollFd::new(&signals.0, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&process.pidfd, PollFlags::IN),
+            PollFd::new(&signals.0, PollFlags::IN),
+        ];
         if let Some(master) = &self.master {
             fds.push(PollFd::new(master, PollFlags::IN));
             if self.stdin {
@@ -114,7 +125,10 @@ impl Relay {
     /// From us to the container; false at the end.
     fn input(&self) -> bool {
         let mut buffer = [0; 8192];
-        match (&self.master, rustix::io::read(rustix::stdio::stdin(), &mut buffer)) {
+        match (
+            &self.master,
+            rustix::io::read(rustix::stdio::stdin(), &mut buffer),
+        ) {
             (Some(master), Ok(n)) if n > 0 => write_all(master.as_fd(), &buffer[..n]),
             (Some(master), Ok(_)) => {
                 // The terminal's own end of file: a program that reads from a pipe would never hear of ours.
@@ -129,7 +143,10 @@ impl Relay {
     fn drain(&self) {
         let Some(master) = &self.master else { return };
         let now = rustix::event::Timespec::default();
-        while matches!(rustix::event::poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)), Ok(1)) {
+        while matches!(
+            rustix::event::poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)),
+            Ok(1)
+        ) {
             if !self.output() {
                 return;
             }
@@ -151,7 +168,10 @@ fn write_all(fd: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
 fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Result<()> {
     while let Some(info) = signals.0.read_signal().during(|| "read a signal")? {
         let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-        match (Signal::try_from(number), rustix::process::Signal::from_named_raw(number)) {
+        match (
+            Signal::try_from(number),
+            rustix::process::Signal::from_named_raw(number),
+        ) {
             (Ok(Signal::SIGCHLD | Signal::SIGPIPE | Signal::SIGURG), _) => {}
             (Ok(Signal::SIGWINCH), _) => master.into_iter().for_each(copy_size),
             (_, Some(signal)) => {

@@ -32,7 +32,10 @@ struct Shown<'a> {
 fn shown<'a>(container: &'a Container, host: &Host) -> Shown<'a> {
     let state = container.state();
     let status = container.status(host);
-    let pid = state.init.filter(|_| status != Status::Stopped).map_or(0, |init| init.pid);
+    let pid = state
+        .init
+        .filter(|_| status != Status::Stopped)
+        .map_or(0, |init| init.pid);
     Shown {
         oci_version: &state.oci_version,
         id: &state.id,
@@ -58,14 +61,20 @@ fn user_name(uid: u32) -> String {
 }
 
 /// `state`
-pub fn state(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
+pub(super) fn state(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
-    print(&format!("{}\n", serde_json::to_string_pretty(&shown(&container, host))?))
+    print(&format!(
+        "{}\n",
+        serde_json::to_string_pretty(&shown(&container, host))?
+    ))
 }
 
 /// `list`
-pub fn list(host: &Host, root: &Path, args: &args::List) -> Result<u8> {
-    let found: Vec<Container> = state::ids(root)?.iter().filter_map(|id| Container::load(root, id).ok()).collect();
+pub(super) fn list(host: &Host, root: &Path, args: &args::List) -> Result<u8> {
+    let found: Vec<Container> = state::ids(root)?
+        .iter()
+        .filter_map(|id| Container::load(root, id).ok())
+        .collect();
     let rows: Vec<Shown<'_>> = found.iter().map(|c| shown(c, host)).collect();
     if args.quiet {
         return print(&rows.iter().map(|row| format!("{}\n", row.id)).collect::<String>());
@@ -74,7 +83,11 @@ pub fn list(host: &Host, root: &Path, args: &args::List) -> Result<u8> {
         "json" if rows.is_empty() => print("null"),
         "json" => print(&serde_json::to_string(&rows)?),
         "table" => print(&table(&rows)),
-        other => Err(Error::invalid("--format", other, "is not a format: use `table` or `json`")),
+        other => Err(Error::invalid(
+            "--format",
+            other,
+            "is not a format: use `table` or `json`",
+        )),
     }
 }
 
@@ -83,9 +96,23 @@ fn table(rows: &[Shown<'_>]) -> String {
     let mut lines = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
     lines.extend(rows.iter().map(|row| {
         let bundle = row.bundle.display().to_string();
-        [row.id.into(), row.pid.to_string(), row.status.to_string(), bundle, row.created.into(), row.owner.clone()]
+        [
+            row.id.into(),
+            row.pid.to_string(),
+            row.status.to_string(),
+            bundle,
+            row.created.into(),
+            row.owner.clone(),
+        ]
     }));
-    let width = |column: usize| lines.iter().map(|line| line[column].len() + 1).max().unwrap_or(0).max(12);
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].len() + 1)
+            .max()
+            .unwrap_or(0)
+            .max(12)
+    };
     let widths: Vec<usize> = (0..5).map(width).collect();
     let mut text = String::new();
     for line in &lines {
@@ -99,13 +126,20 @@ fn table(rows: &[Shown<'_>]) -> String {
 }
 
 /// `--version`, or a word of help where there is no command.
-pub fn version(asked: bool) -> Result<u8> {
+pub(super) fn version(asked: bool) -> Result<u8> {
     if !asked {
-        return Err(Error::invalid("command", "", "is missing; see condo-runtime --help"));
+        return Err(Error::invalid(
+            "command",
+            "",
+            "is missing; see condo-runtime --help",
+        ));
     }
     let commit = option_env!("CONDO_COMMIT").unwrap_or("unknown");
     let version = env!("CARGO_PKG_VERSION");
-    print(&format!("condo-runtime version {version}\ncommit: {commit}\nspec: {}\n", super::spec::VERSION))
+    print(&format!(
+        "condo-runtime version {version}\ncommit: {commit}\nspec: {}\n",
+        super::spec::VERSION
+    ))
 }
 
 /// Writes to standard output; a reader that went away is not an error.

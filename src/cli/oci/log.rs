@@ -13,7 +13,7 @@ use super::args::{Global, LogFormat};
 use crate::error::{During, Error, Result};
 
 /// Where the log goes.
-pub struct Log {
+pub(super) struct Log {
     to_file: bool,
 }
 
@@ -27,7 +27,7 @@ impl Log {
     ///
     /// Without `--debug` only errors are written: Podman reads the whole file as one object, and containerd takes
     /// standard output and error of a successful call together.
-    pub fn start(global: &Global) -> Result<Self> {
+    pub(super) fn start(global: &Global) -> Result<Self> {
         let open = |path| File::options().append(true).create(true).open(path);
         let file = global
             .log
@@ -35,15 +35,22 @@ impl Log {
             .map(|path| open(path).during(|| format!("--log: open `{}`", path.display())))
             .transpose()?;
         let to_file = file.is_some();
-        let sink = Sink { file: Mutex::new(file), format: global.log_format };
-        log::set_max_level(if global.debug { LevelFilter::Debug } else { LevelFilter::Error });
+        let sink = Sink {
+            file: Mutex::new(file),
+            format: global.log_format,
+        };
+        log::set_max_level(if global.debug {
+            LevelFilter::Debug
+        } else {
+            LevelFilter::Error
+        });
         // Fails only when a logger is set already, and there is none.
         let _ = log::set_boxed_logger(Box::new(sink));
         Ok(Self { to_file })
     }
 
     /// Reports an error that ends the program: to the log, and in plain words when the log is a file.
-    pub fn fatal(&self, error: &Error) {
+    pub(super) fn fatal(&self, error: &Error) {
         log::error!("{error}");
         if self.to_file {
             let _ = writeln!(std::io::stderr(), "{error}");
@@ -51,7 +58,7 @@ impl Log {
     }
 
     /// Reports that there can be no log.
-    pub fn refuse(error: &Error) -> ExitCode {
+    pub(super) fn refuse(error: &Error) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "{error}");
         ExitCode::FAILURE
     }
@@ -87,7 +94,10 @@ fn line(format: LogFormat, level: Level, message: &str) -> String {
         Level::Debug | Level::Trace => "debug",
     };
     match format {
-        LogFormat::Json => format!("{}\n", json!({ "level": level, "msg": message, "time": time.to_string() })),
+        LogFormat::Json => format!(
+            "{}\n",
+            json!({ "level": level, "msg": message, "time": time.to_string() })
+        ),
         LogFormat::Text => format!("time=\"{time}\" level={level} msg={message:?}\n"),
     }
 }
@@ -101,7 +111,10 @@ mod tests {
         let line = line(LogFormat::Json, Level::Error, "a \"b\"\nc");
         assert_eq!(line.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((value["level"].as_str(), value["msg"].as_str()), (Some("error"), Some("a \"b\"\nc")));
+        assert_eq!(
+            (value["level"].as_str(), value["msg"].as_str()),
+            (Some("error"), Some("a \"b\"\nc"))
+        );
         humantime::parse_rfc3339(value["time"].as_str().unwrap()).unwrap();
     }
 }

@@ -3,35 +3,35 @@
 use std::path::Path;
 
 use super::args;
-use crate::process::signal;
 use crate::error::Result;
 use crate::host::Host;
+use crate::process::signal;
 use crate::runtime::container::{self, Container};
 use crate::runtime::id::Id;
 
 /// `start`
-pub fn start(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
+pub(super) fn start(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
     load(root, &args.id)?.start(host).map(|()| 0)
 }
 
 /// `kill`
-pub fn kill(host: &Host, root: &Path, args: &args::Kill) -> Result<u8> {
+pub(super) fn kill(host: &Host, root: &Path, args: &args::Kill) -> Result<u8> {
     let signal = signal::parse("signal", &args.signal)?;
     load(root, &args.id)?.kill(host, signal, args.all).map(|()| 0)
 }
 
 /// `delete`
-pub fn delete(host: &Host, root: &Path, args: &args::Delete) -> Result<u8> {
+pub(super) fn delete(host: &Host, root: &Path, args: &args::Delete) -> Result<u8> {
     container::delete(host, root, &Id::new(&args.id)?, args.force).map(|()| 0)
 }
 
 /// `pause`
-pub fn pause(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
+pub(super) fn pause(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
     load(root, &args.id)?.pause(host).map(|()| 0)
 }
 
 /// `resume`
-pub fn resume(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
+pub(super) fn resume(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
     load(root, &args.id)?.resume(host).map(|()| 0)
 }
 

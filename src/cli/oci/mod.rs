@@ -35,7 +35,11 @@ pub fn main() -> ExitCode {
         Ok(log) => log,
         Err(e) => return log::Log::refuse(&e),
     };
-    let failed = if matches!(cli.command, Some(Command::Exec(_))) { EXEC_FAILED } else { 1 };
+    let failed = if matches!(cli.command, Some(Command::Exec(_))) {
+        EXEC_FAILED
+    } else {
+        1
+    };
     match run(cli) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
@@ -47,7 +51,11 @@ pub fn main() -> ExitCode {
 
 /// containerd writes `-no-subreaper` with a single dash, as runc's flag library allows.
 fn one_dash(arg: OsString) -> OsString {
-    if arg == "-no-subreaper" { "--no-subreaper".into() } else { arg }
+    if arg == "-no-subreaper" {
+        "--no-subreaper".into()
+    } else {
+        arg
+    }
 }
 
 fn run(cli: Cli) -> Result<u8, Error> {

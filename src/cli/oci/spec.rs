@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// The version of the runtime spec that is implemented.
-pub const VERSION: &str = "1.3.0";
+pub(super) const VERSION: &str = "1.3.0";
 
 /// `spec`
-pub fn spec(args: &Spec) -> Result<u8> {
+pub(super) fn spec(args: &Spec) -> Result<u8> {
     let path = args.bundle.join("config.json");
     if files::exists(&path) {
         let problem = "exists; remove it first";
@@ -24,6 +24,7 @@ pub fn spec(args: &Spec) -> Result<u8> {
 
 /// A shell in `rootfs`, with the isolation that engines start from.
 fn default() -> Value {
+    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind }));
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     json!({
         "ociVersion": VERSION,
@@ -42,7 +43,7 @@ fn default() -> Value {
         "mounts": mounts(),
         "linux": {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind })),
+            "namespaces": namespaces,
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
                 "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
@@ -54,9 +55,7 @@ fn default() -> Value {
 }
 
 fn mounts() -> Value {
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": kind, "source": source, "options": options })
-    };
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let quiet = ["nosuid", "noexec", "nodev"];
     json!([
         { "destination": "/proc", "type": "proc", "source": "proc" },

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::fs::{CWD, Mode};
 
-use super::link::{Born, Init, Reporter};
 use super::super::console;
 use super::super::hooks;
 use super::super::lsm::Label;
 use super::super::notify;
 use super::super::plan::Plan;
+use super::link::{Born, Init, Reporter};
 use crate::error::{During, Error, Result};
 use crate::namespaces::{Kind, enter};
 use crate::process::credentials::become_root;
@@ -40,7 +40,9 @@ pub struct Setup<'a> {
 
 /// Walks the whole way and never returns: the process becomes the program, or tells the parent why not and ends.
 pub fn run(setup: Setup<'_>, link: Init<Born>) -> ! {
-    let Ok(reporter) = link.reporter() else { sys::clone::exit(1) };
+    let Ok(reporter) = link.reporter() else {
+        sys::clone::exit(1)
+    };
     report_panics(&reporter);
     let error = match walk(setup, link) {
         Err(e) => e,
@@ -61,7 +63,9 @@ pub fn fail(reporter: &Reporter, error: &Error) -> ! {
 pub fn report_panics(reporter: &Reporter) {
     if let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(reporter.as_fd(), 3) {
         let reporter = Reporter::from(socket);
-        std::panic::set_hook(Box::new(move |info| fail(&reporter, &Error::Corrupt(format!("init: {info}")))));
+        std::panic::set_hook(Box::new(move |info| {
+            fail(&reporter, &Error::Corrupt(format!("init: {info}")))
+        }));
     }
 }
 
@@ -87,12 +91,23 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let plan = setup.plan;
     protect::hide()?;
     let (pid, link) = link.arrive()?;
-    let pid = i32::from_ne_bytes(pid.try_into().map_err(|_| Error::Corrupt("a malformed grant".into()))?);
+    let pid = i32::from_ne_bytes(
+        pid.try_into()
+            .map_err(|_| Error::Corrupt("a malformed grant".into()))?,
+    );
     settle(plan)?;
     let assembled = rootfs::assemble(&plan.rootfs, setup.sources)?;
     let (filter, link) = link.arrive()?;
-    let filter = if filter.is_empty() { None } else { Some(Filter::from_bytes(&filter)?) };
-    hooks::run("createContainer", &plan.hooks.create_container, &(setup.state)(pid, "creating"))?;
+    let filter = if filter.is_empty() {
+        None
+    } else {
+        Some(Filter::from_bytes(&filter)?)
+    };
+    hooks::run(
+        "createContainer",
+        &plan.hooks.create_container,
+        &(setup.state)(pid, "creating"),
+    )?;
     plan.sysctls.apply()?;
     let labels = Label::open_all(&plan.process)?;
     if plan.process.terminal {
@@ -105,12 +120,22 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     wait_for_start(&setup.fifo)?;
     if !plan.hooks.start_container.is_empty() {
         let own = i32::try_from(std::process::id()).unwrap_or(1);
-        hooks::run("startContainer", &plan.hooks.start_container, &(setup.state)(own, "created"))?;
+        hooks::run(
+            "startContainer",
+            &plan.hooks.start_container,
+            &(setup.state)(own, "created"),
+        )?;
     }
-    become_program(&plan.process, &program, &labels, setup.preserve_fds, &mut || match &filter {
-        Some(filter) => install(filter, setup.listener.as_ref(), pid),
-        None => Ok(()),
-    })
+    become_program(
+        &plan.process,
+        &program,
+        &labels,
+        setup.preserve_fds,
+        &mut || match &filter {
+            Some(filter) => install(filter, setup.listener.as_ref(), pid),
+            None => Ok(()),
+        },
+    )
 }
 
 /// Steps 3 to 5.
@@ -145,12 +170,15 @@ fn settle(plan: &Plan) -> Result<()> {
 pub fn new_keyring() -> Result<()> {
     match sys::keyring::join_session(c"_condo") {
         Err(e) if e.raw_os_error() == Some(nix::errno::Errno::ENOSYS as i32) => Ok(()),
-        other => other.map(drop).during(|| "make a session keyring (--no-new-keyring goes without)"),
+        other => other
+            .map(drop)
+            .during(|| "make a session keyring (--no-new-keyring goes without)"),
     }
 }
 
 fn take_console(plan: &Plan, assembled: &Assembled, receiver: Option<&OwnedFd>) -> Result<()> {
-    let receiver = receiver.ok_or_else(|| Error::invalid("process.terminal", true, "needs --console-socket"))?;
+    let receiver =
+        receiver.ok_or_else(|| Error::invalid("process.terminal", true, "needs --console-socket"))?;
     let master = assembled.open_ptmx()?;
     let slave = rootfs::open_peer(master.as_fd())?;
     assembled.attach_console(slave.as_fd())?;
@@ -169,7 +197,11 @@ pub fn enter_directory(process: &Process) -> Result<()> {
         rustix::process::chdir(cwd)?;
         let here = rustix::process::getcwd(Vec::new())?;
         // The kernel writes "(unreachable)" before a directory outside of the root.
-        if here.as_bytes().starts_with(b"/") { Ok(()) } else { Err(rustix::io::Errno::XDEV.into()) }
+        if here.as_bytes().starts_with(b"/") {
+            Ok(())
+        } else {
+            Err(rustix::io::Errno::XDEV.into())
+        }
     };
     work().during(|| format!("process.cwd: change to `{}`", cwd.display()))
 }
@@ -222,7 +254,13 @@ fn install(filter: &Filter, listener: Option<&notify::Listener>, pid: i32) -> Re
 /// A fresh fifo that nobody but the owner reaches, open for both sides.
 pub fn make_fifo(path: &std::path::Path) -> Result<OwnedFd> {
     let work = || -> Result<OwnedFd> {
-        rustix::fs::mknodat(CWD, path, rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
+        rustix::fs::mknodat(
+            CWD,
+            path,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )?;
         let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
         Ok(rustix::fs::open(path, flags, Mode::empty())?)
     };

@@ -56,7 +56,10 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
     let birth = cgroups::birth_of(&host.cgroups, request.init_pid)?;
     let cgroup = birth.as_ref().map(AsFd::as_fd).or(request.cgroup.birth());
-    match (Clone { flags: 0, cgroup }).spawn().during(|| "make a process in the container's cgroup")? {
+    match (Clone { flags: 0, cgroup })
+        .spawn()
+        .during(|| "make a process in the container's cgroup")?
+    {
         Side::Child => {
             drop(parent);
             enter_container(request, link)
@@ -77,10 +80,18 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     }
 }
 
-fn attend(request: &Request<'_>, standin: &Newborn, link: Parent<Entering>) -> Result<(Newborn, Parent<Done>)> {
+fn attend(
+    request: &Request<'_>,
+    standin: &Newborn,
+    link: Parent<Entering>,
+) -> Result<(Newborn, Parent<Done>)> {
     let held = link.wait()?;
     request.cgroup.join(standin.pid)?;
-    let filter = request.seccomp.map(seccomp::compile).transpose()?.map_or(Vec::new(), |f| f.to_bytes());
+    let filter = request
+        .seccomp
+        .map(seccomp::compile)
+        .transpose()?
+        .map_or(Vec::new(), |f| f.to_bytes());
     let link = held.grant(&filter)?;
     let process = successor(standin, || link.proxied())?;
     let work = || -> Result<Parent<Done>> {
@@ -100,7 +111,9 @@ fn attend(request: &Request<'_>, standin: &Newborn, link: Parent<Entering>) -> R
 
 /// The child's side, which never returns.
 fn enter_container(request: &Request<'_>, link: Init<Entering>) -> ! {
-    let Ok(reporter) = link.reporter() else { sys::clone::exit(1) };
+    let Ok(reporter) = link.reporter() else {
+        sys::clone::exit(1)
+    };
     child::report_panics(&reporter);
     let work = || -> Result<std::convert::Infallible> {
         protect::hide()?;
@@ -135,17 +148,28 @@ fn go_on(
     }
     child::enter_directory(process)?;
     let program = Program::find(&process.args, &process.env)?;
-    let filter = if filter.is_empty() { None } else { Some(Filter::from_bytes(filter)?) };
+    let filter = if filter.is_empty() {
+        None
+    } else {
+        Some(Filter::from_bytes(filter)?)
+    };
     let (_, _done) = link.arrive()?;
-    child::become_program(process, &program, labels, request.preserve_fds, &mut || match &filter {
-        Some(filter) => filter.install().map(drop),
-        None => Ok(()),
-    })
+    child::become_program(
+        process,
+        &program,
+        labels,
+        request.preserve_fds,
+        &mut || match &filter {
+            Some(filter) => filter.install().map(drop),
+            None => Ok(()),
+        },
+    )
 }
 
 fn take_console(request: &Request<'_>) -> Result<()> {
     let receiver = request.console.as_ref();
-    let receiver = receiver.ok_or_else(|| Error::invalid("process.terminal", true, "needs --console-socket"))?;
+    let receiver =
+        receiver.ok_or_else(|| Error::invalid("process.terminal", true, "needs --console-socket"))?;
     let master = rootfs::open_container_ptmx()?;
     let slave = rootfs::open_peer(master.as_fd())?;
     console::send_master(receiver.as_fd(), &master)?;

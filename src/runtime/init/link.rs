@@ -110,7 +110,16 @@ pub fn pair<S: Step>() -> Result<(Parent<S>, Init<S>)> {
     let flags = SocketFlags::CLOEXEC;
     let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
         .during(|| "make a socket pair")?;
-    Ok((Parent { socket: a, step: PhantomData }, Init { socket: b, step: PhantomData }))
+    Ok((
+        Parent {
+            socket: a,
+            step: PhantomData,
+        },
+        Init {
+            socket: b,
+            step: PhantomData,
+        },
+    ))
 }
 
 impl<S: Step> Init<S> {
@@ -119,16 +128,25 @@ impl<S: Step> Init<S> {
         send(&self.socket, &[tag::STEP], S::NAME.as_bytes())?;
         let message = receive(&self.socket)?;
         match message.split_first() {
-            Some((&tag::GRANT, grant)) => {
-                Ok((grant.to_vec(), Init { socket: self.socket, step: PhantomData }))
-            }
-            _ => Err(Error::Corrupt(format!("the runtime went away before init was {}", S::NAME))),
+            Some((&tag::GRANT, grant)) => Ok((
+                grant.to_vec(),
+                Init {
+                    socket: self.socket,
+                    step: PhantomData,
+                },
+            )),
+            _ => Err(Error::Corrupt(format!(
+                "the runtime went away before init was {}",
+                S::NAME
+            ))),
         }
     }
 
     /// A second handle to the same socket, to report a failure at whatever step.
     pub fn reporter(&self) -> Result<Reporter> {
-        Ok(Reporter { socket: rustix::io::fcntl_dupfd_cloexec(&self.socket, 3)? })
+        Ok(Reporter {
+            socket: rustix::io::fcntl_dupfd_cloexec(&self.socket, 3)?,
+        })
     }
 }
 
@@ -167,9 +185,10 @@ impl<S: Step> Parent<S> {
     pub fn wait(self) -> Result<Held<S>> {
         let message = self.hear()?;
         match message.split_first() {
-            Some((&tag::STEP, name)) if name == S::NAME.as_bytes() => {
-                Ok(Held { socket: self.socket, step: PhantomData })
-            }
+            Some((&tag::STEP, name)) if name == S::NAME.as_bytes() => Ok(Held {
+                socket: self.socket,
+                step: PhantomData,
+            }),
             _ => Err(unexpected(&message, S::NAME)),
         }
     }
@@ -179,7 +198,9 @@ impl<S: Step> Parent<S> {
         let message = self.hear()?;
         match message.split_first() {
             Some((&tag::PROXY, pid)) => {
-                let pid = pid.try_into().map_err(|_| Error::Corrupt("a malformed pid from init".into()))?;
+                let pid = pid
+                    .try_into()
+                    .map_err(|_| Error::Corrupt("a malformed pid from init".into()))?;
                 Ok(i32::from_ne_bytes(pid))
             }
             _ => Err(unexpected(&message, S::NAME)),
@@ -195,7 +216,11 @@ impl Parent<Done> {
     /// Waits until the program runs (the socket closes at exec) or init says why it does not.
     pub fn wait_for_exec(self) -> Result<()> {
         let message = self.hear()?;
-        if message.is_empty() { Ok(()) } else { Err(unexpected(&message, Done::NAME)) }
+        if message.is_empty() {
+            Ok(())
+        } else {
+            Err(unexpected(&message, Done::NAME))
+        }
     }
 }
 
@@ -203,7 +228,10 @@ impl<S: Step> Held<S> {
     /// Lets init go on.
     pub fn grant(self, grant: &[u8]) -> Result<Parent<S::Next>> {
         send(&self.socket, &[tag::GRANT], grant).during(|| format!("let init go on after {}", S::NAME))?;
-        Ok(Parent { socket: self.socket, step: PhantomData })
+        Ok(Parent {
+            socket: self.socket,
+            step: PhantomData,
+        })
     }
 }
 
@@ -213,9 +241,15 @@ fn unexpected(message: &[u8], step: &str) -> Error {
         [] => Error::Init(format!("init died before it was {step}")),
         [tag::FAILED, kind, text @ ..] => {
             let text = String::from_utf8_lossy(text).into_owned();
-            if *kind == 1 { exec_failure(text) } else { Error::Init(text) }
+            if *kind == 1 {
+                exec_failure(text)
+            } else {
+                Error::Init(text)
+            }
         }
-        _ => Error::Corrupt(format!("an unexpected message from init while waiting for {step}")),
+        _ => Error::Corrupt(format!(
+            "an unexpected message from init while waiting for {step}"
+        )),
     }
 }
 
@@ -230,7 +264,10 @@ fn exec_failure(text: String) -> Error {
         Some((program, reason)) => (program.to_string(), reason.to_string()),
         None => (String::new(), text),
     };
-    Error::Exec { program, source: std::io::Error::new(kind, reason) }
+    Error::Exec {
+        program,
+        source: std::io::Error::new(kind, reason),
+    }
 }
 
 fn send(socket: &OwnedFd, tag: &[u8], body: &[u8]) -> Result<()> {
@@ -268,27 +305,40 @@ mod tests {
         });
         let mounted = parent.wait().unwrap().grant(&7i32.to_ne_bytes()).unwrap();
         let _ready = mounted.wait().unwrap().grant(b"filter").unwrap();
-        assert_eq!(other.join().unwrap(), (7i32.to_ne_bytes().to_vec(), b"filter".to_vec()));
+        assert_eq!(
+            other.join().unwrap(),
+            (7i32.to_ne_bytes().to_vec(), b"filter".to_vec())
+        );
     }
 
     #[test]
     fn a_failure_and_an_end_name_what_was_under_way() {
         let (parent, init) = pair::<Born>().unwrap();
-        init.reporter().unwrap().fail(&Error::Status("mount `/x`: no".into()));
+        init.reporter()
+            .unwrap()
+            .fail(&Error::Status("mount `/x`: no".into()));
         assert_eq!(parent.wait().unwrap_err().to_string(), "mount `/x`: no");
 
         let (parent, init) = pair::<Born>().unwrap();
         drop(init);
-        assert_eq!(parent.wait().unwrap_err().to_string(), "init died before it was born");
+        assert_eq!(
+            parent.wait().unwrap_err().to_string(),
+            "init died before it was born"
+        );
     }
 
     #[test]
     fn a_failed_exec_keeps_its_kind() {
         let (parent, init) = pair::<Born>().unwrap();
         let source = std::io::Error::from(rustix::io::Errno::ACCESS);
-        init.reporter().unwrap().fail(&Error::Exec { program: "x".into(), source });
+        init.reporter().unwrap().fail(&Error::Exec {
+            program: "x".into(),
+            source,
+        });
         let e = parent.wait().unwrap_err();
         assert_eq!(e.to_string(), "exec: `x`: permission denied");
-        assert!(matches!(e, Error::Exec { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied));
+        assert!(
+            matches!(e, Error::Exec { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
+        );
     }
 }

@@ -49,7 +49,12 @@ impl Newborn {
 /// The new process returns from here only after it has been named, so that the parent hears of it before it speaks.
 fn step_aside(flags: u64, reporter: &Reporter) -> Result<()> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    match (Clone { flags: flags | PARENT, cgroup: None }).spawn()? {
+    match (Clone {
+        flags: flags | PARENT,
+        cgroup: None,
+    })
+    .spawn()?
+    {
         Side::Child => {
             drop(write);
             let _ = rustix::io::read(&read, &mut [0u8; 1]);

@@ -65,18 +65,21 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     let folder = Folder::new(request.root, request.id);
     let _lock = folder.claim()?;
-    let mut undo = Undo::new();
-    undo.push(|| folder.remove());
+    let undo_folder = Undo::of(|| folder.remove());
     let mut state = first_state(host, &request, &plan)?;
     // Before the cgroup: whoever finds this directory after our death knows what to clear.
     folder.save(&state)?;
     folder.save_config(&request.bundle.raw)?;
     let cgroup = own_cgroup(host, &plan)?;
-    undo.push(|| remove_cgroup(&cgroup));
+    let undo_cgroup = Undo::of(|| remove_cgroup(&cgroup));
     cgroup.apply(&plan.limits)?;
 
     let oci = |pid: i32, status: &str| state_json(&state, pid, status);
-    let listener = plan.seccomp.as_ref().map(|p| notify::Listener::connect(p, &oci(0, "creating"))).transpose()?;
+    let listener = plan
+        .seccomp
+        .as_ref()
+        .map(|p| notify::Listener::connect(p, &oci(0, "creating")))
+        .transpose()?;
     let setup = Setup {
         plan: &plan,
         sources: plan.rootfs.open_sources()?,
@@ -87,19 +90,28 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         state: &oci,
     };
     let (init, sources, link) = bear(&plan, &cgroup, setup)?;
-    undo.push(|| init.kill());
+    let undo_init = Undo::of(|| init.kill());
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, &cgroup, &init, &sources, link)?;
         mount_and_hook(&plan, link, &oci(init.pid, "creating"))
     };
-    let link = work().map_err(|e| explain(e, &cgroup)).inspect_err(|_| after_failure(&plan, &oci(0, "stopped")))?;
+    let link = work()
+        .map_err(|e| explain(e, &cgroup))
+        .inspect_err(|_| after_failure(&plan, &oci(0, "stopped")))?;
     let held = link.wait().map_err(|e| explain(e, &cgroup))?;
-    state.init = Some(Identity::of(init.pid).ok_or_else(|| Error::Init("init died before it was ready".into()))?);
+    state.init =
+        Some(Identity::of(init.pid).ok_or_else(|| Error::Init("init died before it was ready".into()))?);
     folder.save(&state)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
-    undo.disarm();
-    Ok(Created { container: Container::from_parts(folder.clone(), state), init, link })
+    for undo in [undo_init, undo_cgroup, undo_folder] {
+        undo.disarm();
+    }
+    Ok(Created {
+        container: Container::from_parts(folder.clone(), state),
+        init,
+        link,
+    })
 }
 
 fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
@@ -109,7 +121,12 @@ fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State>
         id: request.id.to_string(),
         bundle: request.bundle.path.clone(),
         rootfs: request.bundle.rootfs()?,
-        annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        annotations: spec
+            .annotations()
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
         owner: host.uid,
         init: None,
@@ -137,12 +154,24 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
 
 /// The container's cgroup, which must be its alone: limits and `kill` act on all that is in it.
 fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
-    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup)?;
+    let cgroup = match Cgroup::create(&host.cgroups, &plan.cgroup) {
+        // The last container of the default parent was deleted, and its directory went just now.
+        Err(e) if e.is_gone() => Cgroup::create(&host.cgroups, &plan.cgroup)?,
+        other => other?,
+    };
     if cgroup.is_populated()? {
-        return Err(Error::invalid("linux.cgroupsPath", &plan.cgroup, "has processes in it; name another"));
+        return Err(Error::invalid(
+            "linux.cgroupsPath",
+            &plan.cgroup,
+            "has processes in it; name another",
+        ));
     }
     if cgroup.is_frozen()? {
-        return Err(Error::invalid("linux.cgroupsPath", &plan.cgroup, "is frozen; thaw it or name another"));
+        return Err(Error::invalid(
+            "linux.cgroupsPath",
+            &plan.cgroup,
+            "is frozen; thaw it or name another",
+        ));
     }
     Ok(cgroup)
 }
@@ -158,14 +187,23 @@ pub fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
 /// Clones init into its cgroup and namespaces. The sources come back because the parent still has to idmap them.
 fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sources, Parent<Born>)> {
     let (parent, link) = link::pair::<Born>()?;
-    let ours = setup.sources.try_clone()?;
     let mut held = enter::Held::enter(&plan.namespaces)?;
     if plan.namespaces.is_new(Kind::Time) {
         held.new_time(&plan.time_offsets)?;
     }
     let user = plan.namespaces.joined(Kind::User);
-    let flags = if user.is_some() { 0 } else { plan.namespaces.clone_flags() };
-    match (Clone { flags, cgroup: cgroup.birth() }).spawn().during(|| "make the init process")? {
+    let flags = if user.is_some() {
+        0
+    } else {
+        plan.namespaces.clone_flags()
+    };
+    match (Clone {
+        flags,
+        cgroup: cgroup.birth(),
+    })
+    .spawn()
+    .during(|| "make the init process")?
+    {
         Side::Child => {
             drop(parent);
             if let Some(path) = user {
@@ -177,15 +215,21 @@ fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sour
             held.leave()?;
             drop(link);
             let newborn = Newborn { pid, pidfd };
-            let init = if user.is_some() { successor(&newborn, || parent.proxied())? } else { newborn };
-            Ok((init, ours, parent))
+            let init = if user.is_some() {
+                successor(&newborn, || parent.proxied())?
+            } else {
+                newborn
+            };
+            Ok((init, setup.sources, parent))
         }
     }
 }
 
 /// Joins a user namespace and makes init from inside of it, so that init's other namespaces belong to it.
 fn become_init_in(user: &Path, plan: &Plan, link: &link::Init<Born>) {
-    let Ok(reporter) = link.reporter() else { crate::sys::clone::exit(1) };
+    let Ok(reporter) = link.reporter() else {
+        crate::sys::clone::exit(1)
+    };
     let work = || -> Result<()> {
         enter::join(Kind::User, user)?;
         crate::process::credentials::become_root()?;
@@ -229,7 +273,11 @@ fn raise(
 }
 
 fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
-    let own = plan.namespaces.has(Kind::User).then(|| namespace_of(init.pid, Kind::User)).transpose()?;
+    let own = plan
+        .namespaces
+        .has(Kind::User)
+        .then(|| namespace_of(init.pid, Kind::User))
+        .transpose()?;
     let mut made = |uids: &[_], gids: &[_]| {
         crate::namespaces::user::IdMap::from_mappings(uids, gids, "mounts")?.into_namespace()
     };
@@ -238,7 +286,12 @@ fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
 
 /// The parent's part of Mounted. The filter is compiled while init mounts.
 fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Result<Parent<link::Ready>> {
-    let filter = plan.seccomp.as_ref().map(seccomp::compile).transpose()?.map_or(Vec::new(), |f| f.to_bytes());
+    let filter = plan
+        .seccomp
+        .as_ref()
+        .map(seccomp::compile)
+        .transpose()?
+        .map_or(Vec::new(), |f| f.to_bytes());
     let held = link.wait()?;
     hooks::run("prestart", &plan.hooks.prestart, state)?;
     hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
@@ -253,9 +306,9 @@ fn after_failure(plan: &Plan, state: &[u8]) {
 /// Init's mysterious death is often the memory limit's doing.
 fn explain(error: Error, cgroup: &Cgroup) -> Error {
     match error.root() {
-        Error::Init(text) if text.contains("died") && cgroup.oom_kills().is_ok_and(|n| n > 0) => {
-            Error::Init(format!("{text}: out of memory; raise `linux.resources.memory.limit`"))
-        }
+        Error::Init(text) if text.contains("died") && cgroup.oom_kills().is_ok_and(|n| n > 0) => Error::Init(
+            format!("{text}: out of memory; raise `linux.resources.memory.limit`"),
+        ),
         _ => error,
     }
 }
@@ -275,4 +328,3 @@ pub fn announce(process: &Newborn, pid_file: Option<&Path>, pidfd_socket: Option
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).during(|| format!("--pid-file `{}`", path.display()))
 }
-
