@@ -1,1 +1,7 @@
-//! To be written.
+//! The edge: command lines, what is printed, and exit codes. The only place that prints.
+
+pub mod exit;
+pub mod output;
+pub mod progress;
+pub mod verbosity;
+pub mod vps;
