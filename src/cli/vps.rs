@@ -1,5 +1,6 @@
 //! The command line of `condo`.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -50,7 +51,10 @@ fn is_broken_pipe(e: &Error) -> bool {
 
 fn run(args: Args) -> Result<Exit> {
     if let Command::Completions { shell } = args.command {
-        clap_complete::generate(shell, &mut command(), "condo", &mut std::io::stdout());
+        // Into memory first: the generator panics when its writer fails (`condo completions bash | head -1`).
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command(), "condo", &mut script);
+        std::io::stdout().lock().write_all(&script)?;
         return Ok(Exit::Success);
     }
     let root = args.root.as_deref();

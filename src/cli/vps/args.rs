@@ -226,6 +226,12 @@ pub(super) struct CreateArgs {
     /// Its host name, if not its name.
     #[arg(long, value_name = "HOST")]
     pub(super) hostname: Option<String>,
+    /// Environment of its init. May be given again.
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(super) env: Vec<(String, String)>,
+    /// Start it at once.
+    #[arg(long)]
+    pub(super) start: bool,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
     /// Its address, if not one chosen by condo.
@@ -234,12 +240,6 @@ pub(super) struct CreateArgs {
     /// VPSs it may talk to, and they to it; all others are out of reach. Several: comma or again.
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Network")]
     pub(super) allow: Vec<Name>,
-    /// Environment of its init. May be given again.
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = assignment)]
-    pub(super) env: Vec<(String, String)>,
-    /// Start it at once.
-    #[arg(long)]
-    pub(super) start: bool,
 }
 
 fn address(text: &str) -> Result<Ipv4Addr> {

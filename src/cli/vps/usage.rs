@@ -39,10 +39,13 @@ pub(super) fn problem(e: &clap::Error) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     lines
-        .map(|line| {
-            line.strip_prefix("Usage: ")
-                .map_or(line.to_owned(), |usage| format!("(usage: {usage})"))
-        })
+        .map(
+            |line| match (line.strip_prefix("Usage: "), line.strip_prefix("tip: ")) {
+                (Some(usage), _) => format!("(usage: {usage})"),
+                (_, Some(tip)) => format!("({tip})"),
+                _ => line.to_owned(),
+            },
+        )
         .collect::<Vec<_>>()
         .join(" ")
 }
