@@ -1,2 +1,4 @@
 //! The VPS manager.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    condo::cli::vps::main()
+}

@@ -334,7 +334,11 @@ mod tests {
     }
 
     macro_rules! limits {
-        ($($field:ident: $value:expr),*) => { Limits { $($field: Some($value),)* ..Limits::default() } };
+        ($($field:ident: $value:expr),*) => {{
+            let mut limits = Limits::default();
+            $(limits.$field = Some($value);)*
+            limits
+        }};
     }
 
     #[test]

@@ -76,19 +76,27 @@ fn controllers(layout: &CgroupLayout) -> BTreeSet<String> {
     found
 }
 
+/// On v1 the file says so. On v2 it is in no root cgroup, so the kernel's own rule is asked: built with swap, and accounting
+/// not switched off at boot.
 fn swap_accounting(layout: &CgroupLayout) -> bool {
     match layout {
-        // Any cgroup but the root has the file; the init process's own is as good as another.
-        CgroupLayout::Unified(mount) => std::fs::read_dir(mount).is_ok_and(|entries| {
-            entries
-                .flatten()
-                .any(|e| e.path().join("memory.swap.max").exists())
-        }),
+        CgroupLayout::Unified(_) => {
+            let command_line = files::read_text(Path::new("/proc/cmdline")).unwrap_or_default();
+            files::exists(Path::new("/proc/swaps")) && !switched_off(&command_line)
+        }
         CgroupLayout::Hybrid { v1, .. } => v1
             .iter()
             .filter(|h| h.controllers.iter().any(|c| c == "memory"))
-            .any(|h| h.mount.join("memory.memsw.limit_in_bytes").exists()),
+            .any(|h| files::exists(&h.mount.join("memory.memsw.limit_in_bytes"))),
     }
+}
+
+/// Whether the last `swapaccount=` of the kernel's command line says no.
+fn switched_off(command_line: &str) -> bool {
+    let mut values = command_line
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("swapaccount="));
+    values.next_back() == Some("0")
 }
 
 #[cfg(test)]
@@ -101,6 +109,13 @@ mod tests {
         assert_eq!(meminfo_field(text, "MemTotal").unwrap(), 24_684_160 * 1024);
         assert_eq!(meminfo_field(text, "SwapTotal").unwrap(), 0);
         assert!(meminfo_field(text, "Mem").is_err());
+    }
+
+    #[test]
+    fn the_last_word_on_swap_counts() {
+        assert!(switched_off("quiet swapaccount=1 swapaccount=0\n"));
+        assert!(!switched_off("swapaccount=0 swapaccount=1"));
+        assert!(!switched_off("quiet"));
     }
 
     #[test]

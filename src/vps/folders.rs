@@ -45,6 +45,7 @@ impl Folders {
                 let canonical = root
                     .canonicalize()
                     .during(|| format!("resolve `{}`", root.display()))?;
+                refuse_public(&canonical)?;
                 Self::below(&canonical)
             }
         };
@@ -52,6 +53,7 @@ impl Folders {
             files::create_dir_all(dir, 0o700)?;
             make_private(dir)?;
         }
+        files::create_dir_all(&folders.locks(), 0o700)?;
         Ok(folders)
     }
 
@@ -118,7 +120,11 @@ impl Folders {
 
     /// The lock held by whoever changes it. Not in [`Folders::run_of`], which `delete` removes while it holds the lock.
     pub fn lock(&self, name: &Name) -> PathBuf {
-        self.run.join("lock").join(name)
+        self.locks().join(name)
+    }
+
+    fn locks(&self) -> PathBuf {
+        self.run.join("lock")
     }
 
     /// The OCI runtime's state directory.
@@ -178,6 +184,18 @@ impl Default for Folders {
     }
 }
 
+/// Refuses a root in which others could put directories of their own in the place of ours. The sticky bit prevents that.
+fn refuse_public(root: &Path) -> Result<()> {
+    let mode = rustix::fs::stat(root)
+        .during(|| format!("look at `{}`", root.display()))?
+        .st_mode;
+    if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        let problem = "may be written by other users; take their permission away: chmod go-w";
+        return Err(Error::invalid("--root", root.display(), problem));
+    }
+    Ok(())
+}
+
 /// Takes a directory for condo alone. One that belongs to somebody else is refused: its owner could swap what is in it.
 fn make_private(dir: &Path) -> Result<()> {
     use rustix::fs::{Mode, OFlags};
@@ -232,6 +250,18 @@ mod tests {
         }
         assert!(a.bridge().len() <= 15 && a.interface(17_500).len() <= 15);
         assert!(a.cgroup_parent().starts_with("/condo-"));
+    }
+
+    #[test]
+    fn a_root_open_to_others_is_refused() {
+        let root = std::env::temp_dir().join(format!("condo-public-{}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = Folders::open(Some(&root));
+        let left = std::fs::read_dir(&root).unwrap().count();
+        std::fs::remove_dir_all(&root).unwrap();
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+        assert_eq!(left, 0);
     }
 
     #[test]

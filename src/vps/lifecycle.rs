@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::facts::Facts;
 use super::folders::Folders;
 use super::name::Name;
 use super::store::{NewVps, Record, Store};
@@ -53,8 +54,12 @@ impl Condo {
         Ok(Self { folders, host, store })
     }
 
-    /// Claims name, address and uids for a new VPS. No kernel object yet.
-    pub fn create(&self, _new: NewVps) -> Result<Record> {
+    /// Claims name, address and uids for a new VPS, once its configuration is complete and has passed the one check.
+    /// No kernel object yet.
+    pub fn create(&self, new: NewVps) -> Result<Record> {
+        let facts = Facts::probe(&self.host)?;
+        let config = new.config.with_defaults(&facts);
+        config.validate(&facts)?;
         unfinished()
     }
 

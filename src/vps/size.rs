@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// The suffixes and the power of two each stands for.
-const SUFFIXES: [(&str, u32); 6] = [("", 0), ("B", 0), ("K", 10), ("M", 20), ("G", 30), ("T", 40)];
+/// The letters and the power of two each stands for.
+const SUFFIXES: [(&str, u32); 4] = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
 
 /// More digits than this after the point would be cut off silently.
 const MAX_DECIMALS: usize = 6;
@@ -39,24 +39,19 @@ fn exact(text: &str) -> Option<u64> {
     whole.checked_add(part).filter(|n| i64::try_from(*n).is_ok())
 }
 
+/// The power of two a suffix stands for: a letter, which `B` or `iB` may follow.
 fn shift(suffix: &str) -> Option<u32> {
     let upper = suffix.to_ascii_uppercase();
-    let short = match upper.as_str() {
-        "IB" => return None,
-        s => s
-            .strip_suffix("IB")
-            .or_else(|| s.strip_suffix('B').filter(|s| !s.is_empty()))
-            .unwrap_or(s),
-    };
-    SUFFIXES
-        .iter()
-        .find(|(s, _)| *s == short)
-        .map(|(_, shift)| *shift)
+    if matches!(upper.as_str(), "" | "B") {
+        return Some(0);
+    }
+    let (_, shift) = SUFFIXES.iter().find(|(letter, _)| upper.starts_with(letter))?;
+    matches!(&upper[1..], "" | "B" | "IB").then_some(*shift)
 }
 
 /// A size for people: the largest suffix that leaves at least 1, with one decimal where it says something (`1.5G`).
 pub fn display(bytes: u64) -> String {
-    let (suffix, shift) = SUFFIXES[2..]
+    let (suffix, shift) = SUFFIXES
         .iter()
         .rev()
         .find(|(_, shift)| bytes >> shift >= 1)

@@ -54,7 +54,7 @@ const OPEN_FILES: (u64, u64) = (1024, 524_288);
 /// Renders the configuration.
 ///
 /// # Errors
-/// [`crate::error::Error::Invalid`] when a limit concerns the disk and `disk` is not given.
+/// [`crate::error::Error::Unsupported`] when a limit concerns the disk and `disk` is not given.
 pub fn render(input: Input<'_>) -> Result<Spec> {
     let value = document(&input)?;
     let mut spec: Spec = serde_json::from_value(value).during(|| "render the configuration")?;

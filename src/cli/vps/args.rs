@@ -1,0 +1,278 @@
+//! The commands and their options. What is documented here is the reference of the command line.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::limits::LimitArgs;
+use super::signal;
+use super::usage::{assignment, digits};
+use crate::error::{Error, Result};
+use crate::vps::name::Name;
+
+const EXAMPLES: &str = "\
+Examples:
+  condo image build images/busybox
+  condo create web --image busybox --memory 512M --cpus 0.5 --start
+  condo exec web -- ps
+  condo stop web && condo delete web";
+
+/// VPSs without virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "condo", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true, infer_long_args = false, max_term_width = 110)]
+pub(super) struct Args {
+    /// Keep all state below DIR instead of /run/condo and /var/lib/condo.
+    #[arg(
+        long,
+        global = true,
+        env = "CONDO_ROOT",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    pub(super) root: Option<PathBuf>,
+    /// Tell what is being done; twice tells how.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make, list and remove the images VPSs are based on.
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Create a VPS: name, address and limits; it runs after `start`.
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(Box<CreateArgs>),
+    /// Start VPSs.
+    #[command(after_help = "Examples:\n  condo start web db\n  condo start --all")]
+    Start {
+        #[command(flatten)]
+        targets: Targets,
+    },
+    /// Ask VPSs to shut down, and end them when they do not.
+    #[command(after_help = "Examples:\n  condo stop web\n  condo stop --all --timeout 60")]
+    Stop {
+        #[command(flatten)]
+        targets: Targets,
+        /// How long a VPS may take to shut down by itself.
+        #[arg(short, long, value_name = "SECONDS", default_value = "30", value_parser = |t: &str| digits("--timeout", t))]
+        timeout: u64,
+    },
+    /// Stop VPSs and start them again.
+    #[command(after_help = "Example:\n  condo restart web --timeout 10")]
+    Restart {
+        #[command(flatten)]
+        targets: Targets,
+        /// How long a VPS may take to shut down by itself.
+        #[arg(short, long, value_name = "SECONDS", default_value = "30", value_parser = |t: &str| digits("--timeout", t))]
+        timeout: u64,
+    },
+    /// Send a signal to the init of VPSs; KILL ends all of a VPS's processes.
+    #[command(after_help = "Examples:\n  condo kill web\n  condo kill --signal RTMIN+4 web")]
+    Kill {
+        #[command(flatten)]
+        targets: Targets,
+        /// A signal's name or number.
+        #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal::parse)]
+        signal: i32,
+    },
+    /// Delete VPSs with their disks, addresses and records.
+    #[command(after_help = "Examples:\n  condo delete web\n  condo delete --force --all")]
+    Delete {
+        #[command(flatten)]
+        targets: Targets,
+        /// Also those that run.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Run a program in a running VPS; its exit status becomes ours.
+    #[command(after_help = EXEC_EXAMPLES)]
+    Exec(ExecArgs),
+    /// Open a login shell in a running VPS.
+    #[command(after_help = "Example:\n  condo shell web")]
+    Shell {
+        /// The VPS.
+        name: Name,
+        /// Who to be in it: a name, UID or UID:GID of the VPS.
+        #[arg(short, long, value_name = "USER")]
+        user: Option<String>,
+    },
+    /// List all VPSs.
+    #[command(after_help = "Examples:\n  condo list\n  condo list --json | jq -r '.[].address'")]
+    List {
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one VPS: status, address, limits, and how it ended last.
+    #[command(after_help = "Examples:\n  condo show web\n  condo show web --json | jq .status")]
+    Show {
+        /// The VPS.
+        name: Name,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a VPS wrote to its console.
+    #[command(after_help = "Example:\n  condo logs --follow web")]
+    Logs {
+        /// The VPS.
+        name: Name,
+        /// Go on until the VPS ends.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Join the terminal to a VPS's console; Ctrl-] leaves it.
+    #[command(after_help = "Example:\n  condo console web")]
+    Console {
+        /// The VPS.
+        name: Name,
+    },
+    /// Print completions for a shell.
+    #[command(after_help = "Example:\n  condo completions bash > /etc/bash_completion.d/condo")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// Build an image from a recipe.
+    #[command(
+        after_help = "Examples:\n  condo image build images/busybox\n  condo image build images/debian-12 --name base"
+    )]
+    Build {
+        /// The recipe's directory.
+        recipe: PathBuf,
+        /// The image's name, if not the recipe's.
+        #[arg(short, long, value_name = "IMAGE")]
+        name: Option<String>,
+    },
+    /// Make an image of a root filesystem archive: tar, plain or compressed with gzip, zstd or xz.
+    #[command(
+        after_help = "Example:\n  condo image import alpine-minirootfs.tar.gz --name alpine --init /sbin/init"
+    )]
+    Import {
+        /// The archive.
+        archive: PathBuf,
+        /// The image's name.
+        #[arg(short, long, value_name = "IMAGE")]
+        name: String,
+        /// The program to run as PID 1, if it is not found by itself; several times for its arguments.
+        #[arg(long, value_name = "PROGRAM", allow_hyphen_values = true)]
+        init: Vec<String>,
+        /// The signal that asks its init to shut down, if it is not found by itself.
+        #[arg(long, value_name = "SIGNAL")]
+        stop_signal: Option<String>,
+    },
+    /// List all images.
+    List {
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one image.
+    Show {
+        /// The image.
+        #[arg(value_name = "IMAGE")]
+        name: String,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove images that no VPS is based on.
+    Remove {
+        /// The images.
+        #[arg(value_name = "IMAGE", required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// The VPSs a command is about.
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub(super) struct Targets {
+    /// The VPSs.
+    #[arg(value_name = "NAME")]
+    pub(super) names: Vec<Name>,
+    /// All VPSs.
+    #[arg(short, long)]
+    pub(super) all: bool,
+}
+
+const CREATE_EXAMPLES: &str = "\
+Sizes are bytes, or have a suffix K, M, G or T (1K is 1024).
+
+Examples:
+  condo create web --image busybox --start
+  condo create db --image debian-12 --cpus 2 --memory 4G --io-write 50M --iops-write 1000
+  condo create app --image debian-12 --ip 10.88.0.10 --allow db --env TZ=Europe/Berlin";
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CreateArgs {
+    /// The VPS's name, which is also its host name: a to z, 0 to 9 and `-`.
+    pub(super) name: Name,
+    /// The image its root disk is based on.
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(super) image: String,
+    /// Its host name, if not its name.
+    #[arg(long, value_name = "HOST")]
+    pub(super) hostname: Option<String>,
+    /// Environment of its init. May be given again.
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(super) env: Vec<(String, String)>,
+    /// Start it at once.
+    #[arg(long)]
+    pub(super) start: bool,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
+    /// Its address, if not one chosen by condo.
+    #[arg(long, value_name = "ADDRESS", value_parser = address, help_heading = "Network")]
+    pub(super) ip: Option<Ipv4Addr>,
+    /// VPSs it may talk to, and they to it; all others are out of reach. Several: comma or again.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Network")]
+    pub(super) allow: Vec<Name>,
+}
+
+fn address(text: &str) -> Result<Ipv4Addr> {
+    text.parse()
+        .map_err(|_| Error::invalid("--ip", text, "is not an IPv4 address"))
+}
+
+const EXEC_EXAMPLES: &str = "\
+Examples:
+  condo exec web -- ps aux
+  condo exec web -t -- top
+  condo exec web -u www-data -w /srv -e LANG=C -- sh -c 'id; pwd'";
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ExecArgs {
+    /// The VPS.
+    pub(super) name: Name,
+    /// Give the program a terminal.
+    #[arg(short, long)]
+    pub(super) tty: bool,
+    /// Who to be in the VPS: a name, UID or UID:GID of the VPS.
+    #[arg(short, long, value_name = "USER")]
+    pub(super) user: Option<String>,
+    /// The working directory.
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) workdir: Option<PathBuf>,
+    /// Environment of the program. May be given again.
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(super) env: Vec<(String, String)>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+use super::super::{create, usage};
+use super::*;
+use crate::vps::config::{Limits, VpsConfig};
+
+fn parse(line: &str) -> Result<Args, clap::Error> {
+    Args::try_parse_from(std::iter::once("condo").chain(line.split(' ')))
+}
+
+fn refusal(line: &str) -> String {
+    usage::problem(&parse(line).unwrap_err())
+}
+
+#[test]
+fn the_tree_is_sound() {
+    // clap's own check of names, conflicts and defaults.
+    super::super::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_help_of_its_own() {
+    fn check(command: &clap::Command, path: &str) {
+        assert!(command.get_about().is_some(), "{path}");
+        for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
+            assert!(argument.get_help().is_some(), "{path} {}", argument.get_id());
+        }
+        for child in command.get_subcommands() {
+            check(child, &format!("{path} {}", child.get_name()));
+        }
+    }
+    let mut command = super::super::command();
+    command.build();
+    check(&command, "condo");
+}
+
+#[test]
+fn create_takes_every_limit() {
+    let line = "create web --image busybox --cpus 1.5 --cpu-weight 200 --cpuset 0-1 --memory 4G --swap 1G --pids 4096 \
+                --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --ip 10.88.0.7 --allow db,cache \
+                --allow mail --hostname web.example.org -e A=1 --env B=x=y --start";
+    let Command::Create(args) = parse(line).unwrap().command else {
+        panic!("not create");
+    };
+    assert!(args.start);
+    let new = create::wanted(*args);
+    let ip = Some("10.88.0.7".parse().unwrap());
+    assert_eq!((new.name.as_str(), new.wanted_ip), ("web", ip));
+    let expected = VpsConfig {
+        image: "busybox".into(),
+        hostname: Some("web.example.org".into()),
+        limits: Limits {
+            cpus: Some(1.5),
+            cpu_weight: Some(200),
+            cpuset: Some("0-1".into()),
+            memory: Some(4 << 30),
+            swap: Some(1 << 30),
+            pids: Some(4096),
+            io_read: Some(100 << 20),
+            io_write: Some(50 << 20),
+            iops_read: Some(2000),
+            iops_write: Some(1000),
+        },
+        env: [("A", "1"), ("B", "x=y")]
+            .map(|(k, v)| (k.into(), v.into()))
+            .into(),
+        ip,
+        allow: ["cache", "db", "mail"].map(|n| n.parse().unwrap()).into(),
+    };
+    assert_eq!(new.config, expected);
+}
+
+#[test]
+fn a_refused_value_is_one_line_in_our_words() {
+    for (line, text) in [
+        ("start Web", "NAME: `Web` must begin with a lower case letter"),
+        (
+            "create web --image a --pids -1",
+            "--pids: `-1` is not a whole number",
+        ),
+        (
+            "create web --image a --cpus half",
+            "--cpus: `half` is not a number such as 2 or 0.5",
+        ),
+        (
+            "create web --image a --ip 10.0.0.256",
+            "--ip: `10.0.0.256` is not an IPv4 address",
+        ),
+        (
+            "create web --image a -e A",
+            "--env: `A` is not of the form NAME=VALUE",
+        ),
+        ("stop web -t 1s", "--timeout: `1s` is not a whole number"),
+    ] {
+        assert_eq!(refusal(line), text);
+    }
+    assert!(refusal("create web --image a --memory 4GG").starts_with("--memory: `4GG` is not a size"));
+    assert!(refusal("kill web -s NONE").starts_with("--signal: `NONE` is not a signal"));
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line() {
+    for line in [
+        "create web",
+        "start",
+        "frobnicate",
+        "exec web ls",
+        "start --all web",
+        "create web --image a --disk 1G",
+        "stop web --tiemout 3",
+    ] {
+        let text = refusal(line);
+        assert!(
+            !text.is_empty() && !text.contains('\n') && !text.starts_with("error"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn exec_takes_options_around_the_name_and_leaves_the_commands_alone() {
+    let Command::Exec(args) = parse("exec -u app web -t -w /srv -e A=b -- ls -l -t")
+        .unwrap()
+        .command
+    else {
+        panic!("not exec");
+    };
+    assert_eq!(args.command, ["ls", "-l", "-t"]);
+    assert!(args.tty);
+    assert_eq!(args.user.as_deref(), Some("app"));
+    assert_eq!(args.workdir.as_deref(), Some(std::path::Path::new("/srv")));
+    assert_eq!(args.env, [("A".to_owned(), "b".to_owned())]);
+}
+
+#[test]
+fn targets_are_names_or_all() {
+    let Command::Stop { targets, timeout } = parse("stop web db").unwrap().command else {
+        panic!("not stop");
+    };
+    assert_eq!((targets.names.len(), targets.all, timeout), (2, false, 30));
+    let Command::Delete { targets, force } = parse("delete -f --all").unwrap().command else {
+        panic!("not delete");
+    };
+    assert!(targets.all && force && targets.names.is_empty());
+    let Command::Kill { signal, .. } = parse("kill web").unwrap().command else {
+        panic!("not kill");
+    };
+    assert_eq!(signal, 9);
+}
+
+#[test]
+fn the_root_may_stand_before_or_behind_the_command() {
+    for line in ["--root /x list --json", "list --json --root /x"] {
+        let args = parse(line).unwrap();
+        assert_eq!(args.root.as_deref(), Some(std::path::Path::new("/x")));
+        assert!(matches!(args.command, Command::List { json: true }));
+    }
+}

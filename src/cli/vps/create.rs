@@ -1,0 +1,40 @@
+//! `condo create`.
+
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::error::{During, Result};
+use crate::vps::config::VpsConfig;
+use crate::vps::lifecycle::Condo;
+use crate::vps::store::NewVps;
+
+use super::args::CreateArgs;
+
+pub(super) fn run(condo: &Condo, args: CreateArgs) -> Result<Exit> {
+    let start = args.start;
+    let record = condo.create(wanted(args))?;
+    let name = &record.name;
+    if start {
+        condo
+            .start(name)
+            .during(|| format!("`{name}` was created, but does not start"))?;
+    }
+    let done = if start { "started" } else { "created" };
+    output::print(&format!("{name} {done}, address {}", record.address))?;
+    Ok(Exit::Success)
+}
+
+/// The command line as a configuration; of a variable given twice the last value holds.
+pub(super) fn wanted(args: CreateArgs) -> NewVps {
+    NewVps {
+        name: args.name,
+        wanted_ip: args.ip,
+        config: VpsConfig {
+            image: args.image,
+            hostname: args.hostname,
+            limits: args.limits.into(),
+            env: args.env.into_iter().collect(),
+            ip: args.ip,
+            allow: args.allow.into_iter().collect(),
+        },
+    }
+}

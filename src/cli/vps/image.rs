@@ -1,0 +1,109 @@
+//! `condo image …`.
+
+use super::args::ImageCommand;
+use crate::cli::exit::Exit;
+use crate::cli::output::{complain, fields, moment, print, print_json, table};
+use crate::cli::progress::Spinner;
+use crate::error::{During, Result};
+use crate::vps::images::ImportRequest;
+use crate::vps::lifecycle::Condo;
+use crate::vps::name::Name;
+use crate::vps::size;
+use crate::vps::view::ImageView;
+
+pub(super) fn run(condo: &Condo, command: ImageCommand) -> Result<Exit> {
+    match command {
+        ImageCommand::Build { recipe, name } => {
+            let spinner = Spinner::start(format!("building {}", recipe.display()));
+            let built = condo.image_build(&recipe, name.as_deref(), &|doing| spinner.say(doing));
+            drop(spinner);
+            ready(&built?)
+        }
+        ImageCommand::Import {
+            archive,
+            name,
+            init,
+            stop_signal,
+        } => {
+            let request = ImportRequest {
+                archive,
+                name,
+                init,
+                stop_signal,
+            };
+            let spinner = Spinner::start(format!("importing {}", request.archive.display()));
+            let imported = condo.image_import(&request, &|doing| spinner.say(doing));
+            drop(spinner);
+            ready(&imported?)
+        }
+        ImageCommand::List { json } => list(condo, json),
+        ImageCommand::Show { name, json } => show(condo, &name, json),
+        ImageCommand::Remove { names } => Ok(remove(condo, &names)),
+    }
+}
+
+fn ready(image: &ImageView) -> Result<Exit> {
+    print(&format!("{} ready, {}", image.name, size::display(image.size)))?;
+    Ok(Exit::Success)
+}
+
+fn list(condo: &Condo, json: bool) -> Result<Exit> {
+    let all = condo.image_list()?;
+    if json {
+        print_json(&all)?;
+    } else {
+        print(&listed(&all))?;
+    }
+    Ok(Exit::Success)
+}
+
+fn listed(all: &[ImageView]) -> String {
+    let rows = all.iter().map(|image| {
+        [
+            image.name.clone(),
+            image.architecture.clone(),
+            size::display(image.size),
+            image.used_by.len().to_string(),
+            moment(image.created),
+        ]
+    });
+    table(["IMAGE", "MACHINE", "SIZE", "VPSS", "CREATED"], rows)
+}
+
+fn show(condo: &Condo, name: &str, json: bool) -> Result<Exit> {
+    let image = condo.image_show(name)?;
+    if json {
+        print_json(&image)?;
+        return Ok(Exit::Success);
+    }
+    let users: Vec<_> = image.used_by.iter().map(Name::as_str).collect();
+    print(&fields(&[
+        ("image", image.name.clone()),
+        ("machine", image.architecture.clone()),
+        ("init", image.init.join(" ")),
+        ("stop signal", image.stop_signal.clone()),
+        ("size", size::display(image.size)),
+        ("created", moment(image.created)),
+        (
+            "used by",
+            if users.is_empty() {
+                "-".into()
+            } else {
+                users.join(", ")
+            },
+        ),
+    ]))?;
+    Ok(Exit::Success)
+}
+
+/// Each is tried, whatever became of the others.
+fn remove(condo: &Condo, names: &[String]) -> Exit {
+    let mut exit = Exit::Success;
+    for name in names {
+        if let Err(e) = condo.image_remove(name).during(|| format!("remove `{name}`")) {
+            complain(&e.to_string());
+            exit = Exit::from(&e);
+        }
+    }
+    exit
+}

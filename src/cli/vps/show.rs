@@ -1,0 +1,197 @@
+//! `condo list` and `condo show`.
+
+use crate::cli::exit::Exit;
+use crate::cli::output::{duration, fields, moment, print, print_json, table};
+use crate::error::Result;
+use crate::vps::config::Limits;
+use crate::vps::lifecycle::Condo;
+use crate::vps::name::Name;
+use crate::vps::size;
+use crate::vps::store::LastExit;
+use crate::vps::view::VpsView;
+
+pub(super) fn list(condo: &Condo, json: bool) -> Result<Exit> {
+    let all = condo.list()?;
+    if json {
+        print_json(&all)?;
+    } else {
+        print(&listed(&all))?;
+    }
+    Ok(Exit::Success)
+}
+
+pub(super) fn show(condo: &Condo, name: &Name, json: bool) -> Result<Exit> {
+    let vps = condo.show(name)?;
+    if json {
+        print_json(&vps)?;
+    } else {
+        print(&shown(&vps))?;
+    }
+    Ok(Exit::Success)
+}
+
+const NOTHING: &str = "-";
+
+fn or_nothing<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    value.map_or(NOTHING.to_owned(), text)
+}
+
+fn listed(all: &[VpsView]) -> String {
+    let rows = all.iter().map(|vps| {
+        [
+            vps.name.to_string(),
+            vps.status.as_str().to_owned(),
+            vps.address.to_string(),
+            vps.image.clone(),
+            or_nothing(vps.limits.cpus, |n| n.to_string()),
+            memory(vps),
+            or_nothing(vps.uptime, duration),
+        ]
+    });
+    table(
+        ["NAME", "STATUS", "ADDRESS", "IMAGE", "CPUS", "MEMORY", "UPTIME"],
+        rows,
+    )
+}
+
+/// What is used of what there is, as far as either is known.
+fn memory(vps: &VpsView) -> String {
+    match (vps.memory_used, vps.limits.memory) {
+        (Some(used), Some(limit)) => format!("{} / {}", size::display(used), size::display(limit)),
+        (used, limit) => or_nothing(used.or(limit), size::display),
+    }
+}
+
+fn shown(vps: &VpsView) -> String {
+    let mut lines = vec![
+        ("name", vps.name.to_string()),
+        ("status", vps.status.as_str().to_owned()),
+        ("image", vps.image.clone()),
+        ("hostname", vps.hostname.clone()),
+        ("address", vps.address.to_string()),
+        ("pid", or_nothing(vps.pid, |pid| pid.to_string())),
+        ("uptime", or_nothing(vps.uptime, duration)),
+        ("memory", memory(vps)),
+        ("created", moment(vps.created)),
+        ("last exit", or_nothing(vps.last_exit.as_ref(), ended)),
+    ];
+    if !vps.allowed.is_empty() {
+        let names: Vec<_> = vps.allowed.iter().map(Name::as_str).collect();
+        lines.push(("may talk to", names.join(", ")));
+    }
+    lines.extend(limited(&vps.limits));
+    fields(&lines)
+}
+
+/// The limits that hold, by their options' names.
+fn limited(limits: &Limits) -> Vec<(&'static str, String)> {
+    let rate = |bytes| format!("{}/s", size::display(bytes));
+    let times = |n| format!("{n}/s");
+    [
+        ("cpus", limits.cpus.map(|n| n.to_string())),
+        ("cpu-weight", limits.cpu_weight.map(|n| n.to_string())),
+        ("cpuset", limits.cpuset.clone()),
+        ("swap", limits.swap.map(size::display)),
+        ("pids", limits.pids.map(|n| n.to_string())),
+        ("io-read", limits.io_read.map(rate)),
+        ("io-write", limits.io_write.map(rate)),
+        ("iops-read", limits.iops_read.map(times)),
+        ("iops-write", limits.iops_write.map(times)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+fn ended(exit: &LastExit) -> String {
+    let how = match (exit.status, exit.signal) {
+        (Some(status), _) => format!(" with status {status}"),
+        (None, Some(signal)) => format!(" by signal {signal}"),
+        (None, None) => String::new(),
+    };
+    format!("{}{how}, {}", exit.reason.as_str(), moment(exit.at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vps::store::ExitReason;
+    use crate::vps::view::VpsStatus;
+
+    fn web() -> VpsView {
+        VpsView {
+            name: "web".parse().unwrap(),
+            status: VpsStatus::Running,
+            image: "busybox".into(),
+            hostname: "web".into(),
+            address: "10.88.0.2".parse().unwrap(),
+            pid: Some(4711),
+            uptime: Some(185),
+            limits: Limits {
+                cpus: Some(0.5),
+                memory: Some(512 << 20),
+                iops_read: Some(2000),
+                ..Limits::default()
+            },
+            memory_used: Some(3 << 20),
+            allowed: vec!["db".parse().unwrap()],
+            created: 0,
+            last_exit: None,
+        }
+    }
+
+    fn stopped() -> VpsView {
+        VpsView {
+            name: "db".parse().unwrap(),
+            status: VpsStatus::Stopped,
+            pid: None,
+            uptime: None,
+            memory_used: None,
+            limits: Limits::default(),
+            allowed: Vec::new(),
+            last_exit: Some(LastExit {
+                reason: ExitReason::Oom,
+                status: None,
+                signal: Some(9),
+                at: 60,
+            }),
+            ..web()
+        }
+    }
+
+    #[test]
+    fn a_list_is_a_table() {
+        assert_eq!(
+            listed(&[stopped(), web()]),
+            "\
+NAME  STATUS   ADDRESS    IMAGE    CPUS  MEMORY     UPTIME
+db    stopped  10.88.0.2  busybox  -     -          -
+web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
+        );
+    }
+
+    #[test]
+    fn one_vps_is_fields() {
+        let text = shown(&web());
+        for line in [
+            "name         web",
+            "uptime       3m 5s",
+            "may talk to  db",
+            "iops-read    2000/s",
+            "last exit    -",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(shown(&stopped()).contains("last exit  oom by signal 9, 1970-01-01 00:01:00 UTC"));
+    }
+
+    #[test]
+    fn json_names_are_a_promise_to_scripts() {
+        let value = serde_json::to_value(stopped()).unwrap();
+        assert_eq!(value["status"], "stopped");
+        assert_eq!(value["address"], "10.88.0.2");
+        assert_eq!(value["pid"], serde_json::Value::Null);
+        assert_eq!(value["last_exit"]["reason"], "oom");
+        assert_eq!(value["limits"], serde_json::json!({}));
+    }
+}
