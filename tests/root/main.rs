@@ -2,7 +2,8 @@
 
 #[macro_use]
 mod harness;
+mod rootfs;
 
 fn main() -> std::process::ExitCode {
-    harness::main(&[])
+    harness::main(&[rootfs::TESTS])
 }
