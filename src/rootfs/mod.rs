@@ -34,7 +34,7 @@ pub use assemble::{Assembled, assemble};
 pub use console::open_peer;
 pub use devices::Device;
 pub use plan::{Action, Bind, Filesystem, IdMap, MountOp, Remount, RootfsPlan};
-pub use sources::Sources;
+pub use sources::{Sources, UsernsFor};
 
 /// What besides the spec decides the shape of the tree.
 #[derive(Debug, Clone, Copy)]

@@ -12,6 +12,9 @@ use super::plan::{Action, Bind, MountOp, RootfsPlan};
 use crate::error::{During, Error, Result};
 use crate::sys::mount::{Attributes, attr, set_attributes};
 
+/// Makes a user namespace with these user and group maps.
+pub type UsernsFor<'a> = dyn FnMut(&[LinuxIdMapping], &[LinuxIdMapping]) -> Result<OwnedFd> + 'a;
+
 /// Detached mounts of everything the tree takes from the host. They vanish when dropped.
 #[derive(Debug)]
 pub struct Sources {
@@ -115,7 +118,7 @@ impl Sources {
     pub fn idmap(
         &self,
         plan: &RootfsPlan,
-        userns_for: &mut dyn FnMut(&[LinuxIdMapping], &[LinuxIdMapping]) -> Result<OwnedFd>,
+        userns_for: &mut UsernsFor<'_>,
         container_userns: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
         for (op, tree) in plan.mounts.iter().zip(&self.binds) {
