@@ -7,8 +7,9 @@ use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::mount;
+use super::ops::{Action, Bind, MountOp};
 use super::options::Sharing;
-use super::plan::{Action, Bind, MountOp, RootfsPlan};
+use super::plan::RootfsPlan;
 use crate::error::{During, Error, Result};
 use crate::sys::mount::{Attributes, attr, set_attributes};
 

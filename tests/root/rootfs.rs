@@ -31,12 +31,16 @@ tests![
     devices_are_bound_in_a_userns,
     links_in_the_image_do_not_lead_to_the_host,
     links_into_procfs_are_refused,
+    a_link_to_the_root_is_no_place,
+    a_link_where_the_console_belongs_is_not_followed_into_procfs,
+    files_outside_of_dev_are_not_replaced_by_devices,
     symlinked_proc_and_sys_are_refused,
     a_symlinked_dev_does_not_matter,
     a_symlinked_rootfs_is_refused,
     files_of_procfs_can_be_replaced,
     a_fake_proc_cannot_be_bound,
     the_default_mounts_work_in_a_userns,
+    init_of_a_rootless_caller_opens_the_sources_itself,
     sysfs_without_a_netns_is_the_hosts,
     chroot_works_where_pivot_root_does_not,
     v1_cgroups_with_a_namespace,
@@ -56,6 +60,8 @@ struct Bench {
     cgroupns: bool,
     netns: bool,
     no_pivot: bool,
+    /// Sources are opened by init.
+    late: bool,
     cgroup: Option<Cgroups>,
 }
 
@@ -91,6 +97,7 @@ impl Bench {
             cgroupns: false,
             netns: false,
             no_pivot: false,
+            late: false,
             cgroup: None,
         })
     }
@@ -239,6 +246,12 @@ impl Bench {
         if self.cgroupns {
             nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)?;
         }
+        let sources = if self.late {
+            drop(sources);
+            plan.open_sources()?
+        } else {
+            sources
+        };
         let assembled = assemble(plan, sources)?;
         before(&assembled)?;
         assembled.enter()?;
@@ -722,15 +735,19 @@ fn devices_are_made_as_root() -> Result<()> {
         Ok(())
     })?;
     // Without a tmpfs the image's own files are in the way, among them links to elsewhere.
-    let bench = Bench::new()?;
-    fs::write(bench.rootfs.join("etc/passwd"), "p")?;
-    symlink("/etc/passwd", bench.rootfs.join("dev/null"))?;
-    fs::write(bench.rootfs.join("dev/full"), "not full")?;
-    bench.run(|| {
-        check_default_devices()?;
-        ensure!(read("/etc/passwd")? == "p");
-        Ok(())
-    })
+    for userns in [false, true] {
+        let mut bench = Bench::new()?;
+        bench.userns = userns;
+        fs::write(bench.rootfs.join("etc/passwd"), "p")?;
+        symlink("/etc/passwd", bench.rootfs.join("dev/null"))?;
+        fs::write(bench.rootfs.join("dev/full"), "not full")?;
+        bench.run(|| {
+            check_default_devices()?;
+            ensure!(read("/etc/passwd")? == "p");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 fn devices_are_bound_in_a_userns() -> Result<()> {
@@ -804,6 +821,49 @@ fn links_into_procfs_are_refused() -> Result<()> {
         words.contains("mounts[3].destination: `/proc/self/attr` is inside `/proc`"),
         "{words}"
     );
+    Ok(())
+}
+
+fn a_link_to_the_root_is_no_place() -> Result<()> {
+    needs!(root);
+    let mut bench = Bench::new()?;
+    symlink("/", bench.rootfs.join("alias"))?;
+    bench.mount("/alias", "tmpfs", "tmpfs", &[]);
+    let words = bench.refused()?;
+    ensure!(words.contains("leads to the root itself"), "{words}");
+    Ok(())
+}
+
+fn a_link_where_the_console_belongs_is_not_followed_into_procfs() -> Result<()> {
+    needs!(root);
+    let mut bench = Bench::new()?;
+    bench.mount("/proc", "proc", "proc", &[]).mount(
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &["newinstance", "ptmxmode=0666"],
+    );
+    symlink("/proc/version", bench.rootfs.join("dev/console"))?;
+    bench.run_with(
+        |assembled| {
+            let peer = open_peer(assembled.open_ptmx()?.as_fd())?;
+            let words = assembled.attach_console(peer.as_fd()).unwrap_err().to_string();
+            ensure!(words.contains("leads into procfs"), "{words}");
+            Ok(())
+        },
+        || Ok(()),
+    )
+}
+
+fn files_outside_of_dev_are_not_replaced_by_devices() -> Result<()> {
+    needs!(root);
+    let mut bench = Bench::new()?;
+    fs::write(outside("data"), "precious")?;
+    bench.base().mount("/vol", "bind", "/mnt/outside", &["bind"]);
+    bench.spec["linux"]["devices"] = json!([{ "path": "/vol/data", "type": "c", "major": 1, "minor": 3 }]);
+    let words = bench.refused()?;
+    ensure!(words.contains("`/vol/data` is taken"), "{words}");
+    ensure!(fs::read_to_string(outside("data"))? == "precious");
     Ok(())
 }
 
@@ -911,6 +971,23 @@ fn the_default_mounts_work_in_a_userns() -> Result<()> {
         ensure!(mounted("/sys")?.contains(" - sysfs ") && mounted("/sys")?.contains("ro,"));
         ensure!(is_readonly("/sys/fs/cgroup"));
         mounted("/dev/mqueue").map(drop)
+    })
+}
+
+fn init_of_a_rootless_caller_opens_the_sources_itself() -> Result<()> {
+    needs!(root);
+    let mut bench = Bench::in_userns()?;
+    bench.late = true;
+    fs::write(outside("file"), "one")?;
+    bench
+        .base()
+        .mount("/data", "bind", "/mnt/outside", &["rbind", "ro", "nosuid"])
+        .mount("/sys", "sysfs", "sysfs", &["ro"]);
+    bench.spec["linux"]["maskedPaths"] = json!(["/proc/timer_list", "/etc"]);
+    bench.run(|| {
+        check_default_devices()?;
+        ensure!(read("/data/file")? == "one" && mounted("/data")?.contains("ro,nosuid"));
+        Ok(())
     })
 }
 

@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
+use super::super::checks::PROC_FILES;
 use super::*;
 use crate::host::{CgroupLayout, Hierarchy, Host};
 
