@@ -5,10 +5,11 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
+use super::ops::{Action, Bind, Filesystem, MountOp, Remount};
 use super::options::{Propagation, Sharing};
-use super::plan::{Action, Bind, Filesystem, MountOp, Remount, RootfsPlan, is_proc_file};
+use super::plan::RootfsPlan;
 use super::{Sources, copyup, devices, magic, mount, place};
-use crate::error::{During, Error, Result};
+use crate::error::{During, Result};
 use crate::files::Root;
 
 /// A complete tree that has not been entered yet: the host's is still reachable by path, the container's by [`Root`].
@@ -93,7 +94,7 @@ impl Assembled {
             magic::require(source, magic::PROC, "procfs")?;
         }
         let directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
-        let place = self.place(target, directory)?;
+        let place = place::of_mount(&self.root, target, directory)?;
         mount::change(source, false, bind.top)?;
         mount::change(source, true, bind.tree)?;
         for &propagation in &bind.propagation {
@@ -110,7 +111,7 @@ impl Assembled {
         let place = if matches!(fs.fstype.as_str(), "proc" | "sysfs") {
             place::plain_directory(&self.root, target)?
         } else {
-            self.place(target, true)?
+            place::of_mount(&self.root, target, true)?
         };
         let new = mount::create(&fs)?;
         if fs.copy_up {
@@ -147,25 +148,5 @@ impl Assembled {
             mount::propagate(&place, propagation)?;
         }
         Ok(())
-    }
-
-    /// The place of a mount, created if missing. A link of the image must not turn it into a place inside procfs
-    /// (CVE-2019-19921, CVE-2023-28642), nor `/proc` or `/sys` into something else.
-    fn place(&self, target: &Path, directory: bool) -> Result<OwnedFd> {
-        if [Path::new("/proc"), Path::new("/sys")].contains(&target) {
-            return place::plain_directory(&self.root, target);
-        }
-        let place = if directory {
-            place::directory(&self.root, target)?
-        } else {
-            place::file(&self.root, target)?
-        };
-        if magic::is(&place, magic::PROC)? && !is_proc_file(target) {
-            return Err(Error::Corrupt(format!(
-                "`{}` leads into procfs, where nothing may be covered",
-                target.display()
-            )));
-        }
-        Ok(place)
     }
 }

@@ -23,7 +23,7 @@ impl Assembled {
     pub fn attach_console(&self, slave: BorrowedFd<'_>) -> Result<()> {
         let work = || -> Result<()> {
             magic::require(slave, magic::DEVPTS, "the terminal")?;
-            let place = place::file(&self.root, Path::new("/dev/console"))?;
+            let place = place::of_mount(&self.root, Path::new("/dev/console"), false)?;
             mount::attach(&mount::clone(slave, false)?, &place)
         };
         work().during(|| "mount `/dev/console`")

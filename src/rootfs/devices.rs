@@ -1,5 +1,6 @@
 //! Device nodes: the ones every container has and those of the spec.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -183,9 +184,14 @@ impl Device {
     }
 
     fn bind(&self, root: &Root, node: &OwnedFd) -> Result<()> {
-        let place = place::file(root, &self.path)?;
+        let (dir, name) = place::parent(root, &self.path)?;
+        let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        if stat.is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Symlink) {
+            self.clear(&dir, name)?;
+        }
+        let place = place::of_mount(root, &self.path, false)?;
         mount::attach(node, &place)?;
-        self.verify(root.get(&self.path, OFlags::PATH)?.as_fd())
+        self.verify(at(&dir, name)?.as_fd())
     }
 
     /// `mknod` with exactly these permission bits; the umask of init is 0 while the tree is assembled.
@@ -194,25 +200,38 @@ impl Device {
         let mode = Mode::from_raw_mode(self.mode);
         let make = || rustix::fs::mknodat(&dir, name, self.kind.file_type(), mode, self.kind.number());
         match make() {
-            Err(rustix::io::Errno::EXIST) if self.is_at(&dir, name) => return Ok(()),
-            // A file or symbolic link of the image where a device must be (CVE-2025-31133): the name is replaced.
+            Err(rustix::io::Errno::EXIST) if self.verify(at(&dir, name)?.as_fd()).is_ok() => return Ok(()),
             Err(rustix::io::Errno::EXIST) => {
-                rustix::fs::unlinkat(&dir, name, AtFlags::empty())?;
+                self.clear(&dir, name)?;
                 make()?;
             }
             other => other?,
         }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
+        let node = at(&dir, name)?;
         self.verify(node.as_fd())?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         rustix::fs::chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         Ok(())
     }
 
-    fn is_at(&self, dir: &OwnedFd, name: &std::ffi::OsStr) -> bool {
-        rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| self.kind.is(&stat))
+    /// Removes a file or symbolic link of the image from where a device must be (CVE-2025-31133). Only from `/dev`: elsewhere
+    /// it may be somebody's data.
+    fn clear(&self, dir: &OwnedFd, name: &OsStr) -> Result<()> {
+        if self.path.parent() != Some(Path::new("/dev")) {
+            return Err(Error::invalid(
+                &self.field,
+                self.path.display(),
+                format!("is taken by something that is not {}", self.kind),
+            ));
+        }
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
     }
+}
+
+/// What has this name, without following it.
+fn at(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
 impl std::fmt::Display for Kind {

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{FileType, OFlags};
 
 use super::devices::Device;
-use super::plan::Filesystem;
+use super::ops::Filesystem;
 use super::{Assembled, devices, mount};
 use crate::error::{During, Result};
 use crate::sys::mount::attr;

@@ -7,7 +7,7 @@
 //!
 //! # Order
 //! 1. parent: [`RootfsPlan::open_sources`], before the clone. The container's cgroup must exist if it is shown without a
-//!    cgroup namespace.
+//!    cgroup namespace. A caller without `CAP_SYS_ADMIN` lets init do it right before step 3, as root of its user namespace.
 //! 2. parent: [`Sources::idmap`], when the id maps of the container's user namespace are written.
 //! 3. init: [`assemble`], root in its user namespace and inside all its namespaces, the cgroup namespace included, because
 //!    procfs, sysfs, mqueue and cgroup filesystems show the namespaces of whoever creates them.
@@ -16,12 +16,14 @@
 
 mod assemble;
 mod cgroup;
+mod checks;
 mod console;
 mod copyup;
 mod devices;
 mod magic;
 mod masks;
 mod mount;
+mod ops;
 pub mod options;
 mod pivot;
 mod place;
@@ -33,8 +35,9 @@ use crate::host::Host;
 pub use assemble::{Assembled, assemble};
 pub use console::{open_container_ptmx, open_peer};
 pub use devices::Device;
-pub use plan::{Action, Bind, Filesystem, IdMap, MountOp, Remount, RootfsPlan};
-pub use sources::Sources;
+pub use ops::{Action, Bind, Filesystem, IdMap, MountOp, Remount};
+pub use plan::RootfsPlan;
+pub use sources::{Sources, UsernsFor};
 
 /// What besides the spec decides the shape of the tree.
 #[derive(Debug, Clone, Copy)]

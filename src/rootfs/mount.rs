@@ -9,8 +9,8 @@ use rustix::mount::{
 };
 
 use super::magic;
+use super::ops::Filesystem;
 use super::options::{Change, Propagation, Sharing};
-use super::plan::Filesystem;
 use crate::error::{During, Error, Result};
 use crate::sys::mount::{Attributes, set_attributes};
 
@@ -94,13 +94,33 @@ pub(super) fn create(fs: &Filesystem) -> Result<OwnedFd> {
         let attributes = MountAttrFlags::from_bits_retain(u32::try_from(fs.attributes).unwrap_or(u32::MAX));
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    let mount = make().map_err(|e| explain(&context, e))?;
+    let mount = make().map_err(|e| refused(fs, explain(&context, e)))?;
     match fs.fstype.as_str() {
         "proc" => magic::require(&mount, magic::PROC, "procfs")?,
         "sysfs" => magic::require(&mount, magic::SYSFS, "sysfs")?,
         _ => {}
     }
     Ok(mount)
+}
+
+/// The kernel does not say why it refuses procfs and sysfs.
+fn refused(fs: &Filesystem, error: Error) -> Error {
+    let namespace = match fs.fstype.as_str() {
+        "proc" => "pid",
+        "sysfs" => "network",
+        _ => return error,
+    };
+    if error.errno() != Some(rustix::io::Errno::PERM.raw_os_error()) {
+        return error;
+    }
+    Error::During {
+        what: format!(
+            "in a user namespace this takes a {namespace} namespace of the container's own, and a `{}` on the host with \
+             nothing mounted over parts of it",
+            if namespace == "pid" { "/proc" } else { "/sys" },
+        ),
+        source: Box::new(error),
+    }
 }
 
 /// Changes the options of a mounted filesystem.
@@ -120,6 +140,10 @@ fn configure(context: &OwnedFd, data: &[String]) -> rustix::io::Result<()> {
                 for layer in layers.split(':') {
                     fsconfig_set_string(context, "lowerdir+", layer)?;
                 }
+            }
+            // Quotes keep a label's commas together in mount(2); here a value is a value.
+            Some((key, value)) if key.ends_with("context") => {
+                fsconfig_set_string(context, key, value.trim_matches('"'))?;
             }
             Some((key, value)) => fsconfig_set_string(context, key, value)?,
             None => fsconfig_set_flag(context, option.as_str())?,

@@ -45,10 +45,10 @@ impl Change {
 
     fn apply(&mut self, switch: Switch) {
         match switch {
-            Switch::Set(bits) => self.set(bits),
-            Switch::Clear(bits) => self.clear(bits),
-            Switch::Atime(policy) => self.atime(policy),
-            Switch::NotAtime(policy) => self.not_atime(policy),
+            Set(bits) => self.set(bits),
+            Clear(bits) => self.clear(bits),
+            Atime(policy) => self.atime(policy),
+            NotAtime(policy) => self.not_atime(policy),
         }
     }
 }

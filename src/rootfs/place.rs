@@ -13,19 +13,52 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::checks::is_proc_file;
+use super::magic;
 use crate::error::{During, Error, Result};
 use crate::files::Root;
 
 /// As many symbolic links as the kernel follows in one lookup.
 const MAX_LINKS: usize = 40;
 
+/// The place of a mount, created if missing. A link of the image must not turn it into a place inside procfs
+/// (CVE-2019-19921, CVE-2023-28642, CVE-2025-52565) or into the root itself, nor `/proc` or `/sys` into something else.
+pub(super) fn of_mount(root: &Root, target: &Path, is_directory: bool) -> Result<OwnedFd> {
+    if [Path::new("/proc"), Path::new("/sys")].contains(&target) {
+        return plain_directory(root, target);
+    }
+    let place = if is_directory {
+        directory(root, target)?
+    } else {
+        file(root, target)?
+    };
+    if magic::is(&place, magic::PROC)? && !is_proc_file(target) {
+        return Err(Error::Corrupt(format!(
+            "`{}` leads into procfs, where nothing may be covered",
+            target.display()
+        )));
+    }
+    if same(&place, root)? {
+        return Err(Error::Corrupt(format!(
+            "`{}` of the image leads to the root itself",
+            target.display()
+        )));
+    }
+    Ok(place)
+}
+
+fn same(one: impl AsFd, other: impl AsFd) -> Result<bool> {
+    let (one, other) = (rustix::fs::fstat(one)?, rustix::fs::fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+}
+
 /// Opens a directory, creating what is missing.
-pub(super) fn directory(root: &Root, path: &Path) -> Result<OwnedFd> {
+fn directory(root: &Root, path: &Path) -> Result<OwnedFd> {
     open_or_walk(root, path, Missing::Directory)
 }
 
 /// Opens whatever is at `path`, creating an empty file when nothing is.
-pub(super) fn file(root: &Root, path: &Path) -> Result<OwnedFd> {
+fn file(root: &Root, path: &Path) -> Result<OwnedFd> {
     open_or_walk(root, path, Missing::File)
 }
 

@@ -1,13 +1,14 @@
 //! What the tree will be, decided before anything is touched.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use serde::Serialize;
 
 use super::devices::{self, Device};
-use super::options::{Change, Options, Propagation, Sharing};
-use super::{Facts, cgroup};
+use super::ops::{Action, Bind, Filesystem, IdMap, MountOp, Remount};
+use super::options::{Options, Propagation, Sharing};
+use super::{Facts, cgroup, checks};
 use crate::error::{Error, Result};
 use crate::sys::mount::attr;
 
@@ -29,105 +30,6 @@ pub struct RootfsPlan {
     pub(super) masked: Vec<PathBuf>,
     pub(super) readonly_paths: Vec<PathBuf>,
 }
-
-/// One step at one place of the tree; `mounts` of the spec become one each, a v1 cgroup mount several.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MountOp {
-    /// The entry of the spec it comes from: `mounts[3]`.
-    pub field: String,
-    /// Where, as seen from inside.
-    pub target: PathBuf,
-    /// What.
-    pub action: Action,
-}
-
-/// What happens at the place.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub enum Action {
-    /// Something of the host appears.
-    Bind(Bind),
-    /// A new instance of a filesystem appears.
-    New(Filesystem),
-    /// What is mounted there changes.
-    Remount(Remount),
-    /// A symbolic link (the second name of a v1 controller).
-    Link(PathBuf),
-}
-
-/// A bind mount.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Bind {
-    /// The host's path, absolute.
-    pub source: PathBuf,
-    /// With the mounts below it.
-    pub recursive: bool,
-    /// A source that is not there is left out rather than an error.
-    pub optional: bool,
-    /// Attributes of the mount.
-    pub top: Change,
-    /// Attributes of the mount and those below.
-    pub tree: Change,
-    /// Propagation, in order.
-    pub propagation: Vec<Propagation>,
-    /// Translation of owners.
-    pub idmap: Option<IdMap>,
-}
-
-/// Translation of a bind mount's owners.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct IdMap {
-    /// Also for the mounts below.
-    pub recursive: bool,
-    /// User and group maps; without them those of the container's user namespace.
-    pub maps: Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>,
-}
-
-/// A new filesystem instance.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Filesystem {
-    /// Its type: `tmpfs`.
-    pub fstype: String,
-    /// What it is made of: a block device, or any word.
-    pub source: String,
-    /// Options for the filesystem, `key` or `key=value`.
-    pub data: Vec<String>,
-    /// Attributes of the mount.
-    pub attributes: u64,
-    /// Becomes read-only when everything is in place, so that later mounts can be placed in it.
-    pub seal: bool,
-    /// What the image has at the place is copied into it.
-    pub copy_up: bool,
-    /// Propagation, in order.
-    pub propagation: Vec<Propagation>,
-}
-
-/// A change of what is mounted.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Remount {
-    /// Options for the filesystem; `None` for `remount,bind`, which changes only this mount.
-    pub superblock: Option<Vec<String>>,
-    /// Attributes of the mount.
-    pub top: Change,
-    /// Attributes of the mount and those below.
-    pub tree: Change,
-    /// Propagation, in order.
-    pub propagation: Vec<Propagation>,
-}
-
-/// Where other mounts than procfs may appear below `/proc`: files that programs like lxcfs replace by a container's own
-/// numbers, and nothing whose meaning a security decision rests on (CVE-2019-16884, CVE-2023-27561).
-const PROC_FILES: &[&str] = &[
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/loadavg",
-    "/proc/meminfo",
-    "/proc/slabinfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/sys/crypto/fips_enabled",
-    "/proc/sys/kernel/ns_last_pid",
-    "/proc/uptime",
-];
 
 impl RootfsPlan {
     /// Plans the tree of `spec` on `rootfs` (absolute and canonical); relative sources are below `bundle`.
@@ -227,7 +129,7 @@ pub(super) struct Entry<'a> {
     pub(super) field: &'a str,
     pub(super) target: PathBuf,
     pub(super) options: Options,
-    mount: &'a Mount,
+    pub(super) mount: &'a Mount,
 }
 
 impl Entry<'_> {
@@ -277,14 +179,14 @@ impl Context<'_> {
     fn add(&self, field: &str, mount: &Mount, ops: &mut Vec<MountOp>) -> Result<()> {
         let entry = Entry {
             field,
-            target: target(field, mount.destination())?,
+            target: checks::target(field, mount.destination())?,
             options: Options::parse(mount.options().as_deref().unwrap_or_default()),
             mount,
         };
         let fstype = mount.typ().as_deref().unwrap_or("");
         let bind = entry.options.bind.or_else(|| (fstype == "bind").then_some(false));
-        check_place(&entry, fstype, bind.is_some())?;
-        check_idmap(&entry, bind.is_some(), self.facts.userns)?;
+        checks::place(&entry, fstype, bind.is_some())?;
+        checks::idmap(&entry, bind.is_some(), self.facts.userns)?;
         match (fstype, bind) {
             _ if entry.options.remount => ops.push(entry.op(remount(&entry, bind.is_some()))),
             (_, Some(recursive)) => ops.push(entry.op(Action::Bind(self.bind(&entry, recursive)?))),
@@ -308,7 +210,7 @@ impl Context<'_> {
         let source = entry.mount.source().as_ref().ok_or_else(|| {
             Error::invalid(format!("{}.source", entry.field), "", "is needed by a bind mount")
         })?;
-        let (uid, gid) = mappings(entry.mount);
+        let (uid, gid) = checks::mappings(entry.mount);
         let idmap = (entry.options.idmap.is_some() || !uid.is_empty()).then(|| IdMap {
             recursive: entry.options.idmap == Some(true),
             maps: (!uid.is_empty()).then(|| (uid.to_vec(), gid.to_vec())),
@@ -360,103 +262,6 @@ fn remount(entry: &Entry<'_>, bind: bool) -> Action {
         tree: entry.options.tree,
         propagation: entry.options.propagation.clone(),
     })
-}
-
-fn mappings(mount: &Mount) -> (&[LinuxIdMapping], &[LinuxIdMapping]) {
-    (
-        mount.uid_mappings().as_deref().unwrap_or_default(),
-        mount.gid_mappings().as_deref().unwrap_or_default(),
-    )
-}
-
-fn check_idmap(entry: &Entry<'_>, bind: bool, userns: bool) -> Result<()> {
-    let (uid, gid) = mappings(entry.mount);
-    let field = entry.field;
-    if uid.is_empty() != gid.is_empty() {
-        let (missing, given) = if uid.is_empty() {
-            ("uidMappings", "gidMappings")
-        } else {
-            ("gidMappings", "uidMappings")
-        };
-        return Err(Error::invalid(
-            format!("{field}.{missing}"),
-            "",
-            format!("is needed where `{given}` is given"),
-        ));
-    }
-    if entry.options.idmap.is_none() && uid.is_empty() {
-        return Ok(());
-    }
-    if !bind || entry.options.remount {
-        return Err(Error::invalid(
-            format!("{field}.uidMappings"),
-            entry.target.display(),
-            "is no bind mount: only those can translate owners",
-        ));
-    }
-    if uid.is_empty() && !userns {
-        return Err(Error::invalid(
-            format!("{field}.options"),
-            "idmap",
-            "needs `uidMappings` and `gidMappings`, or a container with a user namespace",
-        ));
-    }
-    Ok(())
-}
-
-/// The destination as an absolute path without `.`; one that is relative (deprecated by the spec) starts at the root.
-fn target(field: &str, destination: &Path) -> Result<PathBuf> {
-    let mut target = PathBuf::from("/");
-    for part in destination.components() {
-        match part {
-            Component::Normal(part) => target.push(part),
-            Component::ParentDir => {
-                return Err(Error::invalid(
-                    format!("{field}.destination"),
-                    destination.display(),
-                    "must not contain `..`",
-                ));
-            }
-            _ => {}
-        }
-    }
-    if target == Path::new("/") {
-        return Err(Error::invalid(
-            format!("{field}.destination"),
-            destination.display(),
-            "is the root itself; use `root` of config.json",
-        ));
-    }
-    Ok(target)
-}
-
-/// `/proc` is for procfs (also another's, by a bind mount that is checked later); below it only some files may be covered.
-fn check_place(entry: &Entry<'_>, fstype: &str, bind: bool) -> Result<()> {
-    let target = entry.target.as_path();
-    let allowed = if target == Path::new("/proc") {
-        bind || fstype == "proc" || entry.options.remount
-    } else {
-        !target.starts_with("/proc") || entry.options.remount || (bind && is_proc_file(target))
-    };
-    if allowed {
-        return Ok(());
-    }
-    Err(Error::invalid(
-        format!("{}.destination", entry.field),
-        target.display(),
-        "is inside `/proc`, where only procfs itself and binds of a few files (such as `/proc/cpuinfo`) may be mounted",
-    ))
-}
-
-/// Whether a file of procfs may be covered.
-pub(super) fn is_proc_file(target: &Path) -> bool {
-    PROC_FILES.iter().any(|file| Path::new(file) == target)
-}
-
-impl MountOp {
-    fn binds_dev(&self) -> bool {
-        self.target == Path::new("/dev") && matches!(self.action, Action::Bind(_))
-    }
 }
 
 #[cfg(test)]

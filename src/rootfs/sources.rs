@@ -7,10 +7,14 @@ use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::mount;
+use super::ops::{Action, Bind, MountOp};
 use super::options::Sharing;
-use super::plan::{Action, Bind, MountOp, RootfsPlan};
+use super::plan::RootfsPlan;
 use crate::error::{During, Error, Result};
 use crate::sys::mount::{Attributes, attr, set_attributes};
+
+/// Makes a user namespace with these user and group maps.
+pub type UsernsFor<'a> = dyn FnMut(&[LinuxIdMapping], &[LinuxIdMapping]) -> Result<OwnedFd> + 'a;
 
 /// Detached mounts of everything the tree takes from the host. They vanish when dropped.
 #[derive(Debug)]
@@ -115,7 +119,7 @@ impl Sources {
     pub fn idmap(
         &self,
         plan: &RootfsPlan,
-        userns_for: &mut dyn FnMut(&[LinuxIdMapping], &[LinuxIdMapping]) -> Result<OwnedFd>,
+        userns_for: &mut UsernsFor<'_>,
         container_userns: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
         for (op, tree) in plan.mounts.iter().zip(&self.binds) {

@@ -20,7 +20,7 @@
 
 #[macro_use]
 mod harness;
-
+mod rootfs;
 mod self_test;
 
 fn main() -> std::process::ExitCode {
@@ -29,6 +29,7 @@ fn main() -> std::process::ExitCode {
         return harness::main(&[self_test::CULPRITS]);
     }
     harness::main(&[
+        rootfs::TESTS,
         self_test::TESTS, //
     ])
 }

@@ -1,0 +1,114 @@
+//! Mistakes in `mounts` of the spec, found before anything is touched.
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{LinuxIdMapping, Mount};
+
+use super::plan::Entry;
+use crate::error::{Error, Result};
+
+/// Where other mounts than procfs may appear below `/proc`: files that programs like lxcfs replace by a container's own
+/// numbers, and nothing whose meaning a security decision rests on (CVE-2019-16884, CVE-2023-27561).
+pub(super) const PROC_FILES: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+pub(super) fn mappings(mount: &Mount) -> (&[LinuxIdMapping], &[LinuxIdMapping]) {
+    (
+        mount.uid_mappings().as_deref().unwrap_or_default(),
+        mount.gid_mappings().as_deref().unwrap_or_default(),
+    )
+}
+
+pub(super) fn idmap(entry: &Entry<'_>, bind: bool, userns: bool) -> Result<()> {
+    let (uid, gid) = mappings(entry.mount);
+    let field = entry.field;
+    if uid.is_empty() != gid.is_empty() {
+        let (missing, given) = if uid.is_empty() {
+            ("uidMappings", "gidMappings")
+        } else {
+            ("gidMappings", "uidMappings")
+        };
+        return Err(Error::invalid(
+            format!("{field}.{missing}"),
+            "",
+            format!("is needed where `{given}` is given"),
+        ));
+    }
+    if entry.options.idmap.is_none() && uid.is_empty() {
+        return Ok(());
+    }
+    if !bind || entry.options.remount {
+        return Err(Error::invalid(
+            format!("{field}.uidMappings"),
+            entry.target.display(),
+            "is no bind mount: only those can translate owners",
+        ));
+    }
+    if uid.is_empty() && !userns {
+        return Err(Error::invalid(
+            format!("{field}.options"),
+            "idmap",
+            "needs `uidMappings` and `gidMappings`, or a container with a user namespace",
+        ));
+    }
+    Ok(())
+}
+
+/// The destination as an absolute path without `.`; one that is relative (deprecated by the spec) starts at the root.
+pub(super) fn target(field: &str, destination: &Path) -> Result<PathBuf> {
+    let mut target = PathBuf::from("/");
+    for part in destination.components() {
+        match part {
+            Component::Normal(part) => target.push(part),
+            Component::ParentDir => {
+                return Err(Error::invalid(
+                    format!("{field}.destination"),
+                    destination.display(),
+                    "must not contain `..`",
+                ));
+            }
+            _ => {}
+        }
+    }
+    if target == Path::new("/") {
+        return Err(Error::invalid(
+            format!("{field}.destination"),
+            destination.display(),
+            "is the root itself; use `root` of config.json",
+        ));
+    }
+    Ok(target)
+}
+
+/// `/proc` is for procfs (also another's, by a bind mount that is checked later); below it only some files may be covered.
+pub(super) fn place(entry: &Entry<'_>, fstype: &str, bind: bool) -> Result<()> {
+    let target = entry.target.as_path();
+    let allowed = if target == Path::new("/proc") {
+        bind || fstype == "proc" || entry.options.remount
+    } else {
+        !target.starts_with("/proc") || entry.options.remount || (bind && is_proc_file(target))
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        format!("{}.destination", entry.field),
+        target.display(),
+        "is inside `/proc`, where only procfs itself and binds of a few files (such as `/proc/cpuinfo`) may be mounted",
+    ))
+}
+
+/// Whether a file of procfs may be covered.
+pub(super) fn is_proc_file(target: &Path) -> bool {
+    PROC_FILES.iter().any(|file| Path::new(file) == target)
+}
