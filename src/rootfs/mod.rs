@@ -33,7 +33,7 @@ mod sources;
 use crate::host::Host;
 
 pub use assemble::{Assembled, assemble};
-pub use console::open_peer;
+pub use console::{open_container_ptmx, open_peer};
 pub use devices::Device;
 pub use ops::{Action, Bind, Filesystem, IdMap, MountOp, Remount};
 pub use plan::RootfsPlan;
