@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use condo::host::Host;
-use condo::rootfs::{Assembled, Facts, RootfsPlan, assemble, open_peer};
+use condo::rootfs::{Assembled, Facts, RootfsPlan, assemble, open_container_ptmx, open_peer};
 use condo::sys::clone::{Clone, Side};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
@@ -496,6 +496,8 @@ fn the_console_is_the_containers_own_pty() -> Result<()> {
                 ensure!(nix::sys::stat::major(console.rdev()) == 136);
                 ensure!(fs::read_link("/dev/ptmx")? == Path::new("pts/ptmx"));
                 fs::File::open("/dev/ptmx").context("open a pty from inside")?;
+                let another = open_peer(open_container_ptmx()?.as_fd())?;
+                ensure!(nix::sys::stat::major(fs::File::from(another).metadata()?.rdev()) == 136);
                 Ok(())
             },
         )?;
