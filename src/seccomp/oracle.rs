@@ -1,5 +1,6 @@
 //! Tests of the compiler against an interpreter of classic BPF and a second, naive reading of profiles.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use oci_spec::runtime::{
@@ -101,8 +102,12 @@ fn meaning(profile: &LinuxSeccomp, call: &Call) -> u32 {
     if let Some(rule) = rules.iter().find(|e| applies(e, call, abi.is_narrow())) {
         return value(rule);
     }
-    let all_names = || entries.iter().flat_map(|e| e.names());
-    for name in all_names() {
+    let all_names: BTreeSet<&str> = entries
+        .iter()
+        .flat_map(|e| e.names())
+        .map(String::as_str)
+        .collect();
+    for name in &all_names {
         if let Some(sub) = abi.sub_call(name)
             && sub.number == call.number
             && call.args[0] as u32 & sub.mask == sub.value
@@ -113,10 +118,14 @@ fn meaning(profile: &LinuxSeccomp, call: &Call) -> u32 {
     }
     let direct = table
         .iter()
-        .filter(|(name, _)| all_names().any(|n| n == name))
+        .filter(|(name, _)| all_names.contains(name))
         .map(|(_, n)| *n);
-    let muxed = all_names().filter(|name| rules_of(name).iter().any(|e| is_plain(e)));
-    let muxed = muxed.filter_map(|name| abi.sub_call(name)).map(|sub| sub.number);
+    let muxed = all_names
+        .iter()
+        .filter_map(|name| Some((name, abi.sub_call(name)?.number)));
+    let muxed = muxed
+        .filter(|(name, _)| rules_of(name).iter().any(|e| is_plain(e)))
+        .map(|(_, n)| n);
     let passes = matches!(
         profile.default_action(),
         Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
