@@ -118,10 +118,7 @@ fn meaning(profile: &LinuxSeccomp, call: &Call) -> u32 {
             return blind(&rules_of(name), default);
         }
     }
-    let muxed = all_names
-        .iter()
-        .filter_map(|name| muxed(name))
-        .map(|sub| sub.number);
+    let muxed = all_names.iter().filter_map(muxed).map(|sub| sub.number);
     let direct = table
         .iter()
         .filter(|(name, _)| all_names.contains(name))

@@ -132,7 +132,7 @@ fn multiplex(numbers: &mut BTreeMap<u32, Verdict>, sub: SubCall, action: u32) {
     }
 }
 
-/// The verdict as an ABI with 32-bit arguments needs it: a value that means bits (such as -1) is cut to 32.
+/// The verdict as an ABI with 32-bit arguments needs it: of a value that means bits (such as -1), 32 count.
 fn adapt(verdict: &Verdict, abi: Abi) -> Verdict {
     let mut verdict = verdict.clone();
     if let (Verdict::When(clauses), true) = (&mut verdict, abi.is_narrow()) {
@@ -144,9 +144,7 @@ fn adapt(verdict: &Verdict, abi: Abi) -> Verdict {
 }
 
 fn narrow(condition: &mut Condition) {
-    const LOW: u64 = 0xffff_ffff;
-    if let Compare::Bits { mask, value } = &mut condition.compare {
-        *mask &= LOW;
-        *value &= LOW;
+    if let Compare::Bits { mask, .. } = &mut condition.compare {
+        *mask &= 0xffff_ffff;
     }
 }
