@@ -102,6 +102,9 @@ const WITHOUT: [&[&str]; 4] = [
 /// the families closed for good takes x86 off the architectures.
 const FAMILIES: [u64; 5] = [1, 2, 10, 16, 17];
 
+/// What makes sockets of a family, and loads its module before it finds that the family has no pairs.
+const SOCKETS: [&str; 2] = ["socket", "socketpair"];
+
 /// The default profile of a VPS, for x86-64 with 32-bit programs, and for aarch64. x32, which no distribution uses, kills.
 pub fn vps_profile() -> LinuxSeccomp {
     let mut entries = vec![entry(allowed(), Action::ScmpActAllow, None)];
@@ -140,7 +143,7 @@ pub(super) fn denied() -> impl Iterator<Item = &'static str> {
     HOST.iter().chain(&WITHOUT).copied().flatten().copied()
 }
 
-/// All calls up to [`REVIEWED`] but those and `socket`, which depends on its argument.
+/// All calls up to [`REVIEWED`] but those and [`SOCKETS`], which depend on their argument.
 fn allowed() -> Vec<String> {
     let tables = [Abi::X86_64, Abi::X86, Abi::Aarch64]
         .into_iter()
@@ -149,13 +152,13 @@ fn allowed() -> Vec<String> {
         .filter(|(_, n)| *n <= REVIEWED)
         .map(|(name, _)| name)
         .collect();
-    for name in denied().chain(["socket"]) {
+    for name in denied().chain(SOCKETS) {
         names.remove(name);
     }
     names.into_iter().map(ToString::to_string).collect()
 }
 
-/// `socket` for the families, by the low word: the kernel takes an `int`.
+/// [`SOCKETS`] for the families, by the low word: the kernel takes an `int`.
 fn sockets() -> Vec<LinuxSyscall> {
     let masked = |mask: u64, value: u64| {
         // Every field of the builder has a default: it cannot fail.
@@ -167,7 +170,7 @@ fn sockets() -> Vec<LinuxSyscall> {
         arg.build().unwrap_or_default()
     };
     let socket = |action, errno, args| {
-        let mut entry = entry(vec!["socket".to_owned()], action, errno);
+        let mut entry = entry(names(&[&SOCKETS]), action, errno);
         entry.set_args(Some(args));
         entry
     };

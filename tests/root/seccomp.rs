@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
@@ -138,6 +138,16 @@ fn privileges_are_left_alone() -> Result<()> {
             .any(|l| l.split_whitespace().eq(line.split_whitespace()))
     };
     ensure!(has("NoNewPrivs: 0") && has("Seccomp: 2"), "{status}");
+    // What sudo, su and ping live by.
+    let folder = Folder::new()?;
+    std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o755))?;
+    let program = folder.0.join("id");
+    std::fs::copy("/usr/bin/id", &program)?;
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755))?;
+    let output = below(&vps_profile(), move || {
+        Command::new(program).arg("-u").uid(65534).output()
+    })??;
+    ensure!(output.stdout == b"0\n", "{output:?}");
     Ok(())
 }
 
