@@ -51,8 +51,9 @@ pub struct Filter {
 /// - A call through an architecture that is not listed kills the thread (libseccomp's `SCMP_ACT_KILL` for a bad architecture).
 /// - Unless the default action lets calls pass, a number above all that the profile names is `ENOSYS` and not the default
 ///   action: a program that tries a system call newer than the profile finds its fallback (runc).
-/// - On i386 an unconditional rule for `connect`, `shmat` and the like also decides that sub-call of `socketcall` and `ipc`. A
-///   conditional one does not: the filter cannot see arguments that are in memory.
+/// - On i386 a rule for `connect`, `shmat` and the like also decides that sub-call of `socketcall` and `ipc`. Their arguments
+///   are in memory, where the filter cannot see them: of all that conditions could lead to, the strictest is done.
+/// - Without `flags` speculative store bypass stays enabled, as in runc and as is the kernel's own default since 5.16.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the field for what cannot be expressed: an argument index above 5, an `errnoRet` where no errno
@@ -74,15 +75,15 @@ fn compile_for(native: Abi, profile: &LinuxSeccomp) -> Result<Filter> {
     }
     let notify = rules.notifies();
     listener::check(profile, notify)?;
-    let flags = flags(profile.flags().as_deref().unwrap_or_default(), notify);
+    let flags = flags(profile.flags().as_deref(), notify);
     Ok(Filter { program, flags })
 }
 
 /// The flags of seccomp(2). WAIT_KILLABLE_RECV is `EINVAL` without a listener and means nothing there; TSYNC beside a listener
 /// needs another way to report its failure, because the result is the descriptor.
-fn flags(wanted: &[LinuxSeccompFilterFlag], notify: bool) -> u32 {
+fn flags(wanted: Option<&[LinuxSeccompFilterFlag]>, notify: bool) -> u32 {
     let mut flags = if notify { sys::NEW_LISTENER } else { 0 };
-    for flag in wanted {
+    for flag in wanted.unwrap_or(&[LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow]) {
         flags |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => sys::LOG,
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync if notify => sys::TSYNC | sys::TSYNC_ESRCH,

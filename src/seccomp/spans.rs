@@ -89,12 +89,28 @@ fn resolve(rules: &Rules<'_>, abi: Abi) -> (BTreeMap<u32, Verdict>, Option<u32>)
         }
     }
     for (name, verdict) in &rules.calls {
-        if let (Some(Verdict::Always(action)), Some(sub)) = (verdict, abi.sub_call(name)) {
+        if let (Some(verdict), Some(sub)) = (verdict, abi.sub_call(name)) {
             newest = newest.max(Some(sub.number));
-            multiplex(&mut numbers, sub, *action);
+            multiplex(&mut numbers, sub, blind(verdict, rules.default));
         }
     }
     (numbers, newest)
+}
+
+/// What to do about a call whose arguments are in memory, where no filter sees them: of all that the conditions could lead to,
+/// the strictest, by the kernel's order of precedence (as signed numbers, KILL_PROCESS is the least and ALLOW the greatest).
+fn blind(verdict: &Verdict, default: u32) -> u32 {
+    let strictness = |action: &u32| (action & 0xffff_0000).cast_signed();
+    match verdict {
+        Verdict::Always(action) => *action,
+        Verdict::When(clauses) => {
+            let actions = clauses.iter().map(|clause| clause.action);
+            std::iter::once(default)
+                .chain(actions)
+                .min_by_key(strictness)
+                .unwrap_or(default)
+        }
+    }
 }
 
 /// Lets a multiplexer's sub-call do as its plain call does, after what the profile says of the multiplexer itself.
@@ -116,7 +132,7 @@ fn multiplex(numbers: &mut BTreeMap<u32, Verdict>, sub: SubCall, action: u32) {
     }
 }
 
-/// The verdict as an ABI with 32-bit arguments needs it: a value that means bits (such as -1) is cut to 32.
+/// The verdict as an ABI with 32-bit arguments needs it: of a value that means bits (such as -1), 32 count.
 fn adapt(verdict: &Verdict, abi: Abi) -> Verdict {
     let mut verdict = verdict.clone();
     if let (Verdict::When(clauses), true) = (&mut verdict, abi.is_narrow()) {
@@ -128,9 +144,7 @@ fn adapt(verdict: &Verdict, abi: Abi) -> Verdict {
 }
 
 fn narrow(condition: &mut Condition) {
-    const LOW: u64 = 0xffff_ffff;
-    if let Compare::Bits { mask, value } = &mut condition.compare {
-        *mask &= LOW;
-        *value &= LOW;
+    if let Compare::Bits { mask, .. } = &mut condition.compare {
+        *mask &= 0xffff_ffff;
     }
 }

@@ -49,7 +49,7 @@ const HOST: [&[&str]; 8] = [
     // Programs in the kernel and its verifier (CVE-2020-8835, CVE-2021-3490, CVE-2022-23222); counters that see across VPSs
     // (CVE-2013-2094, CVE-2023-5717 and side channels).
     &["bpf", "perf_event_open"],
-    // Stops the kernel in the middle of a copy: the lever that makes races winnable (used for CVE-2016-6187, CVE-2021-22555's kind).
+    // Stops the kernel in the middle of a copy: the lever that makes races winnable (exploits of CVE-2016-6187, CVE-2021-26708).
     &["userfaultfd"],
 ];
 
@@ -58,8 +58,8 @@ const WITHOUT: [&[&str]; 4] = [
     // A second way to make system calls, past this very filter: seccomp does not see what a ring is told to do. For years the
     // richest source of kernel exploits (CVE-2021-41073, CVE-2022-2602, CVE-2023-2598).
     &["io_uring_setup", "io_uring_enter", "io_uring_register"],
-    // Keys are counted per uid, were long not namespaced (CVE-2016-0728, CVE-2017-6074's neighbours), and a keyring outlives its session. `ENOSYS` and not
-    // `EPERM`: systemd and container runtimes take the first for a kernel without keyrings and go on, the second for a failure.
+    // Keys are counted per uid and outlive their session (CVE-2016-0728). `ENOSYS` and not `EPERM`: systemd and container
+    // runtimes take the first for a kernel without keyrings and go on, the second for a failure.
     &["add_key", "request_key", "keyctl"],
     // Segments of 16-bit programs (CVE-2015-5157, CVE-2017-17053).
     &["modify_ldt"],
@@ -95,12 +95,15 @@ const WITHOUT: [&[&str]; 4] = [
 ];
 
 /// Address families of a server: UNIX, IPv4, IPv6, netlink, packet (DHCP clients, tcpdump). What is left out is either not
-/// namespaced (vsock talks to the hypervisor and to the host's own listeners) or a protocol that hardly anybody uses and a request for which
-/// loads its module: CVE-2021-43267 (TIPC), CVE-2010-3904 (RDS), CVE-2016-2384's kind, CVE-2022-1015's neighbours, AF_ALG.
+/// namespaced (vsock talks to the hypervisor and to the host's own listeners, CVE-2021-26708) or a protocol that hardly anybody
+/// uses and a request for which loads its module (RDS CVE-2010-3904, TIPC CVE-2021-43267).
 ///
 /// A 32-bit program reaches `socket` through `socketcall` too, the arguments of which no filter sees. An operator who wants
 /// the families closed for good takes x86 off the architectures.
 const FAMILIES: [u64; 5] = [1, 2, 10, 16, 17];
+
+/// What makes sockets of a family, and loads its module before it finds that the family has no pairs.
+const SOCKETS: [&str; 2] = ["socket", "socketpair"];
 
 /// The default profile of a VPS, for x86-64 with 32-bit programs, and for aarch64. x32, which no distribution uses, kills.
 pub fn vps_profile() -> LinuxSeccomp {
@@ -140,7 +143,7 @@ pub(super) fn denied() -> impl Iterator<Item = &'static str> {
     HOST.iter().chain(&WITHOUT).copied().flatten().copied()
 }
 
-/// All calls up to [`REVIEWED`] but those and `socket`, which depends on its argument.
+/// All calls up to [`REVIEWED`] but those and [`SOCKETS`], which depend on their argument.
 fn allowed() -> Vec<String> {
     let tables = [Abi::X86_64, Abi::X86, Abi::Aarch64]
         .into_iter()
@@ -149,13 +152,13 @@ fn allowed() -> Vec<String> {
         .filter(|(_, n)| *n <= REVIEWED)
         .map(|(name, _)| name)
         .collect();
-    for name in denied().chain(["socket"]) {
+    for name in denied().chain(SOCKETS) {
         names.remove(name);
     }
     names.into_iter().map(ToString::to_string).collect()
 }
 
-/// `socket` for the families, by the low word: the kernel takes an `int`.
+/// [`SOCKETS`] for the families, by the low word: the kernel takes an `int`.
 fn sockets() -> Vec<LinuxSyscall> {
     let masked = |mask: u64, value: u64| {
         // Every field of the builder has a default: it cannot fail.
@@ -167,7 +170,7 @@ fn sockets() -> Vec<LinuxSyscall> {
         arg.build().unwrap_or_default()
     };
     let socket = |action, errno, args| {
-        let mut entry = entry(vec!["socket".to_owned()], action, errno);
+        let mut entry = entry(names(&[&SOCKETS]), action, errno);
         entry.set_args(Some(args));
         entry
     };

@@ -16,6 +16,8 @@
     unreachable_pub,
     dead_code,
     reason = "test modules take what they need of the harness"
+    unreachable_pub,
+    reason = "tests; the lints know only those of the standard runner as such"
 )]
 
 #[macro_use]
@@ -32,4 +34,8 @@ fn main() -> std::process::ExitCode {
         rootfs::TESTS,
         self_test::TESTS, //
     ])
+mod seccomp;
+
+fn main() -> std::process::ExitCode {
+    harness::main(&[seccomp::TESTS])
 }
