@@ -149,7 +149,7 @@ mod tests {
                 r#"{"shares":512,"quota":1000,"period":10000,"burst":500}"#,
                 Version::V2
             ),
-            ["cpu.weight=60", "cpu.max=1000 10000", "cpu.max.burst=500"]
+            ["cpu.weight=59", "cpu.max=1000 10000", "cpu.max.burst=500"]
         );
         assert!(golden(r#"{"quota":0,"shares":0,"period":0}"#, Version::V2).is_empty());
     }

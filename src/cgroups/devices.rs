@@ -71,7 +71,7 @@ impl Rule {
     }
 
     fn overlaps(&self, other: &Self) -> bool {
-        fn meet<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+        fn meet<T: PartialEq + Copy>(a: Option<T>, b: Option<T>) -> bool {
             a.is_none() || b.is_none() || a == b
         }
         meet(self.kind, other.kind)

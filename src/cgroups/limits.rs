@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(
             golden(TYPICAL, &v2()).unwrap(),
             [
-                "cpu.weight=60",
+                "cpu.weight=59",
                 "cpu.max=50000 100000",
                 "cpuset.cpus=0",
                 "memory.swap.max=0",

@@ -1,6 +1,7 @@
 //! One value for one file of a cgroup directory, and which controllers this host has.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -30,7 +31,7 @@ pub enum Missing {
 
 impl Setting {
     /// A value that must be written.
-    pub(super) fn new(file: impl Into<String>, value: impl ToString) -> Self {
+    pub(super) fn new(file: impl Into<String>, value: impl Display) -> Self {
         Self {
             file: file.into(),
             value: value.to_string(),
@@ -39,7 +40,7 @@ impl Setting {
     }
 
     /// A value that only matters where the kernel has the file.
-    pub(super) fn optional(file: impl Into<String>, value: impl ToString) -> Self {
+    pub(super) fn optional(file: impl Into<String>, value: impl Display) -> Self {
         Self {
             missing: Missing::Skip,
             ..Self::new(file, value)
@@ -47,7 +48,7 @@ impl Setting {
     }
 
     /// The same, with another file to try where this one is missing.
-    pub(super) fn or(self, file: &'static str, value: impl ToString) -> Self {
+    pub(super) fn or(self, file: &'static str, value: impl Display) -> Self {
         Self {
             missing: Missing::Instead(file, value.to_string()),
             ..self

@@ -3,6 +3,8 @@
 #[macro_use]
 mod harness;
 
+mod cgroups;
+
 fn main() -> std::process::ExitCode {
-    harness::main(&[])
+    harness::main(&[cgroups::TESTS])
 }
