@@ -42,7 +42,7 @@ pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{During, Error, Failures, Result};
 use crate::files;
@@ -182,6 +182,30 @@ impl Cgroup {
         ))
     }
 
+    /// Makes the kernel take back memory until no more than `bytes` are in use, as preparation for a lower limit: a limit alone
+    /// would make it kill. Call it right before [`Cgroup::apply`].
+    ///
+    /// On v1 nothing is done, because the kernel refuses a limit that does not fit instead of killing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when more than that is in use for good.
+    pub fn shrink_memory(&self, bytes: u64) -> Result<()> {
+        let dir = self.hierarchy.place("memory")?;
+        if !dir.has("memory.high") {
+            return Ok(());
+        }
+        // Writing the soft limit reclaims there and then, and kills nobody; it is not to stay.
+        let before = dir.read("memory.high")?;
+        dir.write("memory.high", &bytes.to_string())?;
+        let ceiling = memory::Ceiling {
+            file: "memory.current",
+            limit: bytes,
+        };
+        let fits = self.check_ceiling(&ceiling);
+        dir.write("memory.high", before.trim())?;
+        fits
+    }
+
     /// Lets a user (the container's root, as the host knows it) make sub-cgroups, which systemd as PID 1 needs: the directory
     /// and only the files in `/sys/kernel/cgroup/delegate` change owner, so that the limits themselves stay out of reach.
     ///
@@ -225,14 +249,7 @@ impl Cgroup {
 
     /// Waits until no process is left; `false` when some are after `limit`.
     pub fn wait_empty(&self, limit: Duration) -> Result<bool> {
-        let end = Instant::now() + limit;
-        while self.is_populated()? {
-            if Instant::now() >= end {
-                return Ok(false);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(true)
+        self.hierarchy.wait_empty(limit)
     }
 
     /// How often the kernel ended a process here because memory ran out: asked before a death is called mysterious.

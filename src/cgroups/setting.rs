@@ -114,20 +114,23 @@ impl Controllers {
         }
     }
 
-    /// How `controller` is reached; `v1` is the name it had there.
+    /// How `controller` (by its v2 name) is reached.
     ///
     /// # Errors
     /// [`Error::Unsupported`] naming the controller that `field` needs.
-    pub(super) fn version(&self, v1: &str, v2: &str, field: &str) -> Result<Version> {
-        if self.v1.contains(v1) {
+    pub(super) fn version(&self, controller: &str, field: &str) -> Result<Version> {
+        if self
+            .v1
+            .contains(if controller == "io" { "blkio" } else { controller })
+        {
             return Ok(Version::V1);
         }
         match &self.v2 {
             Cgroup2::Everything => Ok(Version::V2),
-            Cgroup2::These(found) if found.contains(v2) => Ok(Version::V2),
+            Cgroup2::These(found) if found.contains(controller) => Ok(Version::V2),
             _ => Err(Error::unsupported(
                 field,
-                format!("the kernel offers no cgroup controller `{v2}`"),
+                format!("the kernel offers no cgroup controller `{controller}`"),
             )),
         }
     }
@@ -185,9 +188,9 @@ pub(super) mod tests {
             v1: ["memory".to_owned()].into(),
             v2: Cgroup2::These(["hugetlb".to_owned()].into()),
         };
-        assert_eq!(host.version("memory", "memory", "x").unwrap(), Version::V1);
-        assert_eq!(host.version("hugetlb", "hugetlb", "x").unwrap(), Version::V2);
-        let e = host.version("pids", "pids", "linux.resources.pids").unwrap_err();
+        assert_eq!(host.version("memory", "x").unwrap(), Version::V1);
+        assert_eq!(host.version("hugetlb", "x").unwrap(), Version::V2);
+        let e = host.version("pids", "linux.resources.pids").unwrap_err();
         assert!(e.to_string().contains("`pids`"), "{e}");
     }
 

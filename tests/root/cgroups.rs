@@ -23,6 +23,7 @@ tests![
     memory_limit_kills,
     memory_is_raised_and_lowered,
     memory_in_use_is_not_taken_when_checked,
+    page_cache_makes_room,
     pids_limit_fails_fork,
     io_throttle_holds,
     freeze_stops,
@@ -262,7 +263,38 @@ fn memory_in_use_is_not_taken_when_checked() -> Result<()> {
         memory.limit.is_none(),
         "written in spite of the check: {memory:?}"
     );
+    // Anonymous memory without swap cannot be taken back. (On v1 the kernel itself refuses such a limit.)
+    if cgroup.paths().contains_key("") {
+        let e = cgroup
+            .shrink_memory(16 * MIB as u64)
+            .err()
+            .context("64 MiB fit into 16")?;
+        ensure!(e.to_string().contains("in use"), "{e}");
+    }
     ensure!(cgroup.oom_kills()? == 0);
+    Ok(())
+}
+
+fn page_cache_makes_room() -> Result<()> {
+    needs!(root, cgroup2);
+    let (scratch, _) = scratch_on_disk()?;
+    let tree = Tree::new()?;
+    let cgroup = tree.create()?;
+    let child = spawn(&cgroup, || {
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&scratch.0)?;
+            file.write_all(&vec![1; 48 * MIB as usize])?;
+            file.sync_all()
+        };
+        write().map_or_else(|e| e.raw_os_error().unwrap_or(98), |()| 0)
+    })?;
+    ensure!(exit_status(child)? == 0);
+    let used = || -> Result<u64> { Ok(cgroup.stats()?.memory.context("no memory statistics")?.usage) };
+    ensure!(used()? > 40 * MIB as u64, "{} in use", used()?);
+    cgroup.shrink_memory(24 * MIB as u64)?;
+    ensure!(used()? <= 24 * MIB as u64, "{} in use", used()?);
+    let high = std::fs::read_to_string(cgroup.paths()[""].join("memory.high"))?;
+    ensure!(high.trim() == "max", "the soft limit stayed: {high}");
     Ok(())
 }
 
@@ -316,6 +348,20 @@ impl Drop for Scratch {
     }
 }
 
+/// A new file and the whole disk it is on; skips where temporary files are in memory.
+fn scratch_on_disk() -> Result<(Scratch, String)> {
+    let scratch = Scratch(crate::harness::tempdir().join("scratch"));
+    File::create(&scratch.0)?;
+    match whole_disk(&scratch.0)? {
+        Some(disk) => Ok((scratch, disk)),
+        None => {
+            drop(scratch);
+            crate::harness::need("temporary-files-on-a-disk");
+            bail!("no disk")
+        }
+    }
+}
+
 /// Writes and reads that many blocks of 64 KiB past the page cache.
 fn direct_io(path: &Path, blocks: u64, write: bool) -> std::io::Result<()> {
     const BLOCK: usize = 64 << 10;
@@ -341,12 +387,7 @@ fn direct_io(path: &Path, blocks: u64, write: bool) -> std::io::Result<()> {
 
 fn io_throttle_holds() -> Result<()> {
     needs!(root);
-    let scratch = Scratch(std::env::temp_dir().join(format!("condo-test-io-{}", std::process::id())));
-    File::create(&scratch.0)?;
-    let Some(disk) = whole_disk(&scratch.0)? else {
-        crate::harness::need("a temporary directory on a disk");
-        return Ok(());
-    };
+    let (scratch, disk) = scratch_on_disk()?;
     let (major, minor) = disk.split_once(':').context("a device has two numbers")?;
     let rate = format!(r#"[{{"major":{major},"minor":{minor},"rate":1048576}}]"#);
     let json = format!(r#"{{"blockIO":{{"throttleReadBpsDevice":{rate},"throttleWriteBpsDevice":{rate}}}}}"#);
