@@ -52,6 +52,10 @@ use hierarchy::Hierarchy;
 use hybrid::Hybrid;
 use unified::{Unified, below};
 
+/// A parent may go between our making it and its child: another invocation that removed its last cgroup there tidies up
+/// ([`Cgroup::remove_if_empty`]).
+const CREATE_ATTEMPTS: u32 = 10;
+
 /// A cgroup, in however many directories this host wants it.
 ///
 /// Dropping it does nothing to the cgroup: it lives until [`Cgroup::remove`].
@@ -69,6 +73,16 @@ impl Cgroup {
     /// [`Error::Invalid`] for a path that is no such path, for a parent with processes of its own (cgroup v2 refuses to
     /// divide it), and for a cgroup that is in use. What was made until then is gone again.
     pub fn create(layout: &CgroupLayout, path: &str) -> Result<Self> {
+        for _ in 1..CREATE_ATTEMPTS {
+            match Self::create_now(layout, path) {
+                Err(e) if dir::is_gone(&e) => {}
+                other => return other,
+            }
+        }
+        Self::create_now(layout, path)
+    }
+
+    fn create_now(layout: &CgroupLayout, path: &str) -> Result<Self> {
         let checked = check(path)?;
         let mut undo = Undo::new();
         let (hierarchy, new): (Box<dyn Hierarchy>, bool) = match layout {
@@ -281,6 +295,16 @@ impl Cgroup {
             failures.note(dir.remove());
         }
         failures.into_result()
+    }
+
+    /// Removes the cgroup if there is nothing in it, neither processes nor sub-cgroups: a parent, after its last child. What
+    /// stays is no harm, so there is nothing to report.
+    pub fn remove_if_empty(&self) {
+        for (_, dir) in self.hierarchy.dirs() {
+            if let Err(e) = dir.remove_if_empty() {
+                log::debug!("{e}");
+            }
+        }
     }
 
     /// The directories, for `state.json`: by v1 controller, with `unified` for the cgroup2 beside them; cgroup v2 alone has

@@ -31,6 +31,7 @@ tests![
     kill_empties,
     kill_empties_without_cgroup2,
     remove_leaves_nothing,
+    creation_and_tidying_meet,
     failed_create_leaves_nothing,
     a_busy_parent_is_refused,
     a_used_cgroup_is_refused,
@@ -507,6 +508,19 @@ fn remove_leaves_nothing() -> Result<()> {
         ensure!(above.exists(), "`{}` went too", above.display());
     }
     cgroup.remove()?;
+    let parent = Cgroup::open(&tree.layout, &tree.top)?;
+    let other = Cgroup::create(&tree.layout, &format!("{}/other", tree.top))?;
+    parent.remove_if_empty();
+    ensure!(
+        other.paths().values().all(|d| d.exists()),
+        "a parent went with its child"
+    );
+    other.remove()?;
+    parent.remove_if_empty();
+    ensure!(
+        parent.paths().values().all(|d| !d.exists()),
+        "an empty parent stayed"
+    );
     let gone = Cgroup::open(&tree.layout, &tree.path())
         .err()
         .context("it is still there")?;
@@ -518,6 +532,34 @@ fn remove_leaves_nothing() -> Result<()> {
     ensure!(gone.is_gone(), "{gone}");
     waitpid(child, None)?;
     Ok(())
+}
+
+/// One invocation removes the parent that another is just about to use.
+fn creation_and_tidying_meet() -> Result<()> {
+    needs!(root);
+    let tree = Tree::new()?;
+    let come_and_go = |name: &str| -> Result<()> {
+        for _ in 0..40 {
+            Cgroup::create(&tree.layout, &format!("{}/{name}", tree.top))?.remove()?;
+            if let Ok(parent) = Cgroup::open(&tree.layout, &tree.top) {
+                parent.remove_if_empty();
+            }
+        }
+        Ok(())
+    };
+    let child = match Clone::default().spawn()? {
+        Side::Child => std::process::exit(match come_and_go("a") {
+            Ok(()) => 0,
+            Err(e) => {
+                eprintln!("{e}");
+                1
+            }
+        }),
+        Side::Parent { pid, .. } => Pid::from_raw(pid),
+    };
+    let ours = come_and_go("b");
+    ensure!(exit_status(child)? == 0, "the other one failed");
+    ours
 }
 
 fn rustix_open(dir: &impl AsFd, name: &str) -> Result<std::os::fd::OwnedFd> {
