@@ -65,9 +65,12 @@ pub fn read_at(dir: BorrowedFd<'_>, name: &str) -> Result<String> {
             OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
             Mode::empty(),
         )?;
-        let mut text = String::new();
-        File::from(fd).read_to_string(&mut text)?;
-        Ok(text)
+        // Files of the kernel have no size to ask for (which `read_to_string` would): most fit into one read.
+        let mut text = Vec::with_capacity(4096);
+        while rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut text))? > 0 {
+            text.reserve(4096);
+        }
+        Ok(String::from_utf8(text).map_err(std::io::Error::other)?)
     };
     read().during(|| format!("read `{name}`"))
 }

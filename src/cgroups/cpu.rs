@@ -8,15 +8,6 @@ use crate::error::{Error, Result};
 /// The kernel's default period in microseconds, for a quota without one.
 const DEFAULT_PERIOD: u64 = 100_000;
 
-/// Whether anything but `cpus` and `mems` (the cpuset controller's) is asked for.
-pub(super) fn concerns(cpu: &LinuxCpu) -> bool {
-    let times = [cpu.shares(), cpu.period(), cpu.burst(), cpu.realtime_period()];
-    times.iter().any(Option::is_some)
-        || [cpu.quota(), cpu.idle(), cpu.realtime_runtime()]
-            .iter()
-            .any(Option::is_some)
-}
-
 /// The settings for these limits. Zero means "not set" for all of them, as callers have always sent it.
 pub(super) fn settings(cpu: &LinuxCpu, version: Version) -> Result<Vec<Setting>> {
     let mut settings = Vec::new();
@@ -149,7 +140,7 @@ mod tests {
                 r#"{"shares":512,"quota":1000,"period":10000,"burst":500}"#,
                 Version::V2
             ),
-            ["cpu.weight=60", "cpu.max=1000 10000", "cpu.max.burst=500"]
+            ["cpu.weight=59", "cpu.max=1000 10000", "cpu.max.burst=500"]
         );
         assert!(golden(r#"{"quota":0,"shares":0,"period":0}"#, Version::V2).is_empty());
     }

@@ -5,6 +5,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::errno::Errno;
+
 use super::devices::{ALL, Kind, Rule};
 use crate::error::{During, Error, Failures, Result};
 use crate::sys::bpf;
@@ -122,9 +124,18 @@ fn verdict(rule: &Rule) -> Vec<u64> {
 
 /// Puts the rules in force for a cgroup2 directory, in place of those we put there before.
 ///
+/// A caller without privileges over the host may not load programs. Its containers get no further than its own rights to
+/// device nodes, so that is no failure.
+///
 /// The new program is attached before the old one goes: in between both must agree, so there is no moment without rules.
 pub(super) fn enforce(cgroup: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
-    let old = ours(cgroup).during(|| "list device programs")?;
+    let old = match ours(cgroup) {
+        Err(e) if e.raw_os_error() == Some(Errno::EPERM as i32) && is_rootless() => {
+            log::debug!("device rules are left to the file modes: {e}");
+            return Ok(());
+        }
+        other => other.map_err(explain).during(|| "list device programs")?,
+    };
     let new = bpf::load_device_program(&program(rules), NAME)
         .map_err(explain)
         .during(|| "load the device program")?;
@@ -138,8 +149,15 @@ pub(super) fn enforce(cgroup: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
     failures.into_result()
 }
 
+/// Whether we are somebody's user, or root only in a user namespace.
+fn is_rootless() -> bool {
+    let everybody = |map: &str| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    !nix::unistd::geteuid().is_root()
+        || std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !everybody(&map))
+}
+
 fn explain(e: std::io::Error) -> Error {
-    if e.raw_os_error() == Some(nix::errno::Errno::ENOSYS as i32) {
+    if e.raw_os_error() == Some(Errno::ENOSYS as i32) {
         return Error::unsupported("device control", "the kernel has no bpf(2)");
     }
     Error::Io(e)

@@ -71,7 +71,7 @@ impl Rule {
     }
 
     fn overlaps(&self, other: &Self) -> bool {
-        fn meet<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+        fn meet<T: PartialEq + Copy>(a: Option<T>, b: Option<T>) -> bool {
             a.is_none() || b.is_none() || a == b
         }
         meet(self.kind, other.kind)
@@ -142,14 +142,18 @@ pub fn default_devices() -> Vec<Rule> {
 /// The rules of a container: the spec's, then the default devices, which no rule takes away.
 pub(super) fn rules(spec: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
     let mut rules = spec.iter().map(Rule::from_spec).collect::<Result<Vec<_>>>()?;
-    rules.extend(default_devices());
+    // Where everything is allowed but some, the general rules would only cut into these few.
+    let all_but_some = rules.iter().rfind(|r| r.is_total()).is_some_and(|r| r.allow);
+    let default = default_devices().into_iter();
+    rules.extend(default.filter(|r| !all_but_some || r.major.is_some()));
     rules.retain(|r| r.access != 0);
     Ok(rules)
 }
 
 /// The writes to `devices.allow` and `devices.deny` that amount to these rules.
 ///
-/// A v1 cgroup is a list of exceptions to "all" or to "none". An exception can be taken back only whole.
+/// A v1 cgroup is a list of exceptions to "all" or to "none". An exception can be taken back only whole, and the list can
+/// only be begun anew while there are no sub-cgroups.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for a rule that cuts a hole into an earlier one.
@@ -240,6 +244,14 @@ mod tests {
         let json = r#"[{"allow":true,"type":"c","major":1,"access":"r"},
             {"allow":false,"type":"c","major":1,"minor":3,"access":"r"}]"#;
         assert!(matches!(v1(json), Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn all_but_some_on_v1() {
+        let json = r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"b","major":8,"access":"rwm"}]"#;
+        let spec: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
+        let lines = lines(&settings_v1(&rules(&spec).unwrap()).unwrap());
+        assert_eq!(lines[..2], ["devices.allow=a", "devices.deny=b 8:* rwm"]);
     }
 
     #[test]

@@ -197,6 +197,14 @@ impl Dir {
         self.remove_now()
     }
 
+    /// Removes the directory unless something is in it.
+    pub(super) fn remove_if_empty(&self) -> Result<()> {
+        match rmdir(rustix::fs::CWD, self.path.as_os_str()) {
+            Err(e) if e.errno() == Some(Errno::BUSY.raw_os_error()) => Ok(()),
+            other => forgive(other).during(|| format!("remove {}", self.name())),
+        }
+    }
+
     fn remove_now(&self) -> Result<()> {
         let remove = |parent: BorrowedFd<'_>, name: &OsStr| forgive(rmdir(parent, name));
         let all = || -> Result<()> {
@@ -222,7 +230,7 @@ fn forgive(result: Result<()>) -> Result<()> {
 }
 
 /// `ENODEV` is what a file says that was opened just before its cgroup went.
-fn is_gone(e: &Error) -> bool {
+pub(super) fn is_gone(e: &Error) -> bool {
     e.is_gone() || e.errno() == Some(Errno::NODEV.raw_os_error())
 }
 

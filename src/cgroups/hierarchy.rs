@@ -1,6 +1,7 @@
 //! What both shapes of host, cgroup v2 and v1 with cgroup2 beside it, can do with a cgroup.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -34,6 +35,8 @@ pub(super) trait Hierarchy: Debug + Send + Sync {
     fn kill(&self) -> Result<()>;
     /// Whether there are processes here or below.
     fn is_populated(&self) -> Result<bool>;
+    /// Waits until there are none; `false` when there still are after `limit`.
+    fn wait_empty(&self, limit: Duration) -> Result<bool>;
     /// How often the kernel ended a process because memory ran out.
     fn oom_kills(&self) -> Result<u64>;
     /// What has been used.
@@ -50,7 +53,7 @@ pub(super) fn kill_each(cgroup: &dyn Hierarchy) -> Result<()> {
         if killed? == 0 {
             return Ok(());
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     Err(Error::Busy(format!(
         "cgroup `{}` (its processes survive SIGKILL)",

@@ -38,6 +38,12 @@ impl Hybrid {
         path: &Path,
         undo: &mut Undo<'_>,
     ) -> Result<(Self, bool)> {
+        if hierarchies.is_empty() && unified.is_none() {
+            return Err(Error::unsupported(
+                "resource control",
+                "no cgroup hierarchy is mounted",
+            ));
+        }
         let mut all_new = true;
         let mut v1 = Vec::new();
         for hierarchy in hierarchies {
@@ -195,6 +201,20 @@ impl Hierarchy for Hybrid {
             Some(unified) => unified.is_populated(),
             None => Ok(!self.processes().pids()?.is_empty()),
         }
+    }
+
+    fn wait_empty(&self, limit: Duration) -> Result<bool> {
+        if let Some(unified) = &self.unified {
+            return unified.wait_empty(limit);
+        }
+        let end = Instant::now() + limit;
+        while self.is_populated()? {
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(true)
     }
 
     fn oom_kills(&self) -> Result<u64> {

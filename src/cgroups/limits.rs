@@ -24,8 +24,11 @@ impl Limits {
     /// [`default_devices`](super::default_devices), is denied.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) for values no kernel takes, [`Error::Unsupported`](crate::Error::Unsupported)
-    /// naming the controller or interface this host lacks.
+    /// [`Error::Invalid`] for values no kernel takes, [`Error::Unsupported`] naming the controller or interface this host
+    /// lacks.
+    ///
+    /// [`Error::Invalid`]: crate::error::Error::Invalid
+    /// [`Error::Unsupported`]: crate::error::Error::Unsupported
     pub fn from_spec(resources: &LinuxResources, layout: &CgroupLayout) -> Result<Self> {
         let host = Controllers::of(layout);
         let mut limits = Self::without_devices(resources, &host)?;
@@ -78,54 +81,62 @@ impl Limits {
 
     fn without_devices(resources: &LinuxResources, host: &Controllers) -> Result<Self> {
         let mut limits = Self::default();
-        let settings = &mut limits.settings;
         if let Some(cpu) = resources.cpu() {
-            if cpu::concerns(cpu) {
-                let version = host.version("cpu", "cpu", "linux.resources.cpu")?;
-                settings.extend(cpu::settings(cpu, version)?);
-            }
-            let sets = cpuset::settings(cpu)?;
-            if !sets.is_empty() {
-                host.version("cpuset", "cpuset", "linux.resources.cpu.cpus and mems")?;
-                settings.extend(sets);
-            }
+            limits.add(host, "cpu", "linux.resources.cpu", |v| cpu::settings(cpu, v))?;
+            let field = "linux.resources.cpu.cpus and mems";
+            limits.add(host, "cpuset", field, |_| cpuset::settings(cpu))?;
         }
         if let Some(memory) = resources.memory() {
-            let version = host.version("memory", "memory", "linux.resources.memory")?;
-            settings.extend(memory::settings(memory, version)?);
-            limits.ceilings.extend(memory::ceiling(memory, version));
+            let field = "linux.resources.memory";
+            limits.add(host, "memory", field, |v| memory::settings(memory, v))?;
+            let version = host.version("memory", field);
+            limits
+                .ceilings
+                .extend(version.ok().and_then(|v| memory::ceiling(memory, v)));
         }
         if let Some(io) = resources.block_io() {
-            let version = host.version("blkio", "io", "linux.resources.blockIO")?;
-            settings.extend(io::settings(io, version)?);
+            limits.add(host, "io", "linux.resources.blockIO", |v| io::settings(io, v))?;
         }
-        limits.add_countables(resources, host)?;
-        Ok(limits)
-    }
-
-    /// The limits on things that are counted, and what only one cgroup version has.
-    fn add_countables(&mut self, resources: &LinuxResources, host: &Controllers) -> Result<()> {
-        let settings = &mut self.settings;
-        let tasks = resources.pids().as_ref().map(pids::settings).unwrap_or_default();
-        if !tasks.is_empty() {
-            host.version("pids", "pids", "linux.resources.pids")?;
-            settings.extend(tasks);
+        if let Some(tasks) = resources.pids() {
+            limits.add(host, "pids", "linux.resources.pids", |_| {
+                Ok(pids::settings(tasks))
+            })?;
         }
-        if let Some(pages) = resources.hugepage_limits().as_ref().filter(|p| !p.is_empty()) {
-            let version = host.version("hugetlb", "hugetlb", "linux.resources.hugepageLimits")?;
-            settings.extend(hugetlb::settings(pages, version)?);
+        if let Some(pages) = resources.hugepage_limits() {
+            let field = "linux.resources.hugepageLimits";
+            limits.add(host, "hugetlb", field, |v| hugetlb::settings(pages, v))?;
         }
-        let adapters = resources.rdma().as_ref().map(rdma::settings).unwrap_or_default();
-        if !adapters.is_empty() {
-            host.version("rdma", "rdma", "linux.resources.rdma")?;
-            settings.extend(adapters);
+        if let Some(adapters) = resources.rdma() {
+            limits.add(host, "rdma", "linux.resources.rdma", |_| {
+                Ok(rdma::settings(adapters))
+            })?;
         }
         if let Some(network) = resources.network() {
-            settings.extend(network::settings(network, host)?);
+            limits.settings.extend(network::settings(network, host)?);
         }
         // Last, so that what is said by name wins over what was derived.
         if let Some(map) = resources.unified() {
-            settings.extend(verbatim::settings(map, host)?);
+            limits.settings.extend(verbatim::settings(map, host)?);
+        }
+        Ok(limits)
+    }
+
+    /// Adds what one controller has to hold. A controller that is missing is missed only when there is something: callers send
+    /// sections full of zeros.
+    fn add(
+        &mut self,
+        host: &Controllers,
+        controller: &str,
+        field: &str,
+        settings: impl Fn(Version) -> Result<Vec<Setting>>,
+    ) -> Result<()> {
+        match host.version(controller, field) {
+            Ok(version) => self.settings.extend(settings(version)?),
+            Err(missing) => {
+                if !settings(Version::V1)?.is_empty() {
+                    return Err(missing);
+                }
+            }
         }
         Ok(())
     }
@@ -154,7 +165,7 @@ mod tests {
         assert_eq!(
             golden(TYPICAL, &v2()).unwrap(),
             [
-                "cpu.weight=60",
+                "cpu.weight=59",
                 "cpu.max=50000 100000",
                 "cpuset.cpus=0",
                 "memory.swap.max=0",
@@ -199,6 +210,7 @@ mod tests {
         let bare = Controllers::default();
         let e = golden(r#"{"pids":{"limit":5}}"#, &bare).unwrap_err();
         assert!(e.to_string().contains("`pids`"), "{e}");
-        assert!(golden(r#"{"pids":{"limit":0}}"#, &bare).unwrap().is_empty());
+        let zeros = r#"{"pids":{"limit":0},"cpu":{"shares":0},"memory":{"limit":0,"disableOOMKiller":false},"blockIO":{}}"#;
+        assert!(golden(zeros, &bare).unwrap().is_empty());
     }
 }

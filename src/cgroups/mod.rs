@@ -42,7 +42,7 @@ pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{During, Error, Failures, Result};
 use crate::files;
@@ -51,6 +51,10 @@ use crate::undo::Undo;
 use hierarchy::Hierarchy;
 use hybrid::Hybrid;
 use unified::{Unified, below};
+
+/// A parent may go between our making it and its child: another invocation that removed its last cgroup there tidies up
+/// ([`Cgroup::remove_if_empty`]).
+const CREATE_ATTEMPTS: u32 = 10;
 
 /// A cgroup, in however many directories this host wants it.
 ///
@@ -69,6 +73,16 @@ impl Cgroup {
     /// [`Error::Invalid`] for a path that is no such path, for a parent with processes of its own (cgroup v2 refuses to
     /// divide it), and for a cgroup that is in use. What was made until then is gone again.
     pub fn create(layout: &CgroupLayout, path: &str) -> Result<Self> {
+        for _ in 1..CREATE_ATTEMPTS {
+            match Self::create_now(layout, path) {
+                Err(e) if dir::is_gone(&e) => {}
+                other => return other,
+            }
+        }
+        Self::create_now(layout, path)
+    }
+
+    fn create_now(layout: &CgroupLayout, path: &str) -> Result<Self> {
         let checked = check(path)?;
         let mut undo = Undo::new();
         let (hierarchy, new): (Box<dyn Hierarchy>, bool) = match layout {
@@ -182,6 +196,30 @@ impl Cgroup {
         ))
     }
 
+    /// Makes the kernel take back memory until no more than `bytes` are in use, as preparation for a lower limit: a limit alone
+    /// would make it kill. Call it right before [`Cgroup::apply`].
+    ///
+    /// On v1 nothing is done, because the kernel refuses a limit that does not fit instead of killing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when more than that is in use for good.
+    pub fn shrink_memory(&self, bytes: u64) -> Result<()> {
+        let dir = self.hierarchy.place("memory")?;
+        if !dir.has("memory.high") {
+            return Ok(());
+        }
+        // Writing the soft limit reclaims there and then, and kills nobody; it is not to stay.
+        let before = dir.read("memory.high")?;
+        dir.write("memory.high", &bytes.to_string())?;
+        let ceiling = memory::Ceiling {
+            file: "memory.current",
+            limit: bytes,
+        };
+        let fits = self.check_ceiling(&ceiling);
+        dir.write("memory.high", before.trim())?;
+        fits
+    }
+
     /// Lets a user (the container's root, as the host knows it) make sub-cgroups, which systemd as PID 1 needs: the directory
     /// and only the files in `/sys/kernel/cgroup/delegate` change owner, so that the limits themselves stay out of reach.
     ///
@@ -225,14 +263,7 @@ impl Cgroup {
 
     /// Waits until no process is left; `false` when some are after `limit`.
     pub fn wait_empty(&self, limit: Duration) -> Result<bool> {
-        let end = Instant::now() + limit;
-        while self.is_populated()? {
-            if Instant::now() >= end {
-                return Ok(false);
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(true)
+        self.hierarchy.wait_empty(limit)
     }
 
     /// How often the kernel ended a process here because memory ran out: asked before a death is called mysterious.
@@ -264,6 +295,16 @@ impl Cgroup {
             failures.note(dir.remove());
         }
         failures.into_result()
+    }
+
+    /// Removes the cgroup if there is nothing in it, neither processes nor sub-cgroups: a parent, after its last child. What
+    /// stays is no harm, so there is nothing to report.
+    pub fn remove_if_empty(&self) {
+        for (_, dir) in self.hierarchy.dirs() {
+            if let Err(e) = dir.remove_if_empty() {
+                log::debug!("{e}");
+            }
+        }
     }
 
     /// The directories, for `state.json`: by v1 controller, with `unified` for the cgroup2 beside them; cgroup v2 alone has

@@ -30,7 +30,7 @@ fn require(controller: &str, field: &str, host: &Controllers) -> Result<()> {
             "cgroup v2 has no such controller; match the cgroup's path in nftables or tc instead",
         ));
     }
-    host.version(controller, controller, field).map(drop)
+    host.version(controller, field).map(drop)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One value for one file of a cgroup directory, and which controllers this host has.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -30,7 +31,7 @@ pub enum Missing {
 
 impl Setting {
     /// A value that must be written.
-    pub(super) fn new(file: impl Into<String>, value: impl ToString) -> Self {
+    pub(super) fn new(file: impl Into<String>, value: impl Display) -> Self {
         Self {
             file: file.into(),
             value: value.to_string(),
@@ -39,7 +40,7 @@ impl Setting {
     }
 
     /// A value that only matters where the kernel has the file.
-    pub(super) fn optional(file: impl Into<String>, value: impl ToString) -> Self {
+    pub(super) fn optional(file: impl Into<String>, value: impl Display) -> Self {
         Self {
             missing: Missing::Skip,
             ..Self::new(file, value)
@@ -47,7 +48,7 @@ impl Setting {
     }
 
     /// The same, with another file to try where this one is missing.
-    pub(super) fn or(self, file: &'static str, value: impl ToString) -> Self {
+    pub(super) fn or(self, file: &'static str, value: impl Display) -> Self {
         Self {
             missing: Missing::Instead(file, value.to_string()),
             ..self
@@ -113,20 +114,23 @@ impl Controllers {
         }
     }
 
-    /// How `controller` is reached; `v1` is the name it had there.
+    /// How `controller` (by its v2 name) is reached.
     ///
     /// # Errors
     /// [`Error::Unsupported`] naming the controller that `field` needs.
-    pub(super) fn version(&self, v1: &str, v2: &str, field: &str) -> Result<Version> {
-        if self.v1.contains(v1) {
+    pub(super) fn version(&self, controller: &str, field: &str) -> Result<Version> {
+        if self
+            .v1
+            .contains(if controller == "io" { "blkio" } else { controller })
+        {
             return Ok(Version::V1);
         }
         match &self.v2 {
             Cgroup2::Everything => Ok(Version::V2),
-            Cgroup2::These(found) if found.contains(v2) => Ok(Version::V2),
+            Cgroup2::These(found) if found.contains(controller) => Ok(Version::V2),
             _ => Err(Error::unsupported(
                 field,
-                format!("the kernel offers no cgroup controller `{v2}`"),
+                format!("the kernel offers no cgroup controller `{controller}`"),
             )),
         }
     }
@@ -184,9 +188,9 @@ pub(super) mod tests {
             v1: ["memory".to_owned()].into(),
             v2: Cgroup2::These(["hugetlb".to_owned()].into()),
         };
-        assert_eq!(host.version("memory", "memory", "x").unwrap(), Version::V1);
-        assert_eq!(host.version("hugetlb", "hugetlb", "x").unwrap(), Version::V2);
-        let e = host.version("pids", "pids", "linux.resources.pids").unwrap_err();
+        assert_eq!(host.version("memory", "x").unwrap(), Version::V1);
+        assert_eq!(host.version("hugetlb", "x").unwrap(), Version::V2);
+        let e = host.version("pids", "linux.resources.pids").unwrap_err();
         assert!(e.to_string().contains("`pids`"), "{e}");
     }
 

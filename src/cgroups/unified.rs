@@ -67,7 +67,7 @@ impl Unified {
     }
 
     /// Waits until `cgroup.events` says so; `false` when it did not in time.
-    pub(super) fn wait_event(&self, key: &str, value: u64, limit: Duration) -> Result<bool> {
+    fn wait_event(&self, key: &str, value: u64, limit: Duration) -> Result<bool> {
         let wait = || -> Result<bool> {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let events = rustix::fs::openat(self.dir.as_fd(), "cgroup.events", flags, Mode::empty())?;
@@ -154,6 +154,10 @@ impl Hierarchy for Unified {
 
     fn is_populated(&self) -> Result<bool> {
         Ok(self.event("populated")? == 1)
+    }
+
+    fn wait_empty(&self, limit: Duration) -> Result<bool> {
+        self.wait_event("populated", 0, limit)
     }
 
     fn oom_kills(&self) -> Result<u64> {

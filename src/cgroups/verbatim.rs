@@ -34,7 +34,7 @@ pub(super) fn settings(map: &HashMap<String, String>, host: &Controllers) -> Res
         check(file)?;
         let controller = controller_of(file);
         if controller != "cgroup" {
-            host.version(controller, controller, &format!("{FIELD} `{file}`"))?;
+            host.version(controller, &format!("{FIELD} `{file}`"))?;
         }
         let lines = value.lines().filter(|l| !l.is_empty());
         settings.extend(lines.map(|line| Setting::new(file, line)));

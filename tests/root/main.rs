@@ -23,6 +23,8 @@
 #[macro_use]
 mod harness;
 mod rootfs;
+
+mod cgroups;
 mod self_test;
 
 fn main() -> std::process::ExitCode {
@@ -33,6 +35,8 @@ fn main() -> std::process::ExitCode {
     harness::main(&[
         rootfs::TESTS,
         self_test::TESTS, //
+        cgroups::TESTS, //
+        self_test::TESTS,
     ])
 mod seccomp;
 
