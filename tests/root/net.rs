@@ -402,10 +402,14 @@ fn foreign_rules_stay() -> Result<()> {
     needs!(root, nft);
     let network = host()?;
     network.remove()?;
-    let foreign = "table inet admin { set s { type ipv4_addr; elements = { 10.171.0.2, 1.2.3.4 } }
-        chain input { type filter hook input priority 0; policy accept; ip saddr @s counter accept; } }
-        table ip condo { chain c { tcp dport 22 accept; } }
-        table bridge b { chain forward { type filter hook forward priority 0; } }";
+    let foreign = "
+        table inet admin {
+            set s { type ipv4_addr; elements = { 10.171.0.2, 1.2.3.4 }; }
+            chain input { type filter hook input priority 0; policy accept; ip saddr @s counter accept; }
+        }
+        table ip condo { chain c { tcp dport 22 accept; }; }
+        table bridge b { chain forward { type filter hook forward priority 0; }; }
+        ";
     nft(&[foreign])?;
     let before = nft(&["-j", "list", "ruleset"])?;
     let a = Vps::new(
