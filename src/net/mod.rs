@@ -19,6 +19,7 @@
 //!
 //! All calls work on the network namespace of the calling thread and wait for the kernel's answer.
 
+mod elements;
 mod firewall;
 pub mod ipam;
 mod link;
@@ -47,7 +48,8 @@ pub use subnet::choose_subnet;
 use crate::error::{During, Error, Failures, Result};
 use crate::sys::interface::set_loopback_up;
 use crate::undo::Undo;
-use firewall::{ADDRESSES, Change, PAIRS, State, TENANTS};
+use elements::{ADDRESSES, Change, PAIRS, TENANTS};
+use firewall::State;
 use link::Link;
 use netlink::{Channel, forgive_exists, forgive_gone, is};
 
@@ -225,15 +227,16 @@ impl Network {
         let bridge = link::get(&mut channel, &self.bridge)?.index;
         remove_stale(&mut channel, port, bridge)?;
         let mut undo = Undo::new();
-        undo.push(|| self.unplug(port));
+        // The firewall decides who has the address; only its holder touches the rest.
+        self.introduce(port)?;
+        undo.push(|| self.dismiss(port));
         link::create_veth(&mut channel, port, bridge, netns)?;
+        undo.push(|| self.unplug(port));
         let host = link::get(&mut channel, &port.host_if)?.index;
         link::restrict_port(&mut channel, host).during(|| "isolate the bridge port")?;
         route::add_station(&mut channel, host, port.mac)?;
         sysctl::without_ipv6(&port.host_if)?;
         netns::inside(netns, || self.configure_guest(port))?;
-        self.introduce(port)?;
-        undo.push(|| self.dismiss(port));
         route::add_neighbour(&mut channel, bridge, port.address, port.mac)?;
         // Last, so that nothing flows before all of the above holds.
         link::set_up(&mut channel, host)?;
@@ -277,7 +280,7 @@ impl Network {
             .apply(&mut channel);
         match entered {
             // Entered by an attach of this very port that was killed.
-            Err(e) if is(&e, Errno::EEXIST) && firewall::has(&mut channel, self, TENANTS, tenant)? => Ok(()),
+            Err(e) if is(&e, Errno::EEXIST) && elements::has(&mut channel, self, TENANTS, tenant)? => Ok(()),
             Err(e) if is(&e, Errno::EEXIST) => Err(Error::Exists {
                 kind: "address",
                 name: port.address.to_string(),
@@ -286,10 +289,22 @@ impl Network {
         }
     }
 
+    /// Whether the port's address was entered for another port, whose things are not to be touched.
+    fn is_anothers(&self, port: &Port) -> Result<bool> {
+        let mut channel = Channel::netfilter()?;
+        let tenant = rule::tenant_key(port.mac, port.address);
+        let address = port.address.octets().to_vec();
+        Ok(!elements::has(&mut channel, self, TENANTS, tenant)?
+            && elements::has(&mut channel, self, ADDRESSES, address)?)
+    }
+
     /// Strikes the port and all its pairs from the firewall.
     fn dismiss(&self, port: &Port) -> Result<()> {
+        if self.is_anothers(port)? {
+            return Ok(());
+        }
         let mut channel = Channel::netfilter()?;
-        let pairs = firewall::pairs_with(&mut channel, self, port.address)?;
+        let pairs = elements::pairs_with(&mut channel, self, port.address)?;
         let struck = Change::of(self)
             .remove(PAIRS, &pairs)
             .remove(TENANTS, &[rule::tenant_key(port.mac, port.address)])
@@ -301,12 +316,14 @@ impl Network {
     /// Removes the port's links and its neighbour entry.
     fn unplug(&self, port: &Port) -> Result<()> {
         let mut channel = Channel::route()?;
-        if let Some(bridge) = link::find(&mut channel, &self.bridge)? {
-            forgive_gone(route::delete_neighbour(&mut channel, bridge.index, port.address))?;
+        if let Some(host) = link::find(&mut channel, &port.host_if)? {
+            forgive_gone(link::delete(&mut channel, host.index))?;
         }
-        match link::find(&mut channel, &port.host_if)? {
-            Some(host) => forgive_gone(link::delete(&mut channel, host.index)),
-            None => Ok(()),
+        match link::find(&mut channel, &self.bridge)? {
+            Some(bridge) if !self.is_anothers(port)? => {
+                forgive_gone(route::delete_neighbour(&mut channel, bridge.index, port.address))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -27,6 +27,8 @@ const HEADER: usize = 16;
 pub(super) struct Channel {
     socket: Socket,
     sequence: u32,
+    /// Number of the first message of the request under way; answers to earlier ones may still come after a refused batch.
+    first: u32,
 }
 
 impl Channel {
@@ -51,7 +53,11 @@ impl Channel {
         // Refusals with a reason in words, and without a copy of the request. Both are newer than the protocol: best effort.
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self {
+            socket,
+            sequence: 0,
+            first: 0,
+        })
     }
 
     /// Sends one request and returns what the kernel sends back, once it has said that it is done.
@@ -64,6 +70,7 @@ impl Channel {
         } else {
             NLM_F_ACK
         };
+        self.first = self.sequence + 1;
         let mut bytes = Vec::new();
         self.append(&mut bytes, message, flags | acknowledge);
         self.send(&bytes)?;
@@ -74,6 +81,7 @@ impl Channel {
 
     /// Sends messages that the kernel applies all or not at all.
     pub(super) fn batch(&mut self, messages: Vec<(NetfilterMessage, u16)>) -> Result<()> {
+        self.first = self.sequence + 1;
         let mut bytes = Vec::new();
         self.append(&mut bytes, control(ControlMessage::BatchBegin), 0);
         let last = messages.len().saturating_sub(1);
@@ -117,6 +125,10 @@ impl Channel {
             let message = NetlinkMessage::<M>::deserialize(rest)
                 .map_err(|e| Error::Corrupt(format!("the kernel's netlink answer is not understood: {e}")))?;
             let length = (message.header.length as usize).next_multiple_of(4).max(HEADER);
+            rest = rest.get(length..).unwrap_or_default();
+            if message.header.sequence_number < self.first {
+                continue;
+            }
             match message.payload {
                 NetlinkPayload::Error(e) if e.code.is_none() => return Ok(true),
                 NetlinkPayload::Error(e) => return Err(refusal(&e)),
@@ -127,7 +139,6 @@ impl Channel {
                 NetlinkPayload::InnerMessage(answer) => answers.push(answer),
                 _ => {}
             }
-            rest = rest.get(length..).unwrap_or_default();
         }
         Ok(false)
     }

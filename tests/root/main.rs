@@ -18,6 +18,12 @@
     reason = "test modules take what they need of the harness"
     unreachable_pub,
     reason = "tests; the lints know only those of the standard runner as such"
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test binary: what clippy allows in #[test] functions, for a runner of our own"
 )]
 
 #[macro_use]
@@ -42,4 +48,8 @@ mod seccomp;
 
 fn main() -> std::process::ExitCode {
     harness::main(&[seccomp::TESTS])
+mod net;
+
+fn main() -> std::process::ExitCode {
+    harness::main(&[net::TESTS])
 }

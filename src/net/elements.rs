@@ -1,0 +1,190 @@
+//! The firewall's sets: one element per tenant, one per pair in each order.
+
+use std::net::Ipv4Addr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetElementAttribute, SetElementList,
+    SetElementMessage, SetMessage,
+};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+
+use super::Network;
+use super::firewall::{Entry, message};
+use super::netlink::{Channel, is_gone};
+use super::rule::pair_of;
+use crate::error::{During, Result};
+
+/// Elements per message: attributes count their length in 16 bits, and a longer list would overflow silently (CVE-2021-43784).
+const ELEMENTS: usize = 500;
+/// A named set: its name, the data type nft(8) shows (six bits a part) and the key's length in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Set {
+    /// Its name.
+    pub(super) name: &'static str,
+    kind: u32,
+    length: u32,
+}
+
+const IPV4_TYPE: u32 = 7;
+const ETHER_TYPE: u32 = 9;
+/// Who is who: hardware address and address of every VPS that is attached.
+pub(super) const TENANTS: Set = Set {
+    name: "tenants",
+    kind: ETHER_TYPE << 6 | IPV4_TYPE,
+    length: 12,
+};
+/// The addresses of the same VPSs.
+pub(super) const ADDRESSES: Set = Set {
+    name: "addresses",
+    kind: IPV4_TYPE,
+    length: 4,
+};
+/// Who may talk to whom, each pair in both orders.
+pub(super) const PAIRS: Set = Set {
+    name: "pairs",
+    kind: IPV4_TYPE << 6 | IPV4_TYPE,
+    length: 8,
+};
+
+/// The message that makes a set; one that is there already keeps its elements.
+pub(super) fn new_set(network: &Network, set: Set, id: u32) -> Entry {
+    let attributes = vec![
+        SetAttribute::Table(network.table.clone()),
+        SetAttribute::Name(set.name.into()),
+        SetAttribute::KeyType(set.kind),
+        SetAttribute::KeyLen(set.length),
+        SetAttribute::Id(id),
+    ];
+    (
+        message(NfTablesMessage::NewSet(SetMessage { attributes })),
+        NLM_F_CREATE,
+    )
+}
+
+/// Changes of sets that the kernel makes together or not at all.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    network: &'a Network,
+    batch: Vec<Entry>,
+}
+
+impl<'a> Change<'a> {
+    /// No change yet.
+    pub(super) fn of(network: &'a Network) -> Self {
+        Self {
+            network,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Adds elements; those that are there already are left.
+    pub(super) fn add(mut self, set: Set, keys: &[Vec<u8>]) -> Self {
+        self.put(set, keys, NLM_F_CREATE);
+        self
+    }
+
+    /// Adds an element that must not be there yet.
+    pub(super) fn add_new(mut self, set: Set, key: Vec<u8>) -> Self {
+        self.put(set, &[key], NLM_F_CREATE | NLM_F_EXCL);
+        self
+    }
+
+    /// Removes elements. Each is added first: removing one that is not there would fail and take the batch with it.
+    pub(super) fn remove(mut self, set: Set, keys: &[Vec<u8>]) -> Self {
+        self.put(set, keys, NLM_F_CREATE);
+        for some in keys.chunks(ELEMENTS) {
+            let elements = elements(self.network, set, some);
+            self.batch
+                .push((message(NfTablesMessage::DeleteSetElement(elements)), 0));
+        }
+        self
+    }
+
+    fn put(&mut self, set: Set, keys: &[Vec<u8>], flags: u16) {
+        for some in keys.chunks(ELEMENTS) {
+            let elements = elements(self.network, set, some);
+            self.batch
+                .push((message(NfTablesMessage::NewSetElement(elements)), flags));
+        }
+    }
+
+    /// Makes the changes.
+    pub(super) fn apply(self, channel: &mut Channel) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        channel
+            .batch(self.batch)
+            .during(|| format!("change the firewall table `{}`", self.network.table))
+    }
+}
+
+/// Whether the set has this element.
+pub(super) fn has(channel: &mut Channel, network: &Network, set: Set, key: Vec<u8>) -> Result<bool> {
+    let query = NfTablesMessage::GetSetElement(elements(network, set, &[key]));
+    match channel.request(message(query), 0) {
+        Ok(_) => Ok(true),
+        Err(e) if is_gone(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The pairs that name this address. Reads all pairs, so it is for tearing down and not for starting.
+pub(super) fn pairs_with(
+    channel: &mut Channel,
+    network: &Network,
+    address: Ipv4Addr,
+) -> Result<Vec<Vec<u8>>> {
+    let query = SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(network.table.clone()),
+            SetElementList::Set(PAIRS.name.into()),
+        ],
+    };
+    let answers = channel
+        .request(message(NfTablesMessage::GetSetElement(query)), NLM_F_DUMP)
+        .during(|| format!("list the pairs of the firewall table `{}`", network.table))?;
+    Ok(answers
+        .into_iter()
+        .flat_map(keys_of)
+        .filter(|key| pair_of(key).is_some_and(|(from, to)| from == address || to == address))
+        .collect())
+}
+
+fn keys_of(answer: NetfilterMessage) -> Vec<Vec<u8>> {
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewSetElement(message)) = answer.inner else {
+        return Vec::new();
+    };
+    let lists = message
+        .attributes
+        .into_iter()
+        .filter_map(|attribute| match attribute {
+            SetElementList::Elements(elements) => Some(elements),
+            _ => None,
+        });
+    let attributes = lists.flatten().filter_map(|element| match element {
+        ListAttribute::Element(attributes) => Some(attributes),
+        _ => None,
+    });
+    attributes
+        .flatten()
+        .filter_map(|attribute| match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(key)) => Some(key),
+            _ => None,
+        })
+        .collect()
+}
+
+fn elements(network: &Network, set: Set, keys: &[Vec<u8>]) -> SetElementMessage {
+    let element = |key: &Vec<u8>| {
+        ListAttribute::Element(vec![SetElementAttribute::Key(DataAttribute::Value(key.clone()))])
+    };
+    SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(network.table.clone()),
+            SetElementList::Set(set.name.into()),
+            SetElementList::Elements(keys.iter().map(element).collect()),
+        ],
+    }
+}

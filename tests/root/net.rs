@@ -1,0 +1,476 @@
+//! The network with real packets, in network namespaces that each test makes for itself.
+
+mod frame;
+mod room;
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use condo::error::Error;
+use condo::net::{Network, Port, link_exists, routes};
+
+use frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, arp, carries, udp, udp6};
+use room::{Ears, Room, Vps, address, host, mac, ping};
+
+tests![
+    vpss_talk_only_where_allowed,
+    the_outside_sees_the_host,
+    the_outside_cannot_reach_in,
+    forged_sources_do_not_get_through,
+    nobody_becomes_another_by_arp,
+    nobody_becomes_an_absent_address_by_arp,
+    services_of_the_host_are_closed,
+    setting_up_at_once_is_safe,
+    attach_and_detach_leave_nothing,
+    a_failed_attach_leaves_nothing,
+    a_stale_port_is_replaced,
+    an_address_belongs_to_one,
+    names_of_others_are_not_taken,
+    foreign_rules_stay,
+    flushed_rules_come_back,
+];
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn vpss_talk_only_where_allowed() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
+    ensure!(a.reaches(network.gateway())?, "the gateway answers");
+    ensure!(ping(a.ip(), PATIENCE)?, "the host reaches a VPS");
+    ensure!(!a.glimpses(b.ip())?, "strangers do not talk");
+    network.allow(a.ip(), b.ip())?;
+    ensure!(a.reaches(b.ip())? && b.reaches(a.ip())?, "friends do, both ways");
+    network.disallow(b.ip(), a.ip())?;
+    ensure!(!a.glimpses(b.ip())?, "and stop when told");
+    network.allow(a.ip(), b.ip())?;
+    network.detach(&b.port)?;
+    let c = Vps::new(&network, 3)?;
+    ensure!(a.reaches(network.gateway())?);
+    ensure!(
+        !a.glimpses(c.ip())?,
+        "the next holder of an address does not inherit its friends"
+    );
+    Ok(())
+}
+
+/// The outside world is a network of its own whose only tenant is our host: the host gets an uplink `eth0`, and the
+/// outside's own guard against forged addresses lets only the host's address in.
+fn outside() -> Result<(Room, Network, Port)> {
+    let world = Network {
+        bridge: "world0".into(),
+        table: "world".into(),
+        subnet: "203.0.113.0/24".parse()?,
+    };
+    let uplink = Port::new(900, Ipv4Addr::new(203, 0, 113, 9));
+    let (room, here) = (Room::new()?, Room::here()?);
+    room.run(|| {
+        condo::sys::interface::set_loopback_up()?;
+        world.ensure()?;
+        Ok(world.attach(&uplink, here.fd())?)
+    })?;
+    Ok((room, world, uplink))
+}
+
+fn the_outside_sees_the_host() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (room, world, uplink) = outside()?;
+    let a = Vps::new(&network, 2)?;
+    let ears = room.run(Ears::open)?;
+    ensure!(a.reaches(world.gateway())?, "the outside answers");
+    a.say(world.gateway(), "from within")?;
+    let heard = ears.until("from within")?;
+    let from = heard.last().and_then(|f| frame::source(f));
+    ensure!(from == Some(uplink.address), "the outside sees {from:?}");
+    Ok(())
+}
+
+fn the_outside_cannot_reach_in() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (room, world, uplink) = outside()?;
+    let a = Vps::new(&network, 2)?;
+    let macs = (room.run(|| mac("world0"))?, uplink.mac);
+    room.run(|| room::inject("world0", &udp(macs, world.gateway(), a.ip(), "let me in")))?;
+    // The same way with an answer that is waited for: it comes after whatever came before.
+    ensure!(a.reaches(world.gateway())?);
+    UdpSocket::bind("0.0.0.0:0")?.send_to(b"the end", (a.ip(), 9))?;
+    let heard = a.ears.until("the end")?;
+    ensure!(
+        !heard.iter().any(|f| carries(f, "let me in")),
+        "a packet from outside came through"
+    );
+    Ok(())
+}
+
+fn forged_sources_do_not_get_through() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (a, b, c) = (
+        Vps::new(&network, 2)?,
+        Vps::new(&network, 3)?,
+        Vps::new(&network, 4)?,
+    );
+    network.allow(a.ip(), b.ip())?;
+    network.allow(c.ip(), b.ip())?;
+    let gateway = mac("condo0")?;
+    let (own, other) = ((a.port.mac, gateway), (c.port.mac, gateway));
+    let unknown = ([2, 9, 9, 9, 9, 9], gateway);
+    for frame in [
+        udp(own, c.ip(), b.ip(), "forged"),
+        udp(other, c.ip(), b.ip(), "forged"),
+        udp(other, a.ip(), b.ip(), "forged"),
+        udp(unknown, a.ip(), b.ip(), "forged"),
+        udp(own, network.gateway(), b.ip(), "forged"),
+        udp(own, Ipv4Addr::UNSPECIFIED, b.ip(), "forged"),
+        udp(own, Ipv4Addr::new(8, 8, 8, 8), b.ip(), "forged"),
+        // Past the host, straight to the neighbour, even between friends.
+        udp((a.port.mac, b.port.mac), a.ip(), b.ip(), "forged"),
+        udp((a.port.mac, BROADCAST), a.ip(), b.ip(), "forged"),
+        udp6((a.port.mac, [0x33, 0x33, 0, 0, 0, 1]), "forged"),
+    ] {
+        a.inject(&frame)?;
+    }
+    a.inject(&udp(own, a.ip(), b.ip(), "honest"))?;
+    let heard = b.ears.until("honest")?;
+    let forged: Vec<_> = heard.iter().filter(|f| carries(f, "forged")).collect();
+    ensure!(forged.is_empty(), "came through: {forged:02x?}");
+    Ok(())
+}
+
+fn nobody_becomes_another_by_arp() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
+    network.allow(a.ip(), b.ip())?;
+    ensure!(b.reaches(network.gateway())? && a.reaches(network.gateway())?);
+    claim(&a, &network, b.ip())?;
+    claim(&a, &network, network.gateway())?;
+    // The claims were read before this ping's answer was sent.
+    ensure!(a.reaches(network.gateway())?);
+    let host = UdpSocket::bind("0.0.0.0:0")?;
+    host.send_to(b"for b alone", (b.ip(), 9))?;
+    b.ears.until("for b alone")?;
+    b.say(network.gateway(), "to the gateway")?;
+    host.send_to(b"the end", (a.ip(), 9))?;
+    let heard = a.ears.until("the end")?;
+    ensure!(
+        !heard
+            .iter()
+            .any(|f| carries(f, "for b alone") || carries(f, "to the gateway"))
+    );
+    ensure!(
+        b.reaches(network.gateway())? && b.reaches(a.ip())?,
+        "the robbed still talks"
+    );
+    Ok(())
+}
+
+fn nobody_becomes_an_absent_address_by_arp() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    let absent = address(77);
+    claim(&a, &network, absent)?;
+    ensure!(a.reaches(network.gateway())?);
+    let host = UdpSocket::bind("0.0.0.0:0")?;
+    for _ in 0..3 {
+        // The host may refuse to send at all.
+        let _ = host.send_to(b"for nobody", (absent, 9));
+    }
+    host.send_to(b"the end", (a.ip(), 9))?;
+    let heard = a.ears.until("the end")?;
+    ensure!(!heard.iter().any(|f| carries(f, "for nobody")));
+    Ok(())
+}
+
+/// Claims an address by every ARP packet that is known to impress somebody.
+fn claim(thief: &Vps, network: &Network, address: Ipv4Addr) -> Result<()> {
+    let (own, gateway) = (thief.port.mac, mac("condo0")?);
+    let (as_thief, nobody) = ((own, address), [0; 6]);
+    for frame in [
+        arp((own, BROADCAST), ARP_REQUEST, as_thief, (nobody, address)),
+        arp((own, BROADCAST), ARP_REPLY, as_thief, (BROADCAST, address)),
+        arp((own, gateway), ARP_REPLY, as_thief, (gateway, network.gateway())),
+        arp(
+            (own, BROADCAST),
+            ARP_REQUEST,
+            as_thief,
+            (nobody, network.gateway()),
+        ),
+        arp((own, gateway), ARP_REQUEST, as_thief, (nobody, network.gateway())),
+    ] {
+        thief.inject(&frame)?;
+    }
+    Ok(())
+}
+
+fn services_of_the_host_are_closed() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    let stream = TcpListener::bind("0.0.0.0:0")?;
+    let datagram = UdpSocket::bind("0.0.0.0:9")?;
+    datagram.set_nonblocking(true)?;
+    let door = (network.gateway(), stream.local_addr()?.port()).into();
+    let connected = a
+        .room
+        .run(|| Ok(TcpStream::connect_timeout(&door, Duration::from_millis(700)).is_ok()))?;
+    ensure!(!connected, "a VPS connected to a service of the host");
+    a.say(network.gateway(), "knock")?;
+    ensure!(a.reaches(network.gateway())?, "ping is answered");
+    let heard = datagram.recv_from(&mut [0; 16]);
+    ensure!(heard.is_err(), "a VPS's datagram reached the host");
+    // The other way round is the host's own business, answers included.
+    let (address, tcp) = a.room.run(|| {
+        let listener = TcpListener::bind("0.0.0.0:0")?;
+        Ok(((a.ip(), listener.local_addr()?.port()), listener))
+    })?;
+    TcpStream::connect_timeout(&address.into(), PATIENCE)?;
+    drop(tcp);
+    Ok(())
+}
+
+fn setting_up_at_once_is_safe() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    for _ in 0..5 {
+        network.remove()?;
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        network.ensure()
+                    })
+                })
+                .collect();
+            all.into_iter().try_for_each(|t| t.join().expect("a thread"))
+        })?;
+    }
+    let together = ruleset();
+    network.remove()?;
+    network.ensure()?;
+    ensure!(
+        ruleset() == together,
+        "four times is not the same as once: {together:?}"
+    );
+    let a = Vps::new(&network, 2)?;
+    ensure!(a.reaches(network.gateway())?);
+    Ok(())
+}
+
+/// What attaching could leave behind: links, neighbours, addresses, routes, rules.
+fn traces() -> Result<(BTreeSet<String>, String, Vec<String>, Option<String>)> {
+    let links = nix::ifaddrs::getifaddrs()?.map(|i| i.interface_name).collect();
+    let neighbours = std::fs::read_to_string("/proc/thread-self/net/arp")?;
+    let routes = routes()?.iter().map(ToString::to_string).collect();
+    Ok((links, neighbours, routes, ruleset()))
+}
+
+/// What nft(8) says, where there is one, without packet counts and handles.
+fn ruleset() -> Option<String> {
+    let output = Command::new("nft")
+        .args(["-s", "list", "ruleset"])
+        .output()
+        .ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn attach_and_detach_leave_nothing() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let before = traces()?;
+    for round in 0..50 {
+        let a = Vps::new(&network, 2)?;
+        network.allow(a.ip(), address(9))?;
+        if round == 0 {
+            ensure!(traces()? != before, "an attached VPS leaves traces");
+        }
+        network.detach(&a.port)?;
+    }
+    let port = Port::new(2, address(2));
+    network.detach(&port)?;
+    ensure!(traces()? == before, "left: {:?}\nbefore: {before:?}", traces()?);
+    network.remove()?;
+    network.remove()?;
+    network.detach(&port)?;
+    ensure!(!link_exists("condo0")?);
+    ensure!(ruleset().is_none_or(|r| !r.contains("condo")));
+    Ok(())
+}
+
+fn a_failed_attach_leaves_nothing() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    let before = traces()?;
+    // The namespace has an eth0 already.
+    ensure!(network.attach(&Port::new(3, address(3)), a.room.fd()).is_err());
+    ensure!(traces()? == before, "left: {:?}\nbefore: {before:?}", traces()?);
+    for wrong in [network.gateway(), Ipv4Addr::new(10, 172, 0, 2)] {
+        let refused = network.attach(&Port::new(3, wrong), a.room.fd());
+        ensure!(
+            matches!(refused.as_ref().map_err(Error::root), Err(Error::Invalid { .. })),
+            "{refused:?}"
+        );
+    }
+    ensure!(traces()? == before);
+    Ok(())
+}
+
+fn a_stale_port_is_replaced() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let dead = Vps::new(&network, 2)?;
+    let b = Vps::new(&network, 3)?;
+    // Nobody detached the first: its namespace lives on, as that of a process that will not die.
+    let a = Vps::new(&network, 2)?;
+    network.allow(a.ip(), b.ip())?;
+    ensure!(a.reaches(network.gateway())? && a.reaches(b.ip())?);
+    ensure!(
+        !dead.room.run(|| link_exists("eth0").map_err(Into::into))?,
+        "the old end is gone"
+    );
+    network.detach(&a.port)?;
+    ensure!(!link_exists(&a.port.host_if)?);
+    Ok(())
+}
+
+fn an_address_belongs_to_one() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    let (second, room) = (Port::new(3, a.ip()), Room::new()?);
+    let refused = network.attach(&second, room.fd());
+    ensure!(
+        matches!(
+            refused.as_ref().map_err(Error::root),
+            Err(Error::Exists { kind: "address", .. })
+        ),
+        "{refused:?}"
+    );
+    network.detach(&second)?;
+    ensure!(
+        a.reaches(network.gateway())? && ping(a.ip(), PATIENCE)?,
+        "the holder is not disturbed"
+    );
+    Ok(())
+}
+
+fn names_of_others_are_not_taken() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (room, _, uplink) = outside()?;
+    // A bridge, but not condo's: its hardware address is another.
+    let other = Network {
+        bridge: "eth0".into(),
+        ..network.clone()
+    };
+    let refused = other.ensure();
+    ensure!(
+        matches!(refused.as_ref().map_err(Error::root), Err(Error::Exists { .. })),
+        "{refused:?}"
+    );
+    network.ensure()?;
+    // A port's name that another bridge's port has.
+    let (taken, inner) = (
+        Port {
+            host_if: uplink.host_if,
+            ..Port::new(901, address(4))
+        },
+        Room::new()?,
+    );
+    room.run(|| {
+        network.ensure()?;
+        let refused = network.attach(&taken, inner.fd());
+        ensure!(
+            matches!(refused.as_ref().map_err(Error::root), Err(Error::Exists { .. })),
+            "{refused:?}"
+        );
+        ensure!(link_exists(&taken.host_if)?);
+        Ok(())
+    })
+}
+
+fn foreign_rules_stay() -> Result<()> {
+    needs!(root, nft);
+    let network = host()?;
+    network.remove()?;
+    let foreign = "
+        table inet admin {
+            set s { type ipv4_addr; elements = { 10.171.0.2, 1.2.3.4 }; }
+            chain input { type filter hook input priority 0; policy accept; ip saddr @s counter accept; }
+        }
+        table ip condo { chain c { tcp dport 22 accept; }; }
+        table bridge b { chain forward { type filter hook forward priority 0; }; }
+        ";
+    nft(&[foreign])?;
+    let before = nft(&["-j", "list", "ruleset"])?;
+    let a = Vps::new(
+        &{
+            network.ensure()?;
+            network.clone()
+        },
+        2,
+    )?;
+    network.allow(a.ip(), address(3))?;
+    let all = nft(&["-j", "list", "ruleset"])?;
+    ensure!(all.contains("antispoof"), "the oracle sees our rules");
+    network.detach(&a.port)?;
+    network.remove()?;
+    let after = nft(&["-j", "list", "ruleset"])?;
+    ensure!(before == after, "before: {before}\nafter: {after}");
+
+    nft(&["add table inet condo; add chain inet condo antispoof"])?;
+    let before = nft(&["-j", "list", "ruleset"])?;
+    let refused = network.ensure();
+    ensure!(
+        matches!(refused.as_ref().map_err(Error::root), Err(Error::Exists { .. })),
+        "{refused:?}"
+    );
+    network.remove()?;
+    ensure!(
+        nft(&["-j", "list", "ruleset"])? == before,
+        "a table of the same name is not ours"
+    );
+    Ok(())
+}
+
+fn flushed_rules_come_back() -> Result<()> {
+    needs!(root, nft);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    let before = ruleset();
+    nft(&["flush ruleset"])?;
+    network.ensure()?;
+    ensure!(!a.glimpses(network.gateway())?, "unknown until entered again");
+    network.admit(std::slice::from_ref(&a.port))?;
+    network.admit(std::slice::from_ref(&a.port))?;
+    ensure!(ruleset() == before);
+    ensure!(a.reaches(network.gateway())?);
+    // Rules of another version are replaced, and who is entered stays.
+    let moved = Network {
+        subnet: "10.171.0.0/17".parse()?,
+        ..network.clone()
+    };
+    moved.ensure()?;
+    ensure!(ruleset() != before);
+    ensure!(a.reaches(network.gateway())?);
+    Ok(())
+}
+
+fn nft(args: &[&str]) -> Result<String> {
+    let output = Command::new("nft").args(args).output()?;
+    ensure!(
+        output.status.success(),
+        "nft {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}

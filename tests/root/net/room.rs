@@ -1,0 +1,198 @@
+//! Network namespaces of a test, and programs that look out of them.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use condo::net::{Network, Port};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto,
+    setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::frame::{self, Mac};
+
+/// How long something that must happen may take; generous for emulated machines.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to look for an answer that must not come.
+const GLANCE: Duration = Duration::from_millis(600);
+
+/// A network namespace of its own.
+pub struct Room(OwnedFd);
+
+impl Room {
+    pub fn new() -> Result<Self> {
+        let make = || -> Result<Self> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Self::here()
+        };
+        std::thread::spawn(make).join().expect("a thread")
+    }
+
+    /// The namespace this thread is in.
+    pub fn here() -> Result<Self> {
+        Ok(Self(std::fs::File::open("/proc/thread-self/ns/net")?.into()))
+    }
+
+    pub fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Runs something inside.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        std::thread::scope(|scope| {
+            let visit = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+                work()
+            });
+            visit.join().expect("a thread")
+        })
+    }
+}
+
+/// Makes this process's namespace the host of a network.
+pub fn host() -> Result<Network> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    condo::sys::interface::set_loopback_up()?;
+    let network = Network {
+        bridge: "condo0".into(),
+        table: "condo".into(),
+        subnet: "10.171.0.0/16".parse()?,
+    };
+    network.ensure()?;
+    Ok(network)
+}
+
+/// A VPS as far as the network is concerned.
+pub struct Vps {
+    pub port: Port,
+    pub room: Room,
+    pub ears: Ears,
+}
+
+impl Vps {
+    pub fn new(network: &Network, id: u8) -> Result<Self> {
+        let port = Port::new(u32::from(id), address(id));
+        let room = Room::new()?;
+        network.attach(&port, room.fd())?;
+        let ears = room.run(Ears::open)?;
+        Ok(Self { port, room, ears })
+    }
+
+    pub fn ip(&self) -> Ipv4Addr {
+        self.port.address
+    }
+
+    /// Puts a frame on the wire, whatever it says.
+    pub fn inject(&self, frame: &[u8]) -> Result<()> {
+        self.room.run(|| inject("eth0", frame))
+    }
+
+    /// Whether the address answers a ping, waiting for it as long as it takes.
+    pub fn reaches(&self, to: Ipv4Addr) -> Result<bool> {
+        self.room.run(|| ping(to, PATIENCE))
+    }
+
+    /// Whether the address answers a ping soon.
+    pub fn glimpses(&self, to: Ipv4Addr) -> Result<bool> {
+        self.room.run(|| ping(to, GLANCE))
+    }
+
+    /// Sends a datagram the proper way.
+    pub fn say(&self, to: Ipv4Addr, text: &str) -> Result<()> {
+        self.room.run(|| {
+            UdpSocket::bind("0.0.0.0:0")?.send_to(text.as_bytes(), (to, 9))?;
+            Ok(())
+        })
+    }
+}
+
+pub fn address(id: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 171, 0, id)
+}
+
+/// The link address of an interface of this namespace.
+pub fn link(interface: &str) -> Result<LinkAddr> {
+    nix::ifaddrs::getifaddrs()?
+        .filter(|i| i.interface_name == interface)
+        .find_map(|i| i.address?.as_link_addr().copied())
+        .with_context(|| format!("no link address of {interface}"))
+}
+
+pub fn mac(interface: &str) -> Result<Mac> {
+    link(interface)?.addr().context("a hardware address")
+}
+
+pub fn inject(interface: &str, frame: &[u8]) -> Result<()> {
+    let to = link(interface)?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    sendto(socket.as_raw_fd(), frame, &to, MsgFlags::empty())?;
+    Ok(())
+}
+
+/// Sends echo requests until one is answered or the time is over.
+pub fn ping(to: Ipv4Addr, time: Duration) -> Result<bool> {
+    let identity = 0x4c17;
+    let protocol = SockProtocol::Icmp;
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        protocol,
+    )?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(100))?;
+    let [a, b, c, d] = to.octets();
+    let deadline = Instant::now() + time;
+    while Instant::now() < deadline {
+        let _ = sendto(
+            socket.as_raw_fd(),
+            &frame::echo(identity),
+            &SockaddrIn::new(a, b, c, d, 0),
+            MsgFlags::empty(),
+        );
+        let mut packet = [0; 256];
+        while let Ok(length) = recv(socket.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+            let answer = packet[20] == 0 && packet[24..26] == identity.to_be_bytes();
+            if length >= 28 && answer && packet[12..16] == to.octets() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Hears every frame of a namespace from the moment it is made.
+pub struct Ears(OwnedFd);
+
+impl Ears {
+    pub fn open() -> Result<Self> {
+        let socket = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::EthAll,
+        )?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(200))?;
+        Ok(Self(socket))
+    }
+
+    /// Collects what came in up to the frame that carries `text`, which must come.
+    pub fn until(&self, text: &str) -> Result<Vec<Vec<u8>>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut heard = Vec::new();
+        while Instant::now() < deadline {
+            let mut frame = vec![0; 2048];
+            if let Ok(length) = recv(self.0.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+                frame.truncate(length);
+                heard.push(frame);
+                if heard.last().is_some_and(|f| frame::carries(f, text)) {
+                    return Ok(heard);
+                }
+            }
+        }
+        anyhow::bail!("`{text}` did not come within {PATIENCE:?}")
+    }
+}
