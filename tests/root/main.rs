@@ -2,7 +2,9 @@
 
 #[macro_use]
 mod harness;
+mod image;
+mod storage;
 
 fn main() -> std::process::ExitCode {
-    harness::main(&[])
+    harness::main(&[image::TESTS, storage::TESTS])
 }
