@@ -259,7 +259,7 @@ fn owner(pax: Option<u64>, header: impl FnOnce() -> io::Result<u64>) -> Result<u
         .ok_or_else(|| Error::invalid("owner", id, "is not a user or group number"))
 }
 
-fn corrupt(e: io::Error) -> Error {
+fn corrupt(e: impl std::fmt::Display) -> Error {
     Error::Corrupt(format!("the archive has a damaged header: {e}"))
 }
 

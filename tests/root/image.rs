@@ -23,16 +23,16 @@ tests![
 ];
 
 /// A folder that goes away with the test.
-pub struct Scratch(pub PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("condo-test-{}", std::process::id()));
         fs::create_dir(&path)?;
         Ok(Self(path))
     }
 
-    pub fn images(&self) -> Images {
+    pub(crate) fn images(&self) -> Images {
         Images::new(self.0.join("images"))
     }
 }
@@ -44,21 +44,21 @@ impl Drop for Scratch {
 }
 
 /// An archive written header by header: `tar::Builder` would refuse much of what a hostile one holds.
-pub struct Tar(Vec<u8>);
+pub(crate) struct Tar(Vec<u8>);
 
 impl Tar {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
     /// A whole little system: `/sbin/init`.
-    pub fn system() -> Self {
+    pub(crate) fn system() -> Self {
         Self::new()
             .dir("./", 0o755)
             .file("sbin/init", 0o755, b"#!/bin/sh\n")
     }
 
-    pub fn entry(self, kind: u8, path: &str, link: &str, data: &[u8]) -> Self {
+    pub(crate) fn entry(self, kind: u8, path: &str, link: &str, data: &[u8]) -> Self {
         self.owned(kind, (path, link), (0o644, 0), data)
     }
 
@@ -79,24 +79,24 @@ impl Tar {
         self
     }
 
-    pub fn file(self, path: &str, mode: u32, data: &[u8]) -> Self {
+    pub(crate) fn file(self, path: &str, mode: u32, data: &[u8]) -> Self {
         self.owned(b'0', (path, ""), (mode, 0), data)
     }
 
-    pub fn dir(self, path: &str, mode: u32) -> Self {
+    pub(crate) fn dir(self, path: &str, mode: u32) -> Self {
         self.owned(b'5', (path, ""), (mode, 0), b"")
     }
 
-    pub fn symlink(self, path: &str, to: &str) -> Self {
+    pub(crate) fn symlink(self, path: &str, to: &str) -> Self {
         self.entry(b'2', path, to, b"")
     }
 
-    pub fn hardlink(self, path: &str, to: &str) -> Self {
+    pub(crate) fn hardlink(self, path: &str, to: &str) -> Self {
         self.entry(b'1', path, to, b"")
     }
 
     /// Attributes and fields of the entry that follows.
-    pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
@@ -111,13 +111,13 @@ impl Tar {
         self.entry(b'x', "pax", "", &data)
     }
 
-    pub fn end(mut self) -> Vec<u8> {
+    pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&[0; 1024]);
         self.0
     }
 }
 
-pub fn import(images: &Images, name: &str, data: &[u8]) -> condo::error::Result<Image> {
+pub(crate) fn import(images: &Images, name: &str, data: &[u8]) -> condo::error::Result<Image> {
     images.import(
         name,
         Archive::from_reader("test", data),
@@ -185,7 +185,7 @@ fn busybox_is_built_and_runs() -> Result<()> {
 }
 
 /// VFS_CAP_REVISION_2 with the effective bit, cap_net_raw: what `setcap cap_net_raw+ep` writes.
-pub const NET_RAW: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+pub(crate) const NET_RAW: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn every_compression_keeps_owners_modes_times_and_attributes() -> Result<()> {
     needs!(root);
