@@ -5,7 +5,7 @@
 //!
 //! # The house
 //! A VPS is an OCI bundle that condo writes for itself: both faces, the VPS manager (`condo`) and the OCI runtime
-//! (`condo-runtime`), reach the kernel through one [`runtime`]. The module graph is a staircase, kept by `tests/layers.rs`:
+//! (`condo-runtime`), reach the kernel through one [`runtime`]. The module graph is a staircase, kept by `tests/layers`:
 //! a module names only modules of lower ranks, and siblings never name each other.
 //!
 //! ```text

@@ -1,9 +1,23 @@
-//! The runner: one process per test, so that a test may unshare, fork and setns as it likes; named needs; counted skips.
+//! The harness of the root tests: one process and one session per test, so that a test may unshare, fork and setns as it
+//! likes; named needs; counted skips; and a look for leftovers after each.
+//!
+//! A test is a `fn() -> anyhow::Result<()>` in a module with `tests![...]`. It reports by `anyhow` errors or by panicking.
 
-use std::process::{Command, ExitCode};
+mod bundle;
+mod leaks;
+mod machine;
+mod runner;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub use bundle::Bundle;
+pub use runner::main;
 
 /// Exit status of a test process whose need is not met here.
 const SKIPPED: i32 = 77;
+/// Where the runner tells a test process its own directory.
+const TEST_DIR: &str = "CONDO_TEST_DIR";
 
 /// One test.
 #[derive(Debug, Clone, Copy)]
@@ -12,91 +26,127 @@ pub struct Test {
     pub name: &'static str,
     /// Its body; an error fails it.
     pub run: fn() -> anyhow::Result<()>,
+    /// How long it may take natively, in seconds, before it is killed and counted as failed.
+    pub seconds: u64,
 }
 
-/// Lists the tests of a module: `tests![limits_hold, freeze_stops];` makes `TESTS`.
+/// Lists the tests of a module: `tests![limits_hold, freeze_stops];` makes `TESTS`. A test that needs more than the minute it
+/// is given says so: `tests![two_hundred_rounds: 600];`.
 macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
+    (@seconds) => { 60 };
+    (@seconds $seconds:literal) => { $seconds };
+    ($($name:ident $(: $seconds:literal)?),* $(,)?) => {
         pub const TESTS: &[crate::harness::Test] = &[$(crate::harness::Test {
             name: concat!(module_path!(), "::", stringify!($name)),
             run: $name,
+            seconds: tests!(@seconds $($seconds)?),
         }),*];
     };
 }
 
-/// Ends the test as skipped unless this machine has all that is named: `needs!(root, cgroup2);`
+/// Ends the test as skipped unless this machine has all that is named: `needs!(root, cgroup2, program:nft);`, see
+/// [`harness::need`](need) for the names.
 macro_rules! needs {
-    ($($need:ident),* $(,)?) => {
-        $(crate::harness::need(stringify!($need));)*
+    ($($need:ident $(: $argument:ident)?),* $(,)?) => {
+        $(crate::harness::need(concat!(stringify!($need) $(, ":", stringify!($argument))?));)*
+    };
+}
+
+/// Ends the test as skipped where the runtime under test is another project's, named first, and the reason is known:
+/// `known_difference!("crun", "refuses hosts with v1 controllers");`. Never affects condo's own runtime.
+#[allow(
+    unused_macros,
+    reason = "a run of the tests against another runtime adds its users one by one"
+)]
+macro_rules! known_difference {
+    ($runtime:literal, $reason:expr) => {
+        crate::harness::differs($runtime, $reason)
     };
 }
 
 /// Ends this test process as skipped when `name` cannot be had here.
+///
+/// `root`, `cgroup2` (all controllers on v2), `hybrid` (controllers on v1), `controller:NAME`, `systemd` (it is PID 1),
+/// `userns`, `ours` (the runtime under test is condo's), `program:NAME`; any other name is a program.
 pub fn need(name: &str) {
-    let met = match name {
-        "root" => nix::unistd::geteuid().is_root(),
-        "cgroup2" => std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
-        "hybrid" => std::path::Path::new("/sys/fs/cgroup/memory").exists(),
-        program => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .any(|d| d.join(program).exists()),
-    };
-    if !met {
+    if !machine::has(name) {
         eprintln!("needs: {name}");
         std::process::exit(SKIPPED);
     }
 }
 
-/// Runs the tests named by the arguments (parts of names), or all.
-pub fn main(modules: &[&[Test]]) -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let all: Vec<Test> = modules.iter().flat_map(|m| m.iter().copied()).collect();
-    if let [flag, name] = args.as_slice()
-        && flag == "--child"
-    {
-        return run_here(&all, name);
-    }
-    let mut counts = [0, 0, 0];
-    for test in all
-        .iter()
-        .filter(|t| args.is_empty() || args.iter().any(|a| t.name.contains(a.as_str())))
-    {
-        let output = Command::new("/proc/self/exe")
-            .args(["--child", test.name])
-            .output()
-            .expect("run a test");
-        let (verdict, place) = match output.status.code() {
-            Some(0) => ("PASS", 0),
-            Some(SKIPPED) => ("SKIP", 2),
-            _ => ("FAIL", 1),
-        };
-        counts[place] += 1;
-        println!("{verdict} {}", test.name);
-        if place != 0 {
-            print!(
-                "{}{}",
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-    }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        counts[0], counts[1], counts[2]
-    );
-    if counts[1] == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+/// See `known_difference!`.
+pub fn differs(runtime: &str, reason: &str) {
+    if !is_ours() && condo_runtime().file_name().is_some_and(|n| n == runtime) {
+        eprintln!("needs: ours ({runtime} {reason})");
+        std::process::exit(SKIPPED);
     }
 }
 
-fn run_here(all: &[Test], name: &str) -> ExitCode {
-    let test = all.iter().find(|t| t.name == name).expect("a test of this name");
-    match (test.run)() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("{e:?}");
-            ExitCode::FAILURE
+/// A fresh directory of this test, mode 0755. The runner removes it, also when the test dies.
+pub fn tempdir() -> PathBuf {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let parent = std::env::var_os(TEST_DIR).expect("a test process is started by the runner");
+    loop {
+        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let dir = Path::new(&parent).join(n.to_string());
+        match std::fs::create_dir(&dir) {
+            Ok(()) => return dir,
+            // A child that the test forked counts from where its parent stood.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => panic!("make `{}`: {e}", dir.display()),
         }
     }
+}
+
+/// A name nothing else on this machine has, for cgroups, containers and interfaces: `condo-<pid>-<n>`, at most 15 bytes as
+/// long as pids have at most 7 digits.
+pub fn unique() -> String {
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("condo-{}-{n}", std::process::id())
+}
+
+/// The OCI runtime under test: `CONDO_RUNTIME` (a path or a program's name), or condo's own.
+pub fn condo_runtime() -> PathBuf {
+    match std::env::var_os("CONDO_RUNTIME") {
+        Some(other) => machine::program(&other).unwrap_or_else(|| other.into()),
+        None => built("condo-runtime", env!("CARGO_BIN_EXE_condo-runtime")),
+    }
+}
+
+/// Whether the runtime under test is condo's own.
+pub fn is_ours() -> bool {
+    std::env::var_os("CONDO_RUNTIME").is_none()
+}
+
+/// The VPS manager.
+pub fn condo() -> PathBuf {
+    built("condo", env!("CARGO_BIN_EXE_condo"))
+}
+
+/// A program of this build: where cargo put it, or in `CONDO_BIN_DIR` (inside the guest).
+fn built(name: &str, here: &str) -> PathBuf {
+    std::env::var_os("CONDO_BIN_DIR").map_or_else(|| here.into(), |dir| Path::new(&dir).join(name))
+}
+
+/// Runs a program to its end and returns what it printed on stdout; anything but success is an error that shows all of it.
+pub fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output()?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    anyhow::ensure!(
+        output.status.success(),
+        "{command:?}: {}\n{stdout}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(stdout)
+}
+
+/// How much longer things may take on this machine than on an idle native one (`CONDO_TEST_TIMEOUT_FACTOR`).
+pub fn timeout_factor() -> u64 {
+    std::env::var("CONDO_TEST_TIMEOUT_FACTOR")
+        .ok()
+        .and_then(|f| f.parse().ok())
+        .unwrap_or(1)
 }

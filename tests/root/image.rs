@@ -22,24 +22,16 @@ tests![
     recipes_can_be_folders,
 ];
 
-/// A folder that goes away with the test.
+/// The folder of this test, which goes away with it.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    pub(crate) fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("condo-test-{}", std::process::id()));
-        fs::create_dir(&path)?;
-        Ok(Self(path))
+    pub(crate) fn new() -> Self {
+        Self(crate::harness::tempdir())
     }
 
     pub(crate) fn images(&self) -> Images {
         Images::new(self.0.join("images"))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = condo::files::remove_tree(&self.0);
     }
 }
 
@@ -138,7 +130,7 @@ fn names(scratch: &Scratch) -> Result<Vec<String>> {
 
 fn busybox_is_built_and_runs() -> Result<()> {
     needs!(root, busybox);
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let images = scratch.images();
     let image = images.build(&Recipe::named("busybox")?, &mut |_| {})?;
     let manifest = &image.manifest;
@@ -204,7 +196,7 @@ fn every_compression_keeps_owners_modes_times_and_attributes() -> Result<()> {
         ])
         .file("bin/ping", 0o755, b"x")
         .end();
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let images = scratch.images();
     for (name, data) in compressed(&plain)? {
         let path = scratch.0.join(name);
@@ -278,7 +270,7 @@ fn check_metadata(image: &Image) -> Result<()> {
 }
 
 /// Everything below `dir` with its content, to see whether it changed.
-fn snapshot(dir: &Path) -> Result<Vec<(PathBuf, u32, u64, Vec<u8>)>> {
+fn snapshot(dir: &Path) -> Result<Vec<impl Ord + use<>>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -294,18 +286,13 @@ fn snapshot(dir: &Path) -> Result<Vec<(PathBuf, u32, u64, Vec<u8>)>> {
     Ok(all)
 }
 
-fn hostile_archives_write_nothing_outside() -> Result<()> {
-    needs!(root);
-    let scratch = Scratch::new()?;
-    let outside = scratch.0.join("outside");
-    fs::create_dir(&outside)?;
-    fs::write(outside.join("secret"), "s")?;
-    let before = snapshot(&outside)?;
-    let out = outside.to_str().context("a plain path")?;
+/// Archives that try to reach the folder `out`, which holds `secret`.
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn hostile(out: &str) -> Vec<(&'static str, Tar)> {
     let up = format!("../../../../../../../../../../..{out}");
     let secret = format!("{out}/secret");
     let s = Tar::system;
-    let archives: Vec<(&str, Tar)> = vec![
+    vec![
         ("dotdot", s().file(&format!("{up}/new"), 0o644, b"x")),
         ("absolute", s().file(&format!("{out}/new"), 0o644, b"x")),
         (
@@ -380,9 +367,19 @@ fn hostile_archives_write_nothing_outside() -> Result<()> {
             s().symlink("p", "/proc/self/root")
                 .file(&format!("p{out}/new"), 0o644, b"x"),
         ),
-    ];
+    ]
+}
+
+fn hostile_archives_write_nothing_outside() -> Result<()> {
+    needs!(root);
+    let scratch = Scratch::new();
+    let outside = scratch.0.join("outside");
+    fs::create_dir(&outside)?;
+    fs::write(outside.join("secret"), "s")?;
+    let before = snapshot(&outside)?;
+    let out = outside.to_str().context("a plain path")?;
     let images = scratch.images();
-    for (name, archive) in archives {
+    for (name, archive) in hostile(out) {
         let result = import(&images, name, &archive.end());
         ensure!(snapshot(&outside)? == before, "{name} reached out: {result:?}");
         ensure!(images.exists(name) == result.is_ok(), "{name}");
@@ -417,7 +414,7 @@ fn hostile_archives_write_nothing_outside() -> Result<()> {
 
 fn names_that_come_twice_are_replaced() -> Result<()> {
     needs!(root);
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let archive = Tar::system()
         .file("a", 0o600, b"first")
         .hardlink("kept", "a")
@@ -439,7 +436,7 @@ fn names_that_come_twice_are_replaced() -> Result<()> {
 
 fn archives_that_are_no_system_are_refused() -> Result<()> {
     needs!(root);
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let images = scratch.images();
     let archives: Vec<(&str, Vec<u8>)> = vec![
         ("empty", Tar::new().end()),
@@ -487,7 +484,7 @@ fn archives_that_are_no_system_are_refused() -> Result<()> {
 
 fn limits_hold_and_leave_nothing() -> Result<()> {
     needs!(root);
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let images = scratch.images();
     let big = Tar::system()
         .file("big", 0o644, &vec![0; 4 << 20])
@@ -548,7 +545,7 @@ impl Read for Slow<'_> {
 
 fn the_second_of_two_makers_is_told() -> Result<()> {
     needs!(root);
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let images = scratch.images();
     let data = Tar::system().end();
     std::thread::scope(|scope| -> Result<()> {
@@ -592,7 +589,7 @@ fn what_a_killed_import_left_is_swept() -> Result<()> {
         Images::new(dir).import("half", archive, &ImportOptions::default(), &mut |_| {})?;
         return Ok(());
     }
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let images = scratch.images();
     let mut child = Command::new("/proc/self/exe")
         .args([
@@ -624,7 +621,7 @@ fn what_a_killed_import_left_is_swept() -> Result<()> {
 
 fn recipes_can_be_folders() -> Result<()> {
     needs!(root, busybox);
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let dir = scratch.0.join("recipe");
     fs::create_dir(&dir)?;
     fs::write(

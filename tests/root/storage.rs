@@ -96,7 +96,7 @@ struct Place {
 impl Place {
     fn new() -> Result<Self> {
         private_mounts()?;
-        let scratch = Scratch::new()?;
+        let scratch = Scratch::new();
         let image = scratch.images().build(&Recipe::named("busybox")?, &mut |_| {})?;
         Ok(Self { image, scratch })
     }
@@ -206,7 +206,7 @@ fn directories_of_the_image_can_be_renamed() -> Result<()> {
 fn file_capabilities_of_the_image_hold_inside() -> Result<()> {
     needs!(root, busybox, nsenter);
     private_mounts()?;
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let busybox = fs::read("/bin/busybox")?;
     let archive = Tar::system()
         .file("bin/busybox", 0o755, &busybox)
@@ -297,7 +297,7 @@ fn filesystems_that_cannot_be_mapped_are_named() -> Result<()> {
 
 fn disks_are_created_once_and_removed_at_any_depth() -> Result<()> {
     needs!(root);
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new();
     let (lower, dir) = (scratch.0.join("lower"), scratch.0.join("vps/web/disk"));
     fs::create_dir(&lower)?;
     let disk = RootDisk::new(&lower, &dir);

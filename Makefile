@@ -1,0 +1,36 @@
+# Every target is a line or a script of its own in scripts/, which says at its top what it does. `make` shows this list.
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check test-root test-vm bench install doc clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+build: ## release binaries into target/release
+	@scripts/build
+
+demo: ## a VPS from nothing to a login, with the limits shown holding
+	@scripts/demo
+
+test: ## everything by machine: lints, unit tests, root tests here and in a guest with cgroup v2
+	@scripts/test
+
+check: ## format, lints, documentation, licences; no root needed
+	@scripts/check
+
+test-root: ## the tests of kernel effects on this machine (T=part of a name, CONDO_RUNTIME=runc)
+	@scripts/test-root native $(T)
+
+test-vm: ## the same in a throw-away guest with cgroup v2 (T=…, TIER=systemd)
+	@scripts/test-root $(or $(TIER),plain) $(T)
+
+bench: ## start-up times next to runc's and crun's
+	@scripts/bench
+
+install: ## binaries, recipes, completions, man pages (PREFIX, DESTDIR)
+	@scripts/install
+
+doc: ## the library's documentation into target/doc
+	@cargo doc --locked --no-deps --document-private-items
+
+clean: ## remove everything that was built or downloaded
+	@cargo clean

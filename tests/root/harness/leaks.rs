@@ -1,0 +1,179 @@
+//! What a test left behind: the difference between the machine before and after it.
+//!
+//! Only one test runs at a time on a machine (the runner holds a lock), so what is new is the test's.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// How long things that are going away (a dying cgroup, a network namespace's links, an exiting process) may take.
+fn grace() -> Duration {
+    Duration::from_secs(1 + super::timeout_factor().min(9) / 3)
+}
+
+/// The things a test could leave, each as a line for the report.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Snapshot(BTreeSet<String>);
+
+impl Snapshot {
+    /// Looks at the machine.
+    pub fn take() -> Self {
+        let mut found = BTreeSet::new();
+        cgroups(Path::new("/sys/fs/cgroup"), 0, &mut found);
+        names("/sys/class/net", "link", |_| true, &mut found);
+        names("/tmp", "file", |n| n.starts_with("condo"), &mut found);
+        names("/dev/shm", "file", |n| n.starts_with("condo"), &mut found);
+        for root in ["/run", "/var/lib"] {
+            for dir in ["condo", "condo-runtime"] {
+                names(&format!("{root}/{dir}"), "file", |_| true, &mut found);
+            }
+        }
+        mounts(&mut found);
+        loop_devices(&mut found);
+        tables(&mut found);
+        Self(found)
+    }
+
+    /// What is here now and was not then, after giving it time to go.
+    pub fn new_since(&self) -> Vec<String> {
+        let deadline = Instant::now() + grace();
+        loop {
+            let new: Vec<String> = Self::take().0.difference(&self.0).cloned().collect();
+            if new.is_empty() || Instant::now() > deadline {
+                return new;
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// cgroups named by us: anything else could be a daemon of the machine at work.
+fn cgroups(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+    {
+        if depth > 0 && entry.file_name().to_string_lossy().contains("condo-") {
+            found.insert(format!("cgroup {}", entry.path().display()));
+        }
+        if depth < 4 {
+            cgroups(&entry.path(), depth + 1, found);
+        }
+    }
+}
+
+fn names(dir: &str, kind: &str, ours: fn(&str) -> bool, found: &mut BTreeSet<String>) {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+    found.extend(names.filter(|n| ours(n)).map(|n| format!("{kind} {dir}/{n}")));
+}
+
+/// `proc_pid_mountinfo(5)`: the mount point is the fifth field.
+fn mounts(found: &mut BTreeSet<String>) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for point in table.lines().filter_map(|l| l.split(' ').nth(4)) {
+        let mut line = format!("mount {point}");
+        // One on top of another: a prime for each.
+        while !found.insert(line.clone()) {
+            line.push('\'');
+        }
+    }
+}
+
+fn loop_devices(found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        if let Ok(file) = fs::read_to_string(entry.path().join("loop/backing_file")) {
+            found.insert(format!("loop device of {}", file.trim()));
+        }
+    }
+}
+
+fn tables(found: &mut BTreeSet<String>) {
+    let Some(nft) = super::machine::program("nft".as_ref()) else {
+        return;
+    };
+    if let Ok(output) = Command::new(nft).args(["list", "tables"]).output() {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        found.extend(text.lines().map(|l| format!("nft {l}")));
+    }
+}
+
+/// Kills and reaps all that lives below this process, which is a subreaper: nothing a test started can get away from it.
+/// Returns those that were not about to end by themselves.
+pub fn survivors() -> Vec<String> {
+    let deadline = Instant::now() + grace();
+    loop {
+        reap();
+        let alive = descendants();
+        if alive.is_empty() {
+            return Vec::new();
+        }
+        if Instant::now() > deadline {
+            return end_all(&alive);
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
+fn end_all(alive: &[(i32, String)]) -> Vec<String> {
+    kill_descendants();
+    alive
+        .iter()
+        .map(|(pid, name)| format!("process {pid} ({name})"))
+        .collect()
+}
+
+/// Kills and reaps until nothing lives below this process.
+pub fn kill_descendants() {
+    let deadline = Instant::now() + grace();
+    loop {
+        reap();
+        let alive = descendants();
+        if alive.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for (pid, _) in &alive {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
+fn reap() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            return;
+        }
+    }
+}
+
+/// Processes whose chain of parents leads here, with their command names.
+fn descendants() -> Vec<(i32, String)> {
+    let mut all = Vec::new();
+    let mut parents = vec![std::process::id().to_string()];
+    while let Some(parent) = parents.pop() {
+        let lists = fs::read_dir(format!("/proc/{parent}/task"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for task in lists {
+            // proc_tid_children(5); in every kernel with CONFIG_PROC_CHILDREN, which CRIU and all distributions want.
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace() {
+                let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+                all.push((child.parse().unwrap_or(0), name.trim().to_owned()));
+                parents.push(child.to_owned());
+            }
+        }
+    }
+    all.retain(|(pid, _)| *pid > 1);
+    all
+}

@@ -1,0 +1,44 @@
+//! What this machine has: the names a test can need.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Whether the machine has what `need` names; see [`super::need`].
+pub fn has(need: &str) -> bool {
+    if let Some(controller) = need.strip_prefix("controller:") {
+        return has_controller(controller);
+    }
+    match need.strip_prefix("program:").unwrap_or(need) {
+        "root" => nix::unistd::geteuid().is_root(),
+        "cgroup2" => Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+        "hybrid" => Path::new("/sys/fs/cgroup/memory").exists(),
+        // What sd_booted(3) asks.
+        "systemd" => Path::new("/run/systemd/system").is_dir(),
+        "userns" => has_userns(),
+        "ours" => super::is_ours(),
+        name => program(OsStr::new(name)).is_some(),
+    }
+}
+
+/// Where the program `name` is, if it is on the path or is a path.
+pub fn program(name: &OsStr) -> Option<PathBuf> {
+    if name.as_encoded_bytes().contains(&b'/') {
+        return Some(name.into()).filter(|p: &PathBuf| p.exists());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    // Debian's paths of ordinary users lack these.
+    dirs.extend(["/usr/sbin".into(), "/sbin".into()]);
+    dirs.into_iter().map(|d| d.join(name)).find(|p| p.is_file())
+}
+
+fn has_controller(name: &str) -> bool {
+    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    v2.split_whitespace().any(|c| c == name) || Path::new("/sys/fs/cgroup").join(name).is_dir()
+}
+
+fn has_userns() -> bool {
+    Path::new("/proc/self/ns/user").exists()
+        && fs::read_to_string("/proc/sys/user/max_user_namespaces").is_ok_and(|max| max.trim() != "0")
+}
