@@ -66,7 +66,7 @@ impl<R: Read> Read for Tarball<R> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.reader.read(&mut buffer[..most])?;
         if count == 0 && most > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, truncated()));
         }
         self.left -= count as u64;
         Ok(count)

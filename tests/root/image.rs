@@ -592,10 +592,7 @@ fn what_a_killed_import_left_is_swept() -> Result<()> {
     let scratch = Scratch::new();
     let images = scratch.images();
     let mut child = Command::new("/proc/self/exe")
-        .args([
-            "--child",
-            &format!("{}::what_a_killed_import_left_is_swept", module_path!()),
-        ])
+        .args(["--child", "image::what_a_killed_import_left_is_swept"])
         .env(DIR, scratch.0.join("images"))
         .stdin(Stdio::piped())
         .spawn()?;
