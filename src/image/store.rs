@@ -169,16 +169,18 @@ impl Images {
 
     /// Takes away what processes that died left half made. Returns how many.
     pub fn sweep(&self) -> Result<usize> {
-        let mut swept = 0;
-        for name in self.names_with_prefix(TEMPORARY)? {
+        let left = self.names_with_prefix(TEMPORARY)?;
+        for name in left.iter().chain(&self.names_with_prefix(LOCK)?) {
             // Somebody who holds the lock is at work.
-            if let Ok(lock) = self.lock(&name) {
-                files::remove_tree(&self.temporary(&name))?;
-                self.unlock(&name, lock)?;
-                swept += 1;
+            if let Ok(lock) = self.lock(name) {
+                files::remove_tree(&self.temporary(name))?;
+                self.unlock(name, lock)?;
             }
         }
-        Ok(swept)
+        Ok(left
+            .iter()
+            .filter(|name| !files::exists(&self.temporary(name)))
+            .count())
     }
 
     /// Makes an image under its temporary name, then gives it the real one. `fill` gets the root and an empty directory for

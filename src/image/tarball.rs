@@ -66,7 +66,7 @@ impl<R: Read> Read for Tarball<R> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.reader.read(&mut buffer[..most])?;
         if count == 0 && most > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, truncated()));
         }
         self.left -= count as u64;
         Ok(count)
@@ -259,7 +259,7 @@ fn owner(pax: Option<u64>, header: impl FnOnce() -> io::Result<u64>) -> Result<u
         .ok_or_else(|| Error::invalid("owner", id, "is not a user or group number"))
 }
 
-fn corrupt(e: io::Error) -> Error {
+fn corrupt(e: impl std::fmt::Display) -> Error {
     Error::Corrupt(format!("the archive has a damaged header: {e}"))
 }
 

@@ -20,6 +20,9 @@ use super::tarball::Tarball;
 use crate::error::{During, Error, Result};
 use crate::files::Root;
 
+/// How a directory is opened to work in it.
+const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
+
 /// What has been put into a tree.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Contents {
@@ -186,16 +189,33 @@ impl<'r> Tree<'r> {
         {
             return Ok(Rc::clone(fd));
         }
-        let fd = match self
-            .root
-            .get(&Path::new(".").join(parent), OFlags::PATH | OFlags::DIRECTORY)
-        {
-            Err(e) if e.is_gone() => self.root.create_dir_all(parent, 0o755)?,
+        let fd = match self.root.get(&Path::new(".").join(parent), DIR) {
+            Err(e) if e.is_gone() => self.make_parents(parent)?,
             other => other?,
         };
         let fd = Rc::new(fd);
         self.last = Some((parent.to_owned(), Rc::clone(&fd)));
         Ok(fd)
+    }
+
+    /// Makes a directory that the archive put files into without naming it, and those above it. New directories are no links, so
+    /// from the first one on there is nothing to resolve.
+    fn make_parents(&self, path: &Path) -> Result<OwnedFd> {
+        for there in path.ancestors().skip(1) {
+            let mut here = match self.root.get(&Path::new(".").join(there), DIR) {
+                Err(e) if e.is_gone() => continue,
+                other => other?,
+            };
+            for part in path.strip_prefix(there).unwrap_or(path) {
+                rustix::fs::mkdirat(&here, part, Mode::RWXU)?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                here = rustix::fs::openat(&here, part, flags, Mode::empty())?;
+                // Whatever the umask is.
+                rustix::fs::fchmod(&here, Mode::from_raw_mode(0o755))?;
+            }
+            return Ok(here);
+        }
+        Err(Error::Corrupt("the root is gone".into()))
     }
 
     /// Makes a file; what had its name (archives may name a file twice) makes room.

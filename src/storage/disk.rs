@@ -97,6 +97,7 @@ impl RootDisk {
     ///
     /// The caller has left the host's mount namespace (`unshare(CLONE_NEWNS)`) and made its mounts private: the layers are
     /// attached for a moment over the disk's folder, which nobody else shall see. The host's own mounts stay as they are.
+    /// The caller also sees to it that a disk is mounted once: the kernel only logs it when two overlays share an upper layer.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the filesystem of a layer cannot be idmapped or cannot be an overlay's upper layer.

@@ -93,7 +93,7 @@ impl Walk {
                 Err(Errno::NOENT) => {}
                 Err(e) => return Err(e.into()),
                 Ok(s) if FileType::from_raw_mode(s.st_mode) == FileType::Directory => {
-                    left.push(name.to_owned())
+                    left.push(name.to_owned());
                 }
                 Ok(s) => self.count(&s),
             }

@@ -31,7 +31,9 @@ mod harness;
 mod rootfs;
 
 mod cgroups;
+mod image;
 mod self_test;
+mod storage;
 
 fn main() -> std::process::ExitCode {
     // Tests that misbehave on purpose; `self_test` looks at what the runner says about them.
@@ -43,6 +45,8 @@ fn main() -> std::process::ExitCode {
         self_test::TESTS, //
         cgroups::TESTS, //
         self_test::TESTS,
+        image::TESTS,
+        storage::TESTS,
     ])
 mod seccomp;
 

@@ -65,7 +65,7 @@ pub fn main(modules: &[&[Test]]) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("{e:?}");
+            eprintln!("{e:#}");
             ExitCode::from(2)
         }
     }
@@ -134,7 +134,7 @@ struct Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         if let Err(e) = remove_tree(&self.dir) {
-            eprintln!("{e:?}");
+            eprintln!("{e:#}");
         }
     }
 }
@@ -336,7 +336,7 @@ fn run_here(all: &[Test], name: &str) -> ExitCode {
     match setup().and_then(|()| (test.run)()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("{e:?}");
+            eprintln!("{e:#}");
             ExitCode::FAILURE
         }
     }
