@@ -257,10 +257,7 @@ fn drop_default_parent(host: &Host, cgroup: &str) {
     if cgroup.starts_with(DEFAULT_CGROUP)
         && let Ok(parent) = Cgroup::open(&host.cgroups, DEFAULT_CGROUP)
     {
-        for dir in parent.paths().into_values() {
-            // In use by another container: stays.
-            let _ = std::fs::remove_dir(dir);
-        }
+        parent.remove_if_empty();
     }
 }
 

@@ -16,22 +16,16 @@
     unreachable_pub,
     dead_code,
     reason = "test modules take what they need of the harness"
-    unreachable_pub,
-    reason = "tests; the lints know only those of the standard runner as such"
-#![allow(
-    unreachable_pub,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a test binary: what clippy allows in #[test] functions, for a runner of our own"
 )]
 
 #[macro_use]
 mod harness;
-mod rootfs;
 
 mod cgroups;
 mod image;
+mod net;
+mod rootfs;
+mod seccomp;
 mod self_test;
 mod storage;
 
@@ -41,19 +35,12 @@ fn main() -> std::process::ExitCode {
         return harness::main(&[self_test::CULPRITS]);
     }
     harness::main(&[
-        rootfs::TESTS,
-        self_test::TESTS, //
-        cgroups::TESTS, //
-        self_test::TESTS,
+        cgroups::TESTS,
         image::TESTS,
+        net::TESTS,
+        rootfs::TESTS,
+        seccomp::TESTS,
+        self_test::TESTS,
         storage::TESTS,
     ])
-mod seccomp;
-
-fn main() -> std::process::ExitCode {
-    harness::main(&[seccomp::TESTS])
-mod net;
-
-fn main() -> std::process::ExitCode {
-    harness::main(&[net::TESTS])
 }

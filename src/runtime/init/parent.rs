@@ -154,11 +154,7 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
 
 /// The container's cgroup, which must be its alone: limits and `kill` act on all that is in it.
 fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
-    let cgroup = match Cgroup::create(&host.cgroups, &plan.cgroup) {
-        // The last container of the default parent was deleted, and its directory went just now.
-        Err(e) if e.is_gone() => Cgroup::create(&host.cgroups, &plan.cgroup)?,
-        other => other?,
-    };
+    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup)?;
     if cgroup.is_populated()? {
         return Err(Error::invalid(
             "linux.cgroupsPath",
