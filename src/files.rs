@@ -194,6 +194,11 @@ impl Lock {
         Self::take(path, rustix::fs::FlockOperation::NonBlockingLockExclusive)
     }
 
+    /// A second holder, for another process: the lock lasts until both have let go, unless one drops its [`Lock`].
+    pub fn share(&self) -> Result<OwnedFd> {
+        self.file.try_clone().during(|| "share a lock")
+    }
+
     fn take(path: &Path, operation: rustix::fs::FlockOperation) -> Result<Self> {
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;

@@ -1,4 +1,5 @@
 //! The VPS manager.
+
 fn main() -> std::process::ExitCode {
-    condo::cli::vps::main()
+    condo::vps::monitor::main().unwrap_or_else(condo::cli::vps::main)
 }

@@ -150,6 +150,16 @@ impl Recipe {
         &self.text.name
     }
 
+    /// The same recipe for an image of another name.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is no image name.
+    pub fn called(mut self, name: &str) -> Result<Self> {
+        super::validate_name(name)?;
+        self.text.name = name.to_owned();
+        Ok(self)
+    }
+
     /// What it makes, in one line.
     pub fn description(&self) -> &str {
         &self.text.description

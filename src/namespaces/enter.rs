@@ -58,7 +58,7 @@ impl Held {
 
     fn go_back(&mut self) -> Result<()> {
         while let Some((kind, fd)) = self.back.pop() {
-            set(fd.as_fd(), kind).during(|| format!("go back to the own {} namespace", kind.file()))?;
+            return_to(fd.as_fd(), kind)?;
         }
         Ok(())
     }
@@ -88,6 +88,11 @@ pub fn join(kind: Kind, path: &Path) -> Result<()> {
             source: Box::new(e),
         },
     })
+}
+
+/// Goes back to a namespace of which a handle was kept.
+pub fn return_to(namespace: BorrowedFd<'_>, kind: Kind) -> Result<()> {
+    set(namespace, kind).during(|| format!("go back to the own {} namespace", kind.file()))
 }
 
 /// Joins all these namespaces of a process at once, in the order the kernel knows to be right (`setns(2)` with a pidfd).

@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod console;
 pub mod container;
+pub mod foreground;
 pub mod hooks;
 pub mod id;
 pub mod init;

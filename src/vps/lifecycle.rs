@@ -1,17 +1,26 @@
-//! The life of a VPS: created, started, entered, stopped, deleted.
+//! One instance of condo, and what it knows of its VPSs.
 
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::facts::Facts;
 use super::folders::Folders;
 use super::name::Name;
+use super::network;
 use super::store::{NewVps, Record, Store};
-use super::view::VpsView;
+use super::view::{VpsStatus, VpsView};
 use crate::error::{Error, Result};
+use crate::files::Lock;
 use crate::host::Host;
+use crate::image::Images;
+use crate::net::ipam;
+use crate::runtime::container::Container;
+use crate::runtime::id::Id;
+use crate::runtime::status::{Identity, Status};
+use crate::storage;
+
+/// Clock ticks a second in `/proc`: `USER_HZ`, which is 100 on every architecture condo is built for.
+const TICKS: u64 = 100;
 
 /// One instance of condo, opened once per process.
 #[derive(Debug)]
@@ -22,21 +31,7 @@ pub struct Condo {
     pub host: Host,
     /// Its records.
     pub store: Store,
-}
-
-/// A program to run in a VPS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecRequest {
-    /// Program and arguments.
-    pub args: Vec<String>,
-    /// Environment besides the VPS's own.
-    pub env: BTreeMap<String, String>,
-    /// `NAME`, `UID` or `UID:GID`, looked up in the VPS; root when absent.
-    pub user: Option<String>,
-    /// Working directory; the user's home when absent.
-    pub cwd: Option<PathBuf>,
-    /// Whether to give it a terminal.
-    pub tty: bool,
+    root: Option<PathBuf>,
 }
 
 impl Condo {
@@ -44,14 +39,31 @@ impl Condo {
     pub fn open(root: Option<&Path>) -> Result<Self> {
         let host = Host::probe()?;
         if host.uid != 0 {
-            return Err(Error::unsupported(
-                "running condo as an ordinary user",
-                "try again with sudo",
-            ));
+            return Err(Error::unsupported("running condo as an ordinary user", "try again with sudo"));
         }
         let folders = Folders::open(root)?;
         let store = Store::open(&folders)?;
-        Ok(Self { folders, host, store })
+        Ok(Self { folders, host, store, root: root.map(Into::into) })
+    }
+
+    /// The `--root` this instance was opened with.
+    pub(super) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// Its images.
+    pub(super) fn images(&self) -> Images {
+        Images::new(self.folders.images())
+    }
+
+    /// Held while a VPS is based on an image and while an image is removed, so that the two do not cross.
+    pub(super) fn lock_images(&self) -> Result<Lock> {
+        Lock::wait(&self.folders.run().join("images.lock"))
+    }
+
+    /// Held by whoever changes the VPS.
+    pub(super) fn lock(&self, name: &Name) -> Result<Lock> {
+        Lock::wait(&self.folders.lock(name))
     }
 
     /// Claims name, address and uids for a new VPS, once its configuration is complete and has passed the one check.
@@ -60,60 +72,78 @@ impl Condo {
         let facts = Facts::probe(&self.host)?;
         let config = new.config.with_defaults(&facts);
         config.validate(&facts)?;
-        unfinished()
+        let _images = self.lock_images()?;
+        self.images().get(&config.image)?;
+        if config.limits.any_io() {
+            storage::whole_disk_of(self.folders.lib())?;
+        }
+        let subnet = network::of(self)?.subnet;
+        if let Some(ip) = new.wanted_ip {
+            ipam::pick(subnet, &BTreeSet::new(), Some(ip))?;
+        }
+        self.store.insert(NewVps { config, ..new }, &|taken| ipam::pick(subnet, taken, None))
     }
 
-    /// Starts a stopped VPS.
-    pub fn start(&self, _name: &Name) -> Result<()> {
-        unfinished()
+    /// The VPS's container, if there is one.
+    pub(super) fn container(&self, name: &Name) -> Result<Option<Container>> {
+        match Container::load(&self.folders.runtime(), &Id::new(name.as_str())?) {
+            Err(e) if e.is_gone() => Ok(None),
+            other => other.map(Some),
+        }
     }
 
-    /// Asks a VPS to shut down and ends it after `timeout`.
-    pub fn stop(&self, _name: &Name, _timeout: Duration) -> Result<()> {
-        unfinished()
-    }
-
-    /// Stops and starts a VPS.
-    pub fn restart(&self, _name: &Name, _timeout: Duration) -> Result<()> {
-        unfinished()
-    }
-
-    /// Sends a signal to a VPS's init.
-    pub fn kill(&self, _name: &Name, _signal: i32) -> Result<()> {
-        unfinished()
-    }
-
-    /// Removes a stopped VPS, or any with `force`, with everything it left.
-    pub fn delete(&self, _name: &Name, _force: bool) -> Result<()> {
-        unfinished()
-    }
-
-    /// Runs a program in a VPS and returns its exit status (128 and the signal's number, when one ended it).
-    pub fn exec(&self, _name: &Name, _request: &ExecRequest) -> Result<i32> {
-        unfinished()
+    /// What the VPS is doing now.
+    pub(super) fn status(&self, name: &Name) -> Result<VpsStatus> {
+        let container = self.container(name)?;
+        Ok(container.map_or(VpsStatus::Stopped, |c| shown(c.status(&self.host))))
     }
 
     /// All VPSs, by name.
     pub fn list(&self) -> Result<Vec<VpsView>> {
-        unfinished()
+        self.store.list()?.into_iter().map(|record| self.view(record)).collect()
     }
 
     /// One VPS.
-    pub fn show(&self, _name: &Name) -> Result<VpsView> {
-        unfinished()
+    pub fn show(&self, name: &Name) -> Result<VpsView> {
+        self.view(self.store.get(name)?)
     }
 
-    /// Writes what a VPS's console said, and with `follow` what it says until it ends.
-    pub fn logs(&self, _name: &Name, _follow: bool, _out: &mut dyn Write) -> Result<()> {
-        unfinished()
-    }
-
-    /// Joins our terminal to a VPS's console until the user leaves it.
-    pub fn console(&self, _name: &Name) -> Result<()> {
-        unfinished()
+    fn view(&self, record: Record) -> Result<VpsView> {
+        let container = self.container(&record.name)?;
+        let status = container.as_ref().map_or(VpsStatus::Stopped, |c| shown(c.status(&self.host)));
+        let init = container.as_ref().and_then(|c| c.state().init).filter(|_| status != VpsStatus::Stopped);
+        let cgroup = init.and(container.as_ref()).and_then(|c| c.cgroup(&self.host).ok());
+        let memory_used = cgroup.and_then(|c| c.stats().ok()).and_then(|stats| stats.memory).map(|memory| memory.usage);
+        let peers = self.store.peers(&record.name)?;
+        Ok(VpsView {
+            status,
+            image: record.config.image.clone(),
+            hostname: record.config.hostname.clone().unwrap_or_else(|| record.name.to_string()),
+            address: record.address,
+            pid: init.and_then(|i| u32::try_from(i.pid).ok()),
+            uptime: init.and_then(uptime),
+            limits: record.config.limits.clone(),
+            memory_used,
+            allowed: peers.into_iter().map(|(name, _)| name).collect(),
+            created: record.created,
+            last_exit: record.last_exit.clone(),
+            name: record.name,
+        })
     }
 }
 
-pub(super) fn unfinished<T>() -> Result<T> {
-    Err(Error::unsupported("this command", "it is not finished yet"))
+fn shown(status: Status) -> VpsStatus {
+    match status {
+        Status::Created | Status::Creating => VpsStatus::Created,
+        Status::Running => VpsStatus::Running,
+        Status::Paused => VpsStatus::Paused,
+        Status::Stopped => VpsStatus::Stopped,
+    }
+}
+
+/// Seconds since the process was started.
+fn uptime(init: Identity) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let since_boot: u64 = text.split('.').next()?.parse().ok()?;
+    Some(since_boot.saturating_sub(init.start_time / TICKS))
 }

@@ -4,13 +4,20 @@
 //! renders the bundle, purely; [`lifecycle`] starts and stops what the bundle describes.
 
 pub mod config;
+mod console;
 pub mod cpuset;
+pub mod enter;
 pub mod facts;
 pub mod folders;
 pub mod images;
 pub mod lifecycle;
+pub mod monitor;
 pub mod name;
+mod network;
+mod power;
+mod provision;
 pub mod size;
 pub mod spec;
 pub mod store;
+mod users;
 pub mod view;

@@ -4,11 +4,12 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::args::{Create, Run};
-use super::foreground::{self, Signals};
+
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::runtime::bundle::Bundle;
 use crate::runtime::console;
+use crate::runtime::foreground::{self, Signals};
 use crate::runtime::container;
 use crate::runtime::id::Id;
 use crate::runtime::init::parent::{self, Created, Request};

@@ -7,13 +7,14 @@ use oci_spec::runtime as oci;
 
 use super::args::Exec;
 use super::create::check_preserved;
-use super::foreground::{self, Signals};
+
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
 use crate::process::{Process, capabilities};
 use crate::runtime::bundle;
 use crate::runtime::console;
+use crate::runtime::foreground::{self, Signals};
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::init::exec::{self, Request};

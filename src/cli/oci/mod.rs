@@ -3,7 +3,7 @@
 mod args;
 mod create;
 mod exec;
-mod foreground;
+
 mod list;
 mod log;
 mod manage;

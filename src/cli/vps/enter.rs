@@ -3,7 +3,8 @@
 use super::args::ExecArgs;
 use crate::cli::exit::Exit;
 use crate::error::Result;
-use crate::vps::lifecycle::{Condo, ExecRequest};
+use crate::vps::enter::ExecRequest;
+use crate::vps::lifecycle::Condo;
 use crate::vps::name::Name;
 
 /// A login shell for whoever comes in: bash where there is one, for its line editing.

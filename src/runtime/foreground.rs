@@ -9,14 +9,14 @@ use rustix::process::{WaitId, WaitIdOptions};
 use rustix::termios::{OptionalActions, Termios};
 
 use crate::error::{During, Error, Result};
-use crate::runtime::init::Newborn;
+use super::init::Newborn;
 
 /// All signals, as something to read.
-pub(super) struct Signals(SignalFd);
+pub struct Signals(SignalFd);
 
 impl Signals {
     /// From now on signals wait to be passed on instead of ending us.
-    pub(super) fn take() -> Result<Self> {
+    pub fn take() -> Result<Self> {
         let mut all = SigSet::all();
         // Raised by our own mistakes; blocking them would only hide those.
         for own in [
@@ -35,10 +35,11 @@ impl Signals {
 }
 
 /// Our terminal in raw mode, put back on drop.
-struct Raw(Option<Termios>);
+pub struct Raw(Option<Termios>);
 
 impl Raw {
-    fn enter() -> Self {
+    /// Enters raw mode where standard input is a terminal.
+    pub fn enter() -> Self {
         let Ok(before) = rustix::termios::tcgetattr(rustix::stdio::stdin()) else {
             return Self(None);
         };
@@ -58,7 +59,7 @@ impl Drop for Raw {
 }
 
 /// Waits for the process's end and returns its exit status, 128 and the signal's number for a killed one.
-pub(super) fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
+pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
     let raw = master.as_ref().map(|master| {
         copy_size(master);
         Raw::enter()
@@ -154,7 +155,8 @@ impl Relay {
     }
 }
 
-fn write_all(fd: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
+/// Writes all of it; false when the other side is gone.
+pub fn write_all(fd: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(n) => bytes = &bytes[n..],
@@ -183,7 +185,8 @@ fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Re
     Ok(())
 }
 
-fn copy_size(master: &OwnedFd) {
+/// Gives the container's terminal the size of ours.
+pub fn copy_size(master: &OwnedFd) {
     if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
         let _ = rustix::termios::tcsetwinsize(master, size);
     }

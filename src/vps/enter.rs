@@ -1,0 +1,115 @@
+//! Running programs in a VPS.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime as oci;
+
+use super::lifecycle::Condo;
+use super::name::Name;
+use super::users::{self, User};
+use crate::error::{Error, Result};
+use crate::files::Root;
+use crate::process::Process;
+use crate::runtime::container::Container;
+use crate::runtime::foreground::{self, Signals};
+use crate::runtime::init::exec::{self, Request};
+use crate::runtime::status::Status;
+use crate::runtime::{bundle, console};
+
+/// A program to run in a VPS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Environment besides the VPS's own.
+    pub env: BTreeMap<String, String>,
+    /// `NAME`, `UID` or `UID:GID`, looked up in the VPS; root when absent.
+    pub user: Option<String>,
+    /// Working directory; the user's home when absent.
+    pub cwd: Option<PathBuf>,
+    /// Whether to give it a terminal.
+    pub tty: bool,
+}
+
+impl Condo {
+    /// Runs a program in a VPS and returns its exit status (128 and the signal's number, when one ended it).
+    pub fn exec(&self, name: &Name, request: &ExecRequest) -> Result<i32> {
+        self.store.get(name)?;
+        let container = self.running(name)?;
+        let stopped = || Error::Status("the VPS is not running".into());
+        let init = container.init().ok_or_else(stopped)?;
+        let pid = container.state().init.map_or(0, |i| i.pid);
+        // The trailing dot: the last component of a root must not be a link, and `/proc/PID/root` is one.
+        let user = users::find(&Root::open(Path::new(&format!("/proc/{pid}/root/.")))?, request.user.as_deref())?;
+        let spec = bundle::parse(&container.config()?)?;
+        let process = process(spec.process().as_ref(), request, &user)?;
+        let signals = Signals::take()?;
+        let pair = if request.tty { Some(console::pair()?) } else { None };
+        let (ours, theirs) = pair.unzip();
+        let made = exec::exec(
+            &self.host,
+            &Request {
+                process: &process,
+                init: init.as_fd(),
+                init_pid: pid,
+                namespaces: &container.state().namespaces,
+                cgroup: &container.cgroup(&self.host)?,
+                seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
+                console: theirs,
+                pid_file: None,
+                pidfd_socket: None,
+                preserve_fds: 0,
+            },
+        )?;
+        let master = ours.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
+        foreground::wait(&made, master, &signals).map(i32::from)
+    }
+
+    fn running(&self, name: &Name) -> Result<Container> {
+        let container = self.container(name)?;
+        match container.as_ref().map(|c| c.status(&self.host)) {
+            Some(Status::Running) => container.ok_or_else(|| Error::Status("the VPS is not running".into())),
+            Some(Status::Paused) => Err(Error::Status("the VPS is paused".into())),
+            _ => Err(Error::Status(format!("the VPS is not running; start it: condo start {name}"))),
+        }
+    }
+}
+
+/// As the VPS's init is set up, with another program, user and environment.
+fn process(init: Option<&oci::Process>, request: &ExecRequest, user: &User) -> Result<Process> {
+    let mut wanted = init.cloned().unwrap_or_default();
+    let mut env: BTreeMap<String, String> = BTreeMap::new();
+    for (key, value) in wanted.env().iter().flatten().filter_map(|line| line.split_once('=')) {
+        // systemd's container interface speaks to PID 1 alone.
+        if !key.starts_with("container") {
+            env.insert(key.into(), value.into());
+        }
+    }
+    env.insert("HOME".into(), user.home.clone());
+    env.insert("USER".into(), user.name.clone().unwrap_or_else(|| user.uid.to_string()));
+    if let (true, Ok(term)) = (request.tty, std::env::var("TERM")) {
+        env.insert("TERM".into(), term);
+    }
+    env.extend(request.env.clone());
+    let cwd = request.cwd.clone().unwrap_or_else(|| PathBuf::from(&user.home));
+    if !cwd.is_absolute() {
+        return Err(Error::invalid("--workdir", cwd.display(), "must be an absolute path"));
+    }
+    wanted
+        .set_args(Some(request.args.clone()))
+        .set_env(Some(env.iter().map(|(key, value)| format!("{key}={value}")).collect()))
+        .set_terminal(Some(request.tty))
+        .set_cwd(cwd);
+    let mut process = Process::from_spec(&wanted)?;
+    process.credentials.uid = user.uid;
+    process.credentials.gid = user.gid;
+    process.credentials.groups.clone_from(&user.groups);
+    if user.uid != 0 {
+        // An ordinary user has no privileges, but may gain what sudo and ping grant.
+        process.capabilities.effective = 0;
+        process.capabilities.permitted = 0;
+    }
+    Ok(process)
+}

@@ -1,0 +1,188 @@
+//! From a record to a running VPS.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::mount::MountPropagationFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::super::facts::Facts;
+use super::super::lifecycle::Condo;
+use super::super::name::Name;
+use super::super::spec::{self, Init, Input};
+use super::super::store::{Record, UIDS};
+use super::super::{network, provision};
+use super::RUNNING;
+use crate::error::{During, Error, Result};
+use crate::files;
+use crate::image::Image;
+use crate::namespaces::user::{IdMap, namespace_of};
+use crate::namespaces::{Kind, enter};
+use crate::runtime::bundle::Bundle;
+use crate::runtime::console;
+use crate::runtime::id::Id;
+use crate::runtime::init::Newborn;
+use crate::runtime::init::parent::{self, Created, Request};
+use crate::runtime::plan::Choices;
+use crate::runtime::status::Identity;
+use crate::seccomp;
+use crate::storage::{self, RootDisk};
+
+/// Boots for `condo start`, which reads our standard error for the outcome; then watches.
+pub(super) fn first(root: Option<&Path>, name: &Name) -> Result<()> {
+    // Out of the command's session: its terminal's end is not ours.
+    rustix::process::setsid().during(|| "start a session")?;
+    let watched = boot(root, name)?;
+    let mut report = std::io::stderr();
+    let _ = report.write_all(RUNNING.as_bytes());
+    silence()?;
+    Err(watched.watch(root, name))
+}
+
+/// Boots again after a reboot from inside; then watches.
+pub(super) fn again(root: Option<&Path>, name: &Name) -> Result<()> {
+    let watched = boot(root, name)?;
+    Err(watched.watch(root, name))
+}
+
+/// What the loop needs of a VPS that runs.
+struct Watched {
+    init: Newborn,
+    master: OwnedFd,
+    listener: OwnedFd,
+    log: std::path::PathBuf,
+}
+
+impl Watched {
+    /// Becomes the loop.
+    fn watch(self, root: Option<&Path>, name: &Name) -> Error {
+        let fds = [&self.init.pidfd, &self.master, &self.listener];
+        for fd in fds {
+            if let Err(e) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
+                return e.into();
+            }
+        }
+        let mut rest = vec![self.log.display().to_string(), self.init.pid.to_string()];
+        rest.extend(fds.map(|fd| fd.as_raw_fd().to_string()));
+        super::become_role("watch", root, name.as_str(), &rest)
+    }
+}
+
+fn boot(root: Option<&Path>, name: &Name) -> Result<Watched> {
+    let condo = Condo::open(root)?;
+    let record = condo.store.get(name)?;
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let own = Identity::of(own).ok_or_else(|| Error::Corrupt("the monitor is not in /proc".into()))?;
+    files::create_dir_all(&condo.folders.run_of(name), 0o700)?;
+    condo.set_monitor(name, &own)?;
+    let result = raise(&condo, &record);
+    if result.is_err() {
+        // The failure that stopped us is the one to report; what cannot be freed now, the next command frees.
+        if let Err(e) = condo.take_down(&record) {
+            log::warn!("{e}");
+        }
+    }
+    result
+}
+
+fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
+    let image = condo.images().get(&record.config.image)?;
+    let home = leave_mounts()?;
+    let disk = RootDisk::new(&image.rootfs, condo.folders.disk(&record.name));
+    mount(condo, record, &disk)?;
+    let bundle = render(condo, record, &image)?;
+    let (ours, theirs) = console::pair()?;
+    let created = create(condo, record, &bundle, theirs)?;
+    let master = console::receive_fd(ours.as_fd())?;
+    let netns = namespace_of(created.init.pid, Kind::Network)?;
+    network::attach(condo, record, netns.as_fd())?;
+    let listener = listen(&condo.folders.run_of(&record.name).join("console.sock"))?;
+    created.container.start(&condo.host)?;
+    created.link.wait_for_exec()?;
+    enter::return_to(home.as_fd(), Kind::Mount)?;
+    Ok(Watched { init: created.init, master, listener, log: condo.folders.console_log(&record.name) })
+}
+
+/// A mount namespace of our own, so that the root disk never shows in the host's mount table and goes with us. What the host
+/// unmounts still goes here as well.
+fn leave_mounts() -> Result<OwnedFd> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let home = namespace_of(own, Kind::Mount)?;
+    enter::unshare(Kind::Mount)?;
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave).during(|| "part from the host's mounts")?;
+    Ok(home)
+}
+
+fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<()> {
+    match disk.create() {
+        // There since the first start.
+        Err(e) if matches!(e.root(), Error::Exists { .. }) => {}
+        other => other?,
+    }
+    let target = condo.folders.rootfs(&record.name);
+    files::create_dir_all(&target, 0o700)?;
+    let userns = IdMap::shifted(record.uid_base, UIDS).into_namespace()?;
+    disk.mount(userns.as_fd(), &target)?;
+    provision::first_start(condo, record, &target)
+}
+
+fn render(condo: &Condo, record: &Record, image: &Image) -> Result<Bundle> {
+    let limits = &record.config.limits;
+    let disk = if limits.any_io() { Some(storage::whole_disk_of(condo.folders.lib())?) } else { None };
+    let facts = Facts::probe(&condo.host)?;
+    let rootfs = condo.folders.rootfs(&record.name);
+    let spec = spec::render(Input {
+        record,
+        init: &Init { args: image.manifest.init.clone() },
+        rootfs: &rootfs,
+        cgroup: &condo.folders.cgroup(&record.name),
+        disk,
+        facts: &facts,
+        seccomp: Some(seccomp::vps_profile()),
+    })?;
+    let path = condo.folders.bundle(&record.name);
+    files::write_atomic(&path.join("config.json"), &serde_json::to_vec(&spec)?, 0o600)?;
+    Bundle::load(&path)
+}
+
+fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> Result<Created> {
+    let id = Id::new(record.name.as_str())?;
+    let root = condo.folders.runtime();
+    let request = Request {
+        root: &root,
+        id: &id,
+        bundle,
+        console: Some(console),
+        pid_file: None,
+        pidfd_socket: None,
+        preserve_fds: 0,
+        choices: Choices::default(),
+    };
+    parent::create(&condo.host, request)
+}
+
+/// The socket that `condo console` connects to.
+fn listen(path: &Path) -> Result<OwnedFd> {
+    let work = || -> Result<OwnedFd> {
+        files::remove_file(path)?;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&socket, 4)?;
+        Ok(socket)
+    };
+    work().during(|| format!("listen at `{}`", path.display()))
+}
+
+/// Lets go of the command's streams: the lock on standard input, the report on standard error.
+fn silence() -> Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The network of an instance and of its VPSs: which subnet, which port, who may talk to whom.
+
+use std::os::fd::BorrowedFd;
+
+use super::lifecycle::Condo;
+use super::store::{NetworkSettings, Record};
+use crate::error::{During, Error, Failures, Result};
+use crate::files::Lock;
+use crate::net::{self, Network, Port};
+
+/// The instance's network; its subnet is chosen on first use, so that it collides with no route of the host.
+pub(super) fn of(condo: &Condo) -> Result<Network> {
+    let settings = match condo.store.network()? {
+        Some(settings) => settings,
+        None => condo.store.set_network_if_absent(&NetworkSettings {
+            bridge: condo.folders.bridge(),
+            table: condo.folders.table(),
+            subnet: net::choose_subnet(&net::routes()?)?.to_string(),
+        })?,
+    };
+    let unusable = || Error::Corrupt(format!("the database holds an unusable subnet: `{}`", settings.subnet));
+    let subnet = settings.subnet.parse().map_err(|_| unusable())?;
+    Ok(Network { bridge: settings.bridge, table: settings.table, subnet })
+}
+
+fn port(condo: &Condo, record: &Record) -> Port {
+    Port { host_if: condo.folders.interface(record.id), ..Port::new(record.id, record.address) }
+}
+
+/// Held around changes of bridge and table: the last VPS takes them away while the first one makes them.
+fn lock(condo: &Condo) -> Result<Lock> {
+    Lock::wait(&condo.folders.run().join("network.lock"))
+}
+
+/// Connects a VPS whose init waits.
+pub(super) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'_>) -> Result<()> {
+    let network = of(condo)?;
+    let _lock = lock(condo)?;
+    network.ensure()?;
+    network.attach(&port(condo, record), netns)?;
+    for (peer, address) in condo.store.peers(&record.name)? {
+        network.allow(record.address, address).during(|| format!("allow traffic with `{peer}`"))?;
+    }
+    Ok(())
+}
+
+/// Takes a VPS off the network; one that is off already is fine.
+pub(super) fn detach(condo: &Condo, record: &Record) -> Result<()> {
+    let network = of(condo)?;
+    let _lock = lock(condo)?;
+    let mut failures = Failures::default();
+    for (_, address) in condo.store.peers(&record.name)? {
+        failures.note(network.disallow(record.address, address));
+    }
+    failures.note(network.detach(&port(condo, record)));
+    failures.into_result()
+}
+
+/// Takes bridge and table away when no VPS is left that could use them.
+pub(super) fn remove_if_unused(condo: &Condo) -> Result<()> {
+    let _lock = lock(condo)?;
+    if condo.store.list()?.is_empty()
+        && let Some(settings) = condo.store.network()?
+        && let Ok(subnet) = settings.subnet.parse()
+    {
+        return Network { bridge: settings.bridge, table: settings.table, subnet }.remove();
+    }
+    Ok(())
+}
