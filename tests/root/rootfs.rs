@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use condo::host::Host;
 use condo::rootfs::{Assembled, Facts, RootfsPlan, assemble, open_container_ptmx, open_peer};
 use condo::sys::clone::{Clone, Side};
+use condo::sys::mount::{Attributes, attr, set_attributes};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use serde_json::{Value, json};
@@ -72,6 +73,7 @@ impl Bench {
         nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        protect_the_machine()?;
         mount(
             Some("corner"),
             CORNER,
@@ -273,6 +275,26 @@ impl Bench {
             Ok(_) => bail!("it was not refused"),
         }
     }
+}
+
+/// Makes the machine's own files read-only in this test's mount namespace: should the code under test ever leave the
+/// container's root, it finds nothing to break. `/var/tmp` stays writable for [`OnDisk`].
+fn protect_the_machine() -> Result<()> {
+    let none = None::<&str>;
+    mount(Some("/var/tmp"), "/var/tmp", none, MsFlags::MS_BIND, none)?;
+    for point in ["/", "/dev"] {
+        let fd = fs::File::open(point)?;
+        let readonly = Attributes {
+            set: attr::RDONLY,
+            ..Attributes::default()
+        };
+        set_attributes(fd.as_fd(), false, &readonly).with_context(|| format!("make {point} read-only"))?;
+    }
+    ensure!(
+        is_readonly("") && is_readonly("/dev"),
+        "the machine is not protected from this test"
+    );
+    Ok(())
 }
 
 fn map_ids(pid: i32, map: &str) -> Result<()> {
