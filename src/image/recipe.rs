@@ -24,7 +24,7 @@ macro_rules! embed {
 
 /// The recipes inside the program, so that it needs no files beside it.
 const BUILT_IN: &[(&str, Files)] = &[
-    embed!("busybox": "recipe.json", "group", "inittab", "os-release", "passwd", "profile", "rcK", "rcS", "shadow"),
+    embed!("busybox": "recipe.json", "console", "group", "inittab", "os-release", "passwd", "profile", "rcK", "rcS", "shadow"),
     embed!("debian-12": "recipe.json", "condo-ssh-keys.service", "hosts", "journald.conf", "locale", "resolv.conf"),
 ];
 

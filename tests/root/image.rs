@@ -181,6 +181,8 @@ pub(crate) const NET_RAW: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 
 
 fn every_compression_keeps_owners_modes_times_and_attributes() -> Result<()> {
     needs!(root);
+    // What an operator keeps from others by default is no business of an image.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let plain = Tar::system()
         .owned(b'0', ("bin/su", ""), (0o4755, 0), b"suid")
         .owned(b'5', ("home/joe/", ""), (0o2750, 1000), b"")
@@ -253,6 +255,10 @@ fn check_metadata(image: &Image) -> Result<()> {
     let pipe = status("run/pipe")?;
     ensure!(pipe.file_type().is_fifo() && (pipe.mode() & 0o7777, pipe.uid()) == (0o620, 5));
     ensure!(status("dev/mem").is_err() && image.manifest.devices_skipped == 1);
+    ensure!(
+        status("sbin")?.mode() & 0o7777 == 0o755,
+        "a directory that no entry names"
+    );
     ensure!(image.manifest.highest_id == 1000 && image.manifest.architecture == "unknown");
 
     let ping = image.rootfs.join("bin/ping");
