@@ -26,6 +26,7 @@ tests![
     setting_up_at_once_is_safe,
     attach_and_detach_leave_nothing,
     a_failed_attach_leaves_nothing,
+    a_late_failure_undoes_all,
     a_stale_port_is_replaced,
     an_address_belongs_to_one,
     names_of_others_are_not_taken,
@@ -94,6 +95,8 @@ fn the_outside_cannot_reach_in() -> Result<()> {
     let network = host()?;
     let (room, world, uplink) = outside()?;
     let a = Vps::new(&network, 2)?;
+    // A link that has just come up may lose frames: first see that it works.
+    ensure!(a.reaches(world.gateway())?);
     let macs = (room.run(|| mac("world0"))?, uplink.mac);
     room.run(|| room::inject("world0", &udp(macs, world.gateway(), a.ip(), "let me in")))?;
     // The same way with an answer that is waited for: it comes after whatever came before.
@@ -117,6 +120,7 @@ fn forged_sources_do_not_get_through() -> Result<()> {
     );
     network.allow(a.ip(), b.ip())?;
     network.allow(c.ip(), b.ip())?;
+    ensure!(a.reaches(b.ip())? && c.reaches(b.ip())?);
     let gateway = mac("condo0")?;
     let (own, other) = ((a.port.mac, gateway), (c.port.mac, gateway));
     let unknown = ([2, 9, 9, 9, 9, 9], gateway);
@@ -174,6 +178,7 @@ fn nobody_becomes_an_absent_address_by_arp() -> Result<()> {
     needs!(root);
     let network = host()?;
     let a = Vps::new(&network, 2)?;
+    ensure!(a.reaches(network.gateway())?);
     let absent = address(77);
     claim(&a, &network, absent)?;
     ensure!(a.reaches(network.gateway())?);
@@ -321,6 +326,29 @@ fn a_failed_attach_leaves_nothing() -> Result<()> {
         );
     }
     ensure!(traces()? == before);
+    Ok(())
+}
+
+fn a_late_failure_undoes_all() -> Result<()> {
+    needs!(root, ip);
+    let network = host()?;
+    let (room, port) = (Room::new()?, Port::new(2, address(2)));
+    // The last step inside the namespace fails: there is a default route already.
+    room.run(|| {
+        condo::sys::interface::set_loopback_up()?;
+        let output = Command::new("ip")
+            .args(["route", "add", "default", "dev", "lo"])
+            .output()?;
+        ensure!(output.status.success());
+        Ok(())
+    })?;
+    let before = traces()?;
+    ensure!(network.attach(&port, room.fd()).is_err());
+    ensure!(traces()? == before, "left: {:?}\nbefore: {before:?}", traces()?);
+    ensure!(
+        !room.run(|| Ok(link_exists("eth0")?))?,
+        "the VPS's end is gone, too"
+    );
     Ok(())
 }
 
