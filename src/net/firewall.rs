@@ -141,6 +141,7 @@ fn chains(network: &Network) -> Vec<Chain> {
     let antispoof = vec![
         Rule::new().not_from(bridge).accept().comment(mark(network)),
         Rule::new()
+            .ethernet()
             .ipv4()
             .in_set(&[ETHER_SOURCE, SOURCE], TENANTS.name)
             .accept(),

@@ -270,12 +270,22 @@ fn setting_up_at_once_is_safe() -> Result<()> {
     Ok(())
 }
 
-/// What attaching could leave behind: links, neighbours, addresses, routes, rules.
-fn traces() -> Result<(BTreeSet<String>, String, Vec<String>, Option<String>)> {
-    let links = nix::ifaddrs::getifaddrs()?.map(|i| i.interface_name).collect();
-    let neighbours = std::fs::read_to_string("/proc/thread-self/net/arp")?;
-    let routes = routes()?.iter().map(ToString::to_string).collect();
-    Ok((links, neighbours, routes, ruleset()))
+/// What attaching could leave behind.
+#[derive(Debug, PartialEq)]
+struct Traces {
+    links: BTreeSet<String>,
+    neighbours: String,
+    routes: Vec<String>,
+    rules: Option<String>,
+}
+
+fn traces() -> Result<Traces> {
+    Ok(Traces {
+        links: nix::ifaddrs::getifaddrs()?.map(|i| i.interface_name).collect(),
+        neighbours: std::fs::read_to_string("/proc/thread-self/net/arp")?,
+        routes: routes()?.iter().map(ToString::to_string).collect(),
+        rules: ruleset(),
+    })
 }
 
 /// What nft(8) says, where there is one, without packet counts and handles.
@@ -440,13 +450,8 @@ fn foreign_rules_stay() -> Result<()> {
         ";
     nft(&[foreign])?;
     let before = nft(&["-j", "list", "ruleset"])?;
-    let a = Vps::new(
-        &{
-            network.ensure()?;
-            network.clone()
-        },
-        2,
-    )?;
+    network.ensure()?;
+    let a = Vps::new(&network, 2)?;
     network.allow(a.ip(), address(3))?;
     let all = nft(&["-j", "list", "ruleset"])?;
     ensure!(all.contains("antispoof"), "the oracle sees our rules");
