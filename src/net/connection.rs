@@ -7,6 +7,7 @@ use netlink_packet_route::link::InfoKind;
 use nix::errno::Errno;
 
 use super::elements::{self, ADDRESSES, Change, PAIRS, TENANTS};
+use super::link::Link;
 use super::netlink::{Channel, forgive_gone, is};
 use super::{GUEST_IF, Network, Port, check_name, ipam, link, netns, route, rule, sysctl};
 use crate::error::{During, Error, Result};
@@ -105,29 +106,33 @@ impl Network {
     /// Removes the port's links and its neighbour entry.
     pub(super) fn unplug(&self, port: &Port) -> Result<()> {
         let mut channel = Channel::route()?;
-        if let Some(host) = link::find(&mut channel, &port.host_if)? {
-            forgive_gone(link::delete(&mut channel, host.index))?;
+        let bridge = link::find(&mut channel, &self.bridge)?.map(|b| b.index);
+        match link::find(&mut channel, &port.host_if)? {
+            Some(host) if is_ours(&host, bridge) => forgive_gone(link::delete(&mut channel, host.index))?,
+            _ => {}
         }
-        match link::find(&mut channel, &self.bridge)? {
+        match bridge {
             Some(bridge) if !self.is_anothers(port)? => {
-                forgive_gone(route::delete_neighbour(&mut channel, bridge.index, port.address))
+                forgive_gone(route::delete_neighbour(&mut channel, bridge, port.address))
             }
             _ => Ok(()),
         }
     }
 }
 
+/// Whether a link of a port's name is a port of our bridge, or of none: another condo's ports may have the same names.
+fn is_ours(link: &Link, bridge: Option<u32>) -> bool {
+    link.kind == Some(InfoKind::Veth) && (link.bridge.is_none() || link.bridge == bridge)
+}
+
 /// Deletes the host's end that a killed attach left; one that is not ours is not touched.
 fn remove_stale(channel: &mut Channel, port: &Port, bridge: u32) -> Result<()> {
-    let Some(stale) = link::find(channel, &port.host_if)? else {
-        return Ok(());
-    };
-    let ours = stale.kind == Some(InfoKind::Veth) && stale.bridge.is_none_or(|b| b == bridge);
-    if !ours {
-        return Err(Error::Exists {
+    match link::find(channel, &port.host_if)? {
+        None => Ok(()),
+        Some(stale) if is_ours(&stale, Some(bridge)) => forgive_gone(link::delete(channel, stale.index)),
+        Some(_) => Err(Error::Exists {
             kind: "network interface",
             name: port.host_if.clone(),
-        });
+        }),
     }
-    forgive_gone(link::delete(channel, stale.index))
 }

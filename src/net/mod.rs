@@ -86,7 +86,8 @@ impl Network {
 
     /// Connects a VPS: a veth pair from the bridge to `eth0` inside `netns`, which gets its addresses and default route.
     ///
-    /// What a killed attach of the same port left behind is replaced; what this one did is undone when it fails.
+    /// What a killed attach of the same port left behind is replaced; what this one did is undone when it fails, and then the
+    /// pairs of the address are forgotten as by [`Network::detach`].
     ///
     /// # Errors
     /// [`Error::NotFound`] when the network is not set up, [`Error::Exists`] for an address or interface that another VPS has,

@@ -431,7 +431,8 @@ fn names_of_others_are_not_taken() -> Result<()> {
             matches!(refused.as_ref().map_err(Error::root), Err(Error::Exists { .. })),
             "{refused:?}"
         );
-        ensure!(link_exists(&taken.host_if)?);
+        network.detach(&taken)?;
+        ensure!(link_exists(&taken.host_if)?, "neither attach nor detach touch it");
         Ok(())
     })
 }
