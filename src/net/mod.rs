@@ -99,6 +99,9 @@ impl Network {
 
     /// Disconnects a VPS and forgets its pairs; what is gone already is fine.
     ///
+    /// The kernel's connection tracking is left to time out: for a while, an outside server's late packets for the old holder
+    /// of an address reach a new one, so an address is better not given out again at once.
+    ///
     /// # Errors
     /// All that could not be removed, after the rest was.
     pub fn detach(&self, port: &Port) -> Result<()> {

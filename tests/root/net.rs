@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use condo::error::Error;
 use condo::net::{Network, Port, link_exists, routes};
 
-use frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, arp, carries, udp, udp6};
+use frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, arp, carries, fragment, udp, udp6};
 use room::{Ears, Room, Vps, address, host, mac, ping};
 
 tests![
@@ -139,6 +139,9 @@ fn forged_sources_do_not_get_through() -> Result<()> {
     ] {
         a.inject(&frame)?;
     }
+    // A forged end for the honest beginning of another's packet.
+    c.inject(&fragment(udp(other, c.ip(), b.ip(), "01234567"), 0, true))?;
+    a.inject(&fragment(udp(own, c.ip(), b.ip(), "forged.."), 2, false))?;
     a.inject(&udp(own, a.ip(), b.ip(), "honest"))?;
     let heard = b.ears.until("honest")?;
     let forged: Vec<_> = heard.iter().filter(|f| carries(f, "forged")).collect();
