@@ -141,6 +141,7 @@ fn chains(network: &Network) -> Vec<Chain> {
     let antispoof = vec![
         Rule::new().not_from(bridge).accept().comment(mark(network)),
         Rule::new()
+            .ethernet()
             .ipv4()
             .in_set(&[ETHER_SOURCE, SOURCE], TENANTS.name)
             .accept(),
@@ -167,8 +168,8 @@ fn chains(network: &Network) -> Vec<Chain> {
     ];
     use InetHookNumber as At;
     vec![
-        // Before connection tracking (-200) and even defragmentation's consumers: a forged packet leaves no trace.
-        Chain::filter(MARKED, At::PreRouting, -310, antispoof),
+        // Before reassembly (-400), so that no forged fragment joins another's packet, and before connection tracking (-200).
+        Chain::filter(MARKED, At::PreRouting, -450, antispoof),
         Chain::filter("input", At::LocalIn, 0, input),
         Chain::filter("forward", At::Forward, 0, forward(bridge)),
         Chain::filter("deliver", At::PostRouting, 0, deliver),

@@ -19,6 +19,7 @@
 //!
 //! All calls work on the network namespace of the calling thread and wait for the kernel's answer.
 
+mod connection;
 mod elements;
 mod firewall;
 pub mod ipam;
@@ -37,7 +38,6 @@ use std::os::fd::BorrowedFd;
 
 use ipnetwork::Ipv4Network;
 use netlink_packet_route::link::InfoKind;
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use port::Port;
@@ -46,12 +46,10 @@ pub use route::routes;
 pub use subnet::choose_subnet;
 
 use crate::error::{During, Error, Failures, Result};
-use crate::sys::interface::set_loopback_up;
-use crate::undo::Undo;
 use elements::{ADDRESSES, Change, PAIRS, TENANTS};
 use firewall::State;
 use link::Link;
-use netlink::{Channel, forgive_exists, forgive_gone, is};
+use netlink::{Channel, forgive_exists, forgive_gone};
 
 /// The VPS's end of its veth pair.
 const GUEST_IF: &str = "eth0";
@@ -88,7 +86,8 @@ impl Network {
 
     /// Connects a VPS: a veth pair from the bridge to `eth0` inside `netns`, which gets its addresses and default route.
     ///
-    /// What a killed attach of the same port left behind is replaced; what this one did is undone when it fails.
+    /// What a killed attach of the same port left behind is replaced; what this one did is undone when it fails, and then the
+    /// pairs of the address are forgotten as by [`Network::detach`].
     ///
     /// # Errors
     /// [`Error::NotFound`] when the network is not set up, [`Error::Exists`] for an address or interface that another VPS has,
@@ -99,6 +98,9 @@ impl Network {
     }
 
     /// Disconnects a VPS and forgets its pairs; what is gone already is fine.
+    ///
+    /// The kernel's connection tracking is left to time out: for a while, an outside server's late packets for the old holder
+    /// of an address reach a new one, so an address is better not given out again at once.
     ///
     /// # Errors
     /// All that could not be removed, after the rest was.
@@ -221,112 +223,6 @@ impl Network {
         link.kind == Some(InfoKind::Bridge) && link.mac == port::bridge_mac(&self.bridge)
     }
 
-    fn connect(&self, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
-        self.check_port(port)?;
-        let mut channel = Channel::route()?;
-        let bridge = link::get(&mut channel, &self.bridge)?.index;
-        remove_stale(&mut channel, port, bridge)?;
-        let mut undo = Undo::new();
-        // The firewall decides who has the address; only its holder touches the rest.
-        self.introduce(port)?;
-        undo.push(|| self.dismiss(port));
-        link::create_veth(&mut channel, port, bridge, netns)?;
-        undo.push(|| self.unplug(port));
-        let host = link::get(&mut channel, &port.host_if)?.index;
-        link::restrict_port(&mut channel, host).during(|| "isolate the bridge port")?;
-        route::add_station(&mut channel, host, port.mac)?;
-        sysctl::without_ipv6(&port.host_if)?;
-        netns::inside(netns, || self.configure_guest(port))?;
-        route::add_neighbour(&mut channel, bridge, port.address, port.mac)?;
-        // Last, so that nothing flows before all of the above holds.
-        link::set_up(&mut channel, host)?;
-        undo.disarm();
-        Ok(())
-    }
-
-    fn check_port(&self, port: &Port) -> Result<()> {
-        check_name("interface", &port.host_if)?;
-        if port.mac[0] & 1 != 0 {
-            return Err(Error::invalid(
-                "mac",
-                format!("{:02x?}", port.mac),
-                "must not be a group address",
-            ));
-        }
-        ipam::pick(
-            self.subnet,
-            &std::collections::BTreeSet::new(),
-            Some(port.address),
-        )
-        .map(drop)
-    }
-
-    fn configure_guest(&self, port: &Port) -> Result<()> {
-        set_loopback_up().during(|| "bring `lo` up")?;
-        let mut channel = Channel::route()?;
-        let eth0 = link::get(&mut channel, GUEST_IF)?.index;
-        route::add_address(&mut channel, eth0, port.address, self.subnet.prefix())?;
-        link::set_up(&mut channel, eth0).during(|| "bring `eth0` up")?;
-        route::add_default_route(&mut channel, eth0, self.gateway())
-    }
-
-    /// Enters the port into the firewall, unless another port has its address.
-    fn introduce(&self, port: &Port) -> Result<()> {
-        let mut channel = Channel::netfilter()?;
-        let tenant = rule::tenant_key(port.mac, port.address);
-        let entered = Change::of(self)
-            .add_new(ADDRESSES, port.address.octets().to_vec())
-            .add(TENANTS, std::slice::from_ref(&tenant))
-            .apply(&mut channel);
-        match entered {
-            // Entered by an attach of this very port that was killed.
-            Err(e) if is(&e, Errno::EEXIST) && elements::has(&mut channel, self, TENANTS, tenant)? => Ok(()),
-            Err(e) if is(&e, Errno::EEXIST) => Err(Error::Exists {
-                kind: "address",
-                name: port.address.to_string(),
-            }),
-            other => other,
-        }
-    }
-
-    /// Whether the port's address was entered for another port, whose things are not to be touched.
-    fn is_anothers(&self, port: &Port) -> Result<bool> {
-        let mut channel = Channel::netfilter()?;
-        let tenant = rule::tenant_key(port.mac, port.address);
-        let address = port.address.octets().to_vec();
-        Ok(!elements::has(&mut channel, self, TENANTS, tenant)?
-            && elements::has(&mut channel, self, ADDRESSES, address)?)
-    }
-
-    /// Strikes the port and all its pairs from the firewall.
-    fn dismiss(&self, port: &Port) -> Result<()> {
-        if self.is_anothers(port)? {
-            return Ok(());
-        }
-        let mut channel = Channel::netfilter()?;
-        let pairs = elements::pairs_with(&mut channel, self, port.address)?;
-        let struck = Change::of(self)
-            .remove(PAIRS, &pairs)
-            .remove(TENANTS, &[rule::tenant_key(port.mac, port.address)])
-            .remove(ADDRESSES, &[port.address.octets().to_vec()])
-            .apply(&mut channel);
-        forgive_gone(struck)
-    }
-
-    /// Removes the port's links and its neighbour entry.
-    fn unplug(&self, port: &Port) -> Result<()> {
-        let mut channel = Channel::route()?;
-        if let Some(host) = link::find(&mut channel, &port.host_if)? {
-            forgive_gone(link::delete(&mut channel, host.index))?;
-        }
-        match link::find(&mut channel, &self.bridge)? {
-            Some(bridge) if !self.is_anothers(port)? => {
-                forgive_gone(route::delete_neighbour(&mut channel, bridge.index, port.address))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn pair(&self, a: Ipv4Addr, b: Ipv4Addr) -> Result<[Vec<u8>; 2]> {
         for address in [a, b] {
             if !self.subnet.contains(address) {
@@ -361,21 +257,6 @@ impl Network {
 /// Those of the netlink socket.
 pub fn link_exists(name: &str) -> Result<bool> {
     Ok(link::find(&mut Channel::route()?, name)?.is_some())
-}
-
-/// Deletes the host's end that a killed attach left; one that is not ours is not touched.
-fn remove_stale(channel: &mut Channel, port: &Port, bridge: u32) -> Result<()> {
-    let Some(stale) = link::find(channel, &port.host_if)? else {
-        return Ok(());
-    };
-    let ours = stale.kind == Some(InfoKind::Veth) && stale.bridge.is_none_or(|b| b == bridge);
-    if !ours {
-        return Err(Error::Exists {
-            kind: "network interface",
-            name: port.host_if.clone(),
-        });
-    }
-    forgive_gone(link::delete(channel, stale.index))
 }
 
 /// Names end up in file names, interface names (15 characters) and the firewall.

@@ -22,7 +22,7 @@ const ACCEPT: u32 = 1;
 /// `NFTA_CT_DREG` and `NFTA_CT_KEY` of the `ct` expression, which the packet library does not have.
 const CT_REGISTER: u16 = 1;
 const CT_KEY: u16 = 2;
-/// `NFT_LOOKUP_F_INV`-free lookups only; the first 32-bit register, where concatenated keys begin.
+/// `NFT_REG32_00`, the first 32-bit register: where concatenated keys begin.
 const KEY: Register = Register::Reg32_00;
 
 /// A part of a packet: header, offset and length in bytes.
@@ -104,6 +104,13 @@ impl Rule {
     /// The packet is IPv4; to be said before any of its fields is named.
     pub(super) fn ipv4(self) -> Self {
         self.meta(MetaKey::Nfproto).compare(Operator::Equal, &[IPV4])
+    }
+
+    /// The packet came in by an Ethernet interface; to be said before a field of the frame is named.
+    pub(super) fn ethernet(self) -> Self {
+        const ARPHRD_ETHER: u16 = 1;
+        self.meta(MetaKey::Iftype)
+            .compare(Operator::Equal, &ARPHRD_ETHER.to_ne_bytes())
     }
 
     /// The packet is ICMP of this type.

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use condo::error::Error;
 use condo::net::{Network, Port, link_exists, routes};
 
-use frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, arp, carries, udp, udp6};
+use frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, arp, carries, fragment, udp, udp6};
 use room::{Ears, Room, Vps, address, host, mac, ping};
 
 tests![
@@ -26,6 +26,7 @@ tests![
     setting_up_at_once_is_safe,
     attach_and_detach_leave_nothing,
     a_failed_attach_leaves_nothing,
+    a_late_failure_undoes_all,
     a_stale_port_is_replaced,
     an_address_belongs_to_one,
     names_of_others_are_not_taken,
@@ -94,6 +95,8 @@ fn the_outside_cannot_reach_in() -> Result<()> {
     let network = host()?;
     let (room, world, uplink) = outside()?;
     let a = Vps::new(&network, 2)?;
+    // A link that has just come up may lose frames: first see that it works.
+    ensure!(a.reaches(world.gateway())?);
     let macs = (room.run(|| mac("world0"))?, uplink.mac);
     room.run(|| room::inject("world0", &udp(macs, world.gateway(), a.ip(), "let me in")))?;
     // The same way with an answer that is waited for: it comes after whatever came before.
@@ -117,6 +120,7 @@ fn forged_sources_do_not_get_through() -> Result<()> {
     );
     network.allow(a.ip(), b.ip())?;
     network.allow(c.ip(), b.ip())?;
+    ensure!(a.reaches(b.ip())? && c.reaches(b.ip())?);
     let gateway = mac("condo0")?;
     let (own, other) = ((a.port.mac, gateway), (c.port.mac, gateway));
     let unknown = ([2, 9, 9, 9, 9, 9], gateway);
@@ -135,6 +139,9 @@ fn forged_sources_do_not_get_through() -> Result<()> {
     ] {
         a.inject(&frame)?;
     }
+    // A forged end for the honest beginning of another's packet.
+    c.inject(&fragment(udp(other, c.ip(), b.ip(), "01234567"), 0, true))?;
+    a.inject(&fragment(udp(own, c.ip(), b.ip(), "forged.."), 2, false))?;
     a.inject(&udp(own, a.ip(), b.ip(), "honest"))?;
     let heard = b.ears.until("honest")?;
     let forged: Vec<_> = heard.iter().filter(|f| carries(f, "forged")).collect();
@@ -174,6 +181,7 @@ fn nobody_becomes_an_absent_address_by_arp() -> Result<()> {
     needs!(root);
     let network = host()?;
     let a = Vps::new(&network, 2)?;
+    ensure!(a.reaches(network.gateway())?);
     let absent = address(77);
     claim(&a, &network, absent)?;
     ensure!(a.reaches(network.gateway())?);
@@ -265,12 +273,22 @@ fn setting_up_at_once_is_safe() -> Result<()> {
     Ok(())
 }
 
-/// What attaching could leave behind: links, neighbours, addresses, routes, rules.
-fn traces() -> Result<(BTreeSet<String>, String, Vec<String>, Option<String>)> {
-    let links = nix::ifaddrs::getifaddrs()?.map(|i| i.interface_name).collect();
-    let neighbours = std::fs::read_to_string("/proc/thread-self/net/arp")?;
-    let routes = routes()?.iter().map(ToString::to_string).collect();
-    Ok((links, neighbours, routes, ruleset()))
+/// What attaching could leave behind.
+#[derive(Debug, PartialEq)]
+struct Traces {
+    links: BTreeSet<String>,
+    neighbours: String,
+    routes: Vec<String>,
+    rules: Option<String>,
+}
+
+fn traces() -> Result<Traces> {
+    Ok(Traces {
+        links: nix::ifaddrs::getifaddrs()?.map(|i| i.interface_name).collect(),
+        neighbours: std::fs::read_to_string("/proc/thread-self/net/arp")?,
+        routes: routes()?.iter().map(ToString::to_string).collect(),
+        rules: ruleset(),
+    })
 }
 
 /// What nft(8) says, where there is one, without packet counts and handles.
@@ -321,6 +339,29 @@ fn a_failed_attach_leaves_nothing() -> Result<()> {
         );
     }
     ensure!(traces()? == before);
+    Ok(())
+}
+
+fn a_late_failure_undoes_all() -> Result<()> {
+    needs!(root, ip);
+    let network = host()?;
+    let (room, port) = (Room::new()?, Port::new(2, address(2)));
+    // The last step inside the namespace fails: there is a default route already.
+    room.run(|| {
+        condo::sys::interface::set_loopback_up()?;
+        let output = Command::new("ip")
+            .args(["route", "add", "default", "dev", "lo"])
+            .output()?;
+        ensure!(output.status.success());
+        Ok(())
+    })?;
+    let before = traces()?;
+    ensure!(network.attach(&port, room.fd()).is_err());
+    ensure!(traces()? == before, "left: {:?}\nbefore: {before:?}", traces()?);
+    ensure!(
+        !room.run(|| Ok(link_exists("eth0")?))?,
+        "the VPS's end is gone, too"
+    );
     Ok(())
 }
 
@@ -393,7 +434,8 @@ fn names_of_others_are_not_taken() -> Result<()> {
             matches!(refused.as_ref().map_err(Error::root), Err(Error::Exists { .. })),
             "{refused:?}"
         );
-        ensure!(link_exists(&taken.host_if)?);
+        network.detach(&taken)?;
+        ensure!(link_exists(&taken.host_if)?, "neither attach nor detach touch it");
         Ok(())
     })
 }
@@ -412,13 +454,8 @@ fn foreign_rules_stay() -> Result<()> {
         ";
     nft(&[foreign])?;
     let before = nft(&["-j", "list", "ruleset"])?;
-    let a = Vps::new(
-        &{
-            network.ensure()?;
-            network.clone()
-        },
-        2,
-    )?;
+    network.ensure()?;
+    let a = Vps::new(&network, 2)?;
     network.allow(a.ip(), address(3))?;
     let all = nft(&["-j", "list", "ruleset"])?;
     ensure!(all.contains("antispoof"), "the oracle sees our rules");

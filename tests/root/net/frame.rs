@@ -31,6 +31,16 @@ pub fn udp(macs: (Mac, Mac), from: Ipv4Addr, to: Ipv4Addr, text: &str) -> Vec<u8
     ethernet(macs.1, macs.0, IPV4, &[header, datagram].concat())
 }
 
+/// Makes an IPv4 frame a fragment, `offset` in units of eight bytes.
+pub fn fragment(mut frame: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
+    let field = offset | if more { 0x2000 } else { 0 };
+    frame[20..22].copy_from_slice(&field.to_be_bytes());
+    frame[24..26].copy_from_slice(&[0; 2]);
+    let sum = checksum(&frame[14..34]).to_be_bytes();
+    frame[24..26].copy_from_slice(&sum);
+    frame
+}
+
 /// An IPv6 packet to all nodes that carries `text` in a UDP datagram.
 pub fn udp6(macs: (Mac, Mac), text: &str) -> Vec<u8> {
     let length = (8 + text.len()) as u16;

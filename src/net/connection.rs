@@ -1,0 +1,138 @@
+//! One VPS's connection, made step by step and taken back in reverse.
+
+use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
+
+use netlink_packet_route::link::InfoKind;
+use nix::errno::Errno;
+
+use super::elements::{self, ADDRESSES, Change, PAIRS, TENANTS};
+use super::link::Link;
+use super::netlink::{Channel, forgive_gone, is};
+use super::{GUEST_IF, Network, Port, check_name, ipam, link, netns, route, rule, sysctl};
+use crate::error::{During, Error, Result};
+use crate::sys::interface::set_loopback_up;
+use crate::undo::Undo;
+
+impl Network {
+    /// Does [`Network::attach`].
+    pub(super) fn connect(&self, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
+        self.check_port(port)?;
+        let mut channel = Channel::route()?;
+        let bridge = link::get(&mut channel, &self.bridge)?.index;
+        remove_stale(&mut channel, port, bridge)?;
+        let mut undo = Undo::new();
+        // The firewall decides who has the address; only its holder touches the rest.
+        self.introduce(port)?;
+        undo.push(|| self.dismiss(port));
+        link::create_veth(&mut channel, port, bridge, netns)?;
+        undo.push(|| self.unplug(port));
+        let host = link::get(&mut channel, &port.host_if)?.index;
+        link::restrict_port(&mut channel, host).during(|| "isolate the bridge port")?;
+        route::add_station(&mut channel, host, port.mac)?;
+        sysctl::without_ipv6(&port.host_if)?;
+        netns::inside(netns, || self.configure_guest(port))?;
+        route::add_neighbour(&mut channel, bridge, port.address, port.mac)?;
+        // Last, so that nothing flows before all of the above holds.
+        link::set_up(&mut channel, host)?;
+        undo.disarm();
+        Ok(())
+    }
+
+    fn check_port(&self, port: &Port) -> Result<()> {
+        check_name("interface", &port.host_if)?;
+        if port.mac[0] & 1 != 0 {
+            return Err(Error::invalid(
+                "mac",
+                format!("{:02x?}", port.mac),
+                "must not be a group address",
+            ));
+        }
+        ipam::pick(self.subnet, &BTreeSet::new(), Some(port.address)).map(drop)
+    }
+
+    fn configure_guest(&self, port: &Port) -> Result<()> {
+        set_loopback_up().during(|| "bring `lo` up")?;
+        let mut channel = Channel::route()?;
+        let eth0 = link::get(&mut channel, GUEST_IF)?.index;
+        route::add_address(&mut channel, eth0, port.address, self.subnet.prefix())?;
+        link::set_up(&mut channel, eth0).during(|| "bring `eth0` up")?;
+        route::add_default_route(&mut channel, eth0, self.gateway())
+    }
+
+    /// Enters the port into the firewall, unless another port has its address.
+    fn introduce(&self, port: &Port) -> Result<()> {
+        let mut channel = Channel::netfilter()?;
+        let tenant = rule::tenant_key(port.mac, port.address);
+        let entered = Change::of(self)
+            .add_new(ADDRESSES, port.address.octets().to_vec())
+            .add(TENANTS, std::slice::from_ref(&tenant))
+            .apply(&mut channel);
+        match entered {
+            // Entered by an attach of this very port that was killed.
+            Err(e) if is(&e, Errno::EEXIST) && elements::has(&mut channel, self, TENANTS, tenant)? => Ok(()),
+            Err(e) if is(&e, Errno::EEXIST) => Err(Error::Exists {
+                kind: "address",
+                name: port.address.to_string(),
+            }),
+            other => other,
+        }
+    }
+
+    /// Whether the port's address was entered for another port, whose things are not to be touched.
+    fn is_anothers(&self, port: &Port) -> Result<bool> {
+        let mut channel = Channel::netfilter()?;
+        let tenant = rule::tenant_key(port.mac, port.address);
+        let address = port.address.octets().to_vec();
+        Ok(!elements::has(&mut channel, self, TENANTS, tenant)?
+            && elements::has(&mut channel, self, ADDRESSES, address)?)
+    }
+
+    /// Strikes the port and all its pairs from the firewall.
+    pub(super) fn dismiss(&self, port: &Port) -> Result<()> {
+        if self.is_anothers(port)? {
+            return Ok(());
+        }
+        let mut channel = Channel::netfilter()?;
+        let pairs = elements::pairs_with(&mut channel, self, port.address)?;
+        let struck = Change::of(self)
+            .remove(PAIRS, &pairs)
+            .remove(TENANTS, &[rule::tenant_key(port.mac, port.address)])
+            .remove(ADDRESSES, &[port.address.octets().to_vec()])
+            .apply(&mut channel);
+        forgive_gone(struck)
+    }
+
+    /// Removes the port's links and its neighbour entry.
+    pub(super) fn unplug(&self, port: &Port) -> Result<()> {
+        let mut channel = Channel::route()?;
+        let bridge = link::find(&mut channel, &self.bridge)?.map(|b| b.index);
+        match link::find(&mut channel, &port.host_if)? {
+            Some(host) if is_ours(&host, bridge) => forgive_gone(link::delete(&mut channel, host.index))?,
+            _ => {}
+        }
+        match bridge {
+            Some(bridge) if !self.is_anothers(port)? => {
+                forgive_gone(route::delete_neighbour(&mut channel, bridge, port.address))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a link of a port's name is a port of our bridge, or of none: another condo's ports may have the same names.
+fn is_ours(link: &Link, bridge: Option<u32>) -> bool {
+    link.kind == Some(InfoKind::Veth) && (link.bridge.is_none() || link.bridge == bridge)
+}
+
+/// Deletes the host's end that a killed attach left; one that is not ours is not touched.
+fn remove_stale(channel: &mut Channel, port: &Port, bridge: u32) -> Result<()> {
+    match link::find(channel, &port.host_if)? {
+        None => Ok(()),
+        Some(stale) if is_ours(&stale, Some(bridge)) => forgive_gone(link::delete(channel, stale.index)),
+        Some(_) => Err(Error::Exists {
+            kind: "network interface",
+            name: port.host_if.clone(),
+        }),
+    }
+}
