@@ -28,7 +28,7 @@ impl Snapshot {
         let mut found = BTreeSet::new();
         cgroups(Path::new("/sys/fs/cgroup"), 0, &mut found);
         names("/sys/class/net", "link", |_| true, &mut found);
-        names("/tmp", "file", |n| n.starts_with("condo"), &mut found);
+        names("/tmp", "file", |n| n.starts_with("condo-test"), &mut found);
         names("/dev/shm", "file", |n| n.starts_with("condo"), &mut found);
         for root in ["/run", "/var/lib"] {
             for dir in ["condo", "condo-runtime"] {
