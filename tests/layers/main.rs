@@ -29,11 +29,20 @@ fn source_files(dir: &Path) -> Vec<PathBuf> {
 fn the_house_stands() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let house = House::of(&fs::read_to_string(src.join("lib.rs")).unwrap());
-    let mut complaints = Vec::new();
-    for path in source_files(&src) {
-        let text = fs::read_to_string(&path).unwrap();
-        let name = path.strip_prefix(&src).unwrap();
-        complaints.extend(house.check(name.to_str().unwrap(), &text));
-    }
+    let files: Vec<(String, String)> = source_files(&src)
+        .iter()
+        .map(|path| {
+            let name = path.strip_prefix(&src).unwrap().to_str().unwrap();
+            (name.to_owned(), fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    let declared = files
+        .iter()
+        .flat_map(|(name, text)| rules::test_modules(name, text));
+    let only_tests: Vec<String> = declared.collect();
+    let complaints: Vec<String> = files
+        .iter()
+        .flat_map(|(name, text)| house.check(name, text, &only_tests))
+        .collect();
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }

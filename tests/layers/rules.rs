@@ -36,9 +36,12 @@ impl House {
         Self { ranks }
     }
 
-    /// What is wrong with `src/<name>` of this text.
-    pub(crate) fn check(&self, name: &str, text: &str) -> Vec<String> {
-        let file = File::new(name, text);
+    /// What is wrong with `src/<name>` of this text; `only_tests` are the modules that [`test_modules`] found.
+    pub(crate) fn check(&self, name: &str, text: &str, only_tests: &[String]) -> Vec<String> {
+        let mut file = File::new(name, text);
+        file.only_tests = only_tests
+            .iter()
+            .any(|m| Path::new(name).with_extension("").starts_with(m));
         let mut complaints = Vec::new();
         match self.rank_of(&file) {
             Some(rank) => {
@@ -88,6 +91,19 @@ impl House {
         }
         complaints
     }
+}
+
+/// The modules in files of their own that `src/<name>` declares for tests only, as paths below `src` without extension.
+pub(crate) fn test_modules(name: &str, text: &str) -> Vec<String> {
+    let file = File::new(name, text);
+    let folder = name.trim_end_matches(".rs").trim_end_matches("/mod");
+    let declared = file
+        .test_modules()
+        .into_iter()
+        .filter(|(_, at)| file.is(at + 2, ";"));
+    declared
+        .map(|(_, at)| format!("{folder}/{}", file.tokens[at + 1].text))
+        .collect()
 }
 
 /// `anyhow` and printing are for the edge.
@@ -155,6 +171,8 @@ struct File<'a> {
     /// Its path below `src`.
     name: &'a str,
     tokens: Vec<Token>,
+    /// Whether all of it is compiled for tests only.
+    only_tests: bool,
     /// First and last lines of its `#[cfg(test)] mod … { … }`.
     tests: Vec<(usize, usize)>,
 }
@@ -164,6 +182,7 @@ impl<'a> File<'a> {
         let mut file = Self {
             name,
             tokens: tokens(text),
+            only_tests: false,
             tests: Vec::new(),
         };
         file.tests = file.find_tests();
@@ -194,8 +213,7 @@ impl<'a> File<'a> {
     }
 
     fn in_tests(&self, line: usize) -> bool {
-        let of_tests = self.name.split('/').any(|p| p == "tests" || p == "tests.rs");
-        of_tests
+        self.only_tests
             || self
                 .tests
                 .iter()
@@ -207,23 +225,44 @@ impl<'a> File<'a> {
     }
 
     fn find_tests(&self) -> Vec<(usize, usize)> {
+        let bodies = self
+            .test_modules()
+            .into_iter()
+            .filter(|(_, at)| self.is(at + 2, "{"));
+        bodies
+            .map(|(mark, at)| (self.tokens[mark].line, self.tokens[self.closing(at + 2)].line))
+            .collect()
+    }
+
+    /// Where each `#[cfg(test)] mod …` begins and where its `mod` is, whatever attributes and visibility stand between.
+    fn test_modules(&self) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
-        for i in 0..self.tokens.len() {
-            if self.are(i, &["#", "[", "cfg", "(", "test", ")", "]", "mod"]) && self.is(i + 9, "{") {
-                let end = self.closing(i + 9);
-                found.push((self.tokens[i].line, self.tokens[end].line));
+        for mark in 0..self.tokens.len() {
+            if !self.are(mark, &["#", "[", "cfg", "(", "test", ")", "]"]) {
+                continue;
+            }
+            let mut at = mark + 7;
+            while self.are(at, &["#", "["]) || self.is(at, "pub") || self.is(at, "(") {
+                at = match self.tokens[at].text.as_str() {
+                    "#" => self.closing(at + 1) + 1,
+                    "(" => self.closing(at) + 1,
+                    _ => at + 1,
+                };
+            }
+            if self.is(at, "mod") {
+                found.push((mark, at));
             }
         }
         found
     }
 
-    /// Where the brace that opens at `at` is closed.
+    /// Where the brace, bracket or parenthesis that opens at `at` is closed.
     fn closing(&self, at: usize) -> usize {
         let mut depth = 0;
         for i in at..self.tokens.len() {
             match self.tokens[i].text.as_str() {
-                "{" => depth += 1,
-                "}" => depth -= 1,
+                "{" | "[" | "(" => depth += 1,
+                "}" | "]" | ")" => depth -= 1,
                 _ => continue,
             }
             if depth == 0 {
@@ -301,7 +340,7 @@ mod tests {
     const LIB: &str = "//! ```text\n//!  6  bin/x.rs  mains\n//!  5  cli   oci::*, vps::*\n//!  2  net image     one\n//!  1  host  facts\n//!  0  error files sys\n//! ```\n";
 
     fn complaints(name: &str, text: &str) -> Vec<String> {
-        House::of(LIB).check(name, text)
+        House::of(LIB).check(name, text, &[])
     }
 
     #[track_caller]
@@ -412,6 +451,27 @@ mod tests {
             "net/mod.rs",
             "#[cfg(test)]\nmod tests {\n}\nfn f() { println!() }",
             "src/net/mod.rs:4:",
+        );
+    }
+
+    #[test]
+    fn modules_for_tests_are_found() {
+        let text = "#[cfg(test)]\nmod oracle;\nmod real;\n#[cfg(test)]\n#[allow(x)]\npub(crate) mod more;\n#[cfg(test)] mod tests {}";
+        assert_eq!(test_modules("net/mod.rs", text), ["net/oracle", "net/more"]);
+        assert_eq!(test_modules("net.rs", "#[cfg(test)] mod tests;"), ["net/tests"]);
+        let house = House::of(LIB);
+        let long = "fn f() { println!() }\n".repeat(500);
+        assert_eq!(
+            house.check("net/oracle.rs", &long, &["net/oracle".into()]),
+            [""; 0]
+        );
+        assert_eq!(
+            house.check("net/oracle2.rs", &long, &["net/oracle".into()]).len(),
+            501
+        );
+        fine(
+            "net/mod.rs",
+            "#[cfg(test)]\n#[allow(x)]\nmod tests {\n fn f() { println!() }\n}",
         );
     }
 

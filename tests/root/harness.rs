@@ -11,7 +11,8 @@ mod runner;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use bundle::Bundle;
+#[allow(unused_imports, reason = "for tests of root file systems")]
+pub use bundle::{Bundle, busybox_root};
 pub use runner::main;
 
 /// Exit status of a test process whose need is not met here.
@@ -67,12 +68,17 @@ macro_rules! known_difference {
 /// Ends this test process as skipped when `name` cannot be had here.
 ///
 /// `root`, `cgroup2` (all controllers on v2), `hybrid` (controllers on v1), `controller:NAME`, `systemd` (it is PID 1),
-/// `userns`, `ours` (the runtime under test is condo's), `program:NAME`; any other name is a program.
+/// `userns`, `linux_6_3` (that version or newer), `ours` (the runtime under test is condo's), `program:NAME`; any other name is a program.
 pub fn need(name: &str) {
     if !machine::has(name) {
         eprintln!("needs: {name}");
         std::process::exit(SKIPPED);
     }
+}
+
+/// Whether the machine has what `name` names, for a test that does less where it has not.
+pub fn has(name: &str) -> bool {
+    machine::has(name)
 }
 
 /// See `known_difference!`.
@@ -83,13 +89,25 @@ pub fn differs(runtime: &str, reason: &str) {
     }
 }
 
+/// The directory of a process that no runner started (the benchmark).
+static OWN_DIR: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+
+/// Runs `work` outside of any test, with `dir` as the place for its directories.
+pub fn in_dir<T>(dir: &Path, work: impl FnOnce() -> T) -> T {
+    OWN_DIR.get_or_init(|| dir.to_path_buf());
+    work()
+}
+
 /// A fresh directory of this test, mode 0755. The runner removes it, also when the test dies.
 pub fn tempdir() -> PathBuf {
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let parent = std::env::var_os(TEST_DIR).expect("a test process is started by the runner");
+    let parent = std::env::var_os(TEST_DIR).map(PathBuf::from);
+    let parent = parent
+        .or_else(|| OWN_DIR.get().cloned())
+        .expect("a test process is started by the runner");
     loop {
         let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let dir = Path::new(&parent).join(n.to_string());
+        let dir = parent.join(n.to_string());
         match std::fs::create_dir(&dir) {
             Ok(()) => return dir,
             // A child that the test forked counts from where its parent stood.
@@ -113,6 +131,11 @@ pub fn condo_runtime() -> PathBuf {
         Some(other) => machine::program(&other).unwrap_or_else(|| other.into()),
         None => built("condo-runtime", env!("CARGO_BIN_EXE_condo-runtime")),
     }
+}
+
+/// Where a program is, on the path or in the system's directories.
+pub fn program(name: &str) -> Option<PathBuf> {
+    machine::program(name.as_ref())
 }
 
 /// Whether the runtime under test is condo's own.

@@ -23,6 +23,7 @@ tests![
     leftovers_are_reported,
     strict_skips_are_failures,
     systemd_answers,
+    versions_are_compared_by_number,
 ];
 
 /// In the order of the tests that run them.
@@ -206,6 +207,13 @@ fn cgroup2_has_the_controllers_of_limits() -> anyhow::Result<()> {
             "no {controller} in `{here}`"
         );
     }
+    Ok(())
+}
+
+/// Debian 12's kernel is the oldest that is tested, and no kernel is that of the year 2200.
+fn versions_are_compared_by_number() -> anyhow::Result<()> {
+    needs!(linux_5_15, linux_6_1);
+    ensure!(!harness::has("linux_200_0"));
     Ok(())
 }
 

@@ -28,7 +28,7 @@ impl Snapshot {
         let mut found = BTreeSet::new();
         cgroups(Path::new("/sys/fs/cgroup"), 0, &mut found);
         names("/sys/class/net", "link", |_| true, &mut found);
-        names("/tmp", "file", |n| n.starts_with("condo"), &mut found);
+        names("/tmp", "file", |n| n.starts_with("condo-test"), &mut found);
         names("/dev/shm", "file", |n| n.starts_with("condo"), &mut found);
         for root in ["/run", "/var/lib"] {
             for dir in ["condo", "condo-runtime"] {
@@ -76,10 +76,14 @@ fn names(dir: &str, kind: &str, ours: fn(&str) -> bool, found: &mut BTreeSet<Str
     found.extend(names.filter(|n| ours(n)).map(|n| format!("{kind} {dir}/{n}")));
 }
 
+/// Where a service manager mounts on its own account, at any time.
+const NOT_OURS: &[&str] = &["/run/user/", "/run/credentials/", "/proc/sys/fs/binfmt_misc"];
+
 /// `proc_pid_mountinfo(5)`: the mount point is the fifth field.
 fn mounts(found: &mut BTreeSet<String>) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    for point in table.lines().filter_map(|l| l.split(' ').nth(4)) {
+    let points = table.lines().filter_map(|l| l.split(' ').nth(4));
+    for point in points.filter(|p| !NOT_OURS.iter().any(|n| p.starts_with(n))) {
         let mut line = format!("mount {point}");
         // One on top of another: a prime for each.
         while !found.insert(line.clone()) {

@@ -9,6 +9,9 @@ pub fn has(need: &str) -> bool {
     if let Some(controller) = need.strip_prefix("controller:") {
         return has_controller(controller);
     }
+    if let Some(version) = need.strip_prefix("linux_") {
+        return kernel_version() >= numbers(version);
+    }
     match need.strip_prefix("program:").unwrap_or(need) {
         "root" => nix::unistd::geteuid().is_root(),
         "cgroup2" => Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
@@ -41,4 +44,17 @@ fn has_controller(name: &str) -> bool {
 fn has_userns() -> bool {
     Path::new("/proc/self/ns/user").exists()
         && fs::read_to_string("/proc/sys/user/max_user_namespaces").is_ok_and(|max| max.trim() != "0")
+}
+
+/// `6.1.0-56-cloud` is 6, 1.
+fn kernel_version() -> Vec<u32> {
+    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned());
+    let mut version = numbers(&release.unwrap_or_default());
+    version.truncate(2);
+    version
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    let parts = version.split(|c: char| !c.is_ascii_digit());
+    parts.map_while(|p| p.parse().ok()).collect()
 }
