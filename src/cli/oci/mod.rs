@@ -12,7 +12,7 @@ mod spec;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -47,6 +47,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(failed)
         }
     }
+}
+
+/// The whole command tree, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// containerd writes `-no-subreaper` with a single dash, as runc's flag library allows.
