@@ -25,6 +25,8 @@ pub(super) trait Hierarchy: Debug + Send + Sync {
     fn processes(&self) -> &Dir;
     /// Moves a process into every directory it was not born into.
     fn join(&self, pid: i32) -> Result<()>;
+    /// Moves the calling process, which has one thread, into every directory it was not born into.
+    fn enter(&self) -> Result<()>;
     /// Lets a user make sub-cgroups.
     fn delegate(&self, uid: u32, gid: u32) -> Result<()>;
     /// Stops (true) or continues (false) all processes, and waits until it is so.

@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::termios::{OptionalActions, Termios};
 
-use crate::error::{During, Error, Result};
 use super::init::Newborn;
+use crate::error::{During, Error, Result};
 
 /// All signals, as something to read.
 pub struct Signals(SignalFd);

@@ -49,7 +49,9 @@ impl Condo {
     pub fn console(&self, name: &Name) -> Result<()> {
         self.store.get(name)?;
         if self.status(name)? == VpsStatus::Stopped {
-            return Err(Error::Status(format!("the VPS is not running; start it: condo start {name}")));
+            return Err(Error::Status(format!(
+                "the VPS is not running; start it: condo start {name}"
+            )));
         }
         let socket = console::connect(&self.folders.run_of(name).join("console.sock"))
             .during(|| "its monitor does not answer")?;
@@ -65,7 +67,10 @@ fn relay(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
     let input = rustix::stdio::stdin();
     let mut buffer = [0; 4096];
     loop {
-        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&input, PollFlags::IN)];
+        let mut fds = [
+            PollFd::new(socket, PollFlags::IN),
+            PollFd::new(&input, PollFlags::IN),
+        ];
         match rustix::event::poll(&mut fds, None) {
             Err(rustix::io::Errno::INTR) => continue,
             other => other.during(|| "wait for the console")?,

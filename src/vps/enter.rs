@@ -42,7 +42,10 @@ impl Condo {
         let init = container.init().ok_or_else(stopped)?;
         let pid = container.state().init.map_or(0, |i| i.pid);
         // The trailing dot: the last component of a root must not be a link, and `/proc/PID/root` is one.
-        let user = users::find(&Root::open(Path::new(&format!("/proc/{pid}/root/.")))?, request.user.as_deref())?;
+        let user = users::find(
+            &Root::open(Path::new(&format!("/proc/{pid}/root/.")))?,
+            request.user.as_deref(),
+        )?;
         let spec = bundle::parse(&container.config()?)?;
         let process = process(spec.process().as_ref(), request, &user)?;
         let signals = Signals::take()?;
@@ -72,7 +75,9 @@ impl Condo {
         match container.as_ref().map(|c| c.status(&self.host)) {
             Some(Status::Running) => container.ok_or_else(|| Error::Status("the VPS is not running".into())),
             Some(Status::Paused) => Err(Error::Status("the VPS is paused".into())),
-            _ => Err(Error::Status(format!("the VPS is not running; start it: condo start {name}"))),
+            _ => Err(Error::Status(format!(
+                "the VPS is not running; start it: condo start {name}"
+            ))),
         }
     }
 }
@@ -81,25 +86,39 @@ impl Condo {
 fn process(init: Option<&oci::Process>, request: &ExecRequest, user: &User) -> Result<Process> {
     let mut wanted = init.cloned().unwrap_or_default();
     let mut env: BTreeMap<String, String> = BTreeMap::new();
-    for (key, value) in wanted.env().iter().flatten().filter_map(|line| line.split_once('=')) {
+    for (key, value) in wanted
+        .env()
+        .iter()
+        .flatten()
+        .filter_map(|line| line.split_once('='))
+    {
         // systemd's container interface speaks to PID 1 alone.
         if !key.starts_with("container") {
             env.insert(key.into(), value.into());
         }
     }
     env.insert("HOME".into(), user.home.clone());
-    env.insert("USER".into(), user.name.clone().unwrap_or_else(|| user.uid.to_string()));
+    env.insert(
+        "USER".into(),
+        user.name.clone().unwrap_or_else(|| user.uid.to_string()),
+    );
     if let (true, Ok(term)) = (request.tty, std::env::var("TERM")) {
         env.insert("TERM".into(), term);
     }
     env.extend(request.env.clone());
     let cwd = request.cwd.clone().unwrap_or_else(|| PathBuf::from(&user.home));
     if !cwd.is_absolute() {
-        return Err(Error::invalid("--workdir", cwd.display(), "must be an absolute path"));
+        return Err(Error::invalid(
+            "--workdir",
+            cwd.display(),
+            "must be an absolute path",
+        ));
     }
     wanted
         .set_args(Some(request.args.clone()))
-        .set_env(Some(env.iter().map(|(key, value)| format!("{key}={value}")).collect()))
+        .set_env(Some(
+            env.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        ))
         .set_terminal(Some(request.tty))
         .set_cwd(cwd);
     let mut process = Process::from_spec(&wanted)?;

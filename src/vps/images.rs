@@ -55,13 +55,19 @@ impl Condo {
         let images = self.images();
         images.sweep()?;
         let archive = Archive::open(&request.archive)?;
-        let image = images.import(&request.name, archive, &options, &mut |progress| report(&said(progress)))?;
+        let image = images.import(&request.name, archive, &options, &mut |progress| {
+            report(&said(progress))
+        })?;
         self.image_view(image)
     }
 
     /// All images, by name.
     pub fn image_list(&self) -> Result<Vec<ImageView>> {
-        self.images().list()?.into_iter().map(|image| self.image_view(image)).collect()
+        self.images()
+            .list()?
+            .into_iter()
+            .map(|image| self.image_view(image))
+            .collect()
     }
 
     /// One image.
@@ -74,14 +80,20 @@ impl Condo {
         let _lock = self.lock_images()?;
         let image = self.image_show(name)?;
         match image.used_by.first() {
-            Some(vps) => Err(Error::Status(format!("the image is in use by `{vps}`; delete that first"))),
+            Some(vps) => Err(Error::Status(format!(
+                "the image is in use by `{vps}`; delete that first"
+            ))),
             None => self.images().remove(name),
         }
     }
 
     fn image_view(&self, image: Image) -> Result<ImageView> {
         let records = self.store.list()?;
-        let used_by = records.into_iter().filter(|r| r.config.image == image.name).map(|r| r.name).collect();
+        let used_by = records
+            .into_iter()
+            .filter(|r| r.config.image == image.name)
+            .map(|r| r.name)
+            .collect();
         Ok(ImageView {
             name: image.name,
             architecture: image.manifest.architecture,

@@ -39,11 +39,19 @@ impl Condo {
     pub fn open(root: Option<&Path>) -> Result<Self> {
         let host = Host::probe()?;
         if host.uid != 0 {
-            return Err(Error::unsupported("running condo as an ordinary user", "try again with sudo"));
+            return Err(Error::unsupported(
+                "running condo as an ordinary user",
+                "try again with sudo",
+            ));
         }
         let folders = Folders::open(root)?;
         let store = Store::open(&folders)?;
-        Ok(Self { folders, host, store, root: root.map(Into::into) })
+        Ok(Self {
+            folders,
+            host,
+            store,
+            root: root.map(Into::into),
+        })
     }
 
     /// The `--root` this instance was opened with.
@@ -81,7 +89,8 @@ impl Condo {
         if let Some(ip) = new.wanted_ip {
             ipam::pick(subnet, &BTreeSet::new(), Some(ip))?;
         }
-        self.store.insert(NewVps { config, ..new }, &|taken| ipam::pick(subnet, taken, None))
+        self.store
+            .insert(NewVps { config, ..new }, &|taken| ipam::pick(subnet, taken, None))
     }
 
     /// The VPS's container, if there is one.
@@ -100,7 +109,11 @@ impl Condo {
 
     /// All VPSs, by name.
     pub fn list(&self) -> Result<Vec<VpsView>> {
-        self.store.list()?.into_iter().map(|record| self.view(record)).collect()
+        self.store
+            .list()?
+            .into_iter()
+            .map(|record| self.view(record))
+            .collect()
     }
 
     /// One VPS.
@@ -110,15 +123,29 @@ impl Condo {
 
     fn view(&self, record: Record) -> Result<VpsView> {
         let container = self.container(&record.name)?;
-        let status = container.as_ref().map_or(VpsStatus::Stopped, |c| shown(c.status(&self.host)));
-        let init = container.as_ref().and_then(|c| c.state().init).filter(|_| status != VpsStatus::Stopped);
-        let cgroup = init.and(container.as_ref()).and_then(|c| c.cgroup(&self.host).ok());
-        let memory_used = cgroup.and_then(|c| c.stats().ok()).and_then(|stats| stats.memory).map(|memory| memory.usage);
+        let status = container
+            .as_ref()
+            .map_or(VpsStatus::Stopped, |c| shown(c.status(&self.host)));
+        let init = container
+            .as_ref()
+            .and_then(|c| c.state().init)
+            .filter(|_| status != VpsStatus::Stopped);
+        let cgroup = init
+            .and(container.as_ref())
+            .and_then(|c| c.cgroup(&self.host).ok());
+        let memory_used = cgroup
+            .and_then(|c| c.stats().ok())
+            .and_then(|stats| stats.memory)
+            .map(|memory| memory.usage);
         let peers = self.store.peers(&record.name)?;
         Ok(VpsView {
             status,
             image: record.config.image.clone(),
-            hostname: record.config.hostname.clone().unwrap_or_else(|| record.name.to_string()),
+            hostname: record
+                .config
+                .hostname
+                .clone()
+                .unwrap_or_else(|| record.name.to_string()),
             address: record.address,
             pid: init.and_then(|i| u32::try_from(i.pid).ok()),
             uptime: init.and_then(uptime),

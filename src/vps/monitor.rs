@@ -48,18 +48,26 @@ pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
         .during(|| "start the monitor")?;
     let mut said = String::new();
     if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut said).during(|| "listen to the monitor")?;
+        stderr
+            .read_to_string(&mut said)
+            .during(|| "listen to the monitor")?;
     }
     if said == RUNNING {
         return Ok(());
     }
     child.wait().during(|| "wait for the monitor")?;
     let said = said.trim();
-    Err(Error::Init(if said.is_empty() { "the monitor died without a word".into() } else { said.into() }))
+    Err(Error::Init(if said.is_empty() {
+        "the monitor died without a word".into()
+    } else {
+        said.into()
+    }))
 }
 
 fn root_argument(condo: &Condo) -> OsString {
-    condo.root().map_or(NO_ROOT.into(), |root| root.as_os_str().to_owned())
+    condo
+        .root()
+        .map_or(NO_ROOT.into(), |root| root.as_os_str().to_owned())
 }
 
 /// Runs as the monitor if this process was started as one.
@@ -94,6 +102,15 @@ fn take_role(args: &[OsString]) -> Result<()> {
 /// Goes on in another role. Comes back only with the reason why not.
 fn become_role(role: &str, root: Option<&Path>, name: &str, rest: &[String]) -> Error {
     let root = root.map_or(NO_ROOT.into(), |r| r.as_os_str().to_owned());
-    let failed = Command::new("/proc/self/exe").arg0(CALLED).arg(role).arg(root).arg(name).args(rest).exec();
-    Error::During { what: format!("go on as `{role}`"), source: Box::new(failed.into()) }
+    let failed = Command::new("/proc/self/exe")
+        .arg0(CALLED)
+        .arg(role)
+        .arg(root)
+        .arg(name)
+        .args(rest)
+        .exec();
+    Error::During {
+        what: format!("go on as `{role}`"),
+        source: Box::new(failed.into()),
+    }
 }

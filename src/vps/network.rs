@@ -18,13 +18,25 @@ pub(super) fn of(condo: &Condo) -> Result<Network> {
             subnet: net::choose_subnet(&net::routes()?)?.to_string(),
         })?,
     };
-    let unusable = || Error::Corrupt(format!("the database holds an unusable subnet: `{}`", settings.subnet));
+    let unusable = || {
+        Error::Corrupt(format!(
+            "the database holds an unusable subnet: `{}`",
+            settings.subnet
+        ))
+    };
     let subnet = settings.subnet.parse().map_err(|_| unusable())?;
-    Ok(Network { bridge: settings.bridge, table: settings.table, subnet })
+    Ok(Network {
+        bridge: settings.bridge,
+        table: settings.table,
+        subnet,
+    })
 }
 
 fn port(condo: &Condo, record: &Record) -> Port {
-    Port { host_if: condo.folders.interface(record.id), ..Port::new(record.id, record.address) }
+    Port {
+        host_if: condo.folders.interface(record.id),
+        ..Port::new(record.id, record.address)
+    }
 }
 
 /// Held around changes of bridge and table: the last VPS takes them away while the first one makes them.
@@ -39,7 +51,9 @@ pub(super) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'_>) -> R
     network.ensure()?;
     network.attach(&port(condo, record), netns)?;
     for (peer, address) in condo.store.peers(&record.name)? {
-        network.allow(record.address, address).during(|| format!("allow traffic with `{peer}`"))?;
+        network
+            .allow(record.address, address)
+            .during(|| format!("allow traffic with `{peer}`"))?;
     }
     Ok(())
 }
@@ -63,7 +77,12 @@ pub(super) fn remove_if_unused(condo: &Condo) -> Result<()> {
         && let Some(settings) = condo.store.network()?
         && let Ok(subnet) = settings.subnet.parse()
     {
-        return Network { bridge: settings.bridge, table: settings.table, subnet }.remove();
+        return Network {
+            bridge: settings.bridge,
+            table: settings.table,
+            subnet,
+        }
+        .remove();
     }
     Ok(())
 }

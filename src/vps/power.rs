@@ -102,7 +102,10 @@ impl Condo {
                     }
                 }
                 (_, Some(monitor)) => {
-                    let text = format!("its monitor (pid {}) does not finish; try again, or end it", monitor.pid);
+                    let text = format!(
+                        "its monitor (pid {}) does not finish; try again, or end it",
+                        monitor.pid
+                    );
                     return Err(Error::Busy(text));
                 }
             }
@@ -113,7 +116,9 @@ impl Condo {
     fn end(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
         let name = &record.name;
         files::write_atomic(&self.stopping(name), b"", 0o600)?;
-        let Some(container) = self.container(name)? else { return self.settle(record) };
+        let Some(container) = self.container(name)? else {
+            return self.settle(record);
+        };
         if let (Some(patience), Some(init)) = (patience, container.init()) {
             let stop_signal = self.images().get(&record.config.image)?.manifest.stop_signal;
             let _ = container.resume(&self.host);
@@ -124,7 +129,9 @@ impl Condo {
         if let Some(init) = container.init() {
             let _ = container.kill(&self.host, rustix::process::Signal::KILL, false);
             if !wait_for_end(&init, MONITOR)? {
-                return Err(Error::Status("its init does not die: it hangs in the kernel; try again later".into()));
+                return Err(Error::Status(
+                    "its init does not die: it hangs in the kernel; try again later".into(),
+                ));
             }
         }
         self.settle(record)
@@ -135,12 +142,18 @@ impl Condo {
         let name = &record.name;
         let mut failures = Failures::default();
         let seen = self.container(name)?.is_some();
-        failures.note(container::delete(&self.host, &self.folders.runtime(), &Id::new(name.as_str())?, true));
+        failures.note(container::delete(
+            &self.host,
+            &self.folders.runtime(),
+            &Id::new(name.as_str())?,
+            true,
+        ));
         failures.note(self.clear_cgroup(name));
         failures.note(network::detach(self, record));
         failures.into_result()?;
         if seen && self.monitor(name).is_none_or(|m| !m.is_alive()) {
-            self.store.record_exit(name, &exit(ExitReason::Unknown, None, None))?;
+            self.store
+                .record_exit(name, &exit(ExitReason::Unknown, None, None))?;
         }
         files::remove_tree(&self.folders.run_of(name))
     }
@@ -177,8 +190,15 @@ impl Condo {
 
 /// An end that happened now.
 pub(super) fn exit(reason: ExitReason, status: Option<i32>, signal: Option<i32>) -> LastExit {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    LastExit { reason, status, signal, at: i64::try_from(now.as_secs()).unwrap_or(i64::MAX) }
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    LastExit {
+        reason,
+        status,
+        signal,
+        at: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+    }
 }
 
 /// Waits until a process has ended; false when the time is over first.

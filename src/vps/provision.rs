@@ -21,9 +21,13 @@ pub(super) fn first_start(condo: &Condo, record: &Record, mounted: &Path) -> Res
     let root = Root::open(mounted)?;
     {
         // The disk's owners are shifted: real root has no number there.
-        let _identity =
-            FsIdentity::assume(record.uid_base, record.uid_base).during(|| "become the VPS's root for files")?;
-        root.write(Path::new("/etc/hostname"), format!("{hostname}\n").as_bytes(), 0o644)?;
+        let _identity = FsIdentity::assume(record.uid_base, record.uid_base)
+            .during(|| "become the VPS's root for files")?;
+        root.write(
+            Path::new("/etc/hostname"),
+            format!("{hostname}\n").as_bytes(),
+            0o644,
+        )?;
         root.write(Path::new("/etc/hosts"), hosts(hostname, record).as_bytes(), 0o644)?;
         root.write(Path::new("/etc/resolv.conf"), resolv_conf().as_bytes(), 0o644)?;
     }
@@ -33,7 +37,11 @@ pub(super) fn first_start(condo: &Condo, record: &Record, mounted: &Path) -> Res
 /// The own name leads to the own address, as mail and database servers expect it, and not to the loopback.
 fn hosts(hostname: &str, record: &Record) -> String {
     let short = hostname.split('.').next().unwrap_or(hostname);
-    let names = if short == hostname { hostname.to_owned() } else { format!("{hostname} {short}") };
+    let names = if short == hostname {
+        hostname.to_owned()
+    } else {
+        format!("{hostname} {short}")
+    };
     format!(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{names}\n",
         record.address
@@ -41,5 +49,8 @@ fn hosts(hostname: &str, record: &Record) -> String {
 }
 
 fn resolv_conf() -> String {
-    net::resolvers().iter().map(|address| format!("nameserver {address}\n")).collect()
+    net::resolvers()
+        .iter()
+        .map(|address| format!("nameserver {address}\n"))
+        .collect()
 }

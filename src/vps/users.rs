@@ -33,14 +33,28 @@ pub(super) fn find(root: &Root, wanted: Option<&str>) -> Result<User> {
 }
 
 fn choose(passwd: &str, group: &str, wanted: &str) -> Result<User> {
-    let (who, gid) = wanted.split_once(':').map_or((wanted, None), |(who, gid)| (who, Some(gid)));
-    let unknown = || Error::invalid("--user", wanted, "is not a user of the VPS: use NAME, UID or UID:GID");
+    let (who, gid) = wanted
+        .split_once(':')
+        .map_or((wanted, None), |(who, gid)| (who, Some(gid)));
+    let unknown = || {
+        Error::invalid(
+            "--user",
+            wanted,
+            "is not a user of the VPS: use NAME, UID or UID:GID",
+        )
+    };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse::<u32>().ok()).flatten().filter(|id| *id != u32::MAX)
+        digits
+            .then(|| text.parse::<u32>().ok())
+            .flatten()
+            .filter(|id| *id != u32::MAX)
     };
     let gid = gid.map(|gid| number(gid).ok_or_else(unknown)).transpose()?;
-    let entry = passwd.lines().filter_map(Entry::read).find(|e| e.name == who || number(who) == Some(e.uid));
+    let entry = passwd
+        .lines()
+        .filter_map(Entry::read)
+        .find(|e| e.name == who || number(who) == Some(e.uid));
     let mut user = match entry {
         Some(e) => User {
             name: Some(e.name.into()),
@@ -52,7 +66,13 @@ fn choose(passwd: &str, group: &str, wanted: &str) -> Result<User> {
         // A number needs no entry.
         None => {
             let uid = number(who).ok_or_else(unknown)?;
-            User { name: None, uid, gid: 0, groups: Vec::new(), home: "/".into() }
+            User {
+                name: None,
+                uid,
+                gid: 0,
+                groups: Vec::new(),
+                home: "/".into(),
+            }
         }
     };
     user.gid = gid.unwrap_or(user.gid);
@@ -70,8 +90,15 @@ struct Entry<'a> {
 impl<'a> Entry<'a> {
     fn read(line: &'a str) -> Option<Self> {
         let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, _, home, ..] = fields.as_slice() else { return None };
-        Some(Self { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: if home.is_empty() { "/" } else { home } })
+        let [name, _, uid, gid, _, home, ..] = fields.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            name,
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+            home: if home.is_empty() { "/" } else { home },
+        })
     }
 }
 
@@ -81,8 +108,14 @@ fn member_of(group: &str, name: &str) -> Vec<u32> {
         .lines()
         .filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            let [_, _, gid, members, ..] = fields.as_slice() else { return None };
-            members.split(',').any(|m| m == name).then(|| gid.parse().ok()).flatten()
+            let [_, _, gid, members, ..] = fields.as_slice() else {
+                return None;
+            };
+            members
+                .split(',')
+                .any(|m| m == name)
+                .then(|| gid.parse().ok())
+                .flatten()
         })
         .collect()
 }
@@ -97,7 +130,10 @@ mod tests {
     #[test]
     fn names_and_numbers_are_found_with_their_groups() {
         let web = choose(PASSWD, GROUP, "web").unwrap();
-        assert_eq!((web.uid, web.gid, web.groups.as_slice(), web.home.as_str()), (1000, 1001, &[4][..], "/home/web"));
+        assert_eq!(
+            (web.uid, web.gid, web.groups.as_slice(), web.home.as_str()),
+            (1000, 1001, &[4][..], "/home/web")
+        );
         assert_eq!(choose(PASSWD, GROUP, "1000").unwrap(), web);
         assert_eq!(choose(PASSWD, GROUP, "0:7").unwrap().gid, 7);
         assert_eq!(choose("", "", "0").unwrap().uid, 0);

@@ -72,7 +72,7 @@ pub fn report_panics(reporter: &Reporter) {
 /// The way from birth to program, each step with the reason for its place:
 ///
 ///  1. Hide from the container's processes, before there are any.
-///  2. **Born**: wait for id maps, limits and cgroups; without maps nothing below would be allowed.
+///  2. **Born**: wait for id maps and limits; without maps nothing below would be allowed. (It entered its cgroup before.)
 ///  3. A session of its own, then root of the user namespace: all that follows is checked against it.
 ///  4. The cgroup namespace, whose root is the cgroup the process is in by now.
 ///  5. Keyring, loopback, host name: only need their namespaces.

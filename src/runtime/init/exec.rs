@@ -86,7 +86,6 @@ fn attend(
     link: Parent<Entering>,
 ) -> Result<(Newborn, Parent<Done>)> {
     let held = link.wait()?;
-    request.cgroup.join(standin.pid)?;
     let filter = request
         .seccomp
         .map(seccomp::compile)
@@ -117,6 +116,7 @@ fn enter_container(request: &Request<'_>, link: Init<Entering>) -> ! {
     child::report_panics(&reporter);
     let work = || -> Result<std::convert::Infallible> {
         protect::hide()?;
+        request.cgroup.enter()?;
         let (filter, link) = link.arrive()?;
         // The host's /proc is out of sight after the next line.
         let labels = Label::open_all(request.process)?;

@@ -202,9 +202,7 @@ fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sour
     {
         Side::Child => {
             drop(parent);
-            if let Some(path) = user {
-                become_init_in(path, plan, &link);
-            }
+            prepare_birth(cgroup, user, plan, &link);
             child::run(setup, link)
         }
         Side::Parent { pid, pidfd } => {
@@ -221,12 +219,15 @@ fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sour
     }
 }
 
-/// Joins a user namespace and makes init from inside of it, so that init's other namespaces belong to it.
-fn become_init_in(user: &Path, plan: &Plan, link: &link::Init<Born>) {
+/// Enters the cgroup, while still the host's root; then joins a user namespace, if there is one to join, and makes init from
+/// inside of it, so that init's other namespaces belong to it.
+fn prepare_birth(cgroup: &Cgroup, user: Option<&Path>, plan: &Plan, link: &link::Init<Born>) {
     let Ok(reporter) = link.reporter() else {
         crate::sys::clone::exit(1)
     };
     let work = || -> Result<()> {
+        cgroup.enter()?;
+        let Some(user) = user else { return Ok(()) };
         enter::join(Kind::User, user)?;
         crate::process::credentials::become_root()?;
         step_aside(plan.namespaces.clone_flags(), &reporter)
@@ -259,7 +260,6 @@ fn raise(
     if plan.namespaces.is_new(Kind::User) {
         plan.ids.write(init.pid)?;
     }
-    cgroup.join(init.pid)?;
     if let Some((uid, gid)) = plan.delegate {
         cgroup.delegate(uid, gid)?;
     }

@@ -103,7 +103,12 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     created.container.start(&condo.host)?;
     created.link.wait_for_exec()?;
     enter::return_to(home.as_fd(), Kind::Mount)?;
-    Ok(Watched { init: created.init, master, listener, log: condo.folders.console_log(&record.name) })
+    Ok(Watched {
+        init: created.init,
+        master,
+        listener,
+        log: condo.folders.console_log(&record.name),
+    })
 }
 
 /// A mount namespace of our own, so that the root disk never shows in the host's mount table and goes with us. What the host
@@ -132,12 +137,18 @@ fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<()> {
 
 fn render(condo: &Condo, record: &Record, image: &Image) -> Result<Bundle> {
     let limits = &record.config.limits;
-    let disk = if limits.any_io() { Some(storage::whole_disk_of(condo.folders.lib())?) } else { None };
+    let disk = if limits.any_io() {
+        Some(storage::whole_disk_of(condo.folders.lib())?)
+    } else {
+        None
+    };
     let facts = Facts::probe(&condo.host)?;
     let rootfs = condo.folders.rootfs(&record.name);
     let spec = spec::render(Input {
         record,
-        init: &Init { args: image.manifest.init.clone() },
+        init: &Init {
+            args: image.manifest.init.clone(),
+        },
         rootfs: &rootfs,
         cgroup: &condo.folders.cgroup(&record.name),
         disk,
@@ -169,8 +180,12 @@ fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> 
 fn listen(path: &Path) -> Result<OwnedFd> {
     let work = || -> Result<OwnedFd> {
         files::remove_file(path)?;
-        let socket =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         rustix::net::listen(&socket, 4)?;
         Ok(socket)

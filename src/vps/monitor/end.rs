@@ -20,7 +20,9 @@ pub(super) fn end(root: Option<&Path>, name: &Name, how: &str, number: &str) -> 
     let stopping = files::exists(&condo.stopping(name));
     // reboot(2) in a pid namespace ends its init by SIGHUP for a restart and by SIGINT for a halt (pid_namespaces(7)).
     let reboot = how == "signal" && number == Signal::SIGHUP as i32 && !stopping;
-    condo.store.record_exit(name, &witnessed(&condo, &record, how, number)?)?;
+    condo
+        .store
+        .record_exit(name, &witnessed(&condo, &record, how, number)?)?;
     condo.take_down(&record)?;
     drop(condo);
     if reboot { boot::again(root, name) } else { Ok(()) }
@@ -35,9 +37,19 @@ fn witnessed(condo: &Condo, record: &Record, how: &str, number: i32) -> Result<L
         return Ok(exit(ExitReason::Exited, Some(0), None));
     }
     let out_of_memory = match condo.container(&record.name)? {
-        Some(container) => container.cgroup(&condo.host).and_then(|c| c.oom_kills()).unwrap_or(0) > 0,
+        Some(container) => {
+            container
+                .cgroup(&condo.host)
+                .and_then(|c| c.oom_kills())
+                .unwrap_or(0)
+                > 0
+        }
         None => false,
     };
-    let reason = if out_of_memory && number == Signal::SIGKILL as i32 { ExitReason::Oom } else { ExitReason::Killed };
+    let reason = if out_of_memory && number == Signal::SIGKILL as i32 {
+        ExitReason::Oom
+    } else {
+        ExitReason::Killed
+    };
     Ok(exit(reason, None, Some(number)))
 }

@@ -32,16 +32,29 @@ struct Watch {
 pub(super) fn watch(args: &[OsString]) -> Result<()> {
     let text = |at: usize| args.get(at).and_then(|a| a.to_str()).unwrap_or_default();
     let fd = |at: usize| -> Result<OwnedFd> {
-        let number = text(at).parse().map_err(|_| Error::invalid("monitor", text(at), "is not a descriptor"))?;
+        let number = text(at)
+            .parse()
+            .map_err(|_| Error::invalid("monitor", text(at), "is not a descriptor"))?;
         let fd = sys::fd::adopt(number).during(|| format!("take descriptor {number}"))?;
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
         Ok(fd)
     };
     let log = Log::open(PathBuf::from(text(2)));
-    let mut watch = Watch { init: fd(4)?, master: Some(fd(5)?), listener: fd(6)?, viewer: None, log };
+    let mut watch = Watch {
+        init: fd(4)?,
+        master: Some(fd(5)?),
+        listener: fd(6)?,
+        viewer: None,
+        log,
+    };
     let (how, number) = watch.run()?;
     let root = args.first().filter(|root| *root != NO_ROOT).map(PathBuf::from);
-    Err(super::become_role("end", root.as_deref(), text(1), &[how.to_string(), number.to_string()]))
+    Err(super::become_role(
+        "end",
+        root.as_deref(),
+        text(1),
+        &[how.to_string(), number.to_string()],
+    ))
 }
 
 impl Watch {
@@ -69,8 +82,14 @@ impl Watch {
     fn wait(&self) -> Result<[bool; 4]> {
         // Where there is no console or viewer, init stands in and is asked about nothing.
         let absent = (self.init.as_fd(), PollFlags::empty());
-        let console = self.master.as_ref().map_or(absent, |fd| (fd.as_fd(), PollFlags::IN));
-        let looking = self.viewer.as_ref().map_or(absent, |fd| (fd.as_fd(), PollFlags::IN));
+        let console = self
+            .master
+            .as_ref()
+            .map_or(absent, |fd| (fd.as_fd(), PollFlags::IN));
+        let looking = self
+            .viewer
+            .as_ref()
+            .map_or(absent, |fd| (fd.as_fd(), PollFlags::IN));
         let mut fds = [
             PollFd::from_borrowed_fd(self.init.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(console.0, console.1),
@@ -82,7 +101,12 @@ impl Watch {
             other => other.during(|| "wait for the VPS")?,
         };
         let said = |at: usize| !fds[at].revents().is_empty();
-        Ok([said(0), self.master.is_some() && said(1), said(2), self.viewer.is_some() && said(3)])
+        Ok([
+            said(0),
+            self.master.is_some() && said(1),
+            said(2),
+            self.viewer.is_some() && said(3),
+        ])
     }
 
     /// One piece of output; false when the console is closed.
@@ -103,7 +127,9 @@ impl Watch {
 
     /// A new viewer takes the place of an earlier one, and gets the master for its input and the terminal's size.
     fn receive(&mut self) {
-        let Ok(viewer) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) else { return };
+        let Ok(viewer) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) else {
+            return;
+        };
         if let Some(master) = &self.master
             && console::send_master(viewer.as_fd(), master).is_ok()
         {
@@ -148,7 +174,10 @@ impl Log {
     fn open(path: PathBuf) -> Self {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).ok();
-        let size = file.as_ref().and_then(|f| rustix::fs::fstat(f).ok()).map_or(0, |s| s.st_size.unsigned_abs());
+        let size = file
+            .as_ref()
+            .and_then(|f| rustix::fs::fstat(f).ok())
+            .map_or(0, |s| s.st_size.unsigned_abs());
         Self { path, file, size }
     }
 
