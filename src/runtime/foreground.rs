@@ -10,6 +10,7 @@ use rustix::termios::{OptionalActions, Termios};
 
 use super::init::Newborn;
 use crate::error::{During, Error, Result};
+use crate::rootfs;
 
 /// All signals, as something to read.
 pub struct Signals(SignalFd);
@@ -64,6 +65,10 @@ pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Re
         copy_size(master);
         Raw::enter()
     });
+    // A program may close its terminal and open it again; without an open slave that would read as its end.
+    let _slave = master
+        .as_ref()
+        .and_then(|master| rootfs::open_peer(master.as_fd()).ok());
     let mut relay = Relay { master, stdin: true };
     loop {
         let (ended, signalled) = relay.step(process, signals)?;

@@ -14,6 +14,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use super::NO_ROOT;
 use crate::error::{During, Error, Result};
+use crate::rootfs;
 use crate::runtime::console;
 use crate::sys;
 
@@ -23,6 +24,8 @@ const LOG_PART: u64 = 1 << 20;
 struct Watch {
     init: OwnedFd,
     master: Option<OwnedFd>,
+    /// systemd closes the console between two lines; without an open slave that would read as its end.
+    _slave: Option<OwnedFd>,
     listener: OwnedFd,
     viewer: Option<OwnedFd>,
     log: Log,
@@ -40,10 +43,13 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
         Ok(fd)
     };
     let log = Log::open(PathBuf::from(text(2)));
+    let (init, master, listener) = (fd(4)?, fd(5)?, fd(6)?);
+    let slave = rootfs::open_peer(master.as_fd()).ok();
     let mut watch = Watch {
-        init: fd(4)?,
-        master: Some(fd(5)?),
-        listener: fd(6)?,
+        init,
+        master: Some(master),
+        _slave: slave,
+        listener,
         viewer: None,
         log,
     };
