@@ -81,8 +81,9 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// The commands.
+/// The commands. Only the one that was asked for is built.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum Command {
     /// Create a container, whose program waits for start
     Create(Create),

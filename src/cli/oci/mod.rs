@@ -24,6 +24,10 @@ const EXEC_FAILED: u8 = 255;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    // Before anything else is done, because all of it is done again; `run` reports a failure where the log goes.
+    if std::env::args_os().any(|arg| makes_processes(&arg)) {
+        let _ = protect::protect();
+    }
     let cli = match Cli::try_parse_from(std::env::args_os().map(one_dash)) {
         Ok(cli) => cli,
         Err(e) => {
@@ -47,6 +51,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(failed)
         }
     }
+}
+
+/// Whether this may be the name of a command that [`Command::makes_processes`]. Something else of that name (a container) makes
+/// the program only execute itself in vain.
+fn makes_processes(arg: &std::ffi::OsStr) -> bool {
+    ["create", "run", "exec"].iter().any(|name| arg == *name)
 }
 
 /// containerd writes `-no-subreaper` with a single dash, as runc's flag library allows.
