@@ -252,9 +252,9 @@ impl Container {
     }
 }
 
-/// The directory for containers without a cgroup of their own goes with the last of them.
+/// The directory for relative cgroups goes with the last of them.
 fn drop_default_parent(host: &Host, cgroup: &str) {
-    if cgroup.starts_with(DEFAULT_CGROUP)
+    if Path::new(cgroup).starts_with(DEFAULT_CGROUP)
         && let Ok(parent) = Cgroup::open(&host.cgroups, DEFAULT_CGROUP)
     {
         parent.remove_if_empty();
