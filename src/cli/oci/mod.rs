@@ -2,12 +2,17 @@
 
 mod args;
 mod create;
+mod events;
 mod exec;
+mod features;
 
 mod list;
 mod log;
 mod manage;
+mod output;
+mod ps;
 mod spec;
+mod update;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -80,6 +85,7 @@ fn run(cli: Cli) -> Result<u8, Error> {
     let root = global.root.as_path();
     match command {
         Command::Spec(args) => spec::spec(&args),
+        Command::Features => features::features(),
         command => {
             let host = Host::probe()?;
             match command {
@@ -93,7 +99,10 @@ fn run(cli: Cli) -> Result<u8, Error> {
                 Command::Pause(args) => manage::pause(&host, root, &args),
                 Command::Resume(args) => manage::resume(&host, root, &args),
                 Command::List(args) => list::list(&host, root, &args),
-                Command::Spec(_) => Ok(0),
+                Command::Ps(args) => ps::ps(&host, root, &args),
+                Command::Update(args) => update::update(&host, root, &args),
+                Command::Events(args) => events::events(&host, root, &args),
+                Command::Spec(_) | Command::Features => Ok(0),
             }
         }
     }
