@@ -25,6 +25,7 @@ mod cgroups;
 mod image;
 mod net;
 mod rootfs;
+mod runtime;
 mod seccomp;
 mod self_test;
 mod storage;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
         image::TESTS,
         net::TESTS,
         rootfs::TESTS,
+        runtime::lifecycle::TESTS,
         seccomp::TESTS,
         self_test::TESTS,
         storage::TESTS,
