@@ -117,7 +117,7 @@ impl Container {
     }
 
     /// The OCI state with this status.
-    fn oci_state(&self, status: &str) -> Vec<u8> {
+    pub fn oci_state(&self, status: &str) -> Vec<u8> {
         let pid = self.state.init.map_or(0, |init| init.pid);
         state_json(&self.state, if status == "stopped" { 0 } else { pid }, status)
     }

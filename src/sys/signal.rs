@@ -1,6 +1,8 @@
 //! Signal dispositions.
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Gives a signal its default effect (`signal(2)`).
 pub fn set_default(signal: i32) -> io::Result<()> {
@@ -11,6 +13,23 @@ pub fn set_default(signal: i32) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Lets a program begin with no signal blocked, whatever this process blocks (`sigprocmask(2)`).
+pub fn unblock_in(command: &mut Command) {
+    let unblock = || {
+        // SAFETY: all zeroes are a valid `sigset_t`, which the next call fills.
+        let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is ours.
+        unsafe { libc::sigemptyset(&raw mut none) };
+        // SAFETY: the set is ours, and no old one is asked for.
+        super::check(unsafe {
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()).into()
+        })
+        .map(drop)
+    };
+    // SAFETY: between fork and exec only async-signal-safe functions are called (`signal-safety(7)`).
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// A realtime signal by number, as the type of `rustix`; `None` for a number that is not one.

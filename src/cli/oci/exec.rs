@@ -6,7 +6,6 @@ use std::path::Path;
 use oci_spec::runtime as oci;
 
 use super::args::Exec;
-use super::create::check_preserved;
 use super::foreground::{self, Signals};
 use crate::error::{During, Error, Result};
 use crate::files;
@@ -24,7 +23,6 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
     let spec = bundle::parse(&container.config()?)?;
     let process = process(args, spec.process().as_ref())?;
-    check_preserved(args.preserve_fds)?;
     let init = runnable(&container, host, args.ignore_paused)?;
     let signals = if args.detach { None } else { Some(Signals::take()?) };
     let given = args.console_socket.as_deref().map(console::connect).transpose()?;
@@ -41,6 +39,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         process: &process,
         init: init.as_fd(),
         init_pid: container.state().init.map_or(0, |init| init.pid),
+        state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
         cgroup: &container.cgroup(host)?,
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
@@ -103,7 +102,7 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     if let Some(user) = &args.user {
         let (uid, gid) = user_and_group(user)?;
         process.credentials.uid = uid;
-        process.credentials.gid = gid.unwrap_or(0);
+        process.credentials.gid = gid.unwrap_or(process.credentials.gid);
     }
     process.credentials.groups.extend(&args.additional_gids);
     for name in &args.cap {

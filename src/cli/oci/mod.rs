@@ -7,6 +7,7 @@ mod foreground;
 mod list;
 mod log;
 mod manage;
+mod passed;
 mod spec;
 
 use std::ffi::OsString;
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::from(e.use_stderr()));
         }
     };
+    let passed = passed::check(cli.command.as_ref());
     let log = match log::Log::start(&cli.global) {
         Ok(log) => log,
         Err(e) => return log::Log::refuse(&e),
@@ -40,7 +42,7 @@ pub fn main() -> ExitCode {
     } else {
         1
     };
-    match run(cli) {
+    match passed.and_then(|()| run(cli)) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             log.fatal(&e);
