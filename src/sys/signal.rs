@@ -4,15 +4,22 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Gives a signal its default effect (`signal(2)`).
+/// Gives a signal its default effect (`rt_sigaction(2)`): any from 1 to 64 but KILL and STOP, also the two that C libraries keep
+/// for themselves and do not let their wrappers touch.
 pub fn set_default(signal: i32) -> io::Result<()> {
-    // SAFETY: SIG_DFL installs no handler, so no code of ours runs in signal context.
-    let previous = unsafe { libc::signal(signal, libc::SIG_DFL) };
-    if previous == libc::SIG_ERR {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    // `struct sigaction` of the kernel: SIG_DFL, no flags, no restorer, an empty mask, all of which are zero.
+    let default = [0_u64; 4];
+    // SAFETY: the kernel reads the structure; SIG_DFL installs no handler, so no code of ours runs in signal context.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            default.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
+    super::check(result).map(drop)
 }
 
 /// Lets a program begin with no signal blocked, whatever this process blocks (`sigprocmask(2)`).

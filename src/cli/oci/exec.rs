@@ -10,12 +10,14 @@ use super::foreground::{self, Signals};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
+use crate::namespaces::user::IdMap;
 use crate::process::{Process, capabilities};
 use crate::runtime::bundle;
 use crate::runtime::console;
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::init::exec::{self, Request};
+use crate::runtime::plan;
 use crate::runtime::status::Status;
 
 /// `exec`: a further process in the container.
@@ -23,6 +25,10 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
     let spec = bundle::parse(&container.config()?)?;
     let process = process(args, spec.process().as_ref())?;
+    let ids = IdMap::from_spec(&spec)?;
+    if !ids.is_empty() {
+        plan::check_user(&process, &ids)?;
+    }
     let init = runnable(&container, host, args.ignore_paused)?;
     let signals = if args.detach { None } else { Some(Signals::take()?) };
     let given = args.console_socket.as_deref().map(console::connect).transpose()?;

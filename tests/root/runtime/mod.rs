@@ -1,6 +1,10 @@
 //! The OCI runtime by its command line, so that the same tests can be pointed at another one (`CONDO_RUNTIME=runc`).
 
+pub mod capabilities;
+pub mod config;
+pub mod hooks;
 pub mod lifecycle;
+pub mod namespaces;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
