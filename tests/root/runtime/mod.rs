@@ -2,9 +2,12 @@
 
 pub mod capabilities;
 pub mod config;
+pub mod filters;
 pub mod hooks;
 pub mod lifecycle;
 pub mod namespaces;
+pub mod resources;
+pub mod terminal;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
