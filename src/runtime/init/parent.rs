@@ -163,14 +163,10 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
 
 /// The container's cgroup, which must be its alone: limits and `kill` act on all that is in it.
 fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
-    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup)?;
-    if cgroup.is_populated()? {
-        return Err(Error::invalid(
-            "linux.cgroupsPath",
-            &plan.cgroup,
-            "has processes in it; name another",
-        ));
-    }
+    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup).map_err(|e| match e {
+        Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
+        e => e,
+    })?;
     if cgroup.is_frozen()? {
         return Err(Error::invalid(
             "linux.cgroupsPath",

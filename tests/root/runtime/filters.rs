@@ -86,9 +86,9 @@ fn a_listener_goes_to_its_agent() -> Result<()> {
     let file = harness::tempdir().join("pid");
     c.exec(&["--detach", "--pid-file", file.to_str().unwrap_or_default(), "@", "sleep", "100000"])?.ok()?;
     let (about, _listener) = second.join().expect("the agent")?;
-    ensure_eq!(about["pid"].to_string(), std::fs::read_to_string(file)?);
+    ensure_eq!(about["pid"].to_string(), std::fs::read_to_string(&file)?);
     ensure_eq!(about["state"]["status"].as_str(), Some("running"));
-    Ok(())
+    super::end(&file)
 }
 
 fn an_agent_that_is_not_there_is_named() -> Result<()> {

@@ -367,7 +367,7 @@ fn exec_detached_writes_its_pid() -> Result<()> {
     // It is the caller's child, who is a subreaper.
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     ensure!(status.contains(&format!("PPid:\t{}\n", std::process::id())), "{status}");
-    Ok(())
+    super::end(&file)
 }
 
 fn exec_fails_with_255_and_leaves_no_pid_file() -> Result<()> {

@@ -2,10 +2,12 @@
 
 pub mod capabilities;
 pub mod config;
+pub mod crash;
 pub mod filters;
 pub mod hooks;
 pub mod lifecycle;
 pub mod namespaces;
+pub mod refusals;
 pub mod resources;
 pub mod terminal;
 
@@ -261,6 +263,14 @@ pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<(
         ensure!(Instant::now() < deadline, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
+}
+
+/// Ends a detached process of `exec`, which is this test's child: until it is waited for, its container's init cannot go.
+pub fn end(pid_file: &Path) -> Result<()> {
+    let pid = nix::unistd::Pid::from_raw(fs::read_to_string(pid_file)?.parse()?);
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL)?;
+    nix::sys::wait::waitpid(pid, None)?;
     Ok(())
 }
 

@@ -96,7 +96,7 @@ fn a_cgroup_in_use_is_refused() -> Result<()> {
     let mut second = Container::new(&["true"])?;
     second.set("/linux/cgroupsPath", path(&first).into())?;
     let fault = second.run()?.fault()?;
-    ensure!(fault.contains("linux.cgroupsPath") && fault.contains("has processes in it"), "{fault}");
+    ensure!(fault.contains("linux.cgroupsPath") && fault.contains("is in use"), "{fault}");
     ensure_eq!(first.status()?, "running");
     Ok(())
 }

@@ -95,10 +95,12 @@ fn exec_has_a_terminal_of_its_own() -> Result<()> {
     c.up()?;
     let receiver = Receiver::new()?;
     let script = format!("{FACTS}; echo END; exec sleep 100000");
-    c.exec(&["--tty", "--detach", "--console-socket", receiver.path(), "@", "sh", "-c", &script])?.ok()?;
+    let file = harness::tempdir().join("pid");
+    let pid_file = file.to_str().unwrap_or_default();
+    c.exec(&["--tty", "--detach", "--pid-file", pid_file, "--console-socket", receiver.path(), "@", "sh", "-c", &script])?.ok()?;
     let said = read_until(&receiver.receive()?, "END")?;
     ensure!(said.contains("terminal\ncontrolling\n/dev/pts/0\n"), "{said}");
-    Ok(())
+    super::end(&file)
 }
 
 /// Starts a command on a terminal of its own, as a user does.
