@@ -6,9 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use oci_spec::runtime::{
-    ContainerProcessState, LinuxSeccomp, LinuxSeccompAction, SECCOMP_FD_NAME, State,
-};
+use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, LinuxSeccompAction, SECCOMP_FD_NAME, State};
 
 use crate::error::{During, Error, Result};
 
@@ -94,7 +92,11 @@ pub(super) fn check(profile: &LinuxSeccomp, notify: bool) -> Result<()> {
     match path(profile) {
         Some(path) if path.is_relative() => {
             let problem = "must be an absolute path";
-            return Err(Error::invalid("linux.seccomp.listenerPath", path.display(), problem));
+            return Err(Error::invalid(
+                "linux.seccomp.listenerPath",
+                path.display(),
+                problem,
+            ));
         }
         Some(_) => return Ok(()),
         None => {}

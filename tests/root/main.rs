@@ -49,6 +49,7 @@ fn main() -> std::process::ExitCode {
         runtime::namespaces::TESTS,
         runtime::refusals::TESTS,
         runtime::resources::TESTS,
+        runtime::security::TESTS,
         runtime::terminal::TESTS,
         seccomp::TESTS,
         self_test::TESTS,

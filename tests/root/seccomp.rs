@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, Whence, lseek, mkdir};
-use oci_spec::runtime::{ContainerProcessState, State, LinuxSeccomp};
+use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, State};
 
 tests![
     errno_and_conditions,

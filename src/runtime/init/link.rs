@@ -255,7 +255,11 @@ fn unexpected(message: &[u8], step: &str) -> Error {
 
 /// Gives a failure to execute its kind back, which decides between exit status 126 and 127.
 fn exec_failure(text: String) -> Error {
-    let missing = ["not found in $PATH", "no such file or directory", "not a directory"];
+    let missing = [
+        "not found in $PATH",
+        "no such file or directory",
+        "not a directory",
+    ];
     let kind = if missing.iter().any(|words| text.ends_with(words)) {
         std::io::ErrorKind::NotFound
     } else {

@@ -45,9 +45,12 @@ fn all_five_sets() -> Result<()> {
 
 fn a_user_keeps_ambient_capabilities_only() -> Result<()> {
     let mut c = Container::sh(SHOW)?;
-    c.set("/process/user", json!({"uid": 1000, "gid": 1000}))?.set("/process/capabilities", json!({
-        "bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"],
-    }))?;
+    c.set("/process/user", json!({"uid": 1000, "gid": 1000}))?.set(
+        "/process/capabilities",
+        json!({
+            "bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"],
+        }),
+    )?;
     ensure_eq!(sets(&c.run()?.ok()?)?, [0, 0, 0, CHOWN, 0]);
     Ok(())
 }
@@ -88,9 +91,15 @@ fn what_cannot_be_granted_is_no_failure() -> Result<()> {
 
 fn exec_adds_capabilities() -> Result<()> {
     let mut c = Container::idle()?;
-    c.set("/process/capabilities", json!({"bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"]}))?;
+    c.set(
+        "/process/capabilities",
+        json!({"bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"]}),
+    )?;
     c.up()?;
-    ensure_eq!(sets(&c.exec(&["@", "sh", "-c", SHOW])?.ok()?)?, [0, CHOWN, CHOWN, CHOWN, 0]);
+    ensure_eq!(
+        sets(&c.exec(&["@", "sh", "-c", SHOW])?.ok()?)?,
+        [0, CHOWN, CHOWN, CHOWN, 0]
+    );
     let seen = sets(&c.exec(&["--cap", "CAP_KILL", "@", "sh", "-c", SHOW])?.ok()?)?;
     ensure!(seen[2] == CHOWN | KILL && seen[0] == 0, "{seen:x?}");
     let fault = c.exec(&["--cap", "CAP_NOPE", "@", "true"])?;

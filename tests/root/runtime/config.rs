@@ -35,7 +35,10 @@ tests![
 
 fn user_groups_and_umask() -> Result<()> {
     let mut c = Container::sh("id -u; id -g; id -G; umask; grep -E '^(Uid|Gid):' /proc/self/status")?;
-    c.set("/process/user", json!({"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o27}))?;
+    c.set(
+        "/process/user",
+        json!({"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o27}),
+    )?;
     let said = c.run()?.ok()?;
     ensure_eq!(
         said,
@@ -43,7 +46,10 @@ fn user_groups_and_umask() -> Result<()> {
     );
     // None of the caller's groups either.
     c.set("/process/user", json!({"uid": 0, "gid": 0}))?;
-    c.set("/process/args", json!(["sh", "-c", "grep Groups /proc/self/status; umask"]))?;
+    c.set(
+        "/process/args",
+        json!(["sh", "-c", "grep Groups /proc/self/status; umask"]),
+    )?;
     let said = c.run()?.ok()?;
     ensure_eq!(said.split_whitespace().collect::<Vec<_>>(), ["Groups:", "0022"]);
     Ok(())
@@ -74,7 +80,8 @@ fn programs_are_found_by_the_configs_path() -> Result<()> {
     fs::set_permissions(dir.join("hello"), fs::Permissions::from_mode(0o755))?;
     c.set("/process/env", json!(["PATH=/bin:/opt/hello/bin"]))?;
     ensure_eq!(c.run()?.ok()?, "hello\n");
-    c.set("/process/args", json!(["bin/hello"]))?.set("/process/cwd", "/opt/hello".into())?;
+    c.set("/process/args", json!(["bin/hello"]))?
+        .set("/process/cwd", "/opt/hello".into())?;
     ensure_eq!(c.run()?.ok()?, "hello\n");
     Ok(())
 }
@@ -98,7 +105,10 @@ fn the_environment_is_the_configs_alone() -> Result<()> {
     let mut c = Container::new(&["env"])?;
     c.set("/process/env", json!(["A=1", "EMPTY=", "PATH=/bin", "B=x=y"]))?;
     let mut command = c.command(&["run", "--bundle", "%", "@"]);
-    command.env("SECRET", "1").env("LISTEN_FDS", "1").env("LISTEN_PID", "1");
+    command
+        .env("SECRET", "1")
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_PID", "1");
     let said = super::to_the_end(command)?.ok()?;
     let mut lines: Vec<&str> = said.lines().collect();
     // runc sets HOME from the container's passwd file when the config has none.
@@ -110,10 +120,13 @@ fn the_environment_is_the_configs_alone() -> Result<()> {
 
 fn rlimits() -> Result<()> {
     let mut c = Container::sh("ulimit -Sn; ulimit -Hn; ulimit -Sc; ulimit -Hc")?;
-    c.set("/process/rlimits", json!([
-        {"type": "RLIMIT_NOFILE", "soft": 512, "hard": 600},
-        {"type": "RLIMIT_CORE", "soft": 0, "hard": 1024},
-    ]))?;
+    c.set(
+        "/process/rlimits",
+        json!([
+            {"type": "RLIMIT_NOFILE", "soft": 512, "hard": 600},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 1024},
+        ]),
+    )?;
     ensure_eq!(c.run()?.ok()?, "512\n600\n0\n2\n");
     c.set("/process/args", json!(["sleep", "100000"]))?;
     c.up()?;
@@ -139,8 +152,13 @@ fn host_and_domain_name() -> Result<()> {
 }
 
 fn sysctls_of_namespaces() -> Result<()> {
-    let mut c = Container::sh("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced /proc/sys/fs/mqueue/msg_max")?;
-    c.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "33"}))?;
+    let mut c = Container::sh(
+        "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shm_rmid_forced /proc/sys/fs/mqueue/msg_max",
+    )?;
+    c.set(
+        "/linux/sysctl",
+        json!({"net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "33"}),
+    )?;
     ensure_eq!(c.run()?.ok()?, "1\n1\n33\n");
     Ok(())
 }
@@ -188,15 +206,23 @@ fn standard_and_extra_devices() -> Result<()> {
         {"path": "/dev/ours", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 0, "gid": 4},
         {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666, "uid": 0, "gid": 0},
     ]))?;
-    c.push("/linux/resources/devices", json!({"allow": true, "type": "c", "major": 1, "minor": 5, "access": "rw"}))?;
-    ensure_eq!(c.run()?.ok()?, "4\nours\n640 0 4 1 5\n/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n");
+    c.push(
+        "/linux/resources/devices",
+        json!({"allow": true, "type": "c", "major": 1, "minor": 5, "access": "rw"}),
+    )?;
+    ensure_eq!(
+        c.run()?.ok()?,
+        "4\nours\n640 0 4 1 5\n/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n"
+    );
     Ok(())
 }
 
 /// Runs a command with `files` as descriptors from 3 on.
 fn with_descriptors(command: Command, count: usize) -> Result<super::Ran> {
     let mut wrapped = Command::new("sh");
-    let opened: String = (3..3 + count).map(|n| format!("exec {n}</etc/hostname; ")).collect();
+    let opened: String = (3..3 + count)
+        .map(|n| format!("exec {n}</etc/hostname; "))
+        .collect();
     wrapped.arg("-c").arg(format!("{opened}exec \"$@\"")).arg("sh");
     wrapped.arg(command.get_program()).args(command.get_args());
     wrapped.stdin(std::process::Stdio::null());
@@ -207,20 +233,37 @@ fn preserved_descriptors_arrive_and_no_others() -> Result<()> {
     // The shell's glob opens the directory itself.
     let c = Container::sh("echo /proc/self/fd/*; cat /proc/self/fd/3 >/dev/null")?;
     let said = |count: &str, open| -> Result<String> {
-        with_descriptors(c.command(&["run", "--preserve-fds", count, "--bundle", "%", "@"]), open)?.ok()
+        with_descriptors(
+            c.command(&["run", "--preserve-fds", count, "--bundle", "%", "@"]),
+            open,
+        )?
+        .ok()
     };
     let fds = |said: String| -> Vec<String> {
-        said.split_whitespace().map(|p| p.replace("/proc/self/fd/", "")).collect()
+        said.split_whitespace()
+            .map(|p| p.replace("/proc/self/fd/", ""))
+            .collect()
     };
     let two = fds(said("2", 4)?);
-    ensure!(two.starts_with(&["0", "1", "2", "3", "4"].map(String::from)) && two.len() <= 6, "{two:?}");
+    ensure!(
+        two.starts_with(&["0", "1", "2", "3", "4"].map(String::from)) && two.len() <= 6,
+        "{two:?}"
+    );
     // The log is opened by the runtime, as descriptor 3 where nothing else is.
     let log = harness::tempdir().join("log");
     let mut command = c.command(&["--log"]);
-    command.arg(&log).args(["run", "--preserve-fds", "1", "--bundle"]).arg(&c.bundle.dir).arg(&c.id);
+    command
+        .arg(&log)
+        .args(["run", "--preserve-fds", "1", "--bundle"])
+        .arg(&c.bundle.dir)
+        .arg(&c.id);
     let ran = with_descriptors(command, 0)?;
     if harness::is_ours() {
-        ensure!(ran.err.contains("--preserve-fds: `1` needs descriptor 3, which is not open"), "{ran:?}");
+        ensure!(
+            ran.err
+                .contains("--preserve-fds: `1` needs descriptor 3, which is not open"),
+            "{ran:?}"
+        );
     }
     c.nothing_left()
 }
@@ -229,7 +272,11 @@ fn listening_sockets_are_announced() -> Result<()> {
     let c = Container::sh("echo $LISTEN_FDS $LISTEN_PID $$; test -e /proc/self/fd/4 && echo both")?;
     let command = c.command(&["run", "--preserve-fds", "1", "--bundle", "%", "@"]);
     let mut shell = Command::new("sh");
-    shell.args(["-c", "exec 3</etc/hostname 4</etc/hostname; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"", "sh"]);
+    shell.args([
+        "-c",
+        "exec 3</etc/hostname 4</etc/hostname; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"",
+        "sh",
+    ]);
     shell.arg(command.get_program()).args(command.get_args());
     ensure_eq!(super::to_the_end(shell)?.ok()?, "1 1 1\nboth\n");
     Ok(())
@@ -238,7 +285,11 @@ fn listening_sockets_are_announced() -> Result<()> {
 fn streams_belong_to_the_user() -> Result<()> {
     let mut c = Container::sh("echo again > /dev/stdout")?;
     c.set("/process/user", json!({"uid": 1000, "gid": 1000}))?;
-    let file = fs::File::options().create(true).truncate(true).write(true).open(harness::tempdir().join("out"))?;
+    let file = fs::File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(harness::tempdir().join("out"))?;
     let mut command = c.command(&["run", "--bundle", "%", "@"]);
     let status = command.stdout(file.try_clone()?).status()?;
     ensure!(status.success(), "{status}");
@@ -254,14 +305,18 @@ fn signals_are_as_at_birth() -> Result<()> {
     let command = c.command(&["run", "--bundle", "%", "@"]);
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP PIPE USR1; exec \"$@\"", "sh"]);
-    shell.arg(command.get_program()).args(command.get_args()).stdin(std::process::Stdio::null());
+    shell
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(std::process::Stdio::null());
     let said = super::to_the_end(shell)?.ok()?;
     ensure_eq!(said, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
     Ok(())
 }
 
 fn binds_of_files_and_directories() -> Result<()> {
-    let mut c = Container::sh("cat /etc/given /data/file; (echo x > /data/new) 2>/dev/null || echo read-only")?;
+    let mut c =
+        Container::sh("cat /etc/given /data/file; (echo x > /data/new) 2>/dev/null || echo read-only")?;
     let source = harness::tempdir();
     fs::write(source.join("file"), "file\n")?;
     c.push("/mounts", json!({"destination": "/etc/given", "type": "bind", "source": source.join("file"), "options": ["bind"]}))?

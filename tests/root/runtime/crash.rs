@@ -16,21 +16,33 @@ tests![
 
 /// The processes of this test's container that outlived its runtime.
 fn left(c: &Container) -> Vec<i32> {
-    let path = c.bundle.config["linux"]["cgroupsPath"].as_str().unwrap_or_default();
-    let procs = cgroups(path).into_iter().filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok());
-    procs.flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>()).collect()
+    let path = c.bundle.config["linux"]["cgroupsPath"]
+        .as_str()
+        .unwrap_or_default();
+    let procs = cgroups(path)
+        .into_iter()
+        .filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok());
+    procs
+        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 fn random(below: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::from(now.subsec_nanos()).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) % below
+    u64::from(now.subsec_nanos())
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(31)
+        % below
 }
 
 fn killed_in_the_middle_of_create() -> Result<()> {
     let mut c = Container::idle()?;
     // Something of every kind to leave behind.
     c.set("/hooks/createRuntime", json!([{"path": "/bin/true"}]))?
-        .push("/mounts", json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}))?;
+        .push(
+            "/mounts",
+            json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
+        )?;
     let mut killed = 0;
     // From the time of one that is left alone, so that the blows fall all over it on any machine.
     let begin = std::time::Instant::now();
@@ -61,14 +73,21 @@ fn killed_in_the_middle_of_start_and_delete() -> Result<()> {
     let c = Container::idle()?;
     for round in 0..10 {
         c.create()?;
-        let command = if round % 2 == 0 { &["start", "@"][..] } else { &["delete", "@"] };
+        let command = if round % 2 == 0 {
+            &["start", "@"][..]
+        } else {
+            &["delete", "@"]
+        };
         let mut child = c.command(command).spawn()?;
         std::thread::sleep(Duration::from_micros(random(6000)));
         let _ = child.kill();
         child.wait()?;
         // Whatever it is now, it is something the runtime can name and clear.
         let state = c.call(&["state", "@"])?;
-        ensure!(state.status.success() || state.err.contains("does not exist"), "{state:?}");
+        ensure!(
+            state.status.success() || state.err.contains("does not exist"),
+            "{state:?}"
+        );
         c.delete()?;
         c.nothing_left()?;
     }
@@ -107,11 +126,14 @@ fn one_id_for_many() -> Result<()> {
     }
     let made: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = others.iter().map(|c| scope.spawn(|| c.create())).collect();
-        threads.into_iter().map(|t| t.join().expect("a thread")).filter(Result::is_ok).count()
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("a thread"))
+            .filter(Result::is_ok)
+            .count()
     });
     ensure!(made == 1, "{made} were made");
     ensure!(first.status()? == "created");
     first.delete()?;
     others.iter().try_for_each(Container::nothing_left)
 }
-

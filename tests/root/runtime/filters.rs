@@ -26,10 +26,15 @@ fn a_profile_holds_for_init_and_exec() -> Result<()> {
         let mut c = Container::sh("mkdir /x; grep Seccomp: /proc/self/status; exec sleep 100000")?;
         let mut rules = profile("SCMP_ACT_ERRNO");
         rules["syscalls"][0]["errnoRet"] = json!(28);
-        c.set("/process/noNewPrivileges", no_new_privs.into())?.set("/linux/seccomp", rules)?;
+        c.set("/process/noNewPrivileges", no_new_privs.into())?
+            .set("/linux/seccomp", rules)?;
         c.up()?;
         super::until("it says so", || Ok(c.printed() == "Seccomp:\t2\n"))?;
-        ensure!(c.complained().contains("No space left on device"), "{}", c.complained());
+        ensure!(
+            c.complained().contains("No space left on device"),
+            "{}",
+            c.complained()
+        );
         let ran = c.exec(&["@", "mkdir", "/y"])?;
         ensure!(ran.err.contains("No space left on device"), "{ran:?}");
     }
@@ -40,7 +45,10 @@ fn a_profile_that_cannot_be_compiled_is_refused() -> Result<()> {
     let mut c = Container::new(&["true"])?;
     c.set("/linux/seccomp", profile("SCMP_ACT_NOTIFY"))?;
     let fault = c.run()?.fault()?;
-    ensure!(!harness::is_ours() || fault.contains("linux.seccomp.listenerPath"), "{fault}");
+    ensure!(
+        !harness::is_ours() || fault.contains("linux.seccomp.listenerPath"),
+        "{fault}"
+    );
     c.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NONSENSE"}))?;
     c.run()?.fault()?;
     c.nothing_left()
@@ -57,7 +65,10 @@ fn receive(agent: &UnixListener) -> Result<(Value, OwnedFd)> {
         rustix::net::RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
     });
-    let fd = fds.next().and_then(|mut fds| fds.next()).context("no descriptor")?;
+    let fd = fds
+        .next()
+        .and_then(|mut fds| fds.next())
+        .context("no descriptor")?;
     Ok((serde_json::from_slice(&bytes[..got.bytes])?, fd))
 }
 
@@ -68,7 +79,8 @@ fn a_listener_goes_to_its_agent() -> Result<()> {
     let mut rules = profile("SCMP_ACT_NOTIFY");
     rules["listenerPath"] = json!(path);
     rules["listenerMetadata"] = json!("blue");
-    c.set("/linux/seccomp", rules)?.set("/annotations", json!({"a": "b"}))?;
+    c.set("/linux/seccomp", rules)?
+        .set("/annotations", json!({"a": "b"}))?;
     let first = std::thread::spawn(move || receive(&agent).map(|got| (got, agent)));
     c.up()?;
     let ((about, listener), agent) = first.join().expect("the agent")?;
@@ -80,11 +92,21 @@ fn a_listener_goes_to_its_agent() -> Result<()> {
     // Nobody answers any more: the call in hand fails.
     super::until("it calls", || Ok(c.printed() == "ready\n"))?;
     drop(listener);
-    super::until("the call fails", || Ok(c.complained().contains("not implemented")))?;
+    super::until("the call fails", || {
+        Ok(c.complained().contains("not implemented"))
+    })?;
     // exec reports its calls to an agent of its own.
     let second = std::thread::spawn(move || receive(&agent));
     let file = harness::tempdir().join("pid");
-    c.exec(&["--detach", "--pid-file", file.to_str().unwrap_or_default(), "@", "sleep", "100000"])?.ok()?;
+    c.exec(&[
+        "--detach",
+        "--pid-file",
+        file.to_str().unwrap_or_default(),
+        "@",
+        "sleep",
+        "100000",
+    ])?
+    .ok()?;
     let (about, _listener) = second.join().expect("the agent")?;
     ensure_eq!(about["pid"].to_string(), std::fs::read_to_string(&file)?);
     ensure_eq!(about["state"]["status"].as_str(), Some("running"));

@@ -22,7 +22,14 @@ tests![
     signals_are_not_blocked_in_them,
 ];
 
-const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+const KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
 
 fn hook(script: &str) -> Value {
     json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
@@ -32,9 +39,14 @@ fn hook(script: &str) -> Value {
 fn noted(dir: &Path, script: &str) -> Result<Container> {
     let mut c = Container::sh("echo program >> $DIR/order; exec sleep 100000")?;
     c.push("/process/env", format!("DIR={}", dir.display()).into())?;
-    c.push("/mounts", json!({"destination": dir, "type": "bind", "source": dir, "options": ["bind"]}))?;
+    c.push(
+        "/mounts",
+        json!({"destination": dir, "type": "bind", "source": dir, "options": ["bind"]}),
+    )?;
     for kind in KINDS {
-        let script = script.replace("KIND", kind).replace("DIR", &dir.display().to_string());
+        let script = script
+            .replace("KIND", kind)
+            .replace("DIR", &dir.display().to_string());
         c.set(&format!("/hooks/{kind}"), hook(&script))?;
     }
     Ok(c)
@@ -52,7 +64,10 @@ fn six_kinds_in_their_order() -> Result<()> {
     c.start()?;
     until("all have run", || Ok(read(&dir, "order").lines().count() == 6))?;
     let order = read(&dir, "order");
-    ensure!(order.starts_with("prestart\ncreateRuntime\ncreateContainer\n"), "{order}");
+    ensure!(
+        order.starts_with("prestart\ncreateRuntime\ncreateContainer\n"),
+        "{order}"
+    );
     let at = |what| order.lines().position(|l| l == what);
     ensure!(at("startContainer") < at("program"), "{order}");
     c.delete()?;
@@ -67,7 +82,9 @@ fn each_sees_the_state_of_its_moment() -> Result<()> {
     c.create()?;
     let pid = c.pid()?;
     c.start()?;
-    until("the program runs", || Ok(read(&dir, "order") == "program\n" && dir.join("poststart").exists()))?;
+    until("the program runs", || {
+        Ok(read(&dir, "order") == "program\n" && dir.join("poststart").exists())
+    })?;
     c.delete()?;
     for (kind, status, seen) in [
         ("prestart", "creating", Some(pid)),
@@ -92,7 +109,10 @@ fn each_sees_the_state_of_its_moment() -> Result<()> {
 
 fn each_runs_where_the_spec_says() -> Result<()> {
     let dir = harness::tempdir();
-    let c = noted(&dir, "{ readlink /proc/self/ns/mnt; readlink /proc/self/ns/net; test -e /etc/debian_version && echo host; } > DIR/KIND; true")?;
+    let c = noted(
+        &dir,
+        "{ readlink /proc/self/ns/mnt; readlink /proc/self/ns/net; test -e /etc/debian_version && echo host; } > DIR/KIND; true",
+    )?;
     c.up()?;
     let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}"));
     let (mount, net) = (own("mnt")?, own("net")?);
@@ -110,7 +130,10 @@ fn each_runs_where_the_spec_says() -> Result<()> {
         let lines: Vec<&str> = said.lines().collect();
         ensure!((Path::new(lines[0]) == mount) == in_host, "{kind}: {said}");
         ensure!((Path::new(lines[1]) == net) == in_host, "{kind}: {said}");
-        ensure!((lines.get(2) == Some(&"host")) == host_files || !Path::new("/etc/debian_version").exists(), "{kind}: {said}");
+        ensure!(
+            (lines.get(2) == Some(&"host")) == host_files || !Path::new("/etc/debian_version").exists(),
+            "{kind}: {said}"
+        );
     }
     Ok(())
 }
@@ -119,10 +142,17 @@ fn environment_and_arguments_are_the_hooks_own() -> Result<()> {
     let dir = harness::tempdir();
     let mut c = Container::new(&["true"])?;
     let script = format!("echo $0 $1 $A > {0}/said; /usr/bin/env > {0}/env", dir.display());
-    c.set("/hooks/createRuntime", json!([{"path": "/bin/sh", "args": ["sh", "-c", script, "zero", "one"], "env": ["A=b"]}]))?;
+    c.set(
+        "/hooks/createRuntime",
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script, "zero", "one"], "env": ["A=b"]}]),
+    )?;
     c.run()?.ok()?;
     ensure_eq!(read(&dir, "said"), "zero one b\n");
-    ensure!(!read(&dir, "env").contains("PATH=/usr/local"), "{}", read(&dir, "env"));
+    ensure!(
+        !read(&dir, "env").contains("PATH=/usr/local"),
+        "{}",
+        read(&dir, "env")
+    );
     Ok(())
 }
 
@@ -132,11 +162,19 @@ fn a_failing_one_undoes_everything() -> Result<()> {
         let mut c = noted(&dir, "echo KIND >> DIR/order")?;
         c.set(&format!("/hooks/{kind}"), hook("echo no luck >&2; exit 3"))?;
         let fault = c.call(&["create", "--bundle", "%", "@"])?.fault()?;
-        let words = if harness::is_ours() { format!("{kind} hook 0 (`/bin/sh`): exited with status 3, stderr: no luck") } else { "exit status 3".into() };
+        let words = if harness::is_ours() {
+            format!("{kind} hook 0 (`/bin/sh`): exited with status 3, stderr: no luck")
+        } else {
+            "exit status 3".into()
+        };
         ensure!(fault.contains(&words), "{fault}");
         c.nothing_left()?;
         if harness::is_ours() {
-            ensure!(read(&dir, "order").ends_with("poststop\n"), "{kind}: {}", read(&dir, "order"));
+            ensure!(
+                read(&dir, "order").ends_with("poststop\n"),
+                "{kind}: {}",
+                read(&dir, "order")
+            );
         }
     }
     Ok(())
@@ -151,16 +189,24 @@ fn a_failing_start_container_ends_the_container() -> Result<()> {
     let _ = c.call(&["start", "@"])?;
     c.stopped()?;
     ensure_eq!(read(&dir, "order"), "");
-    ensure!(!harness::is_ours() || c.complained().contains("startContainer hook 0"), "{}", c.complained());
+    ensure!(
+        !harness::is_ours() || c.complained().contains("startContainer hook 0"),
+        "{}",
+        c.complained()
+    );
     c.delete()?;
     let fault = c.run()?.fault()?;
-    ensure!(!harness::is_ours() || fault.contains("startContainer hook 0"), "{fault}");
+    ensure!(
+        !harness::is_ours() || fault.contains("startContainer hook 0"),
+        "{fault}"
+    );
     c.nothing_left()
 }
 
 fn failing_ones_after_the_fact_are_no_failure() -> Result<()> {
     let mut c = Container::idle()?;
-    c.set("/hooks/poststart", hook("exit 3"))?.set("/hooks/poststop", hook("exit 3"))?;
+    c.set("/hooks/poststart", hook("exit 3"))?
+        .set("/hooks/poststop", hook("exit 3"))?;
     c.create()?;
     known_difference!("runc", "undoes a start whose poststart hook fails");
     c.start()?;
@@ -171,9 +217,15 @@ fn failing_ones_after_the_fact_are_no_failure() -> Result<()> {
 
 fn one_that_hangs_is_ended() -> Result<()> {
     let mut c = Container::idle()?;
-    c.set("/hooks/createRuntime", json!([{"path": "/bin/sleep", "args": ["sleep", "100000"], "timeout": 1}]))?;
+    c.set(
+        "/hooks/createRuntime",
+        json!([{"path": "/bin/sleep", "args": ["sleep", "100000"], "timeout": 1}]),
+    )?;
     let fault = c.call(&["create", "--bundle", "%", "@"])?.fault()?;
-    ensure!(!harness::is_ours() || fault.contains("did not end within 1 s"), "{fault}");
+    ensure!(
+        !harness::is_ours() || fault.contains("did not end within 1 s"),
+        "{fault}"
+    );
     c.nothing_left()
 }
 
@@ -189,7 +241,13 @@ fn a_large_state_does_not_hang_one_that_reads_nothing() -> Result<()> {
 fn signals_are_not_blocked_in_them() -> Result<()> {
     let dir = harness::tempdir();
     let mut c = Container::new(&["true"])?;
-    c.set("/hooks/createRuntime", hook(&format!("grep SigBlk /proc/self/status > {}/blocked", dir.display())))?;
+    c.set(
+        "/hooks/createRuntime",
+        hook(&format!(
+            "grep SigBlk /proc/self/status > {}/blocked",
+            dir.display()
+        )),
+    )?;
     c.run()?.ok()?;
     ensure_eq!(read(&dir, "blocked"), "SigBlk:\t0000000000000000\n");
     Ok(())

@@ -9,6 +9,7 @@ pub mod lifecycle;
 pub mod namespaces;
 pub mod refusals;
 pub mod resources;
+pub mod security;
 pub mod terminal;
 
 use std::fs::{self, File};
@@ -201,9 +202,7 @@ impl Container {
 
     /// Waits until it has stopped.
     pub fn stopped(&self) -> Result<()> {
-        until("the container stops", || {
-            Ok(self.status()? == "stopped")
-        })
+        until("the container stops", || Ok(self.status()? == "stopped"))
     }
 
     /// `run` must fail with all these words in its one line, and nothing may be left.
@@ -222,7 +221,9 @@ impl Container {
     /// No state, no cgroup. (Mounts and processes are the harness's to find.)
     pub fn nothing_left(&self) -> Result<()> {
         ensure!(!self.root.join(&self.id).exists(), "the state is left");
-        let cgroup = self.bundle.config["linux"]["cgroupsPath"].as_str().unwrap_or_default();
+        let cgroup = self.bundle.config["linux"]["cgroupsPath"]
+            .as_str()
+            .unwrap_or_default();
         let found = cgroups(cgroup);
         ensure!(found.is_empty(), "cgroups are left: {found:?}");
         Ok(())

@@ -31,7 +31,13 @@ fn with(pointer: &str, value: Value) -> Result<Container> {
 
 fn a_config_that_is_no_json() -> Result<()> {
     let c = Container::new(&["true"])?;
-    for text in ["", "{", "{\"ociVersion\": 7}", "{\"ociVersion\": \"1.0.2\", \"process\": []}", "\u{0}"] {
+    for text in [
+        "",
+        "{",
+        "{\"ociVersion\": 7}",
+        "{\"ociVersion\": \"1.0.2\", \"process\": []}",
+        "\u{0}",
+    ] {
         fs::write(c.bundle.dir.join("config.json"), text)?;
         let words: &[&str] = if harness::is_ours() { &["config.json"] } else { &[] };
         c.refused(words)?;
@@ -52,7 +58,11 @@ fn a_missing_rootfs() -> Result<()> {
     let c = with("/root/path", "nothing".into())?;
     c.refused(&["nothing"])?;
     let mut c = Container::new(&["true"])?;
-    c.bundle.config.as_object_mut().context("no object")?.remove("root");
+    c.bundle
+        .config
+        .as_object_mut()
+        .context("no object")?
+        .remove("root");
     c.bundle.write()?;
     c.refused(&["root"])
 }
@@ -71,23 +81,63 @@ fn fields_with_wrong_values() -> Result<()> {
     for (pointer, value, words) in [
         ("/ociVersion", json!("2.0.0"), "ociVersion: `2.0.0`"),
         ("/process/args", json!([]), "process.args"),
-        ("/process/cwd", json!("relative"), "process.cwd: `relative` must be an absolute path"),
+        (
+            "/process/cwd",
+            json!("relative"),
+            "process.cwd: `relative` must be an absolute path",
+        ),
         ("/process/env", json!(["A=\u{0}"]), "process.env[0]"),
-        ("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 9, "hard": 8}]), "process.rlimits[0].soft"),
-        ("/process/rlimits", json!([{"type": "RLIMIT_NOPE", "soft": 9, "hard": 8}]), "RLIMIT_NOPE"),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_NOFILE", "soft": 9, "hard": 8}]),
+            "process.rlimits[0].soft",
+        ),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_NOPE", "soft": 9, "hard": 8}]),
+            "RLIMIT_NOPE",
+        ),
         ("/process/oomScoreAdj", json!(2000), "process.oomScoreAdj"),
-        ("/linux/namespaces", json!([{"type": "mount"}, {"type": "mount"}]), "linux.namespaces[1]"),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "mount"}]),
+            "linux.namespaces[1]",
+        ),
         ("/linux/namespaces", json!([{"type": "nope"}]), "nope"),
         ("/linux/namespaces", json!([{"type": "pid"}]), "linux.namespaces"),
-        ("/linux/uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}]), "linux.uidMappings"),
+        (
+            "/linux/uidMappings",
+            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
+            "linux.uidMappings",
+        ),
         ("/linux/cgroupsPath", json!("/a/../b"), "linux.cgroupsPath"),
         ("/linux/cgroupsPath", json!("a.slice:b:c"), "linux.cgroupsPath"),
-        ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets"),
-        ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation"),
-        ("/linux/resources/memory", json!({"limit": 1_000_000, "swap": 1}), "linux.resources.memory.swap"),
+        (
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": 1}}),
+            "linux.timeOffsets",
+        ),
+        (
+            "/linux/rootfsPropagation",
+            json!("sideways"),
+            "linux.rootfsPropagation",
+        ),
+        (
+            "/linux/resources/memory",
+            json!({"limit": 1_000_000, "swap": 1}),
+            "linux.resources.memory.swap",
+        ),
         ("/hostname", json!("x".repeat(65)), "hostname"),
-        ("/hooks", json!({"prestart": [{"path": "sh"}]}), "hooks.prestart[0].path"),
-        ("/mounts", json!([{"destination": "/x", "type": "tmpfs", "options": ["size=nonsense"]}]), "/x"),
+        (
+            "/hooks",
+            json!({"prestart": [{"path": "sh"}]}),
+            "hooks.prestart[0].path",
+        ),
+        (
+            "/mounts",
+            json!([{"destination": "/x", "type": "tmpfs", "options": ["size=nonsense"]}]),
+            "/x",
+        ),
     ] {
         let c = with(pointer, value)?;
         c.refused(&[words]).with_context(|| pointer.to_owned())?;
@@ -96,9 +146,18 @@ fn fields_with_wrong_values() -> Result<()> {
 }
 
 fn sysctls_of_the_host() -> Result<()> {
-    for key in ["kernel.core_pattern", "vm.overcommit_memory", "kernel.shm_rmid_forced.x", "net.ipv4/../../kernel.x"] {
+    for key in [
+        "kernel.core_pattern",
+        "vm.overcommit_memory",
+        "kernel.shm_rmid_forced.x",
+        "net.ipv4/../../kernel.x",
+    ] {
         let c = with("/linux/sysctl", json!({key: "1"}))?;
-        let words: &[&str] = if harness::is_ours() { &["linux.sysctl"] } else { &[] };
+        let words: &[&str] = if harness::is_ours() {
+            &["linux.sysctl"]
+        } else {
+            &[]
+        };
         c.refused(words)?;
     }
     // In a namespace that is shared with the host it would change the host.
@@ -111,13 +170,31 @@ fn fields_this_version_does_not_have() -> Result<()> {
     needs!(ours);
     for (pointer, value, field) in [
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
-        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality"),
-        ("/process/scheduler", json!({"policy": "SCHED_BATCH"}), "process.scheduler"),
-        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0}), "process.ioPriority"),
-        ("/process/apparmorProfile", json!("some-profile"), "process.apparmorProfile"),
+        (
+            "/linux/personality",
+            json!({"domain": "LINUX32"}),
+            "linux.personality",
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_BATCH"}),
+            "process.scheduler",
+        ),
+        (
+            "/process/ioPriority",
+            json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0}),
+            "process.ioPriority",
+        ),
+        (
+            "/process/apparmorProfile",
+            json!("some-profile"),
+            "process.apparmorProfile",
+        ),
     ] {
         let c = with(pointer, value)?;
-        if field == "process.apparmorProfile" && std::path::Path::new("/sys/kernel/security/apparmor").exists() {
+        if field == "process.apparmorProfile"
+            && std::path::Path::new("/sys/kernel/security/apparmor").exists()
+        {
             continue;
         }
         c.refused(&[field])?;
@@ -127,13 +204,19 @@ fn fields_this_version_does_not_have() -> Result<()> {
 
 fn a_missing_mount_source() -> Result<()> {
     let mut c = Container::new(&["true"])?;
-    c.push("/mounts", json!({"destination": "/x", "type": "bind", "source": "/no/such/source", "options": ["bind"]}))?;
+    c.push(
+        "/mounts",
+        json!({"destination": "/x", "type": "bind", "source": "/no/such/source", "options": ["bind"]}),
+    )?;
     c.refused(&["/no/such/source"])
 }
 
 fn mounts_and_hooks_of_nonsense() -> Result<()> {
     let mut c = Container::new(&["true"])?;
-    c.push("/mounts", json!({"destination": "/x", "type": "nosuchfs", "source": "none"}))?;
+    c.push(
+        "/mounts",
+        json!({"destination": "/x", "type": "nosuchfs", "source": "none"}),
+    )?;
     c.refused(&["/x"])?;
     let c = with("/hooks/createRuntime", json!([{"path": "/no/such/hook"}]))?;
     c.refused(&["/no/such/hook"])?;
@@ -153,7 +236,13 @@ fn global_flags_that_are_not_supported() -> Result<()> {
         ensure!(fault.contains(words), "{fault}");
         c.nothing_left()?;
     }
-    for args in [&["no-such-command"][..], &["create"], &["kill"], &["create", "--no-such-flag", "@"], &["list", "--format", "xml"]] {
+    for args in [
+        &["no-such-command"][..],
+        &["create"],
+        &["kill"],
+        &["create", "--no-such-flag", "@"],
+        &["list", "--format", "xml"],
+    ] {
         c.call(args)?.fault()?;
     }
     Ok(())
