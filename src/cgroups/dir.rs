@@ -143,6 +143,14 @@ impl Dir {
         self.write("cgroup.procs", &pid.to_string())
     }
 
+    /// Moves the calling thread, the only one of its process, here (v1 alone has `tasks`).
+    ///
+    /// The kernel need not hold off forks and exits for a thread that moves itself, so this does not wait for a grace period
+    /// (`cgroup_procs_write_start`, since 5.6; older kernels wait).
+    pub(super) fn enter(&self) -> Result<()> {
+        self.write("tasks", "0")
+    }
+
     /// All processes here and below.
     pub(super) fn pids(&self) -> Result<Vec<i32>> {
         let mut pids = Vec::new();

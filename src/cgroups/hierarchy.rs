@@ -25,6 +25,8 @@ pub(super) trait Hierarchy: Debug + Send + Sync {
     fn processes(&self) -> &Dir;
     /// Moves a process into every directory it was not born into.
     fn join(&self, pid: i32) -> Result<()>;
+    /// Moves the calling process, which has one thread, into every directory it was not born into.
+    fn enter(&self) -> Result<()>;
     /// Lets a user make sub-cgroups.
     fn delegate(&self, uid: u32, gid: u32) -> Result<()>;
     /// Stops (true) or continues (false) all processes, and waits until it is so.
@@ -46,6 +48,10 @@ pub(super) trait Hierarchy: Debug + Send + Sync {
 /// Kills the processes one by one, each round with all of them frozen, so that none forks away or hands its pid on.
 pub(super) fn kill_each(cgroup: &dyn Hierarchy) -> Result<()> {
     for _ in 0..KILL_ROUNDS {
+        // Nothing is born in an empty cgroup, and so there is nothing to stop first.
+        if cgroup.processes().pids()?.is_empty() {
+            return Ok(());
+        }
         // A kernel without freezer is served by repetition.
         let _ = cgroup.set_frozen(true);
         let killed = kill_listed(cgroup.processes());

@@ -145,6 +145,10 @@ impl Hierarchy for Hybrid {
         self.v1.iter().try_for_each(|(_, dir)| dir.join(pid))
     }
 
+    fn enter(&self) -> Result<()> {
+        self.v1.iter().try_for_each(|(_, dir)| dir.enter())
+    }
+
     fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
         if let Some(unified) = &self.unified {
             unified.delegate(uid, gid)?;

@@ -10,7 +10,7 @@
 //!  Cgroup::create         directories; with cgroup v2 all controllers enabled on the way
 //!  apply                  limits stand before the first process
 //!  clone3 into birth()    joining later waits 5 to 16 ms for an RCU grace period
-//!  join                   v1 hierarchies, back to back; nothing to do on v2
+//!  enter                  v1 hierarchies, by the child itself, which waits for nothing; nothing to do on v2
 //!  freeze thaw stats …
 //!  kill, remove           whatever the tenant made below goes too
 //! ```
@@ -138,6 +138,17 @@ impl Cgroup {
         self.hierarchy
             .join(pid)
             .during(|| format!("move process `{pid}` into cgroup `{}`", self.path))
+    }
+
+    /// Moves the calling process, born in [`Cgroup::birth`] and of one thread, into the v1 hierarchies without the wait that
+    /// [`Cgroup::join`] may cost. Call it before joining a user namespace: the files belong to the host's root.
+    ///
+    /// # Errors
+    /// As [`Cgroup::join`].
+    pub fn enter(&self) -> Result<()> {
+        self.hierarchy
+            .enter()
+            .during(|| format!("enter cgroup `{}`", self.path))
     }
 
     /// Moves a process in from anywhere, in all hierarchies (slower than being born there).

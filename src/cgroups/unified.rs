@@ -119,6 +119,10 @@ impl Hierarchy for Unified {
         Ok(())
     }
 
+    fn enter(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
         let listed = files::read_text(Path::new("/sys/kernel/cgroup/delegate"));
         let listed = listed.unwrap_or_else(|_| DELEGATED.into());

@@ -25,22 +25,23 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Reads `process.capabilities`; absent means none at all. A set that the kernel would refuse is refused here, by name.
+    /// Reads `process.capabilities`; absent means none at all.
+    ///
+    /// What the kernel would refuse to combine is left out with a warning, as the spec asks: `runc spec` itself writes ambient
+    /// capabilities that are not inheritable.
     pub fn from_spec(spec: Option<&LinuxCapabilities>) -> Result<Self> {
         let Some(spec) = spec else {
             return Ok(Self::default());
         };
-        let sets = Self {
-            bounding: mask(spec.bounding().as_ref())?,
-            effective: mask(spec.effective().as_ref())?,
-            permitted: mask(spec.permitted().as_ref())?,
-            inheritable: mask(spec.inheritable().as_ref())?,
-            ambient: mask(spec.ambient().as_ref())?,
-        };
-        subset("effective", sets.effective, "permitted", sets.permitted)?;
-        subset("ambient", sets.ambient, "permitted", sets.permitted)?;
-        subset("ambient", sets.ambient, "inheritable", sets.inheritable)?;
-        Ok(sets)
+        let (bounding, permitted) = (mask(spec.bounding().as_ref())?, mask(spec.permitted().as_ref())?);
+        let inheritable = within("inheritable", mask(spec.inheritable().as_ref())?, bounding);
+        Ok(Self {
+            bounding,
+            permitted,
+            effective: within("effective", mask(spec.effective().as_ref())?, permitted),
+            inheritable,
+            ambient: within("ambient", mask(spec.ambient().as_ref())?, permitted & inheritable),
+        })
     }
 
     /// Takes everything else out of the bounding set. Needs `CAP_SETPCAP`.
@@ -59,17 +60,22 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Sets the four other sets; nothing else remains.
+    /// Sets the four other sets; nothing else remains. What the caller of the runtime does not have itself cannot be granted,
+    /// which the spec wants to be no failure.
     pub fn keep_only(&self) -> Result<()> {
         rustix::thread::clear_ambient_capability_set().during(|| "clear the ambient capabilities")?;
+        let had = rustix::thread::capabilities(None).during(|| "read the capabilities")?;
+        let permitted = within("permitted", self.permitted, had.permitted.bits());
+        let inheritable = self.inheritable & (had.permitted | had.inheritable).bits();
         let known = CapabilitySet::from_bits_retain;
         let sets = CapabilitySets {
-            effective: known(self.effective),
-            permitted: known(self.permitted),
-            inheritable: known(self.inheritable),
+            effective: known(self.effective & permitted),
+            permitted: known(permitted),
+            inheritable: known(inheritable),
         };
         rustix::thread::set_capabilities(None, sets).during(|| "set the capabilities")?;
-        for number in (0..64).filter(|n| self.ambient & (1 << n) != 0) {
+        let ambient = self.ambient & permitted & inheritable;
+        for number in (0..64).filter(|n| ambient & (1 << n) != 0) {
             rustix::thread::configure_capability_in_ambient_set(known(1 << number), true)
                 .during(|| "set the ambient capabilities")?;
         }
@@ -103,18 +109,12 @@ fn mask(set: Option<&HashSet<Capability>>) -> Result<u64> {
     })
 }
 
-fn subset(name: &str, set: u64, of: &str, outer: u64) -> Result<()> {
-    match caps::all().iter().find(|c| set & !outer & c.bitmask() != 0) {
-        None => Ok(()),
-        Some(extra) => {
-            let field = format!("process.capabilities.{name}");
-            Err(Error::invalid(
-                field,
-                extra,
-                format!("is not in `{of}` and so cannot be set; add it there"),
-            ))
-        }
+/// What of a set is in `possible`; a warning names the rest.
+fn within(name: &str, set: u64, possible: u64) -> u64 {
+    for extra in caps::all().iter().filter(|c| set & !possible & c.bitmask() != 0) {
+        log::warn!("process.capabilities.{name}: {extra} cannot be granted");
     }
+    set & possible
 }
 
 #[cfg(test)]
@@ -136,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn sets_the_kernel_would_refuse_are_refused_by_name() {
-        let e = read(r#"{"permitted":["CAP_KILL"],"ambient":["CAP_KILL"]}"#).unwrap_err();
-        assert!(
-            e.to_string()
-                .starts_with("process.capabilities.ambient: `CAP_KILL` is not in `inheritable`"),
-            "{e}"
-        );
+    fn what_the_kernel_would_refuse_is_left_out() {
+        let sets = read(
+            r#"{"bounding":["CAP_CHOWN"],"permitted":["CAP_CHOWN","CAP_KILL"],"effective":["CAP_FOWNER"],
+            "inheritable":["CAP_CHOWN","CAP_KILL"],"ambient":["CAP_CHOWN","CAP_KILL"]}"#,
+        )
+        .unwrap();
+        assert_eq!((sets.effective, sets.inheritable, sets.ambient), (0, 1, 1));
     }
 
     #[test]

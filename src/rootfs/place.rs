@@ -101,9 +101,27 @@ enum Missing {
 
 fn open_or_walk(root: &Root, path: &Path, missing: Missing) -> Result<OwnedFd> {
     match root.get(path, OFlags::PATH) {
-        Err(e) if e.is_gone() => walk(root, path, missing).during(|| format!("create `{}`", path.display())),
+        Err(e) if e.is_gone() => create_last(root, path, missing)
+            .and_then(|place| place.map_or_else(|| walk(root, path, missing), Ok))
+            .during(|| format!("create `{}`", path.display())),
         other => other,
     }
+}
+
+/// The common case, without a walk: only the last component is missing. `None` when it is not so simple.
+fn create_last(root: &Root, path: &Path, missing: Missing) -> Result<Option<OwnedFd>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
+    let above = match root.get(parent, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(e) if e.is_gone() => return Ok(None),
+        other => other?,
+    };
+    create(&above, name, missing == Missing::File)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = rustix::fs::openat(&above, name, flags, Mode::empty())?;
+    let followed = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) == FileType::Symlink;
+    Ok(Some(place).filter(|_| !followed))
 }
 
 /// A walk in progress.

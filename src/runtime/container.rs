@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
+use serde_json::Value;
 
 use super::hooks;
 use super::id::Id;
@@ -13,7 +14,7 @@ use super::init::parent::{remove_cgroup, state_json};
 use super::plan::DEFAULT_CGROUP;
 use super::state::{Folder, State};
 use super::status::Status;
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Limits};
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
 use crate::host::Host;
@@ -117,7 +118,7 @@ impl Container {
     }
 
     /// The OCI state with this status.
-    fn oci_state(&self, status: &str) -> Vec<u8> {
+    pub fn oci_state(&self, status: &str) -> Vec<u8> {
         let pid = self.state.init.map_or(0, |init| init.pid);
         state_json(&self.state, if status == "stopped" { 0 } else { pid }, status)
     }
@@ -167,6 +168,29 @@ impl Container {
             Ok(cgroup) if cgroup.is_frozen().unwrap_or(false) => cgroup.thaw(),
             _ => Ok(()),
         }
+    }
+
+    /// Puts new limits in force: a `LinuxResources` document that changes what it names and leaves the rest.
+    ///
+    /// Period and quota, limit and swap depend on each other, so the new document is laid over the container's own before
+    /// it is read as a whole. Device rules change only when they are named.
+    pub fn update(&self, host: &Host, wanted: Value) -> Result<()> {
+        let _lock = self.folder.lock()?;
+        if self.status(host) == Status::Stopped {
+            return Err(Error::Status("cannot update a stopped container".into()));
+        }
+        let mut config: Value = serde_json::from_slice(&self.config()?)?;
+        let devices = wanted.get("devices").is_some();
+        let resources = &mut config["linux"]["resources"];
+        lay_over(resources, wanted);
+        let mut effective = resources.clone();
+        if !devices && let Some(fields) = effective.as_object_mut() {
+            fields.remove("devices");
+        }
+        let effective = serde_json::from_value(effective).during(|| "resources")?;
+        self.cgroup(host)?
+            .apply(&Limits::for_update(&effective, &host.cgroups)?)?;
+        self.folder.save_config(&serde_json::to_vec(&config)?)
     }
 
     /// Stops all processes where they stand.
@@ -252,9 +276,9 @@ impl Container {
     }
 }
 
-/// The directory for containers without a cgroup of their own goes with the last of them.
+/// The directory for relative cgroups goes with the last of them.
 fn drop_default_parent(host: &Host, cgroup: &str) {
-    if cgroup.starts_with(DEFAULT_CGROUP)
+    if Path::new(cgroup).starts_with(DEFAULT_CGROUP)
         && let Ok(parent) = Cgroup::open(&host.cgroups, DEFAULT_CGROUP)
     {
         parent.remove_if_empty();
@@ -268,10 +292,40 @@ fn wait_for_death(init: &OwnedFd) -> Result<()> {
         match rustix::event::poll(&mut [PollFd::new(&init.as_fd(), PollFlags::IN)], left.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
             Ok(0) => {
-                let text = "init does not die: it hangs in the kernel (state D?); try again later";
+                let text = "init does not die: it hangs in the kernel, or the caller of `exec` has not waited for its process; try again later";
                 return Err(Error::Status(text.into()));
             }
             other => return other.map(drop).during(|| "wait for init's end"),
         }
+    }
+}
+
+/// Replaces what `new` names in `old`, object by object; `null` names nothing.
+fn lay_over(old: &mut Value, new: Value) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (key, value) in new {
+                lay_over(old.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (_, Value::Null) => {}
+        (old, new) => *old = new,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_update_changes_what_it_names() {
+        let mut old = json!({ "cpu": { "quota": 5, "period": 10 }, "pids": { "limit": 3 } });
+        lay_over(
+            &mut old,
+            json!({ "cpu": { "quota": 7, "shares": null }, "memory": { "limit": 1 } }),
+        );
+        let expected = json!({ "cpu": { "quota": 7, "period": 10, "shares": null }, "pids": { "limit": 3 }, "memory": { "limit": 1 } });
+        assert_eq!(old, expected);
     }
 }

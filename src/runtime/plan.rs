@@ -15,7 +15,8 @@ use crate::process::Process;
 use crate::rootfs::{Facts, RootfsPlan};
 use crate::seccomp;
 
-/// Where containers live whose config names no cgroup, or a relative one: never below the caller's own.
+/// Where containers live whose config names a relative cgroup: never below the caller's own. One whose config names none has
+/// `<this>-<id>` to itself, because a parent directory would have to be made and removed in up to a dozen hierarchies.
 pub const DEFAULT_CGROUP: &str = "/condo-runtime";
 
 /// How the caller wants it done, beside the config.
@@ -207,7 +208,7 @@ fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
         .as_ref()
         .filter(|p| !p.as_os_str().is_empty())
     else {
-        return Ok(format!("{DEFAULT_CGROUP}/{id}"));
+        return Ok(format!("{DEFAULT_CGROUP}-{id}"));
     };
     let refuse = |problem: &str| Err(Error::invalid("linux.cgroupsPath", path.display(), problem));
     let Some(text) = path.to_str() else {
@@ -303,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_cgroup_is_always_absolute_and_never_the_root() {
-        assert_eq!(path("").unwrap(), "/condo-runtime/web");
+        assert_eq!(path("").unwrap(), "/condo-runtime-web");
         assert_eq!(path("/docker//abc/").unwrap(), "/docker/abc");
         assert_eq!(path("pod/abc").unwrap(), "/condo-runtime/pod/abc");
         for bad in ["/", "/a/../b", "system.slice:cri:abc"] {

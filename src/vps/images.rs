@@ -56,7 +56,7 @@ impl Condo {
         images.sweep()?;
         let archive = Archive::open(&request.archive)?;
         let image = images.import(&request.name, archive, &options, &mut |progress| {
-            report(&said(progress))
+            report(&said(progress));
         })?;
         self.image_view(image)
     }

@@ -25,6 +25,7 @@ mod cgroups;
 mod image;
 mod net;
 mod rootfs;
+mod runtime;
 mod seccomp;
 mod self_test;
 mod storage;
@@ -39,6 +40,17 @@ fn main() -> std::process::ExitCode {
         image::TESTS,
         net::TESTS,
         rootfs::TESTS,
+        runtime::capabilities::TESTS,
+        runtime::config::TESTS,
+        runtime::crash::TESTS,
+        runtime::filters::TESTS,
+        runtime::hooks::TESTS,
+        runtime::lifecycle::TESTS,
+        runtime::namespaces::TESTS,
+        runtime::refusals::TESTS,
+        runtime::resources::TESTS,
+        runtime::security::TESTS,
+        runtime::terminal::TESTS,
         seccomp::TESTS,
         self_test::TESTS,
         storage::TESTS,

@@ -81,8 +81,9 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// The commands.
+/// The commands. Only the one that was asked for is built.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum Command {
     /// Create a container, whose program waits for start
     Create(Create),
@@ -104,6 +105,14 @@ pub(super) enum Command {
     Pause(Id),
     /// Resume the processes of a paused container
     Resume(Id),
+    /// List the processes of a container
+    Ps(Ps),
+    /// Change the limits of a container
+    Update(Box<Update>),
+    /// Print figures and out-of-memory events of a container
+    Events(Events),
+    /// Print what this runtime can do
+    Features,
     /// Write a new config.json
     Spec(Spec),
 }
@@ -269,4 +278,95 @@ pub(super) struct Spec {
     /// Path of the bundle
     #[arg(long, short, default_value = ".", value_name = "DIR")]
     pub(super) bundle: PathBuf,
+}
+
+/// `ps`
+#[derive(Debug, Args)]
+pub(super) struct Ps {
+    /// table or json
+    #[arg(long, short, default_value = "table", value_name = "FORMAT")]
+    pub(super) format: String,
+    /// The container's id
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+    /// Options for the host's ps
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PS OPTIONS"
+    )]
+    pub(super) options: Vec<String>,
+}
+
+/// `events`
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Time between two reports
+    #[arg(long, default_value = "5s", value_name = "DURATION")]
+    pub(super) interval: String,
+    /// Print the figures once
+    #[arg(long)]
+    pub(super) stats: bool,
+    /// The container's id
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+/// `update`
+#[derive(Debug, Args)]
+pub(super) struct Update {
+    /// File with the new resources as JSON, or - for standard input
+    #[arg(long, short, value_name = "FILE", allow_hyphen_values = true)]
+    pub(super) resources: Option<PathBuf>,
+    /// Relative share of disk time, 10 to 1000
+    #[arg(long, value_name = "N")]
+    pub(super) blkio_weight: Option<u16>,
+    /// Period of the processor quota in microseconds
+    #[arg(long, value_name = "USECS")]
+    pub(super) cpu_period: Option<u64>,
+    /// Processor time per period in microseconds
+    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
+    pub(super) cpu_quota: Option<i64>,
+    /// Processor time that may be saved up, in microseconds
+    #[arg(long, value_name = "USECS")]
+    pub(super) cpu_burst: Option<u64>,
+    /// Relative share of processor time
+    #[arg(long, value_name = "N")]
+    pub(super) cpu_share: Option<u64>,
+    /// Period of the realtime quota in microseconds
+    #[arg(long, value_name = "USECS")]
+    pub(super) cpu_rt_period: Option<u64>,
+    /// Realtime per period in microseconds
+    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
+    pub(super) cpu_rt_runtime: Option<i64>,
+    /// 1 runs only when nobody else wants the processor
+    #[arg(long, value_name = "0|1")]
+    pub(super) cpu_idle: Option<i64>,
+    /// Processors to use
+    #[arg(long, value_name = "LIST")]
+    pub(super) cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
+    pub(super) cpuset_mems: Option<String>,
+    /// Memory limit in bytes, or with a suffix; -1 for none
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(super) memory: Option<String>,
+    /// Memory that is protected in bytes, or with a suffix
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(super) memory_reservation: Option<String>,
+    /// Limit of memory and swap together; -1 for none
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(super) memory_swap: Option<String>,
+    /// Most processes; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) pids_limit: Option<i64>,
+    /// Intel RDT: cache schema
+    #[arg(long, value_name = "SCHEMA")]
+    pub(super) l3_cache_schema: Option<String>,
+    /// Intel RDT: memory bandwidth schema
+    #[arg(long, value_name = "SCHEMA")]
+    pub(super) mem_bw_schema: Option<String>,
+    /// The container's id
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
 }

@@ -1,11 +1,11 @@
 //! `state`, `list` and `--version`.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::args;
+use super::output::print;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::runtime::container::Container;
@@ -140,13 +140,4 @@ pub(super) fn version(asked: bool) -> Result<u8> {
         "condo-runtime version {version}\ncommit: {commit}\nspec: {}\n",
         super::spec::VERSION
     ))
-}
-
-/// Writes to standard output; a reader that went away is not an error.
-fn print(text: &str) -> Result<u8> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
-        _ => Ok(0),
-    }
 }

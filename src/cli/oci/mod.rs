@@ -2,12 +2,18 @@
 
 mod args;
 mod create;
+mod events;
 mod exec;
+mod features;
 
 mod list;
 mod log;
 mod manage;
+mod output;
+mod passed;
+mod ps;
 mod spec;
+mod update;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -24,6 +30,10 @@ const EXEC_FAILED: u8 = 255;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    // Before anything else is done, because all of it is done again; `run` reports a failure where the log goes.
+    if std::env::args_os().any(|arg| makes_processes(&arg)) {
+        let _ = protect::protect();
+    }
     let cli = match Cli::try_parse_from(std::env::args_os().map(one_dash)) {
         Ok(cli) => cli,
         Err(e) => {
@@ -31,6 +41,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::from(e.use_stderr()));
         }
     };
+    let passed = passed::check(cli.command.as_ref());
     let log = match log::Log::start(&cli.global) {
         Ok(log) => log,
         Err(e) => return log::Log::refuse(&e),
@@ -40,7 +51,7 @@ pub fn main() -> ExitCode {
     } else {
         1
     };
-    match run(cli) {
+    match passed.and_then(|()| run(cli)) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             log.fatal(&e);
@@ -52,6 +63,12 @@ pub fn main() -> ExitCode {
 /// The whole command tree, for manual pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// Whether this may be the name of a command that [`Command::makes_processes`]. Something else of that name (a container) makes
+/// the program only execute itself in vain.
+fn makes_processes(arg: &std::ffi::OsStr) -> bool {
+    ["create", "run", "exec"].iter().any(|name| arg == *name)
 }
 
 /// containerd writes `-no-subreaper` with a single dash, as runc's flag library allows.
@@ -75,6 +92,7 @@ fn run(cli: Cli) -> Result<u8, Error> {
     let root = global.root.as_path();
     match command {
         Command::Spec(args) => spec::spec(&args),
+        Command::Features => features::features(),
         command => {
             let host = Host::probe()?;
             match command {
@@ -88,7 +106,10 @@ fn run(cli: Cli) -> Result<u8, Error> {
                 Command::Pause(args) => manage::pause(&host, root, &args),
                 Command::Resume(args) => manage::resume(&host, root, &args),
                 Command::List(args) => list::list(&host, root, &args),
-                Command::Spec(_) => Ok(0),
+                Command::Ps(args) => ps::ps(&host, root, &args),
+                Command::Update(args) => update::update(&host, root, &args),
+                Command::Events(args) => events::events(&host, root, &args),
+                Command::Spec(_) | Command::Features => Ok(0),
             }
         }
     }

@@ -1,0 +1,114 @@
+//! `update`: new limits for a container that runs.
+
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::args::Update;
+use crate::error::{During, Error, Result};
+use crate::files;
+use crate::host::Host;
+use crate::runtime::container::Container;
+use crate::runtime::id::Id;
+use crate::vps::size;
+
+/// `update`
+pub(super) fn update(host: &Host, root: &Path, args: &Update) -> Result<u8> {
+    let container = Container::load(root, &Id::new(&args.id)?)?;
+    let wanted = match &args.resources {
+        Some(source) => document(source)?,
+        None => from_flags(args)?,
+    };
+    container.update(host, wanted).map(|()| 0)
+}
+
+/// `LinuxResources` as JSON, from a file or from standard input (`-`).
+fn document(source: &Path) -> Result<Value> {
+    let raw = if source == Path::new("-") {
+        let mut raw = Vec::new();
+        std::io::stdin()
+            .read_to_end(&mut raw)
+            .during(|| "read the resources from standard input")?;
+        raw
+    } else {
+        files::read(source)?
+    };
+    serde_json::from_slice(&raw).during(|| format!("--resources `{}`", source.display()))
+}
+
+fn from_flags(args: &Update) -> Result<Value> {
+    refuse_unsupported(args)?;
+    let mut wanted = Map::new();
+    let mut put = |section: &str, fields: &[(&str, Option<Value>)]| {
+        let given: Map<String, Value> = fields
+            .iter()
+            .filter_map(|(key, value)| Some(((*key).to_string(), value.clone()?)))
+            .collect();
+        if !given.is_empty() {
+            wanted.insert(section.into(), given.into());
+        }
+    };
+    let bytes = |option: &str, text: &Option<String>| text.as_deref().map(|t| amount(option, t)).transpose();
+    put(
+        "cpu",
+        &[
+            ("period", args.cpu_period.map(Value::from)),
+            ("quota", args.cpu_quota.map(Value::from)),
+            ("burst", args.cpu_burst.map(Value::from)),
+            ("shares", args.cpu_share.map(Value::from)),
+            ("realtimePeriod", args.cpu_rt_period.map(Value::from)),
+            ("realtimeRuntime", args.cpu_rt_runtime.map(Value::from)),
+            ("idle", args.cpu_idle.map(Value::from)),
+            ("cpus", args.cpuset_cpus.clone().map(Value::from)),
+            ("mems", args.cpuset_mems.clone().map(Value::from)),
+        ],
+    );
+    put(
+        "memory",
+        &[
+            ("limit", bytes("--memory", &args.memory)?.map(Value::from)),
+            (
+                "reservation",
+                bytes("--memory-reservation", &args.memory_reservation)?.map(Value::from),
+            ),
+            (
+                "swap",
+                bytes("--memory-swap", &args.memory_swap)?.map(Value::from),
+            ),
+        ],
+    );
+    put("pids", &[("limit", args.pids_limit.map(Value::from))]);
+    put("blockIO", &[("weight", args.blkio_weight.map(Value::from))]);
+    if wanted.is_empty() {
+        return Err(Error::invalid(
+            "update",
+            "",
+            "names no limit; see condo-runtime update --help",
+        ));
+    }
+    Ok(json!(wanted))
+}
+
+/// A size, or -1 for no limit.
+fn amount(option: &str, text: &str) -> Result<i64> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let bytes = size::parse(option, text)?;
+    i64::try_from(bytes).map_err(|_| Error::invalid(option, text, "is too large"))
+}
+
+fn refuse_unsupported(args: &Update) -> Result<()> {
+    let asked = [
+        ("--l3-cache-schema", &args.l3_cache_schema),
+        ("--mem-bw-schema", &args.mem_bw_schema),
+    ];
+    match asked.iter().find(|(_, value)| value.is_some()) {
+        Some((option, _)) => Err(Error::unsupported(
+            format!("`{option}`"),
+            "this version has no resctrl",
+        )),
+        None => Ok(()),
+    }
+}
