@@ -1,5 +1,5 @@
 //! The container's mount tree: a pure [`RootfsPlan`], and its execution shared between the parent, which opens everything
-//! that lies on the host ([`Sources`]), and init, which assembles and enters the tree ([`assemble`], [`Assembled::enter`]).
+//! that lies on the host ([`Sources`]), and init, which assembles and enters the tree ([`assemble()`], [`Assembled::enter`]).
 //!
 //! Nothing below the container's root is ever reached by path: places are opened with `openat2(RESOLVE_IN_ROOT)` or walked
 //! one component at a time, and mounts are descriptors (`open_tree`, `fsopen`) moved onto descriptors, so a symbolic link in
@@ -9,7 +9,7 @@
 //! 1. parent: [`RootfsPlan::open_sources`], before the clone. The container's cgroup must exist if it is shown without a
 //!    cgroup namespace. A caller without `CAP_SYS_ADMIN` lets init do it right before step 3, as root of its user namespace.
 //! 2. parent: [`Sources::idmap`], when the id maps of the container's user namespace are written.
-//! 3. init: [`assemble`], root in its user namespace and inside all its namespaces, the cgroup namespace included, because
+//! 3. init: [`assemble()`], root in its user namespace and inside all its namespaces, the cgroup namespace included, because
 //!    procfs, sysfs, mqueue and cgroup filesystems show the namespaces of whoever creates them.
 //! 4. init: [`Assembled::open_ptmx`], [`Assembled::attach_console`].
 //! 5. init: [`Assembled::enter`].
