@@ -21,6 +21,7 @@
 #[macro_use]
 mod harness;
 
+mod bench;
 mod cgroups;
 mod image;
 mod net;
@@ -31,6 +32,10 @@ mod self_test;
 mod storage;
 
 fn main() -> std::process::ExitCode {
+    if let Ok(rounds) = std::env::var("CONDO_BENCH") {
+        bench::main(rounds.parse().expect("CONDO_BENCH is a number of rounds")).expect("the benchmark");
+        return std::process::ExitCode::SUCCESS;
+    }
     // Tests that misbehave on purpose; `self_test` looks at what the runner says about them.
     if std::env::var_os(self_test::CULPRITS_ONLY).is_some() {
         return harness::main(&[self_test::CULPRITS]);
