@@ -21,10 +21,12 @@ pub fn parse(field: &str, text: &str) -> Result<Signal> {
         Ok(number) => number,
         Err(_) => named(&text.to_ascii_uppercase()).ok_or_else(unknown)?,
     };
-    if REALTIME.contains(&number) {
-        return crate::sys::signal::realtime(number).ok_or_else(unknown);
-    }
-    Signal::from_named_raw(number).ok_or_else(unknown)
+    from_number(number).ok_or_else(unknown)
+}
+
+/// The signal of this number, realtime signals included.
+pub fn from_number(number: i32) -> Option<Signal> {
+    Signal::from_named_raw(number).or_else(|| crate::sys::signal::realtime(number))
 }
 
 fn named(text: &str) -> Option<i32> {

@@ -118,7 +118,7 @@ impl Container {
     }
 
     /// The OCI state with this status.
-    fn oci_state(&self, status: &str) -> Vec<u8> {
+    pub fn oci_state(&self, status: &str) -> Vec<u8> {
         let pid = self.state.init.map_or(0, |init| init.pid);
         state_json(&self.state, if status == "stopped" { 0 } else { pid }, status)
     }
@@ -292,7 +292,7 @@ fn wait_for_death(init: &OwnedFd) -> Result<()> {
         match rustix::event::poll(&mut [PollFd::new(&init.as_fd(), PollFlags::IN)], left.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
             Ok(0) => {
-                let text = "init does not die: it hangs in the kernel (state D?); try again later";
+                let text = "init does not die: it hangs in the kernel, or the caller of `exec` has not waited for its process; try again later";
                 return Err(Error::Status(text.into()));
             }
             other => return other.map(drop).during(|| "wait for init's end"),

@@ -10,6 +10,7 @@ use rustix::termios::{OptionalActions, Termios};
 
 use super::init::Newborn;
 use crate::error::{During, Error, Result};
+use crate::process::signal;
 use crate::rootfs;
 
 /// All signals, as something to read.
@@ -175,10 +176,7 @@ pub fn write_all(fd: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
 fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Result<()> {
     while let Some(info) = signals.0.read_signal().during(|| "read a signal")? {
         let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-        match (
-            Signal::try_from(number),
-            rustix::process::Signal::from_named_raw(number),
-        ) {
+        match (Signal::try_from(number), signal::from_number(number)) {
             (Ok(Signal::SIGCHLD | Signal::SIGPIPE | Signal::SIGURG), _) => {}
             (Ok(Signal::SIGWINCH), _) => master.into_iter().for_each(copy_size),
             (_, Some(signal)) => {

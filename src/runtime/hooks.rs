@@ -1,6 +1,7 @@
 //! Hooks: programs of the caller that run at fixed points of a container's life, with its state on standard input.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -101,14 +102,12 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     command
         .env_clear()
         .envs(env)
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(input(state)?))
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
+    // `run` blocks signals to pass them on; that is not the hook's affair.
+    crate::sys::signal::unblock_in(&mut command);
     let mut child = command.spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook that does not read its input is in its right: a broken pipe is no failure.
-        let _ = stdin.write_all(state);
-    }
     let timeout = hook
         .timeout()
         .and_then(|s| u64::try_from(s).ok())
@@ -126,6 +125,15 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
         "{how}, stderr: {}",
         String::from_utf8_lossy(&said).trim()
     )))
+}
+
+/// The state as a file of no name: unlike a pipe it holds any length, for a hook that reads late or never.
+fn input(state: &[u8]) -> Result<File> {
+    let memory = rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(memory);
+    file.write_all(state)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Most of what a hook says that is kept for the error.

@@ -10,7 +10,6 @@ pub mod hooks;
 pub mod id;
 pub mod init;
 mod lsm;
-mod notify;
 pub mod plan;
 pub mod state;
 pub mod status;

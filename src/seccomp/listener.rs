@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, LinuxSeccompAction};
+use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, LinuxSeccompAction, SECCOMP_FD_NAME, State};
 
 use crate::error::{During, Error, Result};
 
@@ -30,25 +30,53 @@ impl Listener {
         })
     }
 
-    /// Sends the descriptor with the container's state to the agent (runtime-spec, "Container Process State").
-    ///
-    /// `state.fds` must name the descriptor, as the only one: `seccompFd`. The sender may close its copy afterwards.
+    /// Connects to the agent: to be done while the host's paths are in sight, long before there is a descriptor to send.
     ///
     /// # Errors
-    /// When nobody listens at the path, or the message is not taken whole.
-    pub fn send(&self, state: &ContainerProcessState, listener: BorrowedFd<'_>) -> Result<()> {
+    /// When nobody listens at the path.
+    pub fn connect(&self) -> Result<Agent> {
+        let what = || format!("connect to the seccomp agent `{}`", self.path.display());
+        Ok(Agent {
+            stream: UnixStream::connect(&self.path).during(what)?,
+            metadata: self.metadata.clone(),
+        })
+    }
+}
+
+/// A connection to the agent.
+#[derive(Debug)]
+pub struct Agent {
+    stream: UnixStream,
+    metadata: Option<String>,
+}
+
+impl Agent {
+    /// Sends the descriptor of the process `pid` (as the runtime sees it) with the container's state, as the runtime spec's
+    /// "Container Process State". The sender closes its copy afterwards.
+    ///
+    /// The filter may be in force by now: it has to allow `sendmsg(2)` and `write(2)`.
+    ///
+    /// # Errors
+    /// When the message is not taken whole.
+    pub fn send(&self, state: &State, pid: i32, listener: BorrowedFd<'_>) -> Result<()> {
+        let mut about = ContainerProcessState::default();
+        about
+            .set_version(state.version().clone())
+            .set_fds(vec![SECCOMP_FD_NAME.to_owned()])
+            .set_pid(pid)
+            .set_metadata(self.metadata.clone())
+            .set_state(state.clone());
         let send = || -> Result<()> {
-            let message = serde_json::to_vec(state)?;
-            let stream = UnixStream::connect(&self.path)?;
+            let message = serde_json::to_vec(&about)?;
             let fds = [listener.as_raw_fd()];
             let control = [ControlMessage::ScmRights(&fds)];
-            let parts = [IoSlice::new(&message)];
-            let sent = sendmsg::<()>(stream.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None)?;
+            let (socket, parts) = (self.stream.as_raw_fd(), [IoSlice::new(&message)]);
+            let sent = sendmsg::<()>(socket, &parts, &control, MsgFlags::MSG_NOSIGNAL, None)?;
             // The rest of a message longer than the socket's buffer goes without the descriptor.
             let rest = message.get(sent..).unwrap_or_default();
-            Ok(std::io::Write::write_all(&mut &stream, rest)?)
+            Ok(std::io::Write::write_all(&mut &self.stream, rest)?)
         };
-        send().during(|| format!("send the seccomp listener to `{}`", self.path.display()))
+        send().during(|| "send the seccomp listener to its agent")
     }
 }
 
@@ -61,8 +89,17 @@ fn path(profile: &LinuxSeccomp) -> Option<&PathBuf> {
 
 /// Refuses a listener without a place to go to: every call with action NOTIFY would wait for ever.
 pub(super) fn check(profile: &LinuxSeccomp, notify: bool) -> Result<()> {
-    if path(profile).is_some() {
-        return Ok(());
+    match path(profile) {
+        Some(path) if path.is_relative() => {
+            let problem = "must be an absolute path";
+            return Err(Error::invalid(
+                "linux.seccomp.listenerPath",
+                path.display(),
+                problem,
+            ));
+        }
+        Some(_) => return Ok(()),
+        None => {}
     }
     if notify {
         let problem = "must name the agent's socket, because an entry has action `SCMP_ACT_NOTIFY`";

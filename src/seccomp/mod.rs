@@ -26,7 +26,7 @@ use seccompiler::sock_filter;
 use crate::error::{During, Error, Result};
 use crate::sys::seccomp as sys;
 use abi::Abi;
-pub use listener::Listener;
+pub use listener::{Agent, Listener};
 use rules::Rules;
 pub use vps::vps_profile;
 
@@ -149,7 +149,7 @@ impl Filter {
 
     /// Adds the filter to this thread, for good; it is inherited by every child and survives `execve`.
     ///
-    /// The descriptor, if the profile wants a listener, must be handed over and closed ([`Listener::send`]): once its last
+    /// The descriptor, if the profile wants a listener, must be handed over and closed ([`Agent::send`]): once its last
     /// copy is closed, calls with action NOTIFY fail with `ENOSYS`.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ impl Condo {
                 process: &process,
                 init: init.as_fd(),
                 init_pid: pid,
+                state: &container.oci_state("running"),
                 namespaces: &container.state().namespaces,
                 cgroup: &container.cgroup(&self.host)?,
                 seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),

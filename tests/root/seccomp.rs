@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, Whence, lseek, mkdir};
-use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp};
+use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, State};
 
 tests![
     errno_and_conditions,
@@ -312,18 +312,18 @@ fn the_listener_is_handed_over() -> Result<()> {
         .set_listener_path(Some(path))
         .set_listener_metadata(Some("blue".to_owned()));
     let caller = std::thread::spawn(move || -> Result<Errno> {
+        let to = Listener::of(&profile).context("an agent")?.connect()?;
         let fd = compile(&profile)?.install()?.context("a listener")?;
-        let to = Listener::of(&profile).context("an agent")?;
-        let mut state = ContainerProcessState::default();
-        state
-            .set_fds(vec!["seccompFd".to_owned()])
-            .set_metadata(to.metadata.clone());
-        to.send(&state, fd.as_fd())?;
+        let mut state = State::default();
+        state.set_id("web".to_owned());
+        to.send(&state, 7, fd.as_fd())?;
         drop(fd);
         Ok(probe())
     });
     let (state, fd) = receive(&agent)?;
     ensure!(state.metadata().as_deref() == Some("blue"), "{state:?}");
+    ensure!(*state.pid() == 7 && state.state().id() == "web", "{state:?}");
+    ensure!(state.fds().as_slice() == ["seccompFd"], "{state:?}");
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::try_from(10_000)?)?;
     ensure!(

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::args::{Create, Run};
-
+use super::passed;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::runtime::bundle::Bundle;
@@ -95,7 +95,6 @@ struct Prepared<'a> {
 }
 
 fn make(host: &Host, root: &Path, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
-    check_preserved(args.preserve_fds)?;
     let request = Request {
         root,
         id: prepared.id,
@@ -103,6 +102,7 @@ fn make(host: &Host, root: &Path, args: &Create, prepared: Prepared<'_>) -> Resu
         console: prepared.console,
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
+        listen_fds: passed::listening(),
         preserve_fds: args.preserve_fds,
         choices: Choices {
             no_pivot: args.no_pivot,
@@ -133,18 +133,4 @@ fn check_console(args: &Create, terminal: bool, detached: bool) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// The descriptors to pass on must be there: a number off by one would hand over a descriptor of the runtime's own.
-pub(super) fn check_preserved(count: u32) -> Result<()> {
-    for fd in 3..3 + count {
-        if !crate::files::exists(Path::new(&format!("/proc/self/fd/{fd}"))) {
-            return Err(Error::invalid(
-                "--preserve-fds",
-                count,
-                format!("needs descriptor {fd}, which is not open"),
-            ));
-        }
-    }
-    Ok(())
 }

@@ -6,11 +6,10 @@ use std::path::Path;
 use oci_spec::runtime as oci;
 
 use super::args::Exec;
-use super::create::check_preserved;
-
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
+use crate::namespaces::user::IdMap;
 use crate::process::{Process, capabilities};
 use crate::runtime::bundle;
 use crate::runtime::console;
@@ -18,6 +17,7 @@ use crate::runtime::container::Container;
 use crate::runtime::foreground::{self, Signals};
 use crate::runtime::id::Id;
 use crate::runtime::init::exec::{self, Request};
+use crate::runtime::plan;
 use crate::runtime::status::Status;
 
 /// `exec`: a further process in the container.
@@ -25,7 +25,10 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
     let spec = bundle::parse(&container.config()?)?;
     let process = process(args, spec.process().as_ref())?;
-    check_preserved(args.preserve_fds)?;
+    let ids = IdMap::from_spec(&spec)?;
+    if !ids.is_empty() {
+        plan::check_user(&process, &ids)?;
+    }
     let init = runnable(&container, host, args.ignore_paused)?;
     let signals = if args.detach { None } else { Some(Signals::take()?) };
     let given = args.console_socket.as_deref().map(console::connect).transpose()?;
@@ -42,6 +45,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         process: &process,
         init: init.as_fd(),
         init_pid: container.state().init.map_or(0, |init| init.pid),
+        state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
         cgroup: &container.cgroup(host)?,
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
@@ -104,7 +108,7 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     if let Some(user) = &args.user {
         let (uid, gid) = user_and_group(user)?;
         process.credentials.uid = uid;
-        process.credentials.gid = gid.unwrap_or(0);
+        process.credentials.gid = gid.unwrap_or(process.credentials.gid);
     }
     process.credentials.groups.extend(&args.additional_gids);
     for name in &args.cap {

@@ -10,6 +10,7 @@ mod list;
 mod log;
 mod manage;
 mod output;
+mod passed;
 mod ps;
 mod spec;
 mod update;
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::from(e.use_stderr()));
         }
     };
+    let passed = passed::check(cli.command.as_ref());
     let log = match log::Log::start(&cli.global) {
         Ok(log) => log,
         Err(e) => return log::Log::refuse(&e),
@@ -49,7 +51,7 @@ pub fn main() -> ExitCode {
     } else {
         1
     };
-    match run(cli) {
+    match passed.and_then(|()| run(cli)) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             log.fatal(&e);

@@ -2,13 +2,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use oci_spec::runtime::State;
+
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::fs::{CWD, Mode};
 
 use super::super::console;
 use super::super::hooks;
 use super::super::lsm::Label;
-use super::super::notify;
 use super::super::plan::Plan;
 use super::link::{Born, Init, Reporter};
 use crate::error::{During, Error, Result};
@@ -17,7 +18,7 @@ use crate::process::credentials::become_root;
 use crate::process::program::Program;
 use crate::process::{Process, protect};
 use crate::rootfs::{self, Assembled, Sources};
-use crate::seccomp::Filter;
+use crate::seccomp::{Agent, Filter};
 use crate::sys;
 
 /// What the parent prepared for init before the clone.
@@ -30,10 +31,12 @@ pub struct Setup<'a> {
     pub console: Option<OwnedFd>,
     /// A byte from it is the order to start. Open for writing as well, so that it never ends.
     pub fifo: OwnedFd,
-    /// Descriptors from 3 on that the program inherits.
+    /// Listening sockets from descriptor 3 on, see `sd_listen_fds(3)`.
+    pub listen_fds: u32,
+    /// Descriptors after those that the program inherits as well.
     pub preserve_fds: u32,
-    /// Where a seccomp listener goes, with the spec's container process state.
-    pub listener: Option<notify::Listener>,
+    /// Where a seccomp listener goes.
+    pub agent: Option<Agent>,
     /// The OCI state as hooks read it, for a pid and a status.
     pub state: &'a dyn Fn(i32, &str) -> Vec<u8>,
 }
@@ -91,10 +94,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let plan = setup.plan;
     protect::hide()?;
     let (pid, link) = link.arrive()?;
-    let pid = i32::from_ne_bytes(
-        pid.try_into()
-            .map_err(|_| Error::Corrupt("a malformed grant".into()))?,
-    );
+    let pid = own_pid(&pid)?;
     settle(plan)?;
     let assembled = rootfs::assemble(&plan.rootfs, setup.sources)?;
     let (filter, link) = link.arrive()?;
@@ -114,8 +114,10 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
         take_console(plan, &assembled, setup.console.as_ref())?;
     }
     assembled.enter()?;
+    make_directory(&plan.process);
     enter_directory(&plan.process)?;
-    let program = Program::find(&plan.process.args, &plan.process.env)?;
+    let env = environment(&plan.process, setup.listen_fds);
+    let program = Program::find(&plan.process.args, &env)?;
     let (_, _done) = link.arrive()?;
     wait_for_start(&setup.fifo)?;
     if !plan.hooks.start_container.is_empty() {
@@ -130,12 +132,30 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
         &plan.process,
         &program,
         &labels,
-        setup.preserve_fds,
+        setup.listen_fds.saturating_add(setup.preserve_fds),
         &mut || match &filter {
-            Some(filter) => install(filter, setup.listener.as_ref(), pid),
+            Some(filter) => install(filter, setup.agent.as_ref(), pid, &(setup.state)(pid, "creating")),
             None => Ok(()),
         },
     )
+}
+
+/// The pid that the parent knows this process by, out of its grant.
+pub fn own_pid(grant: &[u8]) -> Result<i32> {
+    let bytes = grant
+        .try_into()
+        .map_err(|_| Error::Corrupt("a malformed grant".into()))?;
+    Ok(i32::from_ne_bytes(bytes))
+}
+
+/// The environment, in which listening sockets are announced to the process they are for, by its own pid.
+fn environment(process: &Process, listen_fds: u32) -> Vec<String> {
+    let mut env = process.env.clone();
+    if listen_fds > 0 {
+        env.push(format!("LISTEN_FDS={listen_fds}"));
+        env.push(format!("LISTEN_PID={}", std::process::id()));
+    }
+    env
 }
 
 /// Steps 3 to 5.
@@ -186,13 +206,16 @@ fn take_console(plan: &Plan, assembled: &Assembled, receiver: Option<&OwnedFd>) 
     console::adopt(slave.as_fd(), plan.process.console_size)
 }
 
-/// Goes to the working directory, making it as other runtimes do, and makes sure it is inside (CVE-2024-21626).
+/// Makes the working directory, as other runtimes do. Where that fails, going there fails too and says what matters.
+fn make_directory(process: &Process) {
+    if rustix::fs::stat(&process.cwd).is_err() {
+        let _ = std::fs::create_dir_all(&process.cwd);
+    }
+}
+
+/// Goes to the working directory and makes sure it is inside (CVE-2024-21626).
 pub fn enter_directory(process: &Process) -> Result<()> {
     let cwd = &process.cwd;
-    if rustix::fs::stat(cwd).is_err() {
-        // On a read-only root this fails, and then so does the next line, which says what matters.
-        let _ = std::fs::create_dir_all(cwd);
-    }
     let work = || -> Result<()> {
         rustix::process::chdir(cwd)?;
         let here = rustix::process::getcwd(Vec::new())?;
@@ -236,17 +259,18 @@ pub fn become_program(
 
 /// Rust's start-up ignores SIGPIPE, and the caller may have blocked or ignored more; a program expects the defaults.
 fn default_signals() -> Result<()> {
-    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
-        sys::signal::set_default(signal as i32).during(|| "reset signals")?;
+    for signal in (1..=64).filter(|s| ![Signal::SIGKILL as i32, Signal::SIGSTOP as i32].contains(s)) {
+        sys::signal::set_default(signal).during(|| "reset signals")?;
     }
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())
 }
 
-fn install(filter: &Filter, listener: Option<&notify::Listener>, pid: i32) -> Result<()> {
-    let fd = filter.install()?;
-    match (fd, listener) {
-        (Some(fd), Some(listener)) => listener.send(fd.as_fd(), pid),
+/// Installs the filter of the process `pid` of a container in this OCI state, and hands its listener over.
+pub fn install(filter: &Filter, agent: Option<&Agent>, pid: i32, state: &[u8]) -> Result<()> {
+    let state: State = serde_json::from_slice(state)?;
+    match (filter.install()?, agent) {
+        (Some(listener), Some(agent)) => agent.send(&state, pid, listener.as_fd()),
         _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use super::super::console;
 use super::super::lsm::Label;
 use super::child;
 use super::link::{self, Done, Entering, Init, Joined, Parent};
-use super::parent::{announce, successor};
+use super::parent::{agent_of, announce, successor};
 use super::{Newborn, step_aside};
 use crate::cgroups::{self, Cgroup};
 use crate::error::{During, Error, Result};
@@ -19,7 +19,7 @@ use crate::process::credentials::become_root;
 use crate::process::program::Program;
 use crate::process::{Process, protect};
 use crate::rootfs;
-use crate::seccomp::{self, Filter};
+use crate::seccomp::{self, Agent, Filter};
 use crate::sys;
 use crate::sys::clone::{Clone, Side};
 
@@ -32,6 +32,8 @@ pub struct Request<'a> {
     pub init: BorrowedFd<'a>,
     /// Its pid.
     pub init_pid: i32,
+    /// The container's OCI state, for a seccomp agent.
+    pub state: &'a [u8],
     /// The namespaces to join.
     pub namespaces: &'a [Kind],
     /// The container's cgroup.
@@ -52,6 +54,7 @@ pub struct Request<'a> {
 ///
 /// Two clones are needed: one enters the namespaces, the other is born in the pid namespace, as our child.
 pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
+    let agent = agent_of(request.seccomp)?;
     let (parent, link) = link::pair::<Entering>()?;
     // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
     let birth = cgroups::birth_of(&host.cgroups, request.init_pid)?;
@@ -62,20 +65,18 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     {
         Side::Child => {
             drop(parent);
-            enter_container(request, link)
+            enter_container(request, agent.as_ref(), link)
         }
         Side::Parent { pid, pidfd } => {
             drop(link);
             let standin = Newborn { pid, pidfd };
-            let process = attend(request, &standin, parent).inspect_err(|_| drop(standin.kill()))?;
-            let done = process.1.wait_for_exec();
-            match done {
-                Ok(()) => Ok(process.0),
-                Err(e) => {
-                    process.0.kill()?;
-                    Err(e)
-                }
-            }
+            let (process, link) = attend(request, &standin, parent).inspect_err(|_| drop(standin.kill()))?;
+            // Only once the program runs: a failed exec leaves no pid file. The process is our child, so that whatever
+            // becomes of it, its pid is its own until we return.
+            link.wait_for_exec()
+                .and_then(|()| announce(&process, request.pid_file, request.pidfd_socket))
+                .inspect_err(|_| drop(process.kill()))?;
+            Ok(process)
         }
     }
 }
@@ -95,21 +96,14 @@ fn attend(
     let process = successor(standin, || link.proxied())?;
     let work = || -> Result<Parent<Done>> {
         request.process.limits.apply(process.pid)?;
-        let held = link.wait()?;
-        announce(&process, request.pid_file, request.pidfd_socket)?;
-        held.grant(&[])
+        link.wait()?.grant(&process.pid.to_ne_bytes())
     };
-    match work() {
-        Ok(link) => Ok((process, link)),
-        Err(e) => {
-            process.kill()?;
-            Err(e)
-        }
-    }
+    let link = work().inspect_err(|_| drop(process.kill()))?;
+    Ok((process, link))
 }
 
 /// The child's side, which never returns.
-fn enter_container(request: &Request<'_>, link: Init<Entering>) -> ! {
+fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Entering>) -> ! {
     let Ok(reporter) = link.reporter() else {
         sys::clone::exit(1)
     };
@@ -122,7 +116,15 @@ fn enter_container(request: &Request<'_>, link: Init<Entering>) -> ! {
         let labels = Label::open_all(request.process)?;
         enter::join_process(request.init, request.namespaces)?;
         step_aside(0, &reporter)?;
-        go_on(request, &filter, &labels, link)
+        go_on(
+            request,
+            &Brought {
+                filter: &filter,
+                labels: &labels,
+                agent,
+            },
+            link,
+        )
     };
     match work() {
         Err(e) => child::fail(&reporter, &e),
@@ -130,11 +132,17 @@ fn enter_container(request: &Request<'_>, link: Init<Entering>) -> ! {
     }
 }
 
+/// What a process brings from outside.
+struct Brought<'a> {
+    filter: &'a [u8],
+    labels: &'a [Label],
+    agent: Option<&'a Agent>,
+}
+
 /// The second clone: inside, it only has to become the program.
 fn go_on(
     request: &Request<'_>,
-    filter: &[u8],
-    labels: &[Label],
+    brought: &Brought<'_>,
     link: Init<Joined>,
 ) -> Result<std::convert::Infallible> {
     let process = request.process;
@@ -148,19 +156,20 @@ fn go_on(
     }
     child::enter_directory(process)?;
     let program = Program::find(&process.args, &process.env)?;
-    let filter = if filter.is_empty() {
+    let filter = if brought.filter.is_empty() {
         None
     } else {
-        Some(Filter::from_bytes(filter)?)
+        Some(Filter::from_bytes(brought.filter)?)
     };
-    let (_, _done) = link.arrive()?;
+    let (pid, _done) = link.arrive()?;
+    let pid = child::own_pid(&pid)?;
     child::become_program(
         process,
         &program,
-        labels,
+        brought.labels,
         request.preserve_fds,
         &mut || match &filter {
-            Some(filter) => filter.install().map(drop),
+            Some(filter) => child::install(filter, brought.agent, pid, request.state),
             None => Ok(()),
         },
     )

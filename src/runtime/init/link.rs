@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A process for `exec` has a shorter chain: Entering (it exists; v1 cgroups, grant: the filter), Joined (it is inside and
-//! could run; pid file), Done.
+//! could run; grant: its host pid), Done.
 //!
 //! Each side holds a value for the step it is at, and the only way to the next value is through the step: one out of order
 //! does not compile. A failure is a message of its own; a closed socket names the step under way.
@@ -255,10 +255,15 @@ fn unexpected(message: &[u8], step: &str) -> Error {
 
 /// Gives a failure to execute its kind back, which decides between exit status 126 and 127.
 fn exec_failure(text: String) -> Error {
-    let kind = if text.contains("permission denied") {
-        std::io::ErrorKind::PermissionDenied
-    } else {
+    let missing = [
+        "not found in $PATH",
+        "no such file or directory",
+        "not a directory",
+    ];
+    let kind = if missing.iter().any(|words| text.ends_with(words)) {
         std::io::ErrorKind::NotFound
+    } else {
+        std::io::ErrorKind::PermissionDenied
     };
     let (program, reason) = match text.strip_prefix("exec: `").and_then(|t| t.split_once("`: ")) {
         Some((program, reason)) => (program.to_string(), reason.to_string()),

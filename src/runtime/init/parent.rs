@@ -1,7 +1,10 @@
 //! The runtime's side of `create`: from a plan to an init process that waits for the order to start.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxSeccomp;
 
 use super::super::bundle::Bundle;
 use super::super::container::Container;
@@ -9,7 +12,7 @@ use super::super::id::Id;
 use super::super::plan::{Choices, Plan};
 use super::super::state::{Folder, State};
 use super::super::status::Identity;
-use super::super::{console, hooks, notify};
+use super::super::{console, hooks};
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Parent};
 use super::{Newborn, step_aside};
@@ -39,7 +42,9 @@ pub struct Request<'a> {
     pub pid_file: Option<&'a Path>,
     /// A socket that gets init's pidfd.
     pub pidfd_socket: Option<&'a Path>,
-    /// Descriptors from 3 on that init inherits.
+    /// Listening sockets from descriptor 3 on that init inherits and hears of by `LISTEN_FDS` (`sd_listen_fds(3)`).
+    pub listen_fds: u32,
+    /// Descriptors after those that init inherits.
     pub preserve_fds: u32,
     /// How it is done.
     pub choices: Choices,
@@ -64,9 +69,17 @@ pub struct Created {
 pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     let folder = Folder::new(request.root, request.id);
-    let _lock = folder.claim()?;
-    let undo_folder = Undo::of(|| folder.remove());
     let mut state = first_state(host, &request, &plan)?;
+    let _lock = folder.claim()?;
+    let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
+    // The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
+    let undo_life = Undo::of(|| {
+        if born.get() {
+            hooks::run_all("poststop", &plan.hooks.poststop, &ended);
+        }
+        Ok(())
+    });
+    let undo_folder = Undo::of(|| folder.remove());
     // Before the cgroup: whoever finds this directory after our death knows what to clear.
     folder.save(&state)?;
     folder.save_config(&request.bundle.raw)?;
@@ -75,36 +88,32 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     cgroup.apply(&plan.limits)?;
 
     let oci = |pid: i32, status: &str| state_json(&state, pid, status);
-    let listener = plan
-        .seccomp
-        .as_ref()
-        .map(|p| notify::Listener::connect(p, &oci(0, "creating")))
-        .transpose()?;
+    let agent = agent_of(plan.seccomp.as_ref())?;
     let setup = Setup {
         plan: &plan,
         sources: plan.rootfs.open_sources()?,
         console: request.console,
         fifo: child::make_fifo(&folder.fifo())?,
+        listen_fds: request.listen_fds,
         preserve_fds: request.preserve_fds,
-        listener: listener.flatten(),
+        agent,
         state: &oci,
     };
     let (init, sources, link) = bear(&plan, &cgroup, setup)?;
+    born.set(true);
     let undo_init = Undo::of(|| init.kill());
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, &cgroup, &init, &sources, link)?;
         mount_and_hook(&plan, link, &oci(init.pid, "creating"))
     };
-    let link = work()
-        .map_err(|e| explain(e, &cgroup))
-        .inspect_err(|_| after_failure(&plan, &oci(0, "stopped")))?;
+    let link = work().map_err(|e| explain(e, &cgroup))?;
     let held = link.wait().map_err(|e| explain(e, &cgroup))?;
     state.init =
         Some(Identity::of(init.pid).ok_or_else(|| Error::Init("init died before it was ready".into()))?);
     folder.save(&state)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
-    for undo in [undo_init, undo_cgroup, undo_folder] {
+    for undo in [undo_init, undo_cgroup, undo_folder, undo_life] {
         undo.disarm();
     }
     Ok(Created {
@@ -154,14 +163,10 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
 
 /// The container's cgroup, which must be its alone: limits and `kill` act on all that is in it.
 fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
-    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup)?;
-    if cgroup.is_populated()? {
-        return Err(Error::invalid(
-            "linux.cgroupsPath",
-            &plan.cgroup,
-            "has processes in it; name another",
-        ));
-    }
+    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup).map_err(|e| match e {
+        Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
+        e => e,
+    })?;
     if cgroup.is_frozen()? {
         return Err(Error::invalid(
             "linux.cgroupsPath",
@@ -178,6 +183,14 @@ pub fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
     failures.note(cgroup.kill());
     failures.note(cgroup.remove());
     failures.into_result()
+}
+
+/// A connection to the profile's seccomp agent, made while the host's paths are in sight.
+pub fn agent_of(profile: Option<&LinuxSeccomp>) -> Result<Option<seccomp::Agent>> {
+    profile
+        .and_then(seccomp::Listener::of)
+        .map(|l| l.connect())
+        .transpose()
 }
 
 /// Clones init into its cgroup and namespaces. The sources come back because the parent still has to idmap them.
@@ -292,11 +305,6 @@ fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Res
     hooks::run("prestart", &plan.hooks.prestart, state)?;
     hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
     held.grant(&filter)
-}
-
-/// The spec's life goes on with poststop when creation fails after the container had come to be.
-fn after_failure(plan: &Plan, state: &[u8]) {
-    hooks::run_all("poststop", &plan.hooks.poststop, state);
 }
 
 /// Init's mysterious death is often the memory limit's doing.

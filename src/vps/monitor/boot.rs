@@ -170,6 +170,7 @@ fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> 
         console: Some(console),
         pid_file: None,
         pidfd_socket: None,
+        listen_fds: 0,
         preserve_fds: 0,
         choices: Choices::default(),
     };

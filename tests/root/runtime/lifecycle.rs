@@ -185,7 +185,9 @@ fn a_paused_container_can_be_killed() -> Result<()> {
 }
 
 fn kill_reaches_all_processes() -> Result<()> {
-    let mut c = Container::sh("trap 'echo init' USR1; sh -c 'trap \"echo child; exit\" USR1; echo ready; while :; do sleep 0.01; done' & while :; do sleep 0.01; done")?;
+    let mut c = Container::sh(
+        "trap 'echo init' USR1; sh -c 'trap \"echo child; exit\" USR1; echo ready; while :; do sleep 0.01; done' & while :; do sleep 0.01; done",
+    )?;
     // Without a pid namespace of its own it needs the cgroup to find them.
     c.namespace("pid", None)?;
     c.up()?;
@@ -200,10 +202,18 @@ fn kill_reaches_all_processes() -> Result<()> {
 }
 
 fn signals_have_names_and_numbers() -> Result<()> {
-    let c = Container::sh("for s in HUP INT TERM USR1 USR2; do trap \"echo $s\" $s; done; echo ready; while :; do sleep 0.01; done")?;
+    let c = Container::sh(
+        "for s in HUP INT TERM USR1 USR2; do trap \"echo $s\" $s; done; echo ready; while :; do sleep 0.01; done",
+    )?;
     c.up()?;
     until("it is ready", || Ok(c.printed() == "ready\n"))?;
-    for (signal, said) in [("SIGHUP", "HUP"), ("INT", "INT"), ("15", "TERM"), ("10", "USR1"), ("usr2", "USR2")] {
+    for (signal, said) in [
+        ("SIGHUP", "HUP"),
+        ("INT", "INT"),
+        ("15", "TERM"),
+        ("10", "USR1"),
+        ("usr2", "USR2"),
+    ] {
         c.call(&["kill", "@", signal])?.ok()?;
         until(said, || Ok(c.printed().lines().any(|l| l == said)))?;
     }
@@ -218,7 +228,10 @@ fn list_shows_all() -> Result<()> {
     c.create()?;
     let listed: Value = serde_json::from_str(&c.call(&["list", "--format", "json"])?.ok()?)?;
     let first = &listed[0];
-    ensure_eq!((first["id"].as_str(), first["status"].as_str()), (Some(&*c.id), Some("created")));
+    ensure_eq!(
+        (first["id"].as_str(), first["status"].as_str()),
+        (Some(&*c.id), Some("created"))
+    );
     ensure_eq!(first["pid"].as_i64(), Some(i64::from(c.pid()?)));
     ensure_eq!(c.call(&["list", "--quiet"])?.ok()?, format!("{}\n", c.id));
     let table = c.call(&["list"])?.ok()?;
@@ -256,7 +269,10 @@ fn spec_and_run_as_is() -> Result<()> {
     // It has a terminal and a relative cgroup, which tests do without.
     let cgroup = format!("/{}", harness::unique());
     c.set("/process/terminal", false.into())?
-        .set("/process/args", serde_json::json!(["sh", "-c", "pwd; touch /x || echo read-only"]))?
+        .set(
+            "/process/args",
+            serde_json::json!(["sh", "-c", "pwd; touch /x || echo read-only"]),
+        )?
         .set("/linux/cgroupsPath", cgroup.into())?;
     let ran = c.run()?;
     ensure_eq!(ran.out, "/\nread-only\n");
@@ -267,7 +283,10 @@ fn the_version_has_three_lines() -> Result<()> {
     let c = Container::idle()?;
     let version = c.call(&["--version"])?.ok()?;
     let lines: Vec<&str> = version.lines().collect();
-    ensure!(lines[0].contains("-runtime version ") || lines[0].starts_with("runc version "), "{version}");
+    ensure!(
+        lines[0].contains("-runtime version ") || lines[0].starts_with("runc version "),
+        "{version}"
+    );
     ensure!(version.lines().any(|l| l.starts_with("commit: ")), "{version}");
     ensure!(version.lines().any(|l| l.starts_with("spec: ")), "{version}");
     Ok(())
@@ -278,7 +297,16 @@ fn the_log_has_one_object_on_failure() -> Result<()> {
     let c = Container::new(&["/no/such/program"])?;
     let log = harness::tempdir().join("log.json");
     let path = log.to_str().unwrap_or_default();
-    let ran = c.call(&["--log", path, "--log-format", "json", "create", "--bundle", "%", "@"])?;
+    let ran = c.call(&[
+        "--log",
+        path,
+        "--log-format",
+        "json",
+        "create",
+        "--bundle",
+        "%",
+        "@",
+    ])?;
     ensure_eq!(ran.code(), 1);
     let entry: Value = serde_json::from_slice(&fs::read(&log)?)?;
     ensure_eq!(entry["level"].as_str(), Some("error"));
@@ -292,9 +320,20 @@ fn success_is_silent() -> Result<()> {
     let c = Container::idle()?;
     let log = harness::tempdir().join("log.json");
     let path = log.to_str().unwrap_or_default();
-    for command in [&["create", "--bundle", "%", "@"][..], &["start", "@"], &["exec", "@", "true"], &["pause", "@"], &["resume", "@"], &["kill", "@", "KILL"]] {
-        let Ran { status, out, err } = c.call(&[&["--log", path, "--log-format", "json"], command].concat())?;
-        ensure!(status.success() && out.is_empty() && err.is_empty(), "{command:?}: {out}{err}");
+    for command in [
+        &["create", "--bundle", "%", "@"][..],
+        &["start", "@"],
+        &["exec", "@", "true"],
+        &["pause", "@"],
+        &["resume", "@"],
+        &["kill", "@", "KILL"],
+    ] {
+        let Ran { status, out, err } =
+            c.call(&[&["--log", path, "--log-format", "json"], command].concat())?;
+        ensure!(
+            status.success() && out.is_empty() && err.is_empty(),
+            "{command:?}: {out}{err}"
+        );
     }
     ensure_eq!(fs::read_to_string(&log).unwrap_or_default(), "");
     Ok(())
@@ -305,7 +344,9 @@ fn run_detached_goes_on() -> Result<()> {
     c.call(&["run", "--detach", "--bundle", "%", "@"])?.ok()?;
     ensure_eq!(c.status()?, "running");
     let missing = Container::new(&["no-such-program"])?;
-    let fault = missing.call(&["run", "--detach", "--bundle", "%", "@"])?.fault()?;
+    let fault = missing
+        .call(&["run", "--detach", "--bundle", "%", "@"])?
+        .fault()?;
     ensure!(fault.contains("executable file not found"), "{fault}");
     missing.nothing_left()
 }
@@ -314,9 +355,15 @@ fn signals_are_passed_on() -> Result<()> {
     let c = Container::sh("trap 'echo heard; exit 3' TERM; echo ready; while :; do sleep 0.01; done")?;
     let mut command = c.command(&["run", "--bundle", "%", "@"]);
     let (out, err) = (&c.files.0, &c.files.1);
-    let mut child = command.stdout(fs::File::create(out)?).stderr(fs::File::create(err)?).spawn()?;
+    let mut child = command
+        .stdout(fs::File::create(out)?)
+        .stderr(fs::File::create(err)?)
+        .spawn()?;
     until("it is ready", || Ok(c.printed() == "ready\n"))?;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::SIGTERM)?;
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(child.id().cast_signed()),
+        nix::sys::signal::SIGTERM,
+    )?;
     ensure_eq!(child.wait()?.code(), Some(3));
     ensure_eq!(c.printed(), "ready\nheard\n");
     c.nothing_left()
@@ -324,15 +371,34 @@ fn signals_are_passed_on() -> Result<()> {
 
 fn exec_runs_a_further_process() -> Result<()> {
     let mut c = Container::idle()?;
-    c.set("/process/user", serde_json::json!({"uid": 5, "gid": 6, "additionalGids": [7]}))?;
+    c.set(
+        "/process/user",
+        serde_json::json!({"uid": 5, "gid": 6, "additionalGids": [7]}),
+    )?;
     c.up()?;
     let script = "id -u; id -g; id -G; pwd; echo $HELLO; echo $TERM; exit 4";
     let ran = c.exec(&["@", "sh", "-c", script])?;
     ensure_eq!((ran.code(), &*ran.out), (4, "5\n6\n6 7\n/\n\nxterm\n"));
-    let ran = c.exec(&["--user", "1000:8", "--env", "HELLO=you", "--env", "TERM=dumb", "--cwd", "/tmp", "@", "sh", "-c", script])?;
+    let ran = c.exec(&[
+        "--user",
+        "1000:8",
+        "--env",
+        "HELLO=you",
+        "--env",
+        "TERM=dumb",
+        "--cwd",
+        "/tmp",
+        "@",
+        "sh",
+        "-c",
+        script,
+    ])?;
     ensure_eq!(ran.out, "1000\n8\n8 7\n/tmp\nyou\ndumb\n");
     // Options after the id are the program's.
-    ensure_eq!(c.exec(&["-u", "9", "@", "echo", "-e", "-u", "x"])?.ok()?, "-u x\n");
+    ensure_eq!(
+        c.exec(&["-u", "9", "@", "echo", "-e", "-u", "x"])?.ok()?,
+        "-u x\n"
+    );
     let fault = c.exec(&["--cwd", "/no/such/dir", "@", "true"])?.fault()?;
     ensure!(fault.contains("no such file or directory"), "{fault}");
     Ok(())
@@ -350,8 +416,13 @@ fn exec_takes_a_process_file() -> Result<()> {
     let ran = c.exec(&["--process", file.to_str().unwrap_or_default(), "@"])?;
     ensure_eq!((ran.code(), &*ran.out), (5, "b\n/tmp\n"));
     fs::write(&file, "{")?;
-    let fault = c.exec(&["--process", file.to_str().unwrap_or_default(), "@"])?.fault()?;
-    ensure!(harness::is_ours() && fault.contains("process.json") || !harness::is_ours(), "{fault}");
+    let fault = c
+        .exec(&["--process", file.to_str().unwrap_or_default(), "@"])?
+        .fault()?;
+    ensure!(
+        harness::is_ours() && fault.contains("process.json") || !harness::is_ours(),
+        "{fault}"
+    );
     Ok(())
 }
 
@@ -359,22 +430,43 @@ fn exec_detached_writes_its_pid() -> Result<()> {
     let c = Container::idle()?;
     c.up()?;
     let file = harness::tempdir().join("pid");
-    c.exec(&["--detach", "--pid-file", file.to_str().unwrap_or_default(), "@", "sleep", "100000"])?.ok()?;
+    c.exec(&[
+        "--detach",
+        "--pid-file",
+        file.to_str().unwrap_or_default(),
+        "@",
+        "sleep",
+        "100000",
+    ])?
+    .ok()?;
     let pid: i32 = fs::read_to_string(&file)?.parse()?;
     ensure!(lives(pid) && pid != c.pid()?);
-    ensure_eq!(fs::read_link(format!("/proc/{pid}/ns/mnt"))?, fs::read_link(format!("/proc/{}/ns/mnt", c.pid()?))?);
-    ensure_eq!(fs::read_to_string(format!("/proc/{pid}/cgroup"))?, fs::read_to_string(format!("/proc/{}/cgroup", c.pid()?))?);
+    ensure_eq!(
+        fs::read_link(format!("/proc/{pid}/ns/mnt"))?,
+        fs::read_link(format!("/proc/{}/ns/mnt", c.pid()?))?
+    );
+    ensure_eq!(
+        fs::read_to_string(format!("/proc/{pid}/cgroup"))?,
+        fs::read_to_string(format!("/proc/{}/cgroup", c.pid()?))?
+    );
     // It is the caller's child, who is a subreaper.
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    ensure!(status.contains(&format!("PPid:\t{}\n", std::process::id())), "{status}");
-    Ok(())
+    ensure!(
+        status.contains(&format!("PPid:\t{}\n", std::process::id())),
+        "{status}"
+    );
+    super::end(&file)
 }
 
 fn exec_fails_with_255_and_leaves_no_pid_file() -> Result<()> {
     let c = Container::idle()?;
     fs::write(c.bundle.rootfs().join("bad"), "#!/no/such/interpreter\n")?;
     fs::write(c.bundle.rootfs().join("plain"), "not a program")?;
-    harness::run(std::process::Command::new("chmod").arg("755").arg(c.bundle.rootfs().join("bad")))?;
+    harness::run(
+        std::process::Command::new("chmod")
+            .arg("755")
+            .arg(c.bundle.rootfs().join("bad")),
+    )?;
     c.up()?;
     let file = harness::tempdir().join("pid");
     for (program, text) in [
@@ -389,7 +481,11 @@ fn exec_fails_with_255_and_leaves_no_pid_file() -> Result<()> {
         let runc = !harness::is_ours();
         ensure!(ran.code() == 255 || runc && ran.code() == 1, "{program}: {ran:?}");
         // runc says "is a directory".
-        ensure!(ran.err.contains(text) || runc && program == "/tmp", "{program}: {}", ran.err);
+        ensure!(
+            ran.err.contains(text) || runc && program == "/tmp",
+            "{program}: {}",
+            ran.err
+        );
         ensure!(!file.exists() || runc, "{program}");
     }
     Ok(())

@@ -1,6 +1,16 @@
 //! The OCI runtime by its command line, so that the same tests can be pointed at another one (`CONDO_RUNTIME=runc`).
 
+pub mod capabilities;
+pub mod config;
+pub mod crash;
+pub mod filters;
+pub mod hooks;
 pub mod lifecycle;
+pub mod namespaces;
+pub mod refusals;
+pub mod resources;
+pub mod security;
+pub mod terminal;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -192,9 +202,7 @@ impl Container {
 
     /// Waits until it has stopped.
     pub fn stopped(&self) -> Result<()> {
-        until("the container stops", || {
-            Ok(self.status()? == "stopped")
-        })
+        until("the container stops", || Ok(self.status()? == "stopped"))
     }
 
     /// `run` must fail with all these words in its one line, and nothing may be left.
@@ -213,7 +221,9 @@ impl Container {
     /// No state, no cgroup. (Mounts and processes are the harness's to find.)
     pub fn nothing_left(&self) -> Result<()> {
         ensure!(!self.root.join(&self.id).exists(), "the state is left");
-        let cgroup = self.bundle.config["linux"]["cgroupsPath"].as_str().unwrap_or_default();
+        let cgroup = self.bundle.config["linux"]["cgroupsPath"]
+            .as_str()
+            .unwrap_or_default();
         let found = cgroups(cgroup);
         ensure!(found.is_empty(), "cgroups are left: {found:?}");
         Ok(())
@@ -254,6 +264,14 @@ pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<(
         ensure!(Instant::now() < deadline, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+    Ok(())
+}
+
+/// Ends a detached process of `exec`, which is this test's child: until it is waited for, its container's init cannot go.
+pub fn end(pid_file: &Path) -> Result<()> {
+    let pid = nix::unistd::Pid::from_raw(fs::read_to_string(pid_file)?.parse()?);
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL)?;
+    nix::sys::wait::waitpid(pid, None)?;
     Ok(())
 }
 

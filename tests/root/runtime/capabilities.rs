@@ -1,0 +1,109 @@
+//! The five sets, no-new-privs, and what a user change does to them.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::{Container, ensure_eq};
+
+tests![
+    all_five_sets,
+    a_user_keeps_ambient_capabilities_only,
+    none_at_all,
+    no_new_privs_is_as_asked,
+    what_cannot_be_granted_is_no_failure,
+    exec_adds_capabilities,
+];
+
+const SHOW: &str = "grep -E '^Cap' /proc/self/status";
+
+/// `(inheritable, permitted, effective, bounding, ambient)`
+fn sets(text: &str) -> Result<[u64; 5]> {
+    let values: Result<Vec<u64>, _> = text
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(1))
+        .map(|v| u64::from_str_radix(v, 16))
+        .collect();
+    Ok(<[u64; 5]>::try_from(values?).unwrap_or_default())
+}
+
+const CHOWN: u64 = 1;
+const KILL: u64 = 1 << 5;
+const NET_RAW: u64 = 1 << 13;
+
+fn all_five_sets() -> Result<()> {
+    let mut c = Container::sh(SHOW)?;
+    // Not root, for whom the kernel raises what is in the bounding set at every exec.
+    c.set("/process/user", json!({"uid": 1000, "gid": 1000}))?.set("/process/capabilities", json!({
+        "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"], "permitted": ["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"],
+        "effective": ["CAP_CHOWN", "CAP_KILL"], "inheritable": ["CAP_CHOWN", "CAP_KILL"], "ambient": ["CAP_KILL"],
+    }))?;
+    // At exec: permitted = ambient, effective = ambient, see capabilities(7).
+    let seen = sets(&c.run()?.ok()?)?;
+    ensure_eq!(seen, [CHOWN | KILL, KILL, KILL, CHOWN | KILL | NET_RAW, KILL]);
+    Ok(())
+}
+
+fn a_user_keeps_ambient_capabilities_only() -> Result<()> {
+    let mut c = Container::sh(SHOW)?;
+    c.set("/process/user", json!({"uid": 1000, "gid": 1000}))?.set(
+        "/process/capabilities",
+        json!({
+            "bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"],
+        }),
+    )?;
+    ensure_eq!(sets(&c.run()?.ok()?)?, [0, 0, 0, CHOWN, 0]);
+    Ok(())
+}
+
+fn none_at_all() -> Result<()> {
+    let mut c = Container::sh(SHOW)?;
+    c.set("/process/capabilities", json!({}))?;
+    ensure_eq!(sets(&c.run()?.ok()?)?, [0; 5]);
+    Ok(())
+}
+
+fn no_new_privs_is_as_asked() -> Result<()> {
+    for (asked, seen) in [(true, "1"), (false, "0")] {
+        let mut c = Container::sh("grep NoNewPrivs /proc/self/status | cut -f 2")?;
+        c.set("/process/noNewPrivileges", asked.into())?;
+        ensure_eq!(c.run()?.ok()?.trim(), seen);
+        // A seccomp filter must not force it.
+        c.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}))?;
+        ensure_eq!(c.run()?.ok()?.trim(), seen);
+    }
+    let c = Container::idle()?;
+    c.up()?;
+    Ok(())
+}
+
+fn what_cannot_be_granted_is_no_failure() -> Result<()> {
+    let mut c = Container::sh(SHOW)?;
+    let all: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
+    c.set("/process/capabilities", json!({
+        "bounding": all, "permitted": all, "effective": all, "inheritable": ["CAP_CHOWN"], "ambient": ["CAP_KILL"],
+    }))?;
+    known_difference!("runc", "fails where the caller lacks a capability");
+    let seen = sets(&c.run()?.ok()?)?;
+    let own = rustix::thread::capabilities(None)?.permitted.bits();
+    ensure_eq!(seen, [CHOWN, own, own, own, 0]);
+    Ok(())
+}
+
+fn exec_adds_capabilities() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set(
+        "/process/capabilities",
+        json!({"bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"]}),
+    )?;
+    c.up()?;
+    ensure_eq!(
+        sets(&c.exec(&["@", "sh", "-c", SHOW])?.ok()?)?,
+        [0, CHOWN, CHOWN, CHOWN, 0]
+    );
+    let seen = sets(&c.exec(&["--cap", "CAP_KILL", "@", "sh", "-c", SHOW])?.ok()?)?;
+    ensure!(seen[2] == CHOWN | KILL && seen[0] == 0, "{seen:x?}");
+    let fault = c.exec(&["--cap", "CAP_NOPE", "@", "true"])?;
+    known_difference!("runc", "only warns of unknown names");
+    ensure!(fault.fault()?.contains("CAP_NOPE"));
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! A runtime that is killed at any moment leaves what the next `delete --force` clears; many at once do not meet.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::{Container, cgroups, lives, until};
+
+tests![
+    killed_in_the_middle_of_create: 300,
+    killed_in_the_middle_of_start_and_delete: 120,
+    twenty_at_once: 120,
+    one_id_for_many: 120,
+];
+
+/// The processes of this test's container that outlived its runtime.
+fn left(c: &Container) -> Vec<i32> {
+    let path = c.bundle.config["linux"]["cgroupsPath"]
+        .as_str()
+        .unwrap_or_default();
+    let procs = cgroups(path)
+        .into_iter()
+        .filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok());
+    procs
+        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+fn random(below: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_nanos())
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(31)
+        % below
+}
+
+fn killed_in_the_middle_of_create() -> Result<()> {
+    let mut c = Container::idle()?;
+    // Something of every kind to leave behind.
+    c.set("/hooks/createRuntime", json!([{"path": "/bin/true"}]))?
+        .push(
+            "/mounts",
+            json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
+        )?;
+    let mut killed = 0;
+    // From the time of one that is left alone, so that the blows fall all over it on any machine.
+    let begin = std::time::Instant::now();
+    c.create()?;
+    let whole = u64::try_from(begin.elapsed().as_micros())?;
+    c.delete()?;
+    for round in 0..30 {
+        let mut child = c.command(&["create", "--bundle", "%", "@"]).spawn()?;
+        std::thread::sleep(Duration::from_micros(random(whole * 5 / 4)));
+        let _ = child.kill();
+        killed += u32::from(!child.wait()?.success());
+        let pids = left(&c);
+        c.delete()?;
+        c.nothing_left()?;
+        until("its processes end", || Ok(!pids.iter().any(|pid| lives(*pid))))
+            .map_err(|e| e.context(format!("round {round}, {pids:?}")))?;
+        // The id is free again.
+        if round % 10 == 0 {
+            c.create()?;
+            c.delete()?;
+        }
+    }
+    ensure!(killed > 0, "no round was cut short");
+    Ok(())
+}
+
+fn killed_in_the_middle_of_start_and_delete() -> Result<()> {
+    let c = Container::idle()?;
+    for round in 0..10 {
+        c.create()?;
+        let command = if round % 2 == 0 {
+            &["start", "@"][..]
+        } else {
+            &["delete", "@"]
+        };
+        let mut child = c.command(command).spawn()?;
+        std::thread::sleep(Duration::from_micros(random(6000)));
+        let _ = child.kill();
+        child.wait()?;
+        // Whatever it is now, it is something the runtime can name and clear.
+        let state = c.call(&["state", "@"])?;
+        ensure!(
+            state.status.success() || state.err.contains("does not exist"),
+            "{state:?}"
+        );
+        c.delete()?;
+        c.nothing_left()?;
+    }
+    Ok(())
+}
+
+fn twenty_at_once() -> Result<()> {
+    let mut all: Vec<Container> = (0..20).map(|_| Container::idle()).collect::<Result<_>>()?;
+    let root = all[0].root.clone();
+    for c in &mut all {
+        c.root.clone_from(&root);
+    }
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = all.iter().map(|c| scope.spawn(|| c.up())).collect();
+        threads.into_iter().try_for_each(|t| t.join().expect("a thread"))
+    })?;
+    let listed = all[0].call(&["list", "--quiet"])?.ok()?;
+    ensure!(listed.lines().count() == 20, "{listed}");
+    for c in &all {
+        ensure!(c.status()? == "running");
+    }
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = all.iter().map(|c| scope.spawn(|| c.delete())).collect();
+        threads.into_iter().try_for_each(|t| t.join().expect("a thread"))
+    })?;
+    all.iter().try_for_each(Container::nothing_left)
+}
+
+fn one_id_for_many() -> Result<()> {
+    known_difference!("runc", "before 1.2 can mix up two creates of one id");
+    let first = Container::idle()?;
+    let mut others: Vec<Container> = (0..5).map(|_| Container::idle()).collect::<Result<_>>()?;
+    for c in &mut others {
+        c.root.clone_from(&first.root);
+        c.id.clone_from(&first.id);
+    }
+    let made: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = others.iter().map(|c| scope.spawn(|| c.create())).collect();
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("a thread"))
+            .filter(Result::is_ok)
+            .count()
+    });
+    ensure!(made == 1, "{made} were made");
+    ensure!(first.status()? == "created");
+    first.delete()?;
+    others.iter().try_for_each(Container::nothing_left)
+}

@@ -1,0 +1,124 @@
+//! Seccomp profiles of containers and the processes that join them.
+
+use std::io::IoSliceMut;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{Container, ensure_eq};
+use crate::harness;
+
+tests![
+    a_profile_holds_for_init_and_exec,
+    a_profile_that_cannot_be_compiled_is_refused,
+    a_listener_goes_to_its_agent,
+    an_agent_that_is_not_there_is_named,
+];
+
+fn profile(action: &str) -> Value {
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": action}]})
+}
+
+fn a_profile_holds_for_init_and_exec() -> Result<()> {
+    for no_new_privs in [true, false] {
+        let mut c = Container::sh("mkdir /x; grep Seccomp: /proc/self/status; exec sleep 100000")?;
+        let mut rules = profile("SCMP_ACT_ERRNO");
+        rules["syscalls"][0]["errnoRet"] = json!(28);
+        c.set("/process/noNewPrivileges", no_new_privs.into())?
+            .set("/linux/seccomp", rules)?;
+        c.up()?;
+        super::until("it says so", || Ok(c.printed() == "Seccomp:\t2\n"))?;
+        ensure!(
+            c.complained().contains("No space left on device"),
+            "{}",
+            c.complained()
+        );
+        let ran = c.exec(&["@", "mkdir", "/y"])?;
+        ensure!(ran.err.contains("No space left on device"), "{ran:?}");
+    }
+    Ok(())
+}
+
+fn a_profile_that_cannot_be_compiled_is_refused() -> Result<()> {
+    let mut c = Container::new(&["true"])?;
+    c.set("/linux/seccomp", profile("SCMP_ACT_NOTIFY"))?;
+    let fault = c.run()?.fault()?;
+    ensure!(
+        !harness::is_ours() || fault.contains("linux.seccomp.listenerPath"),
+        "{fault}"
+    );
+    c.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NONSENSE"}))?;
+    c.run()?.fault()?;
+    c.nothing_left()
+}
+
+fn receive(agent: &UnixListener) -> Result<(Value, OwnedFd)> {
+    let (stream, _) = agent.accept()?;
+    let mut bytes = vec![0; 65536];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let parts = &mut [IoSliceMut::new(&mut bytes)];
+    let got = rustix::net::recvmsg(&stream, parts, &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC)?;
+    let mut fds = control.drain().filter_map(|message| match message {
+        rustix::net::RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let fd = fds
+        .next()
+        .and_then(|mut fds| fds.next())
+        .context("no descriptor")?;
+    Ok((serde_json::from_slice(&bytes[..got.bytes])?, fd))
+}
+
+fn a_listener_goes_to_its_agent() -> Result<()> {
+    let path = harness::tempdir().join("agent");
+    let agent = UnixListener::bind(&path)?;
+    let mut c = Container::sh("echo ready; mkdir /x; exec sleep 100000")?;
+    let mut rules = profile("SCMP_ACT_NOTIFY");
+    rules["listenerPath"] = json!(path);
+    rules["listenerMetadata"] = json!("blue");
+    c.set("/linux/seccomp", rules)?
+        .set("/annotations", json!({"a": "b"}))?;
+    let first = std::thread::spawn(move || receive(&agent).map(|got| (got, agent)));
+    c.up()?;
+    let ((about, listener), agent) = first.join().expect("the agent")?;
+    ensure_eq!(about["pid"].as_i64(), Some(i64::from(c.pid()?)));
+    ensure_eq!(about["metadata"].as_str(), Some("blue"));
+    ensure_eq!(about["fds"], json!(["seccompFd"]));
+    ensure_eq!(about["state"]["id"].as_str(), Some(&*c.id));
+    ensure_eq!(about["state"]["annotations"]["a"].as_str(), Some("b"));
+    // Nobody answers any more: the call in hand fails.
+    super::until("it calls", || Ok(c.printed() == "ready\n"))?;
+    drop(listener);
+    super::until("the call fails", || {
+        Ok(c.complained().contains("not implemented"))
+    })?;
+    // exec reports its calls to an agent of its own.
+    let second = std::thread::spawn(move || receive(&agent));
+    let file = harness::tempdir().join("pid");
+    c.exec(&[
+        "--detach",
+        "--pid-file",
+        file.to_str().unwrap_or_default(),
+        "@",
+        "sleep",
+        "100000",
+    ])?
+    .ok()?;
+    let (about, _listener) = second.join().expect("the agent")?;
+    ensure_eq!(about["pid"].to_string(), std::fs::read_to_string(&file)?);
+    ensure_eq!(about["state"]["status"].as_str(), Some("running"));
+    super::end(&file)
+}
+
+fn an_agent_that_is_not_there_is_named() -> Result<()> {
+    let mut c = Container::new(&["true"])?;
+    let mut rules = profile("SCMP_ACT_NOTIFY");
+    rules["listenerPath"] = json!("/no/such/agent");
+    c.set("/linux/seccomp", rules)?;
+    let fault = c.run()?.fault()?;
+    ensure!(!harness::is_ours() || fault.contains("/no/such/agent"), "{fault}");
+    c.nothing_left()
+}

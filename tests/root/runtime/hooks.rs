@@ -1,0 +1,254 @@
+//! The six kinds: when, where, with what on their standard input; and what a failing one undoes.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use super::{Container, ensure_eq, until};
+use crate::harness;
+
+tests![
+    six_kinds_in_their_order,
+    each_sees_the_state_of_its_moment,
+    each_runs_where_the_spec_says,
+    environment_and_arguments_are_the_hooks_own,
+    a_failing_one_undoes_everything,
+    a_failing_start_container_ends_the_container,
+    failing_ones_after_the_fact_are_no_failure,
+    one_that_hangs_is_ended,
+    a_large_state_does_not_hang_one_that_reads_nothing,
+    signals_are_not_blocked_in_them,
+];
+
+const KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
+fn hook(script: &str) -> Value {
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+}
+
+/// A container whose hooks of all kinds run a script with `KIND` for their kind; the folder is at the same path inside.
+fn noted(dir: &Path, script: &str) -> Result<Container> {
+    let mut c = Container::sh("echo program >> $DIR/order; exec sleep 100000")?;
+    c.push("/process/env", format!("DIR={}", dir.display()).into())?;
+    c.push(
+        "/mounts",
+        json!({"destination": dir, "type": "bind", "source": dir, "options": ["bind"]}),
+    )?;
+    for kind in KINDS {
+        let script = script
+            .replace("KIND", kind)
+            .replace("DIR", &dir.display().to_string());
+        c.set(&format!("/hooks/{kind}"), hook(&script))?;
+    }
+    Ok(c)
+}
+
+fn read(dir: &Path, name: &str) -> String {
+    fs::read_to_string(dir.join(name)).unwrap_or_default()
+}
+
+fn six_kinds_in_their_order() -> Result<()> {
+    let dir = harness::tempdir();
+    let c = noted(&dir, "echo KIND >> DIR/order")?;
+    c.create()?;
+    ensure_eq!(read(&dir, "order"), "prestart\ncreateRuntime\ncreateContainer\n");
+    c.start()?;
+    until("all have run", || Ok(read(&dir, "order").lines().count() == 6))?;
+    let order = read(&dir, "order");
+    ensure!(
+        order.starts_with("prestart\ncreateRuntime\ncreateContainer\n"),
+        "{order}"
+    );
+    let at = |what| order.lines().position(|l| l == what);
+    ensure!(at("startContainer") < at("program"), "{order}");
+    c.delete()?;
+    ensure!(read(&dir, "order").ends_with("poststop\n"));
+    Ok(())
+}
+
+fn each_sees_the_state_of_its_moment() -> Result<()> {
+    let dir = harness::tempdir();
+    let mut c = noted(&dir, "cat > DIR/KIND")?;
+    c.set("/annotations", json!({"a": "b"}))?;
+    c.create()?;
+    let pid = c.pid()?;
+    c.start()?;
+    until("the program runs", || {
+        Ok(read(&dir, "order") == "program\n" && dir.join("poststart").exists())
+    })?;
+    c.delete()?;
+    for (kind, status, seen) in [
+        ("prestart", "creating", Some(pid)),
+        ("createRuntime", "creating", Some(pid)),
+        ("createContainer", "creating", Some(pid)),
+        // In its own pid namespace.
+        ("startContainer", "created", Some(1)),
+        ("poststart", "running", Some(pid)),
+        ("poststop", "stopped", None),
+    ] {
+        let state: Value = serde_json::from_str(&read(&dir, kind))?;
+        ensure_eq!(state["id"].as_str(), Some(&*c.id));
+        ensure_eq!(state["bundle"].as_str(), c.bundle.dir.to_str());
+        ensure_eq!(state["annotations"]["a"].as_str(), Some("b"));
+        if harness::is_ours() {
+            ensure_eq!((kind, state["status"].as_str()), (kind, Some(status)));
+            ensure_eq!((kind, state["pid"].as_i64()), (kind, seen.map(i64::from)));
+        }
+    }
+    Ok(())
+}
+
+fn each_runs_where_the_spec_says() -> Result<()> {
+    let dir = harness::tempdir();
+    let c = noted(
+        &dir,
+        "{ readlink /proc/self/ns/mnt; readlink /proc/self/ns/net; test -e /etc/debian_version && echo host; } > DIR/KIND; true",
+    )?;
+    c.up()?;
+    let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}"));
+    let (mount, net) = (own("mnt")?, own("net")?);
+    until("the program runs", || Ok(read(&dir, "order") == "program\n"))?;
+    c.delete()?;
+    for (kind, in_host, host_files) in [
+        ("prestart", true, true),
+        ("createRuntime", true, true),
+        ("createContainer", false, true),
+        ("startContainer", false, false),
+        ("poststart", true, true),
+        ("poststop", true, true),
+    ] {
+        let said = read(&dir, kind);
+        let lines: Vec<&str> = said.lines().collect();
+        ensure!((Path::new(lines[0]) == mount) == in_host, "{kind}: {said}");
+        ensure!((Path::new(lines[1]) == net) == in_host, "{kind}: {said}");
+        ensure!(
+            (lines.get(2) == Some(&"host")) == host_files || !Path::new("/etc/debian_version").exists(),
+            "{kind}: {said}"
+        );
+    }
+    Ok(())
+}
+
+fn environment_and_arguments_are_the_hooks_own() -> Result<()> {
+    let dir = harness::tempdir();
+    let mut c = Container::new(&["true"])?;
+    let script = format!("echo $0 $1 $A > {0}/said; /usr/bin/env > {0}/env", dir.display());
+    c.set(
+        "/hooks/createRuntime",
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script, "zero", "one"], "env": ["A=b"]}]),
+    )?;
+    c.run()?.ok()?;
+    ensure_eq!(read(&dir, "said"), "zero one b\n");
+    ensure!(
+        !read(&dir, "env").contains("PATH=/usr/local"),
+        "{}",
+        read(&dir, "env")
+    );
+    Ok(())
+}
+
+fn a_failing_one_undoes_everything() -> Result<()> {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let dir = harness::tempdir();
+        let mut c = noted(&dir, "echo KIND >> DIR/order")?;
+        c.set(&format!("/hooks/{kind}"), hook("echo no luck >&2; exit 3"))?;
+        let fault = c.call(&["create", "--bundle", "%", "@"])?.fault()?;
+        let words = if harness::is_ours() {
+            format!("{kind} hook 0 (`/bin/sh`): exited with status 3, stderr: no luck")
+        } else {
+            "exit status 3".into()
+        };
+        ensure!(fault.contains(&words), "{fault}");
+        c.nothing_left()?;
+        if harness::is_ours() {
+            ensure!(
+                read(&dir, "order").ends_with("poststop\n"),
+                "{kind}: {}",
+                read(&dir, "order")
+            );
+        }
+    }
+    Ok(())
+}
+
+fn a_failing_start_container_ends_the_container() -> Result<()> {
+    let dir = harness::tempdir();
+    let mut c = noted(&dir, "true")?;
+    c.set("/hooks/startContainer", hook("exit 3"))?;
+    c.create()?;
+    // The order is given; what becomes of it shows in the state, as with runc.
+    let _ = c.call(&["start", "@"])?;
+    c.stopped()?;
+    ensure_eq!(read(&dir, "order"), "");
+    ensure!(
+        !harness::is_ours() || c.complained().contains("startContainer hook 0"),
+        "{}",
+        c.complained()
+    );
+    c.delete()?;
+    let fault = c.run()?.fault()?;
+    ensure!(
+        !harness::is_ours() || fault.contains("startContainer hook 0"),
+        "{fault}"
+    );
+    c.nothing_left()
+}
+
+fn failing_ones_after_the_fact_are_no_failure() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set("/hooks/poststart", hook("exit 3"))?
+        .set("/hooks/poststop", hook("exit 3"))?;
+    c.create()?;
+    known_difference!("runc", "undoes a start whose poststart hook fails");
+    c.start()?;
+    ensure_eq!(c.status()?, "running");
+    c.delete()?;
+    c.nothing_left()
+}
+
+fn one_that_hangs_is_ended() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set(
+        "/hooks/createRuntime",
+        json!([{"path": "/bin/sleep", "args": ["sleep", "100000"], "timeout": 1}]),
+    )?;
+    let fault = c.call(&["create", "--bundle", "%", "@"])?.fault()?;
+    ensure!(
+        !harness::is_ours() || fault.contains("did not end within 1 s"),
+        "{fault}"
+    );
+    c.nothing_left()
+}
+
+fn a_large_state_does_not_hang_one_that_reads_nothing() -> Result<()> {
+    let mut c = Container::new(&["true"])?;
+    c.set("/annotations", json!({"large": "x".repeat(200_000)}))?;
+    c.set("/hooks/createRuntime", hook("sleep 0.1"))?;
+    known_difference!("runc", "fails with a broken pipe");
+    c.run()?.ok()?;
+    Ok(())
+}
+
+fn signals_are_not_blocked_in_them() -> Result<()> {
+    let dir = harness::tempdir();
+    let mut c = Container::new(&["true"])?;
+    c.set(
+        "/hooks/createRuntime",
+        hook(&format!(
+            "grep SigBlk /proc/self/status > {}/blocked",
+            dir.display()
+        )),
+    )?;
+    c.run()?.ok()?;
+    ensure_eq!(read(&dir, "blocked"), "SigBlk:\t0000000000000000\n");
+    Ok(())
+}

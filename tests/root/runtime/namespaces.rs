@@ -1,0 +1,287 @@
+//! New, joined by path, shared with the host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::{Container, ensure_eq};
+use crate::harness;
+
+tests![
+    new_ones_are_not_the_hosts,
+    shared_ones_are_the_hosts,
+    joined_ones_are_the_others,
+    a_pid_namespace_is_joined,
+    a_user_namespace_is_joined,
+    a_time_namespace_has_its_offsets_and_is_joined,
+    a_user_namespace_maps_ids,
+    a_user_namespace_owns_the_others,
+    paths_of_the_wrong_kind_are_refused,
+    the_runtime_comes_back_from_joined_ones,
+    exec_joins_all,
+    the_loopback_is_up,
+];
+
+const FILES: [(&str, &str); 6] = [
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("mount", "mnt"),
+    ("cgroup", "cgroup"),
+];
+
+fn of(pid: i32, file: &str) -> Result<PathBuf> {
+    Ok(fs::read_link(format!("/proc/{pid}/ns/{file}"))?)
+}
+
+fn own(file: &str) -> Result<PathBuf> {
+    of(std::process::id().cast_signed(), file)
+}
+
+fn new_ones_are_not_the_hosts() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    for (_, file) in FILES {
+        ensure!(of(c.pid()?, file)? != own(file)?, "{file}");
+    }
+    ensure_eq!(of(c.pid()?, "user")?, own("user")?);
+    ensure_eq!(
+        c.exec(&["@", "readlink", "/proc/self/ns/net"])?.ok()?.trim(),
+        of(c.pid()?, "net")?.to_string_lossy()
+    );
+    Ok(())
+}
+
+fn shared_ones_are_the_hosts() -> Result<()> {
+    let mut c = Container::idle()?;
+    for kind in ["pid", "network", "ipc", "uts", "cgroup"] {
+        c.namespace(kind, None)?;
+    }
+    c.bundle
+        .config
+        .as_object_mut()
+        .context("no object")?
+        .remove("hostname");
+    // A bind instead of a new sysfs, and no message queues of the host.
+    c.bundle.write()?;
+    c.up()?;
+    for (kind, file) in FILES {
+        ensure!((of(c.pid()?, file)? == own(file)?) == (kind != "mount"), "{file}");
+    }
+    let said = c.exec(&["@", "hostname"])?.ok()?;
+    ensure_eq!(
+        said.trim(),
+        fs::read_to_string("/proc/sys/kernel/hostname")?.trim()
+    );
+    c.delete()?;
+    c.nothing_left()
+}
+
+fn joined_ones_are_the_others() -> Result<()> {
+    let first = Container::idle()?;
+    first.up()?;
+    let pid = first.pid()?;
+    let mut second = Container::idle()?;
+    for (kind, file) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts")] {
+        second.namespace(kind, Some(Path::new(&format!("/proc/{pid}/ns/{file}"))))?;
+    }
+    second.set("/hostname", "second".into())?;
+    second.up()?;
+    for (kind, file) in FILES {
+        let shared = matches!(kind, "network" | "ipc" | "uts");
+        ensure!((of(second.pid()?, file)? == of(pid, file)?) == shared, "{file}");
+        ensure!(
+            (second
+                .exec(&["@", "readlink", &format!("/proc/self/ns/{file}")])?
+                .ok()?
+                .trim()
+                == of(pid, file)?.to_string_lossy())
+                == shared
+        );
+    }
+    ensure_eq!(first.exec(&["@", "hostname"])?.ok()?, "second\n");
+    Ok(())
+}
+
+fn a_pid_namespace_is_joined() -> Result<()> {
+    let first = Container::idle()?;
+    first.up()?;
+    let mut second = Container::sh("ps -o pid,args; exec sleep 100000")?;
+    second.namespace("pid", Some(Path::new(&format!("/proc/{}/ns/pid", first.pid()?))))?;
+    second.up()?;
+    ensure_eq!(of(second.pid()?, "pid")?, of(first.pid()?, "pid")?);
+    super::until("it lists", || Ok(second.printed().contains("ps -o")))?;
+    ensure!(
+        second.printed().lines().any(|l| l.trim() == "1 sleep 100000"),
+        "{}",
+        second.printed()
+    );
+    let seen = first.exec(&["@", "ps", "-o", "args"])?.ok()?;
+    ensure_eq!(seen.lines().filter(|l| *l == "sleep 100000").count(), 2);
+    second.delete()?;
+    ensure_eq!(first.status()?, "running");
+    Ok(())
+}
+
+fn a_user_namespace_is_joined() -> Result<()> {
+    needs!(userns);
+    let mut first = Container::idle()?;
+    first.with_user_namespace()?;
+    first.up()?;
+    let mut second = Container::sh("cat /proc/self/uid_map; id -u; exec sleep 100000")?;
+    let pid = first.pid()?;
+    second.namespace("user", Some(Path::new(&format!("/proc/{pid}/ns/user"))))?;
+    if !harness::is_ours() {
+        // runc wants the maps of a namespace that has its own.
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        second
+            .set("/linux/uidMappings", map.clone())?
+            .set("/linux/gidMappings", map)?;
+    }
+    second.up()?;
+    super::until("it says so", || Ok(second.printed().lines().count() == 2))?;
+    ensure_eq!(
+        second.printed().split_whitespace().collect::<Vec<_>>(),
+        ["0", "100000", "65536", "0"]
+    );
+    ensure_eq!(of(second.pid()?, "user")?, of(pid, "user")?);
+    ensure_eq!(second.exec(&["@", "id", "-u"])?.ok()?, "0\n");
+    // Its parent is whoever called create, so that a shim can wait for it.
+    let status = fs::read_to_string(format!("/proc/{}/status", second.pid()?))?;
+    ensure!(
+        status.contains(&format!("PPid:\t{}\n", std::process::id())),
+        "{status}"
+    );
+    Ok(())
+}
+
+fn a_time_namespace_has_its_offsets_and_is_joined() -> Result<()> {
+    known_difference!("runc", "before 1.2 has no time namespaces");
+    let uptime = |text: &str| text.split('.').next().unwrap_or_default().parse::<u64>();
+    let host = uptime(&fs::read_to_string("/proc/uptime")?)?;
+    let mut c = Container::idle()?;
+    c.push("/linux/namespaces", json!({"type": "time"}))?.set(
+        "/linux/timeOffsets",
+        json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 5, "nanosecs": 0}}),
+    )?;
+    c.up()?;
+    let inside = uptime(&c.exec(&["@", "cat", "/proc/uptime"])?.ok()?)?;
+    ensure!(inside >= host + 1_000_000, "{inside} {host}");
+    ensure!(of(c.pid()?, "time")? != own("time")?);
+    let mut second = Container::new(&["cat", "/proc/uptime"])?;
+    second.namespace("time", Some(Path::new(&format!("/proc/{}/ns/time", c.pid()?))))?;
+    ensure!(uptime(&second.run()?.ok()?)? >= host + 1_000_000);
+    Ok(())
+}
+
+fn a_user_namespace_maps_ids() -> Result<()> {
+    needs!(userns);
+    let mut c =
+        Container::sh("cat /proc/self/uid_map /proc/self/gid_map; id -u; touch /tmp/new; exec sleep 100000")?;
+    c.with_user_namespace()?;
+    std::os::unix::fs::chown(c.bundle.rootfs().join("tmp"), Some(100_000), Some(100_000))?;
+    c.set(
+        "/process/user",
+        json!({"uid": 7, "gid": 8, "additionalGids": [9]}),
+    )?;
+    std::os::unix::fs::chown(c.bundle.rootfs().join("tmp"), Some(100_007), None)?;
+    c.up()?;
+    let new = c.bundle.rootfs().join("tmp/new");
+    super::until("it makes its file", || Ok(new.exists()))?;
+    ensure_eq!(
+        c.printed().split_whitespace().collect::<Vec<_>>(),
+        ["0", "100000", "65536", "0", "100000", "65536", "7"]
+    );
+    use std::os::unix::fs::MetadataExt;
+    let made = fs::metadata(&new)?;
+    ensure_eq!((made.uid(), made.gid()), (100_007, 100_008));
+    let status = fs::read_to_string(format!("/proc/{}/status", c.pid()?))?;
+    ensure!(
+        status.contains("Uid:\t100007\t100007\t100007\t100007\n"),
+        "{status}"
+    );
+    ensure_eq!(c.exec(&["-u", "0:0", "@", "id", "-u"])?.ok()?, "0\n");
+    let fault = c.exec(&["-u", "70000", "@", "true"])?.fault()?;
+    ensure!(
+        !harness::is_ours() || fault.contains("is not in `linux.uidMappings`"),
+        "{fault}"
+    );
+    Ok(())
+}
+
+fn a_user_namespace_owns_the_others() -> Result<()> {
+    needs!(userns);
+    let mut c = Container::sh(
+        "hostname other && hostname && ip link set lo down && echo down; mount -t tmpfs x /tmp && echo mounted",
+    )?;
+    c.with_user_namespace()?;
+    let all = json!(["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]);
+    c.set(
+        "/process/capabilities",
+        json!({"bounding": all, "permitted": all, "effective": all}),
+    )?;
+    ensure_eq!(c.run()?.ok()?, "other\ndown\nmounted\n");
+    Ok(())
+}
+
+fn paths_of_the_wrong_kind_are_refused() -> Result<()> {
+    for (kind, path) in [
+        ("network", "/proc/self/ns/uts"),
+        ("ipc", "/etc/hostname"),
+        ("uts", "/no/such/file"),
+        ("pid", "/proc/self/ns/net"),
+    ] {
+        let mut c = Container::new(&["true"])?;
+        c.namespace(kind, Some(Path::new(path)))?;
+        let fault = c.run()?.fault()?;
+        ensure!(!harness::is_ours() || fault.contains(path), "{fault}");
+        c.nothing_left()?;
+    }
+    Ok(())
+}
+
+fn the_runtime_comes_back_from_joined_ones() -> Result<()> {
+    // A hook of the runtime's namespaces runs after the clone.
+    let first = Container::idle()?;
+    first.up()?;
+    let mut second = Container::new(&["true"])?;
+    let file = harness::tempdir().join("seen");
+    second.namespace(
+        "network",
+        Some(Path::new(&format!("/proc/{}/ns/net", first.pid()?))),
+    )?;
+    let script = format!("readlink /proc/self/ns/net > {}", file.display());
+    second.set(
+        "/hooks/createRuntime",
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]),
+    )?;
+    second.run()?.ok()?;
+    ensure_eq!(fs::read_to_string(file)?.trim(), own("net")?.to_string_lossy());
+    Ok(())
+}
+
+fn exec_joins_all() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.with_user_namespace()?;
+    c.up()?;
+    for file in ["user", "pid", "net", "ipc", "uts", "mnt", "cgroup"] {
+        let seen = c
+            .exec(&["@", "readlink", &format!("/proc/self/ns/{file}")])?
+            .ok()?;
+        ensure_eq!(seen.trim(), of(c.pid()?, file)?.to_string_lossy());
+    }
+    Ok(())
+}
+
+fn the_loopback_is_up() -> Result<()> {
+    let c = Container::new(&["ip", "addr", "show", "dev", "lo"])?;
+    let said = c.run()?.ok()?;
+    ensure!(
+        said.contains("LOOPBACK,UP") && said.contains("127.0.0.1/8"),
+        "{said}"
+    );
+    Ok(())
+}

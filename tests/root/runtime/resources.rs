@@ -1,0 +1,216 @@
+//! The container's cgroup: it is in it from the start, its limits hold, and it is the container's alone. (What each limit
+//! writes is tested in `cgroups`.)
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::{Container, cgroups, ensure_eq, until};
+use crate::harness;
+
+tests![
+    init_is_in_its_cgroup_when_create_returns,
+    a_pids_limit_holds,
+    a_memory_limit_holds,
+    limits_are_written,
+    devices_are_denied,
+    a_cgroup_in_use_is_refused,
+    a_container_without_a_path_gets_one_that_goes_with_it,
+    a_limit_the_kernel_refuses_leaves_nothing,
+    a_delegated_cgroup_belongs_to_the_containers_root,
+    exec_follows_init_to_its_cgroup_below,
+];
+
+fn path(c: &Container) -> String {
+    c.bundle.config["linux"]["cgroupsPath"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// The cgroup's directory of a v1 controller, or the one on v2.
+fn dir(c: &Container, controller: &str) -> Result<PathBuf> {
+    let all = cgroups(&path(c));
+    let of_v1 = |p: &&PathBuf| {
+        p.components().any(|part| {
+            part.as_os_str()
+                .to_string_lossy()
+                .split(',')
+                .any(|n| n == controller)
+        })
+    };
+    let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let found = if v2 { all.first() } else { all.iter().find(of_v1) };
+    found.cloned().context("no cgroup")
+}
+
+fn init_is_in_its_cgroup_when_create_returns() -> Result<()> {
+    let c = Container::idle()?;
+    c.create()?;
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", c.pid()?))?;
+    for hierarchy in ["memory", "pids", "cpu"] {
+        let procs = fs::read_to_string(dir(&c, hierarchy)?.join("cgroup.procs"))?;
+        ensure_eq!(procs.trim(), c.pid()?.to_string());
+    }
+    ensure!(text.lines().any(|l| l.ends_with(&path(&c))), "{text}");
+    Ok(())
+}
+
+fn a_pids_limit_holds() -> Result<()> {
+    let mut c = Container::sh("for i in 1 2 3 4 5 6 7 8; do sleep 100 & done; wait")?;
+    c.set("/linux/resources/pids", json!({"limit": 4}))?;
+    let ran = c.run()?;
+    ensure!(ran.err.contains("fork"), "{ran:?}");
+    c.nothing_left()
+}
+
+fn a_memory_limit_holds() -> Result<()> {
+    let mut c = Container::new(&["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"])?;
+    c.set(
+        "/linux/resources/memory",
+        json!({"limit": 20_000_000, "swap": 20_000_000}),
+    )?;
+    ensure_eq!(c.run()?.code(), 137);
+    c.nothing_left()
+}
+
+fn limits_are_written() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set("/linux/resources/memory", json!({"limit": 104_857_600}))?
+        .set(
+            "/linux/resources/cpu",
+            json!({"quota": 50_000, "period": 100_000}),
+        )?
+        .set("/linux/resources/pids", json!({"limit": 50}))?;
+    c.create()?;
+    let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let read = |controller, v1: &str, name: &str| -> Result<String> {
+        let file = dir(&c, controller)?.join(if v2 { name } else { v1 });
+        Ok(fs::read_to_string(&file)
+            .with_context(|| format!("{}", file.display()))?
+            .trim()
+            .to_owned())
+    };
+    ensure_eq!(
+        read("memory", "memory.limit_in_bytes", "memory.max")?,
+        "104857600"
+    );
+    ensure_eq!(read("pids", "pids.max", "pids.max")?, "50");
+    ensure_eq!(
+        read("cpu", "cpu.cfs_quota_us", "cpu.max")?,
+        if v2 { "50000 100000" } else { "50000" }
+    );
+    Ok(())
+}
+
+fn devices_are_denied() -> Result<()> {
+    let mut c = Container::sh("mknod /kmsg c 1 11 && (head -c 0 < /kmsg) 2>&1")?;
+    let all = json!(["CAP_MKNOD", "CAP_SYSLOG", "CAP_DAC_OVERRIDE"]);
+    c.set(
+        "/process/capabilities",
+        json!({"bounding": all, "permitted": all, "effective": all}),
+    )?;
+    let ran = c.run()?;
+    ensure!(
+        !ran.status.success() && format!("{ran:?}").contains("not permitted"),
+        "{ran:?}"
+    );
+    Ok(())
+}
+
+fn a_cgroup_in_use_is_refused() -> Result<()> {
+    known_difference!("runc", "before 1.2 joins it");
+    let first = Container::idle()?;
+    first.up()?;
+    let mut second = Container::new(&["true"])?;
+    second.set("/linux/cgroupsPath", path(&first).into())?;
+    let fault = second.run()?.fault()?;
+    ensure!(
+        fault.contains("linux.cgroupsPath") && fault.contains("is in use"),
+        "{fault}"
+    );
+    ensure_eq!(first.status()?, "running");
+    Ok(())
+}
+
+fn a_container_without_a_path_gets_one_that_goes_with_it() -> Result<()> {
+    // runc puts it below the cgroup of whoever runs the tests.
+    needs!(ours);
+    let mut c = Container::idle()?;
+    c.bundle.config["linux"]
+        .as_object_mut()
+        .context("no object")?
+        .remove("cgroupsPath");
+    c.bundle.write()?;
+    c.create()?;
+    let default = format!("/condo-runtime/{}", c.id);
+    ensure!(!cgroups(&default).is_empty());
+    c.delete()?;
+    ensure!(cgroups(&default).is_empty());
+    Ok(())
+}
+
+fn a_limit_the_kernel_refuses_leaves_nothing() -> Result<()> {
+    let mut c = Container::new(&["true"])?;
+    c.set("/linux/resources/cpu", json!({"cpus": "0-100000"}))?;
+    c.run()?.fault()?;
+    c.nothing_left()?;
+    let mut c = Container::new(&["true"])?;
+    c.set("/linux/resources/unified", json!({"no.such.file": "1"}))?;
+    let fault = c.run()?.fault()?;
+    ensure!(
+        !harness::is_ours() || fault.contains("no.such.file") || fault.contains("unified"),
+        "{fault}"
+    );
+    c.nothing_left()
+}
+
+/// As systemd as PID 1 wants it: a writable cgroup of its own, and a user namespace.
+fn delegated(script: &str) -> Result<Container> {
+    let mut c = Container::sh(script)?;
+    c.with_user_namespace()?;
+    for mount in c.bundle.config["mounts"].as_array_mut().context("no mounts")? {
+        if mount["destination"] == "/sys/fs/cgroup" {
+            mount["options"] = json!(["nosuid", "noexec", "nodev", "relatime", "rw"]);
+        }
+    }
+    c.bundle.write()?;
+    Ok(c)
+}
+
+fn a_delegated_cgroup_belongs_to_the_containers_root() -> Result<()> {
+    needs!(cgroup2, userns);
+    use std::os::unix::fs::MetadataExt;
+    let c = delegated(
+        "mkdir /sys/fs/cgroup/below && echo 0 > /sys/fs/cgroup/below/cgroup.procs && echo moved; exec sleep 100000",
+    )?;
+    c.up()?;
+    until("it moves", || {
+        Ok(c.printed() == "moved\n" || !c.complained().is_empty())
+    })?;
+    ensure_eq!(c.complained(), "");
+    let top = dir(&c, "")?;
+    ensure_eq!(fs::metadata(&top)?.uid(), 100_000);
+    ensure_eq!(fs::metadata(top.join("cgroup.procs"))?.uid(), 100_000);
+    // Its own limits are not the container's to change.
+    ensure_eq!(fs::metadata(top.join("memory.max"))?.uid(), 0);
+    c.delete()?;
+    c.nothing_left()
+}
+
+fn exec_follows_init_to_its_cgroup_below() -> Result<()> {
+    needs!(cgroup2, userns);
+    let c = delegated(
+        "mkdir /sys/fs/cgroup/init && echo 1 > /sys/fs/cgroup/init/cgroup.procs && echo +pids > /sys/fs/cgroup/cgroup.subtree_control && echo moved; exec sleep 100000",
+    )?;
+    c.up()?;
+    until("it moves", || {
+        Ok(c.printed() == "moved\n" || !c.complained().is_empty())
+    })?;
+    ensure_eq!(c.complained(), "");
+    ensure_eq!(c.exec(&["@", "cat", "/proc/self/cgroup"])?.ok()?, "0::/init\n");
+    c.delete()?;
+    c.nothing_left()
+}

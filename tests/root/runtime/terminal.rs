@@ -1,0 +1,273 @@
+//! Terminals: handed over by a console socket, or copied from and to the caller's.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::json;
+
+use super::{Container, ensure_eq};
+use crate::harness;
+
+tests![
+    a_console_socket_gets_the_master,
+    exec_has_a_terminal_of_its_own,
+    in_the_foreground_it_is_the_callers,
+    exec_in_the_foreground,
+    the_size_is_as_asked,
+    flags_that_contradict_the_config_are_refused,
+    a_pidfd_is_handed_over,
+];
+
+const FACTS: &str = "test -t 0 && test -t 1 && test -t 2 && echo terminal; (exec 3</dev/tty) && echo controlling; tty; test -c /dev/console && echo console";
+
+struct Receiver(PathBuf, UnixListener);
+
+impl Receiver {
+    fn new() -> Result<Self> {
+        let path = harness::tempdir().join("socket");
+        Ok(Self(path.clone(), UnixListener::bind(path)?))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    fn receive(&self) -> Result<OwnedFd> {
+        let (stream, _) = self.1.accept()?;
+        let mut bytes = [0; 4096];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [std::io::IoSliceMut::new(&mut bytes)];
+        rustix::net::recvmsg(&stream, parts, &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC)?;
+        let mut fds = control.drain().filter_map(|message| match message {
+            rustix::net::RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        fds.next().and_then(|mut fds| fds.next()).context("no descriptor")
+    }
+}
+
+/// Reads from a terminal until `enough`, or its other side is closed.
+fn read_until(master: &OwnedFd, enough: &str) -> Result<String> {
+    let mut file = File::from(master.try_clone()?);
+    let mut seen = String::new();
+    while !seen.contains(enough) {
+        let mut fds = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(20_000 * i32::try_from(harness::timeout_factor())?)?;
+        ensure!(poll(&mut fds, patience)? > 0, "nothing more after: {seen}");
+        let mut bytes = [0; 1024];
+        match file.read(&mut bytes) {
+            Ok(n) if n > 0 => seen.push_str(&String::from_utf8_lossy(&bytes[..n])),
+            _ => break,
+        }
+    }
+    Ok(seen.replace('\r', ""))
+}
+
+fn with_terminal(script: &str) -> Result<Container> {
+    let mut c = Container::sh(script)?;
+    c.set("/process/terminal", true.into())?;
+    Ok(c)
+}
+
+fn a_console_socket_gets_the_master() -> Result<()> {
+    let c = with_terminal(&format!(
+        "{FACTS}; read line; echo got $line; echo END; exec sleep 100000"
+    ))?;
+    let receiver = Receiver::new()?;
+    c.call(&[
+        "create",
+        "--console-socket",
+        receiver.path(),
+        "--bundle",
+        "%",
+        "@",
+    ])?
+    .ok()?;
+    let master = receiver.receive()?;
+    c.start()?;
+    File::from(master.try_clone()?).write_all(b"hello\n")?;
+    let said = read_until(&master, "END")?;
+    for words in [
+        "terminal\n",
+        "controlling\n",
+        "/dev/pts/0\n",
+        "console\n",
+        "got hello\n",
+    ] {
+        ensure!(said.contains(words), "no {words:?} in {said}");
+    }
+    Ok(())
+}
+
+fn exec_has_a_terminal_of_its_own() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    let receiver = Receiver::new()?;
+    let script = format!("{FACTS}; echo END; exec sleep 100000");
+    let file = harness::tempdir().join("pid");
+    let pid_file = file.to_str().unwrap_or_default();
+    c.exec(&[
+        "--tty",
+        "--detach",
+        "--pid-file",
+        pid_file,
+        "--console-socket",
+        receiver.path(),
+        "@",
+        "sh",
+        "-c",
+        &script,
+    ])?
+    .ok()?;
+    let said = read_until(&receiver.receive()?, "END")?;
+    ensure!(said.contains("terminal\ncontrolling\n/dev/pts/0\n"), "{said}");
+    super::end(&file)
+}
+
+/// Starts a command on a terminal of its own, as a user does.
+fn on_a_terminal(command: &Command, rows: u16, columns: u16) -> Result<(OwnedFd, Child)> {
+    let size = nix::pty::Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let pty = nix::pty::openpty(Some(&size), None)?;
+    let mut copy = Command::new("setsid");
+    copy.arg("--ctty")
+        .arg("--wait")
+        .arg(command.get_program())
+        .args(command.get_args());
+    copy.stdin(Stdio::from(pty.slave.try_clone()?))
+        .stdout(Stdio::from(pty.slave.try_clone()?))
+        .stderr(Stdio::from(pty.slave));
+    Ok((pty.master, copy.spawn()?))
+}
+
+fn in_the_foreground_it_is_the_callers() -> Result<()> {
+    let c = with_terminal(&format!(
+        "{FACTS}; stty size; read line; echo got $line; echo END; exit 6"
+    ))?;
+    let (master, mut child) = on_a_terminal(&c.command(&["run", "--bundle", "%", "@"]), 33, 99)?;
+    File::from(master.try_clone()?).write_all(b"hello\r")?;
+    let said = read_until(&master, "END")?;
+    for words in [
+        "terminal\n",
+        "controlling\n",
+        "/dev/pts/0\n",
+        "33 99\n",
+        "got hello\n",
+    ] {
+        ensure!(said.contains(words), "no {words:?} in {said}");
+    }
+    ensure_eq!(child.wait()?.code(), Some(6));
+    c.nothing_left()
+}
+
+fn exec_in_the_foreground() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    let (master, mut child) = on_a_terminal(
+        &c.command(&[
+            "exec",
+            "-t",
+            "@",
+            "sh",
+            "-c",
+            "test -t 0 && echo terminal; stty size; echo END; exit 6",
+        ]),
+        20,
+        70,
+    )?;
+    let said = read_until(&master, "END")?;
+    ensure!(said.contains("terminal\n20 70\n"), "{said}");
+    ensure_eq!(child.wait()?.code(), Some(6));
+    Ok(())
+}
+
+fn the_size_is_as_asked() -> Result<()> {
+    let mut c = with_terminal("stty size; echo END; exec sleep 100000")?;
+    c.set("/process/consoleSize", json!({"height": 12, "width": 34}))?;
+    let receiver = Receiver::new()?;
+    c.call(&[
+        "create",
+        "--console-socket",
+        receiver.path(),
+        "--bundle",
+        "%",
+        "@",
+    ])?
+    .ok()?;
+    let master = receiver.receive()?;
+    c.start()?;
+    let said = read_until(&master, "END")?;
+    ensure!(said.contains("12 34\n"), "{said}");
+    Ok(())
+}
+
+fn flags_that_contradict_the_config_are_refused() -> Result<()> {
+    let c = with_terminal("true")?;
+    for args in [
+        &["create", "--bundle", "%", "@"][..],
+        &["run", "--detach", "--bundle", "%", "@"],
+    ] {
+        let fault = c.call(args)?.fault()?;
+        ensure!(
+            fault.contains("cannot allocate tty if runc will detach without setting console socket"),
+            "{fault}"
+        );
+    }
+    let c = Container::new(&["true"])?;
+    let receiver = Receiver::new()?;
+    let fault = c
+        .call(&[
+            "create",
+            "--console-socket",
+            receiver.path(),
+            "--bundle",
+            "%",
+            "@",
+        ])?
+        .fault()?;
+    ensure!(
+        fault.contains("console socket") || fault.contains("--console-socket"),
+        "{fault}"
+    );
+    let fault = with_terminal("true")?
+        .call(&[
+            "create",
+            "--console-socket",
+            "/no/such/socket",
+            "--bundle",
+            "%",
+            "@",
+        ])?
+        .fault()?;
+    ensure!(
+        fault.contains("/no/such/socket") || !harness::is_ours(),
+        "{fault}"
+    );
+    c.nothing_left()
+}
+
+fn a_pidfd_is_handed_over() -> Result<()> {
+    known_difference!("runc", "before 1.2 has no --pidfd-socket");
+    let c = Container::idle()?;
+    let receiver = Receiver::new()?;
+    c.call(&["create", "--pidfd-socket", receiver.path(), "--bundle", "%", "@"])?
+        .ok()?;
+    let pidfd = receiver.receive()?;
+    let info = std::fs::read_to_string(format!(
+        "/proc/self/fdinfo/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&pidfd)
+    ))?;
+    ensure!(info.contains(&format!("Pid:\t{}\n", c.pid()?)), "{info}");
+    Ok(())
+}
