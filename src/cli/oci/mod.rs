@@ -18,7 +18,7 @@ mod update;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::error::Error;
 use crate::host::Host;
@@ -64,6 +64,11 @@ pub fn main() -> ExitCode {
 /// the program only execute itself in vain.
 fn makes_processes(arg: &std::ffi::OsStr) -> bool {
     ["create", "run", "exec"].iter().any(|name| arg == *name)
+}
+
+/// The whole command tree, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// containerd writes `-no-subreaper` with a single dash, as runc's flag library allows.

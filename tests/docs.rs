@@ -1,0 +1,174 @@
+//! README.md against the programs: its tables of commands, and every command line and option it shows.
+#![allow(clippy::unwrap_used, reason = "a test's way to fail")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use clap::Command;
+
+/// The programs, with the options that every command has (`--help`).
+fn programs() -> [Command; 2] {
+    [condo::cli::vps::command(), condo::cli::oci::command()].map(|mut program| {
+        program.build();
+        program
+    })
+}
+
+fn readme() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+}
+
+/// `condo image build`, `condo start`, …: all commands that do something, by their full names.
+fn leaves(command: &Command, name: &str) -> BTreeSet<String> {
+    // `help` is clap's own and not worth a line.
+    let below: Vec<_> = command
+        .get_subcommands()
+        .filter(|c| c.get_name() != "help")
+        .collect();
+    if below.is_empty() {
+        return BTreeSet::from([name.to_owned()]);
+    }
+    let each = below
+        .iter()
+        .map(|c| leaves(c, &format!("{name} {}", c.get_name())));
+    each.flatten().collect()
+}
+
+/// The words of everything in the text that is written as code: spans between backticks and lines after a prompt.
+fn code(text: &str) -> Vec<Vec<String>> {
+    let mut lines = Vec::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if fenced {
+            // What comes before the prompt is a time, what comes after ` # ` is a remark.
+            lines.extend(line.split_once("$ ").map(|(_, typed)| typed));
+        } else {
+            lines.extend(line.split('`').skip(1).step_by(2));
+        }
+    }
+    let typed = lines.iter().filter_map(|line| line.split(" # ").next());
+    typed.flat_map(|line| line.split("&&")).map(words).collect()
+}
+
+/// A command line up to ` -- `, after which it is another program's, and without `sudo`.
+fn words(line: &str) -> Vec<String> {
+    let all = line.split_whitespace().skip_while(|word| *word == "sudo");
+    all.take_while(|word| *word != "--").map(str::to_owned).collect()
+}
+
+/// What is wrong with a command line that starts with a program's name.
+fn complaint(program: &Command, words: &[String]) -> Option<String> {
+    let mut command = program;
+    let mut known: BTreeSet<&str> = program.get_arguments().filter_map(|a| a.get_long()).collect();
+    for word in words {
+        if let Some(option) = word.strip_prefix("--") {
+            let name = option.split('=').next()?;
+            if !known.contains(name) {
+                return Some(format!("{} has no `--{name}`", command.get_name()));
+            }
+        } else if let Some(next) = command.find_subcommand(word) {
+            command = next;
+            known.extend(next.get_arguments().filter_map(|a| a.get_long()));
+        } else if command.get_subcommands().next().is_some()
+            && !is_placeholder(word)
+            && !takes_value(command, words, word)
+        {
+            return Some(format!("{} has no command `{word}`", command.get_name()));
+        }
+    }
+    None
+}
+
+/// `COMMAND`, `NAME…`: stands for something.
+fn is_placeholder(word: &str) -> bool {
+    word.trim_end_matches('…').chars().all(|c| c.is_ascii_uppercase())
+}
+
+/// Whether a word is the value of the option before it (`--root DIR`).
+fn takes_value(command: &Command, words: &[String], word: &String) -> bool {
+    let before = words.iter().take_while(|w| *w != word).last();
+    before
+        .and_then(|before| before.strip_prefix("--"))
+        .is_some_and(|name| {
+            command
+                .get_arguments()
+                .any(|a| a.get_long() == Some(name) && a.get_action().takes_values())
+        })
+}
+
+/// The commands that a table of the README has a row for.
+fn rows(text: &str, leaves: &BTreeSet<String>) -> BTreeSet<String> {
+    let cells = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let commands = cells.map(|cell| words(cell).join(" "));
+    // `condo image list` and not `condo image`: the longest command it starts with.
+    let named = |cell: String| {
+        let of_cell = leaves
+            .iter()
+            .filter(|leaf| format!("{cell} ").starts_with(&format!("{leaf} ")));
+        of_cell.max_by_key(|leaf| leaf.len()).cloned()
+    };
+    commands.filter_map(named).collect()
+}
+
+#[test]
+fn every_command_has_its_row() {
+    let text = readme();
+    for program in programs() {
+        let leaves = leaves(&program, program.get_name());
+        let documented = rows(&text, &leaves);
+        let missing: Vec<_> = leaves.difference(&documented).collect();
+        assert!(missing.is_empty(), "README.md has no row for {missing:?}");
+    }
+}
+
+#[test]
+fn every_command_line_shown_exists() {
+    let text = readme();
+    let mut seen = 0;
+    let mut wrong = Vec::new();
+    for line in code(&text) {
+        for program in programs() {
+            if line.first().is_some_and(|word| word == program.get_name()) {
+                seen += 1;
+                wrong.extend(complaint(&program, &line[1..]).map(|c| format!("`{}`: {c}", line.join(" "))));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        seen > 40,
+        "only {seen} command lines were found: did README.md change its form?"
+    );
+}
+
+#[test]
+fn a_wrong_line_is_seen() {
+    let [condo, runtime] = programs();
+    let check = |program: &Command, line: &str| complaint(program, &words(line)[1..]);
+    assert!(
+        check(&condo, "condo frobnicate web")
+            .unwrap()
+            .contains("no command")
+    );
+    assert!(
+        check(&condo, "condo image frobnicate")
+            .unwrap()
+            .contains("no command")
+    );
+    assert!(
+        check(&condo, "condo stop --gently web")
+            .unwrap()
+            .contains("no `--gently`")
+    );
+    assert!(check(&runtime, "condo-runtime checkpoint web").is_some());
+    assert_eq!(check(&condo, "condo exec web -- ps --forest"), None);
+    assert_eq!(check(&condo, "sudo condo --root /tmp/x stop web"), None);
+    assert_eq!(check(&condo, "condo COMMAND --help"), None);
+    let leaves = leaves(&condo, "condo");
+    assert!(rows("| `condo image list` | x |", &leaves).contains("condo image list"));
+    assert!(rows("| `condo imagine list` | x |", &leaves).is_empty());
+}
