@@ -58,6 +58,12 @@ pub struct Container {
     files: (PathBuf, PathBuf),
 }
 
+/// Does what a subreaper owes its orphans: the end of a pid namespace waits for all its processes to be reaped.
+fn reap() {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
+}
+
 impl Drop for Container {
     fn drop(&mut self) {
         if self.root.join(&self.id).exists() {
@@ -175,7 +181,9 @@ impl Container {
     }
 
     pub fn delete(&self) -> Result<()> {
-        self.call(&["delete", "--force", "@"])?.ok().map(drop)
+        self.call(&["delete", "--force", "@"])?.ok()?;
+        reap();
+        Ok(())
     }
 
     pub fn state(&self) -> Result<Value> {
