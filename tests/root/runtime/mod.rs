@@ -58,12 +58,6 @@ pub struct Container {
     files: (PathBuf, PathBuf),
 }
 
-/// Does what a subreaper owes its orphans: the end of a pid namespace waits for all its processes to be reaped.
-fn reap() {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-    while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
-}
-
 impl Drop for Container {
     fn drop(&mut self) {
         if self.root.join(&self.id).exists() {
@@ -181,8 +175,13 @@ impl Container {
     }
 
     pub fn delete(&self) -> Result<()> {
+        use nix::sys::wait::{WaitPidFlag, waitpid};
+        let init = self.pid().unwrap_or(0);
         self.call(&["delete", "--force", "@"])?.ok()?;
-        reap();
+        if init > 0 {
+            // A subreaper owes it: the end of a pid namespace waits for all its processes to be reaped.
+            let _ = waitpid(nix::unistd::Pid::from_raw(init), Some(WaitPidFlag::WNOHANG));
+        }
         Ok(())
     }
 
