@@ -60,15 +60,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The whole command tree, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Whether this may be the name of a command that [`Command::makes_processes`]. Something else of that name (a container) makes
 /// the program only execute itself in vain.
 fn makes_processes(arg: &std::ffi::OsStr) -> bool {
     ["create", "run", "exec"].iter().any(|name| arg == *name)
-}
-
-/// The whole command tree, for manual pages and completions.
-pub fn command() -> clap::Command {
-    Cli::command()
 }
 
 /// containerd writes `-no-subreaper` with a single dash, as runc's flag library allows.
