@@ -28,13 +28,14 @@ mod rootfs;
 mod seccomp;
 mod self_test;
 mod storage;
+mod vps;
 
 fn main() -> std::process::ExitCode {
     // Tests that misbehave on purpose; `self_test` looks at what the runner says about them.
     if std::env::var_os(self_test::CULPRITS_ONLY).is_some() {
         return harness::main(&[self_test::CULPRITS]);
     }
-    harness::main(&[
+    let modules = [
         cgroups::TESTS,
         image::TESTS,
         net::TESTS,
@@ -42,5 +43,6 @@ fn main() -> std::process::ExitCode {
         seccomp::TESTS,
         self_test::TESTS,
         storage::TESTS,
-    ])
+    ];
+    harness::main(&[&modules, vps::TESTS].concat())
 }
