@@ -344,22 +344,18 @@ fn files(root: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// Waits for a command's end.
+/// Waits for a command's end and collects what it prints meanwhile.
 pub fn finish(child: Child) -> Result<Output> {
-    finish_within(child, patience())
-}
-
-fn finish_within(mut child: Child, time: Duration) -> Result<Output> {
-    let deadline = Instant::now() + time;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > deadline {
-            child.kill()?;
-            child.wait()?;
-            bail!("a command did not end within {time:?}");
+    let pid = Pid::from_raw(child.id().try_into()?);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    match ended.recv_timeout(patience()) {
+        Ok(output) => Ok(output?),
+        Err(_) => {
+            let _ = kill(pid, Signal::SIGKILL);
+            bail!("a command did not end within {:?}", patience())
         }
-        std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(child.wait_with_output()?)
 }
 
 /// What a command said on standard error.

@@ -58,10 +58,7 @@ fn neighbours_are_invisible() -> Result<()> {
     ensure!(!house.sh("b", "ps; ls /root /tmp /run")?.contains("98765"));
     ensure!(
         house
-            .sh(
-                "b",
-                "find / -xdev -name secret 2>/dev/null; ls /root /tmp; ls /run | grep secret || true"
-            )?
+            .sh("b", "find / -name secret 2>/dev/null || true")?
             .is_empty()
     );
     // init, the console's shell script and what we ask with: nobody else.
@@ -119,7 +116,8 @@ fn the_hosts_kernel_cannot_be_set() -> Result<()> {
     for (what, script) in [
         ("a disk", "mknod /root/disk b 8 0"),
         ("memory", "cat /dev/mem /dev/kmem"),
-        ("the clock", "date -s 2001-01-01"),
+        // busybox says that it failed, but its status does not.
+        ("the clock", "! date -s 2001-01-01 2>&1 | grep \"can't set\""),
         ("the kernel's log", "dmesg -c"),
         ("modules", "modprobe dummy || insmod /nothing.ko"),
     ] {
