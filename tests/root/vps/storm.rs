@@ -75,13 +75,13 @@ impl Dice {
 fn killed_commands_leave_nothing() -> Result<()> {
     let house = house()?;
     let mut dice = Dice::new();
+    // One that goes on all the time, and that nothing may touch.
+    house.ok("create bystander --image quick --start")?;
     for round in 0..rounds()[1] {
-        // One that goes on all the time, and that nothing may touch.
-        if round == 0 {
-            house.ok("create bystander --image quick --start")?;
-        }
-        let what = cut_short(&house, &mut dice)?;
-        let output = house.output("delete --force web")?;
+        // A name for each, so that what one leaves is not cleared away by the next.
+        let name = format!("web-{round}");
+        let what = cut_short(&house, &name, &mut dice)?;
+        let output = house.output(&format!("delete --force {name}"))?;
         let gone = said(&output).contains("does not exist");
         ensure!(
             output.status.success() || gone,
@@ -91,9 +91,11 @@ fn killed_commands_leave_nothing() -> Result<()> {
             house.sh("bystander", "echo alive")? == "alive",
             "round {round}, {what}"
         );
-        // Whatever was left, the next VPS of this name has no trouble with it.
-        house.ok("create web --image quick --start")?;
-        house.ok("delete --force web")?;
+        if dice.roll(2) == 0 {
+            // Whatever was left, the next VPS of this name has no trouble with it.
+            house.ok(&format!("create {name} --image quick --start"))?;
+            house.ok(&format!("delete --force {name}"))?;
+        }
     }
     house.ok("delete --force bystander")?;
     house.nothing_left()?;
@@ -101,39 +103,41 @@ fn killed_commands_leave_nothing() -> Result<()> {
 }
 
 /// Lets a command or a monitor die in the middle of something.
-fn cut_short(house: &House, dice: &mut Dice) -> Result<String> {
-    let commands = [
-        "create web --image quick --start",
-        "start web",
-        "stop web --timeout 3",
-        "restart web --timeout 3",
-        "delete --force web",
-    ];
-    let command = commands[dice.roll(5) as usize];
-    if !command.starts_with("create") {
-        house.ok("create web --image quick")?;
+fn cut_short(house: &House, name: &str, dice: &mut Dice) -> Result<String> {
+    let create = format!("create {name} --image quick");
+    let verb = [
+        "create",
+        "start",
+        "stop --timeout 3",
+        "restart --timeout 3",
+        "delete --force",
+    ][dice.roll(5) as usize];
+    let command = match verb {
+        "create" => format!("{create} --start"),
+        _ => {
+            house.ok(&create)?;
+            format!("{verb} {name}")
+        }
+    };
+    if !["create", "start"].contains(&verb) {
+        house.ok(&format!("start {name}"))?;
     }
-    if !command.starts_with("create") && !command.starts_with("start") {
-        house.ok("start web")?;
-    }
-    let child = house.spawn(command)?;
+    let child = house.spawn(&command)?;
     let patience = Duration::from_millis(dice.roll(120 * crate::harness::timeout_factor()));
     std::thread::sleep(patience);
     let whom = dice.roll(3);
-    strike(house, child, whom)?;
-    Ok(format!(
-        "`{command}` after {patience:?}, {}",
-        ["command", "monitor", "both"][whom as usize]
-    ))
+    strike(house, name, child, whom)?;
+    let whom = ["command", "monitor", "both"][whom as usize];
+    Ok(format!("`{command}` after {patience:?}, {whom}"))
 }
 
-fn strike(house: &House, mut child: Child, whom: u64) -> Result<()> {
+fn strike(house: &House, name: &str, mut child: Child, whom: u64) -> Result<()> {
     if whom != 1 {
         child.kill()?;
     }
     // There may be none yet, or none any more.
     if whom != 0
-        && let Ok(monitor) = house.monitor("web")
+        && let Ok(monitor) = house.monitor(name)
         && std::fs::read(format!("/proc/{monitor}/cmdline")).is_ok_and(|c| c.starts_with(b"condo-monitor"))
     {
         let _ = kill(Pid::from_raw(monitor), Signal::SIGKILL);
