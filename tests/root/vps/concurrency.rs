@@ -36,8 +36,8 @@ fn two_starts() -> Result<()> {
 }
 
 fn a_stop_during_a_start() -> Result<()> {
-    let house = House::new()?;
-    house.ok("create web --image busybox")?;
+    let house = House::quick()?;
+    house.ok("create web --image quick")?;
     for _ in 0..ROUNDS {
         let start = house.spawn("start web")?;
         let stop = house.spawn("stop web --timeout 3")?;

@@ -79,9 +79,9 @@ fn a_vps_lives() -> Result<()> {
 }
 
 fn all_at_once() -> Result<()> {
-    let house = House::new()?;
+    let house = House::quick()?;
     for name in ["a", "b", "c"] {
-        house.ok(&format!("create {name} --image busybox"))?;
+        house.ok(&format!("create {name} --image quick"))?;
     }
     house.ok("start a b a")?;
     let running =

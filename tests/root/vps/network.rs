@@ -132,14 +132,14 @@ fn addresses_are_never_shared() -> Result<()> {
 }
 
 fn foreign_rules_stay() -> Result<()> {
-    let house = House::new()?;
+    let house = House::quick()?;
     needs!(program:nft);
     let rules = "table inet foreign { chain forward { type filter hook forward priority 5; policy accept; ip saddr 192.0.2.1 drop; }; }";
     harness::run(Command::new("nft").arg(rules))?;
     let foreign = || harness::run(Command::new("nft").args(["list", "table", "inet", "foreign"]));
     let before = foreign()?;
-    house.running("a", "")?;
-    house.running("b", "--allow a")?;
+    house.ok("create a --image quick --start")?;
+    house.ok("create b --image quick --start --allow a")?;
     house.ok("stop --all --timeout 20")?;
     house.ok("delete --all")?;
     ensure!(foreign()? == before);

@@ -21,18 +21,8 @@ fn rounds() -> [u64; 2] {
     [first, numbers.next().unwrap_or(first)]
 }
 
-/// An init that stops at once; busybox's own takes two seconds.
-fn house() -> Result<House> {
-    let mut house = House::new()?;
-    house.import(
-        "quick",
-        "trap 'exit 0' TERM; while :; do busybox sleep 60 & wait $!; done",
-    )?;
-    Ok(house)
-}
-
 fn rounds_leave_nothing() -> Result<()> {
-    let house = house()?;
+    let house = House::quick()?;
     for round in 0..rounds()[0] {
         house.ok("create web --image quick --memory 64M")?;
         house.ok("start web")?;
@@ -73,7 +63,7 @@ impl Dice {
 }
 
 fn killed_commands_leave_nothing() -> Result<()> {
-    let house = house()?;
+    let house = House::quick()?;
     let mut dice = Dice::new();
     // One that goes on all the time, and that nothing may touch.
     house.ok("create bystander --image quick --start")?;
