@@ -1,5 +1,6 @@
 //! What happens to a running VPS when those who started or watch it go away; what it costs to watch it.
 
+use std::os::fd::AsFd;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +11,7 @@ use crate::harness;
 
 tests![
     the_terminal_is_closed,
+    what_was_inherited_is_let_go,
     the_monitor_is_killed,
     a_watched_vps_costs_little,
 ];
@@ -32,6 +34,24 @@ fn the_terminal_is_closed() -> Result<()> {
     house.up("web")?;
     ensure!(alive(house.monitor("web")?));
     ensure!(house.sh("web", "echo alive")? == "alive");
+    house.leave()
+}
+
+/// A script's pipe or lock does not stay open for as long as the VPS runs.
+fn what_was_inherited_is_let_go() -> Result<()> {
+    let house = House::new()?;
+    house.ok("create web --image busybox")?;
+    // Not close-on-exec: every command of this test inherits both ends.
+    let (read, write) = nix::unistd::pipe()?;
+    house.ok("start web")?;
+    drop(write);
+    let mut fds = [nix::poll::PollFd::new(read.as_fd(), nix::poll::PollFlags::POLLIN)];
+    let ended = nix::poll::poll(&mut fds, nix::poll::PollTimeout::from(20_000_u16))?;
+    ensure!(
+        ended == 1 && nix::unistd::read(&read, &mut [0; 1])? == 0,
+        "somebody holds the pipe"
+    );
+    ensure!(house.status("web")? == "running");
     house.leave()
 }
 
