@@ -30,6 +30,7 @@ mod runtime;
 mod seccomp;
 mod self_test;
 mod storage;
+mod vps;
 
 fn main() -> std::process::ExitCode {
     if let Ok(rounds) = std::env::var("CONDO_BENCH") {
@@ -40,7 +41,7 @@ fn main() -> std::process::ExitCode {
     if std::env::var_os(self_test::CULPRITS_ONLY).is_some() {
         return harness::main(&[self_test::CULPRITS]);
     }
-    harness::main(&[
+    let modules = [
         cgroups::TESTS,
         image::TESTS,
         net::TESTS,
@@ -59,5 +60,6 @@ fn main() -> std::process::ExitCode {
         seccomp::TESTS,
         self_test::TESTS,
         storage::TESTS,
-    ])
+    ];
+    harness::main(&[&modules, vps::TESTS].concat())
 }
