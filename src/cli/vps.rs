@@ -19,7 +19,6 @@ mod image;
 mod life;
 mod limits;
 mod show;
-mod signal;
 mod usage;
 
 /// Runs the command line of this process.

@@ -17,9 +17,9 @@ pub fn parse(field: &str, text: &str) -> Result<Signal> {
             "is not a signal: use a name such as TERM or a number",
         )
     };
-    let number = match text.parse::<i32>() {
-        Ok(number) => number,
-        Err(_) => named(&text.to_ascii_uppercase()).ok_or_else(unknown)?,
+    let number = match digits(text) {
+        Some(number) => number,
+        None => named(&text.to_ascii_uppercase()).ok_or_else(unknown)?,
     };
     from_number(number).ok_or_else(unknown)
 }
@@ -32,25 +32,31 @@ pub fn from_number(number: i32) -> Option<Signal> {
 fn named(text: &str) -> Option<i32> {
     let name = text.strip_prefix("SIG").unwrap_or(text);
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        let offset: i32 = if offset.is_empty() {
-            0
-        } else {
-            offset.strip_prefix('+')?.parse().ok()?
-        };
-        return Some(REALTIME.start() + offset).filter(|n| offset >= 0 && REALTIME.contains(n));
+        let number = REALTIME.start().checked_add(offset_by('+', offset)?)?;
+        return Some(number).filter(|n| REALTIME.contains(n));
     }
     if let Some(offset) = name.strip_prefix("RTMAX") {
-        let offset: i32 = if offset.is_empty() {
-            0
-        } else {
-            offset.strip_prefix('-')?.parse().ok()?
-        };
-        return Some(REALTIME.end() - offset).filter(|n| offset >= 0 && REALTIME.contains(n));
+        let number = REALTIME.end().checked_sub(offset_by('-', offset)?)?;
+        return Some(number).filter(|n| REALTIME.contains(n));
     }
     format!("SIG{name}")
         .parse::<Name>()
         .ok()
         .map(|signal| signal as i32)
+}
+
+/// Nothing, or the sign and a number.
+fn offset_by(sign: char, text: &str) -> Option<i32> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    digits(text.strip_prefix(sign)?)
+}
+
+/// A number without a sign.
+fn digits(text: &str) -> Option<i32> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| plain)
 }
 
 #[cfg(test)]
@@ -79,6 +85,15 @@ mod tests {
             "SIGRTMIN+40",
             "RTMIN+-1",
             "15x",
+            "+9",
+            "9 ",
+            "TERMINATE",
+            "RTMIN+31",
+            "RTMIN+",
+            "RTMIN3",
+            "RTMIN++1",
+            "RTMAX-31",
+            "RTMIN+99999999999",
         ] {
             assert!(parse("signal", bad).is_err(), "{bad}");
         }

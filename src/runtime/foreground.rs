@@ -188,6 +188,12 @@ fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Re
     Ok(())
 }
 
+/// Rows and columns of our terminal, if there is one.
+pub fn size() -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    Some((size.ws_row, size.ws_col))
+}
+
 /// Gives the container's terminal the size of ours.
 pub fn copy_size(master: &OwnedFd) {
     if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::error::{Error, Result};
+
 /// The statuses of the spec, and `paused` of the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -46,6 +48,12 @@ impl Identity {
     pub fn of(pid: i32) -> Option<Self> {
         let (_, start_time) = stat(pid)?;
         Some(Self { pid, start_time })
+    }
+
+    /// The identity of this process.
+    pub fn own() -> Result<Self> {
+        let pid = i32::try_from(std::process::id()).unwrap_or(0);
+        Self::of(pid).ok_or_else(|| Error::Corrupt("this process is not in /proc".into()))
     }
 
     /// Whether the process lives (a zombie does not).

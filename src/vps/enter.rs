@@ -123,6 +123,8 @@ fn process(init: Option<&oci::Process>, request: &ExecRequest, user: &User) -> R
         .set_terminal(Some(request.tty))
         .set_cwd(cwd);
     let mut process = Process::from_spec(&wanted)?;
+    // From the beginning: a program that asks for its terminal's size at once must not find none.
+    process.console_size = request.tty.then(foreground::size).flatten();
     process.credentials.uid = user.uid;
     process.credentials.gid = user.gid;
     process.credentials.groups.clone_from(&user.groups);

@@ -123,7 +123,8 @@ impl Folders {
         self.locks().join(name)
     }
 
-    fn locks(&self) -> PathBuf {
+    /// Where the locks are.
+    pub fn locks(&self) -> PathBuf {
         self.run.join("lock")
     }
 

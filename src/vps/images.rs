@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::lifecycle::Condo;
 use super::view::ImageView;
-use crate::error::{Error, Result};
+use crate::error::{During, Error, Result};
 use crate::image::{Archive, Image, ImportOptions, Progress, Recipe};
 use crate::process::signal;
 
@@ -55,9 +55,11 @@ impl Condo {
         let images = self.images();
         images.sweep()?;
         let archive = Archive::open(&request.archive)?;
-        let image = images.import(&request.name, archive, &options, &mut |progress| {
-            report(&said(progress));
-        })?;
+        let image = images
+            .import(&request.name, archive, &options, &mut |progress| {
+                report(&said(progress));
+            })
+            .during(|| format!("import `{}`", request.archive.display()))?;
         self.image_view(image)
     }
 

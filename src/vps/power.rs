@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
 
 use super::lifecycle::Condo;
 use super::monitor;
@@ -18,7 +19,7 @@ use super::store::{ExitReason, LastExit, Record};
 use super::view::VpsStatus;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Failures, Result};
-use crate::files;
+use crate::files::{self, Lock};
 use crate::process::signal;
 use crate::runtime::container;
 use crate::runtime::id::Id;
@@ -30,8 +31,7 @@ const MONITOR: Duration = Duration::from_secs(60);
 impl Condo {
     /// Starts a stopped VPS.
     pub fn start(&self, name: &Name) -> Result<()> {
-        let record = self.store.get(name)?;
-        let lock = self.lock(name)?;
+        let (record, lock) = self.hold(name)?;
         self.settle(&record)?;
         match self.status(name)? {
             VpsStatus::Stopped => {}
@@ -44,46 +44,69 @@ impl Condo {
 
     /// Asks a VPS to shut down and ends it after `timeout`. One that is stopped already is fine.
     pub fn stop(&self, name: &Name, timeout: Duration) -> Result<()> {
-        let record = self.store.get(name)?;
-        let _lock = self.lock(name)?;
-        self.settle(&record)?;
-        if self.status(name)? == VpsStatus::Stopped {
-            return Ok(());
-        }
-        self.end(&record, Some(timeout))
-    }
-
-    /// Stops and starts a VPS.
-    pub fn restart(&self, name: &Name, timeout: Duration) -> Result<()> {
-        self.stop(name, timeout)?;
-        self.start(name)
+        let (record, _lock) = self.hold(name)?;
+        self.shut_down(&record, Some(timeout))
     }
 
     /// Sends a signal to a VPS's init.
-    pub fn kill(&self, name: &Name, signal: i32) -> Result<()> {
+    pub fn kill(&self, name: &Name, signal: Signal) -> Result<()> {
         self.store.get(name)?;
         let stopped = || Error::Status("the VPS is not running".into());
         let container = self.container(name)?.ok_or_else(stopped)?;
-        container.kill(&self.host, signal::parse("--signal", &signal.to_string())?, false)
+        container.kill(&self.host, signal, false)
     }
 
     /// Removes a stopped VPS, or any with `force`, with everything it left.
     pub fn delete(&self, name: &Name, force: bool) -> Result<()> {
-        let record = self.store.get(name)?;
-        let _lock = self.lock(name)?;
+        let (record, _lock) = self.hold(name)?;
         self.settle(&record)?;
         let status = self.status(name)?;
-        if status != VpsStatus::Stopped {
-            if !force {
-                let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
-                return Err(Error::Status(text));
-            }
-            self.end(&record, None)?;
+        if status != VpsStatus::Stopped && !force {
+            let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
+            return Err(Error::Status(text));
         }
+        self.shut_down(&record, None)?;
         self.take_down(&record)?;
         files::remove_tree(&self.folders.vps(name))?;
         // The claims go last: until then a delete that was interrupted can be repeated.
         self.store.remove(name)?;
+        self.forget(name)
+    }
+
+    /// Removes what deletes left that were killed at their very end, when the records were gone already.
+    pub fn sweep(&self) -> Result<()> {
+        let entries = std::fs::read_dir(self.folders.locks()).during(|| "list the locks")?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            // Of interest is only what it does about a VPS that is gone.
+            if let Some(name) = name
+                && self.store.get(&name).is_err_and(|e| e.is_gone())
+            {
+                let _ = self.hold(&name);
+            }
+        }
+        network::remove_if_unused(self)
+    }
+
+    /// A VPS with its lock, as it is once we hold that: whoever held it before may have deleted the VPS.
+    fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
+        match self.store.get(name) {
+            // What is unknown gets no lock file.
+            Err(e) if e.is_gone() && !files::exists(&self.folders.lock(name)) => return Err(e),
+            _ => {}
+        }
+        let lock = self.lock(name)?;
+        match self.store.get(name) {
+            Err(e) if e.is_gone() => {
+                self.forget(name)?;
+                Err(e)
+            }
+            other => Ok((other?, lock)),
+        }
+    }
+
+    /// The last of a VPS that has no record any more. The caller holds its lock.
+    fn forget(&self, name: &Name) -> Result<()> {
         network::remove_if_unused(self)?;
         files::remove_file(&self.folders.lock(name))
     }
@@ -112,29 +135,49 @@ impl Condo {
         }
     }
 
-    /// Ends a running VPS, by its stop signal first if there is time for that.
+    /// Ends a VPS and clears up after it. It may be rebooting by itself at this very moment, and then needs to be ended again.
+    fn shut_down(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
+        for _ in 0..10 {
+            self.settle(record)?;
+            if self.status(&record.name)? == VpsStatus::Stopped {
+                return Ok(());
+            }
+            self.end(record, patience)?;
+        }
+        Err(Error::Busy("it boots again and again".into()))
+    }
+
+    /// Ends a running VPS, by its stop signal first if there is time for that. One that ends by itself meanwhile is fine.
     fn end(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
-        let name = &record.name;
-        files::write_atomic(&self.stopping(name), b"", 0o600)?;
-        let Some(container) = self.container(name)? else {
-            return self.settle(record);
+        let Some(container) = self.container(&record.name)? else {
+            return Ok(());
         };
-        if let (Some(patience), Some(init)) = (patience, container.init()) {
+        let Some(init) = container.init() else {
+            return Ok(());
+        };
+        match self.set_stopping(&record.name) {
+            // The run directory goes when the monitor has seen the end.
+            Err(e) if e.is_gone() => return Ok(()),
+            other => other?,
+        }
+        if let Some(patience) = patience {
             let stop_signal = self.images().get(&record.config.image)?.manifest.stop_signal;
             let _ = container.resume(&self.host);
-            container.kill(&self.host, signal::parse("stop signal", &stop_signal)?, false)?;
-            wait_for_end(&init, patience)?;
-        }
-        container.kill(&self.host, rustix::process::Signal::KILL, true)?;
-        if let Some(init) = container.init() {
-            let _ = container.kill(&self.host, rustix::process::Signal::KILL, false);
-            if !wait_for_end(&init, MONITOR)? {
-                return Err(Error::Status(
-                    "its init does not die: it hangs in the kernel; try again later".into(),
-                ));
+            let asked = container.kill(&self.host, signal::parse("stop signal", &stop_signal)?, false);
+            if wait_for_end(&init, asked.as_ref().map_or(Duration::ZERO, |()| patience))? {
+                return Ok(());
             }
+            asked?;
         }
-        self.settle(record)
+        let all = container.kill(&self.host, Signal::KILL, true);
+        let _ = container.kill(&self.host, Signal::KILL, false);
+        if wait_for_end(&init, MONITOR)? {
+            return Ok(());
+        }
+        all?;
+        Err(Error::Status(
+            "its init does not die: it hangs in the kernel; try again later".into(),
+        ))
     }
 
     /// Frees everything one run of a VPS holds: container, cgroup, network, run directory. Idempotent.
@@ -170,8 +213,19 @@ impl Condo {
         Ok(())
     }
 
-    /// There while somebody stops the VPS: a reboot from inside then only stops it.
-    pub(super) fn stopping(&self, name: &Name) -> PathBuf {
+    /// Whether somebody is stopping the VPS: a reboot from inside then only stops it.
+    pub(super) fn is_stopping(&self, name: &Name) -> bool {
+        let raw = std::fs::read(self.stopping(name)).unwrap_or_default();
+        serde_json::from_slice(&raw).is_ok_and(|stopper: Identity| stopper.is_alive())
+    }
+
+    /// Says that we stop the VPS, as long as we live.
+    fn set_stopping(&self, name: &Name) -> Result<()> {
+        let own = serde_json::to_vec(&Identity::own()?)?;
+        files::write_atomic(&self.stopping(name), &own, 0o600)
+    }
+
+    fn stopping(&self, name: &Name) -> PathBuf {
         self.folders.run_of(name).join("stopping")
     }
 

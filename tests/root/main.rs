@@ -21,6 +21,7 @@
 #[macro_use]
 mod harness;
 
+mod bench;
 mod cgroups;
 mod image;
 mod net;
@@ -29,13 +30,18 @@ mod runtime;
 mod seccomp;
 mod self_test;
 mod storage;
+mod vps;
 
 fn main() -> std::process::ExitCode {
+    if let Ok(rounds) = std::env::var("CONDO_BENCH") {
+        bench::main(rounds.parse().expect("CONDO_BENCH is a number of rounds")).expect("the benchmark");
+        return std::process::ExitCode::SUCCESS;
+    }
     // Tests that misbehave on purpose; `self_test` looks at what the runner says about them.
     if std::env::var_os(self_test::CULPRITS_ONLY).is_some() {
         return harness::main(&[self_test::CULPRITS]);
     }
-    harness::main(&[
+    let modules = [
         cgroups::TESTS,
         image::TESTS,
         net::TESTS,
@@ -54,5 +60,6 @@ fn main() -> std::process::ExitCode {
         seccomp::TESTS,
         self_test::TESTS,
         storage::TESTS,
-    ])
+    ];
+    harness::main(&[&modules, vps::TESTS].concat())
 }

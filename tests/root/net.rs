@@ -60,7 +60,7 @@ fn vpss_talk_only_where_allowed() -> Result<()> {
 
 /// The outside world is a network of its own whose only tenant is our host: the host gets an uplink `eth0`, and the
 /// outside's own guard against forged addresses lets only the host's address in.
-fn outside() -> Result<(Room, Network, Port)> {
+pub(crate) fn outside() -> Result<(Room, Network, Port)> {
     let world = Network {
         bridge: "world0".into(),
         table: "world".into(),

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
+use rustix::process::Signal;
 
 use super::limits::LimitArgs;
-use super::signal;
 use super::usage::{assignment, digits};
 use crate::error::{Error, Result};
+use crate::process::signal;
 use crate::vps::name::Name;
 
 const EXAMPLES: &str = "\
@@ -80,8 +81,8 @@ pub(super) enum Command {
         #[command(flatten)]
         targets: Targets,
         /// A signal's name or number.
-        #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal::parse)]
-        signal: i32,
+        #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = |t: &str| signal::parse("--signal", t))]
+        signal: Signal,
     },
     /// Delete VPSs with their disks, addresses and records.
     #[command(after_help = "Examples:\n  condo delete web\n  condo delete --force --all")]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::args::Targets;
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -19,7 +21,7 @@ pub(super) fn stop(condo: &Condo, targets: &Targets, timeout: u64) -> Result<Exi
     each(condo, targets, "stop", |name| stop_one(condo, name, timeout))
 }
 
-/// Stopped here and not by the library's restart, so that the spinner's thread is gone before the start clones an init.
+/// The spinner's thread is gone before the start clones an init.
 pub(super) fn restart(condo: &Condo, targets: &Targets, timeout: u64) -> Result<Exit> {
     each(condo, targets, "restart", |name| {
         if condo.show(name)?.status != VpsStatus::Stopped {
@@ -29,15 +31,19 @@ pub(super) fn restart(condo: &Condo, targets: &Targets, timeout: u64) -> Result<
     })
 }
 
-pub(super) fn kill(condo: &Condo, targets: &Targets, signal: i32) -> Result<Exit> {
+pub(super) fn kill(condo: &Condo, targets: &Targets, signal: Signal) -> Result<Exit> {
     each(condo, targets, "kill", |name| condo.kill(name, signal))
 }
 
 pub(super) fn delete(condo: &Condo, targets: &Targets, force: bool) -> Result<Exit> {
-    each(condo, targets, "delete", |name| {
+    let exit = each(condo, targets, "delete", |name| {
         let _spinner = Spinner::start(format!("deleting {name}"));
         condo.delete(name, force)
-    })
+    })?;
+    if targets.all {
+        condo.sweep()?;
+    }
+    Ok(exit)
 }
 
 fn stop_one(condo: &Condo, name: &Name, timeout: u64) -> Result<()> {

@@ -54,9 +54,10 @@ pub fn run(setup: Setup<'_>, link: Init<Born>) -> ! {
     fail(&reporter, &error)
 }
 
-/// Reports a failure to the parent, or to the log when the parent has gone, and ends the process.
+/// Reports a failure to the parent, or to the log when the parent has gone, and ends the process. That it has gone is no
+/// news of init's: the parent says itself why it gave up.
 pub fn fail(reporter: &Reporter, error: &Error) -> ! {
-    if !reporter.fail(error) {
+    if !reporter.fail(error) && !matches!(error.root(), Error::Init(_)) {
         log::error!("{error}");
     }
     sys::clone::exit(1)

@@ -135,7 +135,7 @@ impl<S: Step> Init<S> {
                     step: PhantomData,
                 },
             )),
-            _ => Err(Error::Corrupt(format!(
+            _ => Err(Error::Init(format!(
                 "the runtime went away before init was {}",
                 S::NAME
             ))),

@@ -30,11 +30,14 @@ use crate::runtime::plan::Choices;
 use crate::runtime::status::Identity;
 use crate::seccomp;
 use crate::storage::{self, RootDisk};
+use crate::sys;
 
 /// Boots for `condo start`, which reads our standard error for the outcome; then watches.
 pub(super) fn first(root: Option<&Path>, name: &Name) -> Result<()> {
     // Out of the command's session: its terminal's end is not ours.
     rustix::process::setsid().during(|| "start a session")?;
+    // Nor is what it inherited: a pipe or a lock of a script would stay open for as long as the VPS runs.
+    sys::fd::close_on_exec_from(3).during(|| "let go of inherited descriptors")?;
     let watched = boot(root, name)?;
     let mut report = std::io::stderr();
     let _ = report.write_all(RUNNING.as_bytes());
@@ -74,10 +77,8 @@ impl Watched {
 fn boot(root: Option<&Path>, name: &Name) -> Result<Watched> {
     let condo = Condo::open(root)?;
     let record = condo.store.get(name)?;
-    let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let own = Identity::of(own).ok_or_else(|| Error::Corrupt("the monitor is not in /proc".into()))?;
     files::create_dir_all(&condo.folders.run_of(name), 0o700)?;
-    condo.set_monitor(name, &own)?;
+    condo.set_monitor(name, &Identity::own()?)?;
     let result = raise(&condo, &record);
     if result.is_err() {
         // The failure that stopped us is the one to report; what cannot be freed now, the next command frees.

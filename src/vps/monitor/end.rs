@@ -10,14 +10,13 @@ use super::super::power::exit;
 use super::super::store::{ExitReason, LastExit, Record};
 use super::boot;
 use crate::error::Result;
-use crate::files;
 
 /// How init ended, as `watch` passes it on.
 pub(super) fn end(root: Option<&Path>, name: &Name, how: &str, number: &str) -> Result<()> {
     let number: i32 = number.parse().unwrap_or(0);
     let condo = Condo::open(root)?;
     let record = condo.store.get(name)?;
-    let stopping = files::exists(&condo.stopping(name));
+    let stopping = condo.is_stopping(name);
     // reboot(2) in a pid namespace ends its init by SIGHUP for a restart and by SIGINT for a halt (pid_namespaces(7)).
     let reboot = how == "signal" && number == Signal::SIGHUP as i32 && !stopping;
     condo

@@ -175,7 +175,14 @@ impl Container {
     }
 
     pub fn delete(&self) -> Result<()> {
-        self.call(&["delete", "--force", "@"])?.ok().map(drop)
+        use nix::sys::wait::{WaitPidFlag, waitpid};
+        let init = self.pid().unwrap_or(0);
+        self.call(&["delete", "--force", "@"])?.ok()?;
+        if init > 0 {
+            // A subreaper owes it: the end of a pid namespace waits for all its processes to be reaped.
+            let _ = waitpid(nix::unistd::Pid::from_raw(init), Some(WaitPidFlag::WNOHANG));
+        }
+        Ok(())
     }
 
     pub fn state(&self) -> Result<Value> {

@@ -78,7 +78,17 @@ fn a_rootfs_that_is_a_link_or_a_file() -> Result<()> {
 
 fn fields_with_wrong_values() -> Result<()> {
     needs!(ours);
-    for (pointer, value, words) in [
+    for (pointer, value, words) in wrong_values() {
+        let c = with(pointer, value)?;
+        c.refused(&[words]).with_context(|| pointer.to_owned())?;
+    }
+    Ok(())
+}
+
+/// Where, what, and how the complaint begins.
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn wrong_values() -> Vec<(&'static str, Value, &'static str)> {
+    vec![
         ("/ociVersion", json!("2.0.0"), "ociVersion: `2.0.0`"),
         ("/process/args", json!([]), "process.args"),
         (
@@ -138,11 +148,7 @@ fn fields_with_wrong_values() -> Result<()> {
             json!([{"destination": "/x", "type": "tmpfs", "options": ["size=nonsense"]}]),
             "/x",
         ),
-    ] {
-        let c = with(pointer, value)?;
-        c.refused(&[words]).with_context(|| pointer.to_owned())?;
-    }
-    Ok(())
+    ]
 }
 
 fn sysctls_of_the_host() -> Result<()> {

@@ -143,7 +143,7 @@ fn targets_are_names_or_all() {
     let Command::Kill { signal, .. } = parse("kill web").unwrap().command else {
         panic!("not kill");
     };
-    assert_eq!(signal, 9);
+    assert_eq!(signal.as_raw(), 9);
 }
 
 #[test]

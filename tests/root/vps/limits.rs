@@ -1,0 +1,134 @@
+//! Limits hold, and those that cannot are refused.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::house::{House, eventually};
+
+tests![
+    processor_time_is_held,
+    processors_are_held,
+    memory_runs_out_inside_only,
+    a_fork_bomb_stays_inside,
+    writes_are_throttled,
+    a_disk_that_cannot_be_limited_is_refused,
+];
+
+fn processor_time_is_held() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--cpus 0.5")?;
+    let mut busy = house.sh_spawn("web", "while :; do :; done")?;
+    let cgroup = house.cgroup("web")?;
+    let used = || -> Result<u64> { Ok(cgroup.stats()?.cpu.context("no cpu statistics")?.usage) };
+    std::thread::sleep(Duration::from_millis(300));
+    let (begun, before) = (Instant::now(), used()?);
+    std::thread::sleep(Duration::from_millis(1500));
+    let cpu = cgroup.stats()?.cpu.context("no cpu statistics")?;
+    let share = (cpu.usage - before) as f64 / begun.elapsed().as_micros() as f64;
+    house.ok("stop web --timeout 1")?;
+    busy.wait()?;
+    ensure!(share > 0.02, "it did not run: {share}");
+    ensure!(share < 0.8, "half a processor was allowed, {share} used");
+    ensure!(cpu.throttled_periods > 0, "{cpu:?}");
+    house.leave()
+}
+
+fn processors_are_held() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--cpuset 0")?;
+    let allowed = house.sh(
+        "web",
+        "grep Cpus_allowed_list /proc/self/status /proc/1/status; nproc",
+    )?;
+    ensure!(
+        allowed.lines().take(2).all(|l| l.ends_with(":\t0")) && allowed.ends_with("\n1"),
+        "{allowed}"
+    );
+    house.leave()
+}
+
+fn memory_runs_out_inside_only() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 32M")?;
+    house.running("db", "")?;
+    let (web, db) = (house.init("web")?, house.init("db")?);
+    let output = house.try_sh("web", "x=a; while :; do x=$x$x; done")?;
+    ensure!(output.status.code() == Some(137), "{output:?}");
+    ensure!(house.cgroup("web")?.oom_kills()? > 0);
+    ensure!(
+        house.init("web")? == web && house.init("db")? == db,
+        "an init was hit"
+    );
+    ensure!(house.sh("web", "echo alive")? == "alive" && house.sh("db", "echo alive")? == "alive");
+    ensure!(house.show("web")?["memory_used"].as_u64() <= Some(32 << 20));
+    house.leave()
+}
+
+fn a_fork_bomb_stays_inside() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--pids 24")?;
+    let output = house.try_sh("web", "for i in $(seq 40); do sleep 600 >/dev/null 2>&1 & done")?;
+    ensure!(
+        String::from_utf8_lossy(&output.stderr).contains("fork"),
+        "{output:?}"
+    );
+    let pids = house.cgroup("web")?.stats()?.pids.context("no pids statistics")?;
+    ensure!(
+        pids.limit == Some(24) && (20..=24).contains(&pids.current),
+        "{pids:?}"
+    );
+    // Full as it is, it can be stopped.
+    house.ok("stop web --timeout 2")?;
+    ensure!(house.show("db").is_err() && house.status("web")? == "stopped");
+    house.leave()
+}
+
+fn writes_are_throttled() -> Result<()> {
+    let house = House::new()?;
+    let created = house.output("create web --image busybox --start --io-write 1M")?;
+    if String::from_utf8_lossy(&created.stderr).contains("is in memory") {
+        crate::harness::need("temporary-files-on-a-disk");
+    }
+    ensure!(created.status.success(), "{created:?}");
+    house.up("web")?;
+    let begun = Instant::now();
+    house.sh(
+        "web",
+        "dd if=/dev/zero of=/root/file bs=64k count=48 oflag=direct 2>/dev/null",
+    )?;
+    let took = begun.elapsed();
+    ensure!(
+        took > Duration::from_millis(1500),
+        "3 MiB at 1 MiB/s took {took:?}"
+    );
+    let io = house.cgroup("web")?.stats()?.io;
+    ensure!(io.iter().any(|d| d.write_bytes >= 3 << 20), "{io:?}");
+    house.leave()
+}
+
+fn a_disk_that_cannot_be_limited_is_refused() -> Result<()> {
+    use nix::mount::{MsFlags, mount};
+    needs!(root);
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )?;
+    let place = crate::harness::tempdir();
+    mount(
+        Some("tmpfs"),
+        &place,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )?;
+    let house = House::at(place.join("condo"))?;
+    house.refused("create web --image busybox --io-write 1M", "is in memory")?;
+    ensure!(house.list()?.is_empty());
+    eventually("the commands have ended", || Ok(house.nothing_left().is_ok()))?;
+    house.leave()
+}

@@ -1,0 +1,33 @@
+//! The VPS manager as its user sees it: every test drives the program `condo` on an instance of its own, below a directory of
+//! its own and in a network namespace of its own.
+
+mod bad_input;
+mod concurrency;
+mod console;
+mod debian;
+mod enter;
+mod exits;
+mod house;
+mod isolation;
+mod life;
+mod limits;
+mod network;
+mod storm;
+mod supervision;
+mod terminal;
+
+/// The tests of all subjects.
+pub const TESTS: &[&[crate::harness::Test]] = &[
+    bad_input::TESTS,
+    concurrency::TESTS,
+    console::TESTS,
+    debian::TESTS,
+    enter::TESTS,
+    exits::TESTS,
+    isolation::TESTS,
+    life::TESTS,
+    limits::TESTS,
+    network::TESTS,
+    storm::TESTS,
+    supervision::TESTS,
+];

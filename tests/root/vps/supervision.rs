@@ -1,0 +1,100 @@
+//! What happens to a running VPS when those who started or watch it go away; what it costs to watch it.
+
+use std::os::fd::AsFd;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::house::{House, alive, eventually};
+use super::terminal::Terminal;
+use crate::harness;
+
+tests![
+    the_terminal_is_closed,
+    what_was_inherited_is_let_go,
+    the_monitor_is_killed,
+    a_watched_vps_costs_little,
+];
+
+fn the_terminal_is_closed() -> Result<()> {
+    let house = House::new()?;
+    needs!(program:setsid);
+    house.ok("create web --image busybox")?;
+    let mut terminal = Terminal::new()?;
+    let condo = harness::condo();
+    let script = format!("{} start web; echo started; sleep 600", condo.display());
+    let mut command = Command::new("setsid");
+    command
+        .env("CONDO_ROOT", &house.root)
+        .args(["--ctty", "--wait", "sh", "-c", &script]);
+    let mut session = terminal.spawn(&mut command)?;
+    terminal.hear("started")?;
+    drop(terminal);
+    eventually("the session ends", || Ok(session.try_wait()?.is_some()))?;
+    house.up("web")?;
+    ensure!(alive(house.monitor("web")?));
+    ensure!(house.sh("web", "echo alive")? == "alive");
+    house.leave()
+}
+
+/// A script's pipe or lock does not stay open for as long as the VPS runs.
+fn what_was_inherited_is_let_go() -> Result<()> {
+    let house = House::new()?;
+    house.ok("create web --image busybox")?;
+    // Not close-on-exec: every command of this test inherits both ends.
+    let (read, write) = nix::unistd::pipe()?;
+    house.ok("start web")?;
+    drop(write);
+    let mut fds = [nix::poll::PollFd::new(read.as_fd(), nix::poll::PollFlags::POLLIN)];
+    let ended = nix::poll::poll(&mut fds, nix::poll::PollTimeout::from(20_000_u16))?;
+    ensure!(
+        ended == 1 && nix::unistd::read(&read, &mut [0; 1])? == 0,
+        "somebody holds the pipe"
+    );
+    ensure!(house.status("web")? == "running");
+    house.leave()
+}
+
+fn the_monitor_is_killed() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    let init = house.init("web")?;
+    house.kill_monitor("web")?;
+    ensure!(house.status("web")? == "running" && house.init("web")? == init);
+    ensure!(house.sh("web", "echo alive")? == "alive");
+    house.refused("console web", "monitor")?;
+    house.refused("start web", "running already")?;
+    house.ok("stop web --timeout 20")?;
+    ensure!(house.status("web")? == "stopped" && !alive(init));
+    house.ok("start web")?;
+    house.up("web")?;
+    house.kill_monitor("web")?;
+    house.ok("delete --force web")?;
+    house.nothing_left()?;
+    house.leave()
+}
+
+/// One figure of `/proc/PID/smaps_rollup`, in KiB.
+fn figure(pid: i32, name: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|l| l.trim().strip_suffix(" kB"));
+    Ok(number.with_context(|| format!("no {name}"))?.trim().parse()?)
+}
+
+fn a_watched_vps_costs_little() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    let pid = house.monitor("web")?;
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?.count();
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    let dirty = figure(pid, "Private_Dirty")?;
+    for name in ["Rss", "Pss", "Private_Clean", "Private_Dirty", "Anonymous"] {
+        println!("monitor: {name} {} KiB", figure(pid, name)?);
+    }
+    println!("monitor: {threads} threads, {fds} descriptors");
+    ensure!(threads == 1 && fds <= 10, "{threads} threads, {fds} descriptors");
+    // The target is 150 KiB for the program as it is released; without optimization it is larger.
+    ensure!(dirty < 1024, "{dirty} KiB of its own");
+    house.leave()
+}

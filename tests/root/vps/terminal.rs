@@ -1,0 +1,68 @@
+//! A terminal with a command of ours on it.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command};
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{Winsize, openpty};
+
+use super::house::patience;
+
+/// The user's side of a terminal.
+pub struct Terminal {
+    master: std::fs::File,
+    slave: OwnedFd,
+    heard: String,
+}
+
+impl Terminal {
+    /// A terminal of 40 rows and 100 columns.
+    pub fn new() -> Result<Self> {
+        let size = Winsize {
+            ws_row: 40,
+            ws_col: 100,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(Some(&size), None)?;
+        for fd in [&pty.master, &pty.slave] {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+        }
+        Ok(Self {
+            master: pty.master.into(),
+            slave: pty.slave,
+            heard: String::new(),
+        })
+    }
+
+    /// Runs a command on it.
+    pub fn spawn(&self, command: &mut Command) -> Result<Child> {
+        let end = || self.slave.try_clone();
+        Ok(command.stdin(end()?).stdout(end()?).stderr(end()?).spawn()?)
+    }
+
+    /// Types.
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        Ok(self.master.write_all(text.as_bytes())?)
+    }
+
+    /// Reads until `text` has come.
+    pub fn hear(&mut self, text: &str) -> Result<()> {
+        let deadline = Instant::now() + patience();
+        while !self.heard.contains(text) {
+            ensure!(Instant::now() < deadline, "`{text}` did not come: {}", self.heard);
+            let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::from(100_u8))? > 0 {
+                let mut buffer = [0; 4096];
+                let n = rustix::io::read(&self.master, &mut buffer)?;
+                self.heard.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            }
+        }
+        let at = self.heard.find(text).unwrap_or(0) + text.len();
+        self.heard.drain(..at);
+        Ok(())
+    }
+}
