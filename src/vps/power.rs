@@ -182,6 +182,13 @@ impl Condo {
 
     /// Frees everything one run of a VPS holds: container, cgroup, network, run directory. Idempotent.
     pub(super) fn take_down(&self, record: &Record) -> Result<()> {
+        self.free(record)?;
+        files::remove_tree(&self.folders.run_of(&record.name))
+    }
+
+    /// All of that but the run directory, which says that a monitor is at work: without it a command that comes between the
+    /// two halves of a reboot would take the VPS for a stopped one.
+    pub(super) fn free(&self, record: &Record) -> Result<()> {
         let name = &record.name;
         let mut failures = Failures::default();
         let seen = self.container(name)?.is_some();
@@ -194,11 +201,12 @@ impl Condo {
         failures.note(self.clear_cgroup(name));
         failures.note(network::detach(self, record));
         failures.into_result()?;
-        if seen && self.monitor(name).is_none_or(|m| !m.is_alive()) {
+        let told = files::exists(&self.recorded(name)) || self.monitor(name).is_some_and(|m| m.is_alive());
+        if seen && !told {
             self.store
                 .record_exit(name, &exit(ExitReason::Unknown, None, None))?;
         }
-        files::remove_tree(&self.folders.run_of(name))
+        files::remove_file(&self.recorded(name))
     }
 
     /// A cgroup may be left without a container when a start was killed in between; the parent goes with the last one.
@@ -227,6 +235,15 @@ impl Condo {
 
     fn stopping(&self, name: &Name) -> PathBuf {
         self.folders.run_of(name).join("stopping")
+    }
+
+    /// Says that the end of this run is in the database: who takes it down in the monitor's place knows no better.
+    pub(super) fn set_recorded(&self, name: &Name) -> Result<()> {
+        files::write_atomic(&self.recorded(name), b"", 0o600)
+    }
+
+    fn recorded(&self, name: &Name) -> PathBuf {
+        self.folders.run_of(name).join("recorded")
     }
 
     /// The process that watches a VPS, dead or alive.

@@ -22,9 +22,13 @@ pub(super) fn end(root: Option<&Path>, name: &Name, how: &str, number: &str) -> 
     condo
         .store
         .record_exit(name, &witnessed(&condo, &record, how, number)?)?;
-    condo.take_down(&record)?;
+    condo.set_recorded(name)?;
+    if !reboot {
+        return condo.take_down(&record);
+    }
+    condo.free(&record)?;
     drop(condo);
-    if reboot { boot::again(root, name) } else { Ok(()) }
+    boot::again(root, name)
 }
 
 fn witnessed(condo: &Condo, record: &Record, how: &str, number: i32) -> Result<LastExit> {

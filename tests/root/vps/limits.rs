@@ -26,11 +26,14 @@ fn processor_time_is_held() -> Result<()> {
     std::thread::sleep(Duration::from_millis(1500));
     let cpu = cgroup.stats()?.cpu.context("no cpu statistics")?;
     let share = (cpu.usage - before) as f64 / begun.elapsed().as_micros() as f64;
+    // On a busy machine it takes a while to get as far as the limit.
+    eventually("it is held back", || {
+        Ok(cgroup.stats()?.cpu.is_some_and(|cpu| cpu.throttled_periods > 0))
+    })?;
     house.ok("stop web --timeout 1")?;
     busy.wait()?;
     ensure!(share > 0.02, "it did not run: {share}");
     ensure!(share < 0.8, "half a processor was allowed, {share} used");
-    ensure!(cpu.throttled_periods > 0, "{cpu:?}");
     house.leave()
 }
 
