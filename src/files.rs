@@ -264,6 +264,12 @@ impl Root {
 
     fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        // A terminal of the tenant's must not become the controlling one of a host process. O_PATH opens nothing.
+        let flags = if flags.contains(OFlags::PATH) {
+            flags
+        } else {
+            flags | OFlags::NOCTTY
+        };
         loop {
             match rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, mode, resolve) {
                 // A rename anywhere on the system while `..` is resolved: openat2(2) asks to try again.
@@ -318,10 +324,8 @@ impl Root {
     pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         let work = || -> Result<()> {
             let (parent, name) = self.parent(path)?;
-            let temporary = format!(".condo.{}.tmp", std::process::id());
-            let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(mode);
-            let mut file = File::from(rustix::fs::openat(&parent, &temporary, flags, mode)?);
+            let (temporary, mut file) = new_file(parent.as_fd(), mode)?;
             rustix::fs::fchmod(&file, mode)?;
             file.write_all(content)?;
             rustix::fs::renameat(&parent, &temporary, &parent, name)?;
@@ -330,10 +334,19 @@ impl Root {
         work().during(|| format!("write `{}` in the root", path.display()))
     }
 
-    /// The file's content, up to `limit` bytes (what is in a tenant's root is not trusted to be small).
+    /// The content of a regular file, up to `limit` bytes (what is in a tenant's root is not trusted to be small).
     pub fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
-        // NONBLOCK: a fifo planted in the image must not stop the host's process.
+        // Looked at before it is opened: opening a device or a fifo has effects of its own.
+        let refuse = || Error::invalid("file", path.display(), "is not a regular file");
+        let seen = rustix::fs::fstat(self.get(path, OFlags::PATH)?)?;
+        if rustix::fs::FileType::from_raw_mode(seen.st_mode) != rustix::fs::FileType::RegularFile {
+            return Err(refuse());
+        }
         let file = File::from(self.get(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let opened = rustix::fs::fstat(&file)?;
+        if (seen.st_dev, seen.st_ino) != (opened.st_dev, opened.st_ino) {
+            return Err(refuse());
+        }
         let mut content = Vec::new();
         file.take(limit)
             .read_to_end(&mut content)
@@ -354,6 +367,22 @@ impl Root {
         let parent = path.parent().unwrap_or(Path::new("/"));
         Ok((self.create_dir_all(parent, 0o755)?, name))
     }
+}
+
+/// Names tried for a temporary file before a directory full of them is taken for malice.
+const TEMPORARIES: u32 = 1000;
+
+/// A file of our own in a tenant's directory: what is there already under the name, a fifo perhaps, is never opened.
+fn new_file(dir: BorrowedFd<'_>, mode: Mode) -> Result<(String, File)> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for n in 0..TEMPORARIES {
+        let name = format!(".condo.{}.{n}.tmp", std::process::id());
+        match rustix::fs::openat(dir, &name, flags, mode) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => return Ok((name, File::from(other?))),
+        }
+    }
+    Err(rustix::io::Errno::EXIST.into())
 }
 
 /// The components of a path inside a root; `..` is refused, because a text cannot say where it leads behind a link.

@@ -1,6 +1,6 @@
 //! Security module labels that take effect at exec.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -48,6 +48,11 @@ impl Label {
             });
         }
         Ok(labels)
+    }
+
+    /// The attribute file.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// Sets the label for the next exec.

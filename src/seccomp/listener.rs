@@ -1,7 +1,7 @@
 //! The seccomp agent of a profile: who gets the descriptor that calls with action NOTIFY are reported to.
 
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -48,6 +48,12 @@ impl Listener {
 pub struct Agent {
     stream: UnixStream,
     metadata: Option<String>,
+}
+
+impl AsFd for Agent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
 }
 
 impl Agent {

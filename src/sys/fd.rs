@@ -1,7 +1,8 @@
 //! File descriptors wholesale, and those inherited by number.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 use super::check;
 
@@ -18,6 +19,41 @@ pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
         )
     };
     check(result).map(drop)
+}
+
+/// Descriptors that [`close_others`] leaves open whoever calls it: the log, the ways to report a failure.
+static LASTING: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+/// Keeps a descriptor open in every process that is cloned from here on.
+pub fn outlast(fd: BorrowedFd<'_>) {
+    LASTING
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(fd.as_raw_fd());
+}
+
+/// Closes every descriptor from `first` on, except `needed` and those that [`outlast`] named.
+///
+/// Close-on-exec is not enough for a process that resolves paths in a tenant's tree: until the very end of `execve(2)` a path
+/// such as `/proc/self/fd/7/..` leads through a directory of the host that is still open (CVE-2024-21626).
+pub fn close_others(first: RawFd, needed: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<RawFd> = needed.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.extend(LASTING.lock().unwrap_or_else(PoisonError::into_inner).iter());
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept.into_iter().filter(|fd| *fd >= first) {
+        if fd > from {
+            close_range(from, fd - 1)?;
+        }
+        from = from.max(fd + 1);
+    }
+    close_range(from, RawFd::MAX)
+}
+
+fn close_range(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: the caller is a cloned process on its way to `execve(2)` or `_exit(2)`: no value that owns one of these
+    // descriptors is used again.
+    check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).map(drop)
 }
 
 /// Takes ownership of a descriptor that the caller of this program passed by number (`--preserve-fds`, re-exec).

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 use crate::error::{Error, Result};
 use crate::files::Root;
 
@@ -19,7 +21,7 @@ pub(super) struct User {
     pub(super) gid: u32,
     /// Further groups.
     pub(super) groups: Vec<u32>,
-    /// Home directory.
+    /// Home directory, or `/` where it is not there.
     pub(super) home: String,
 }
 
@@ -29,7 +31,13 @@ pub(super) fn find(root: &Root, wanted: Option<&str>) -> Result<User> {
         let bytes = root.read(Path::new(path), MAX_FILE).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    choose(&read("/etc/passwd"), &read("/etc/group"), wanted.unwrap_or("0"))
+    let mut user = choose(&read("/etc/passwd"), &read("/etc/group"), wanted.unwrap_or("0"))?;
+    // As login(1) does it: a home that is not there, as that of nobody, locks nobody out.
+    let home = Path::new(&user.home);
+    if !home.is_absolute() || root.get(home, OFlags::PATH | OFlags::DIRECTORY).is_err() {
+        user.home = "/".into();
+    }
+    Ok(user)
 }
 
 fn choose(passwd: &str, group: &str, wanted: &str) -> Result<User> {

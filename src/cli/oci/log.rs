@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::args::{Global, LogFormat};
 use crate::error::{During, Error, Result};
+use crate::sys;
 
 /// Where the log goes.
 pub(super) struct Log {
@@ -34,6 +36,8 @@ impl Log {
             .as_ref()
             .map(|path| open(path).during(|| format!("--log: open `{}`", path.display())))
             .transpose()?;
+        // Init has it still when its parent is gone and cannot be told.
+        file.iter().for_each(|file| sys::fd::outlast(file.as_fd()));
         let to_file = file.is_some();
         let sink = Sink {
             file: Mutex::new(file),

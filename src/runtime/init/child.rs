@@ -1,6 +1,6 @@
 //! Init's side: what the new process does between its birth and its program.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::State;
 
@@ -46,6 +46,7 @@ pub fn run(setup: Setup<'_>, link: Init<Born>) -> ! {
     let Ok(reporter) = link.reporter() else {
         sys::clone::exit(1)
     };
+    sys::fd::outlast(reporter.as_fd());
     report_panics(&reporter);
     let error = match walk(setup, link) {
         Err(e) => e,
@@ -66,6 +67,7 @@ pub fn fail(reporter: &Reporter, error: &Error) -> ! {
 /// A panic must not unwind into the parent's frames; it is reported like any failure.
 pub fn report_panics(reporter: &Reporter) {
     if let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(reporter.as_fd(), 3) {
+        sys::fd::outlast(socket.as_fd());
         let reporter = Reporter::from(socket);
         std::panic::set_hook(Box::new(move |info| {
             fail(&reporter, &Error::Corrupt(format!("init: {info}")))
@@ -85,7 +87,8 @@ pub fn report_panics(reporter: &Reporter) {
 ///  8. createContainer hooks: the container's namespaces, the host's files.
 ///  9. Kernel parameters and label files, through the host's `/proc`, which no image can fake.
 /// 10. Console: allocated from the container's own devpts while it is known by descriptor.
-/// 11. Change the root; mask and protect paths. From here on paths are the container's.
+/// 11. Change the root; mask and protect paths. From here on paths are the container's: nothing of the host stays open by
+///     which one could lead out, nor the lock of the container's state.
 /// 12. Find the program, so that `create` and not `start` reports one that is missing.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
 /// 14. Wait for the order to start.
@@ -115,6 +118,10 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
         take_console(plan, &assembled, setup.console.as_ref())?;
     }
     assembled.enter()?;
+    let inherited = setup.listen_fds.saturating_add(setup.preserve_fds);
+    let mut needed = vec![link.as_fd(), setup.fifo.as_fd()];
+    needed.extend(setup.agent.as_ref().map(AsFd::as_fd));
+    forget_host(inherited, needed, &labels)?;
     make_directory(&plan.process);
     enter_directory(&plan.process)?;
     let env = environment(&plan.process, setup.listen_fds);
@@ -133,12 +140,23 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
         &plan.process,
         &program,
         &labels,
-        setup.listen_fds.saturating_add(setup.preserve_fds),
+        inherited,
         &mut || match &filter {
             Some(filter) => install(filter, setup.agent.as_ref(), pid, &(setup.state)(pid, "creating")),
             None => Ok(()),
         },
     )
+}
+
+/// Closes all that is not needed any more before the first path of the container's is looked up (CVE-2024-21626).
+pub fn forget_host<'a>(inherited: u32, mut needed: Vec<BorrowedFd<'a>>, labels: &'a [Label]) -> Result<()> {
+    needed.extend(labels.iter().map(Label::as_fd));
+    sys::fd::close_others(first_own(inherited), &needed).during(|| "close the host's descriptors")
+}
+
+/// The first descriptor after the standard streams and those the program inherits.
+fn first_own(inherited: u32) -> i32 {
+    i32::try_from(inherited).unwrap_or(i32::MAX).saturating_add(3)
 }
 
 /// The pid that the parent knows this process by, out of its grant.
@@ -252,8 +270,7 @@ pub fn become_program(
     for label in labels {
         label.apply()?;
     }
-    let first = i32::try_from(preserve_fds).unwrap_or(i32::MAX).saturating_add(3);
-    sys::fd::close_on_exec_from(first).during(|| "close inherited descriptors")?;
+    sys::fd::close_on_exec_from(first_own(preserve_fds)).during(|| "close inherited descriptors")?;
     process.lower(seccomp)?;
     Err(program.exec())
 }

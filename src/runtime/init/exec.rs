@@ -107,6 +107,7 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
     let Ok(reporter) = link.reporter() else {
         sys::clone::exit(1)
     };
+    sys::fd::outlast(reporter.as_fd());
     child::report_panics(&reporter);
     let work = || -> Result<std::convert::Infallible> {
         protect::hide()?;
@@ -154,6 +155,9 @@ fn go_on(
     if process.terminal {
         take_console(request)?;
     }
+    let mut needed = vec![link.as_fd()];
+    needed.extend(brought.agent.map(AsFd::as_fd));
+    child::forget_host(request.preserve_fds, needed, brought.labels)?;
     child::enter_directory(process)?;
     let program = Program::find(&process.args, &process.env)?;
     let filter = if brought.filter.is_empty() {

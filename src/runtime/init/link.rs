@@ -150,6 +150,12 @@ impl<S: Step> Init<S> {
     }
 }
 
+impl<S> AsFd for Init<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// Tells the parent of a failure.
 #[derive(Debug)]
 pub struct Reporter {

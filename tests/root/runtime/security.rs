@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -16,6 +17,11 @@ use crate::harness;
 tests![
     cve_2024_21626_host_descriptors_do_not_leak,
     cve_2024_21626_a_working_directory_outside_is_refused,
+    cve_2024_21626_a_program_outside_is_not_found: 120,
+    cve_2024_21626_a_link_to_a_program_outside_is_not_followed: 120,
+    cve_2024_21626_a_working_directory_outside_is_not_made: 120,
+    cve_2024_21626_hooks_inside_have_no_host_descriptors,
+    init_does_not_hold_the_lock_of_its_state,
     cve_2016_9962_init_is_hidden_until_it_is_the_program,
     cve_2019_5736_own_program_cannot_be_written,
     cve_2019_5736_an_entrypoint_that_is_the_runtime,
@@ -89,6 +95,84 @@ fn cve_2024_21626_a_working_directory_outside_is_refused() -> Result<()> {
             "../../../etc/debian_version",
         ]))?;
         ensure!(!ran.status.success() && ran.out.is_empty(), "{fd}: {ran:?}");
+    }
+    Ok(())
+}
+
+/// Paths through descriptors of the runtime's own, whatever is behind them, to a place on the host.
+fn ways_out(to: &Path) -> impl Iterator<Item = String> + '_ {
+    (3..24).map(|fd| format!("/proc/self/fd/{fd}/../../../../../../../..{}", to.display()))
+}
+
+/// A program on the host that no container has: it says `escaped`.
+fn host_program() -> Result<PathBuf> {
+    let dir = harness::tempdir().join("host-only");
+    fs::create_dir_all(&dir)?;
+    let program = dir.join("echo");
+    fs::copy("/bin/busybox", &program)?;
+    Ok(program)
+}
+
+fn cve_2024_21626_a_program_outside_is_not_found() -> Result<()> {
+    let program = host_program()?;
+    for path in ways_out(&program) {
+        let ran = Container::new(&[&path, "escaped"])?.run()?;
+        ensure!(!ran.status.success() && ran.out.is_empty(), "{path}: {ran:?}");
+    }
+    Ok(())
+}
+
+fn cve_2024_21626_a_link_to_a_program_outside_is_not_followed() -> Result<()> {
+    let program = host_program()?;
+    let c = Container::idle()?;
+    c.up()?;
+    for (n, path) in ways_out(&program).enumerate() {
+        symlink(path, c.bundle.rootfs().join(format!("way{n}")))?;
+        let ran = c.exec(&["@", &format!("/way{n}"), "escaped"])?;
+        ensure!(!ran.status.success() && ran.out.is_empty(), "{n}: {ran:?}");
+    }
+    Ok(())
+}
+
+fn cve_2024_21626_a_working_directory_outside_is_not_made() -> Result<()> {
+    let made = harness::tempdir().join("made-by-container");
+    for path in ways_out(&made.join("below")) {
+        let mut c = Container::new(&["true"])?;
+        c.set("/process/cwd", path.clone().into())?;
+        let ran = c.run()?;
+        ensure!(!ran.status.success() && !made.exists(), "{path}: {ran:?}");
+    }
+    Ok(())
+}
+
+fn cve_2024_21626_hooks_inside_have_no_host_descriptors() -> Result<()> {
+    let mut c = Container::new(&["true"])?;
+    c.set("/root/readonly", false.into())?;
+    let script = "for f in /proc/self/fd/*; do readlink $f; done > /seen; exit 0";
+    c.set(
+        "/hooks",
+        json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}),
+    )?;
+    with_host_descriptors(&c.command(&["run", "--bundle", "%", "@"]))?.ok()?;
+    let seen = fs::read_to_string(c.bundle.rootfs().join("seen"))?;
+    ensure!(
+        !seen.is_empty() && !seen.lines().any(|l| l == "/" || l.starts_with("/etc")),
+        "{seen}"
+    );
+    Ok(())
+}
+
+fn init_does_not_hold_the_lock_of_its_state() -> Result<()> {
+    needs!(ours);
+    let c = Container::idle()?;
+    c.create()?;
+    for fd in fs::read_dir(format!("/proc/{}/fd", c.pid()?))? {
+        let target = fs::read_link(fd?.path())?;
+        ensure!(
+            !target.ends_with("lock") && !target.is_dir(),
+            "{}",
+            target.display()
+        );
     }
     Ok(())
 }
