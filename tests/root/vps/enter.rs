@@ -14,7 +14,21 @@ tests![
     a_terminal_of_its_own,
     a_shell,
     signals_are_passed_on,
+    a_tenant_locks_nobody_out,
 ];
+
+/// Home and user list belong to the tenant: neither a missing one nor a fifo in its place stops the operator.
+fn a_tenant_locks_nobody_out() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    house.try_sh("web", "sed -i 's,:/root:,:/gone:,' /etc/passwd")?;
+    let output = house.output("exec web -- pwd")?;
+    ensure!(output.status.success() && output.stdout == b"/\n", "{output:?}");
+    house.try_sh("web", "rm /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group")?;
+    let output = house.output("exec web -- id -u")?;
+    ensure!(output.status.success() && output.stdout == b"0\n", "{output:?}");
+    house.leave()
+}
 
 fn status_and_streams_pass_through() -> Result<()> {
     let house = House::new()?;
