@@ -128,8 +128,6 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
             linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
         ),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
         (
             "linux.mountLabel",
             linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
@@ -166,7 +164,7 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
         .process()
         .as_ref()
         .ok_or_else(|| Error::invalid("process", "", "is required"))?;
-    let process = Process::from_spec(process)?;
+    let process = Process::from_spec(process)?.of_container(spec.linux().as_ref())?;
     if !namespaces.has(Kind::Mount) {
         let problem =
             "must have a mount namespace: condo does not build a container in the host's mount tree";

@@ -53,6 +53,7 @@ fn main() -> std::process::ExitCode {
         runtime::hooks::TESTS,
         runtime::lifecycle::TESTS,
         runtime::namespaces::TESTS,
+        runtime::priorities::TESTS,
         runtime::refusals::TESTS,
         runtime::resources::TESTS,
         runtime::security::TESTS,

@@ -108,6 +108,8 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     };
     let link = work().map_err(|e| explain(e, &cgroup))?;
     let held = link.wait().map_err(|e| explain(e, &cgroup))?;
+    // Only now: hooks should not run at the container's priority, and what has deadlines cannot fork.
+    plan.process.prioritise(init.pid)?;
     state.init =
         Some(Identity::of(init.pid).ok_or_else(|| Error::Init("init died before it was ready".into()))?);
     folder.save(&state)?;

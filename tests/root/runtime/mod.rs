@@ -7,6 +7,7 @@ pub mod filters;
 pub mod hooks;
 pub mod lifecycle;
 pub mod namespaces;
+pub mod priorities;
 pub mod refusals;
 pub mod resources;
 pub mod security;
