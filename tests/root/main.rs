@@ -49,6 +49,7 @@ fn main() -> std::process::ExitCode {
         runtime::capabilities::TESTS,
         runtime::config::TESTS,
         runtime::crash::TESTS,
+        runtime::devices::TESTS,
         runtime::filters::TESTS,
         runtime::hooks::TESTS,
         runtime::lifecycle::TESTS,

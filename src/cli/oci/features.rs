@@ -32,7 +32,7 @@ fn document() -> Value {
             "intelRdt": { "enabled": false },
             "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::FLAGS },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false }
+            "netDevices": { "enabled": true }
         }
     })
 }

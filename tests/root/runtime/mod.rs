@@ -3,6 +3,7 @@
 pub mod capabilities;
 pub mod config;
 pub mod crash;
+pub mod devices;
 pub mod filters;
 pub mod hooks;
 pub mod lifecycle;

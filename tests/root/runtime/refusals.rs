@@ -134,6 +134,11 @@ fn wrong_values() -> Vec<(&'static str, Value, &'static str)> {
             "linux.personality.flags[0]: `X`",
         ),
         (
+            "/linux/netDevices",
+            json!({"a": {"name": "x/y"}}),
+            "linux.netDevices.a.name: `x/y`",
+        ),
+        (
             "/linux/memoryPolicy",
             json!({"mode": "MPOL_BIND"}),
             "linux.memoryPolicy.nodes",
