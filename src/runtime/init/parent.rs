@@ -109,7 +109,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     };
     let link = work().map_err(|e| explain(e, &cgroup))?;
     let held = link.wait().map_err(|e| explain(e, &cgroup))?;
-    // Only now: hooks should not run at the container's priority, and what has deadlines cannot fork.
+    // Only now: the hooks up to here run at the caller's priority, and a process with deadlines could not fork them.
     plan.process.prioritise(init.pid)?;
     state.init =
         Some(Identity::of(init.pid).ok_or_else(|| Error::Init("init died before it was ready".into()))?);

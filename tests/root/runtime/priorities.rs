@@ -185,6 +185,13 @@ fn affinity_of_exec_only() -> Result<()> {
         "0"
     };
     ensure_eq!(said.trim(), format!("Cpus_allowed_list:\t{last}"));
+    // Since 6.2 a cgroup lets a process keep of its own choice what it allows.
+    if harness::has("linux_6_3") {
+        own["execCPUAffinity"] = json!({"initial": "0"});
+        fs::write(&file, own.to_string())?;
+        let said = c.exec(&["--process", &file, "@"])?.ok()?;
+        ensure_eq!(said.trim(), "Cpus_allowed_list:\t0");
+    }
     Ok(())
 }
 
