@@ -20,6 +20,7 @@
 //! All calls work on the network namespace of the calling thread and wait for the kernel's answer.
 
 mod connection;
+mod device;
 mod elements;
 mod firewall;
 pub mod ipam;
@@ -40,6 +41,7 @@ use ipnetwork::Ipv4Network;
 use netlink_packet_route::link::InfoKind;
 use serde::{Deserialize, Serialize};
 
+pub use device::Devices;
 pub use port::Port;
 pub use resolver::{PUBLIC_RESOLVERS, resolvers};
 pub use route::routes;

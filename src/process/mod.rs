@@ -3,11 +3,17 @@
 //! A [`Process`] is decided from the spec (or from `exec`'s arguments) before any side effect; init then walks through
 //! [`Process::lower`] and [`Program::exec`](program::Program::exec).
 
+pub mod affinity;
 pub mod capabilities;
 pub mod credentials;
+pub mod io_priority;
 pub mod limits;
+pub mod memory_policy;
+pub mod personality;
 pub mod program;
 pub mod protect;
+mod ranges;
+pub mod scheduler;
 pub mod signal;
 
 use std::path::PathBuf;
@@ -15,9 +21,14 @@ use std::path::PathBuf;
 use oci_spec::runtime as oci;
 
 use crate::error::{Error, Result};
+use affinity::Affinity;
 use capabilities::Capabilities;
 use credentials::Credentials;
+use io_priority::IoPriority;
 use limits::Limits;
+use memory_policy::MemoryPolicy;
+use personality::Personality;
+use scheduler::Scheduler;
 
 /// A process to be, as decided from the spec's `process`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +49,16 @@ pub struct Process {
     pub capabilities: Capabilities,
     /// Resource limits and the out-of-memory score.
     pub limits: Limits,
+    /// Policy and parameters of the processor's scheduler.
+    pub scheduler: Option<Scheduler>,
+    /// Class and level of input and output.
+    pub io_priority: Option<IoPriority>,
+    /// The processors of a process of `exec`.
+    pub affinity: Affinity,
+    /// The container's execution domain, see [`Process::of_container`].
+    pub personality: Option<Personality>,
+    /// The container's memory policy, see [`Process::of_container`].
+    pub memory_policy: Option<MemoryPolicy>,
     /// Whether set-user-ID programs and file capabilities stop working.
     pub no_new_privileges: bool,
     /// AppArmor profile to change to on exec.
@@ -63,7 +84,6 @@ impl Process {
             let problem = "must be an absolute path";
             return Err(Error::invalid("process.cwd", process.cwd().display(), problem));
         }
-        refuse_unsupported(process)?;
         Ok(Self {
             args,
             env,
@@ -75,10 +95,57 @@ impl Process {
             credentials: Credentials::from_spec(process.user()),
             capabilities: Capabilities::from_spec(process.capabilities().as_ref())?,
             limits: Limits::from_spec(process)?,
+            scheduler: process
+                .scheduler()
+                .as_ref()
+                .map(Scheduler::from_spec)
+                .transpose()?,
+            io_priority: process
+                .io_priority()
+                .as_ref()
+                .map(IoPriority::from_spec)
+                .transpose()?,
+            affinity: Affinity::from_spec(process.exec_cpu_affinity().as_ref())?,
+            personality: None,
+            memory_policy: None,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             apparmor_profile: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
             selinux_label: process.selinux_label().clone().filter(|l| !l.is_empty()),
         })
+    }
+
+    /// Adds what every process of a container has: `linux.personality` and `linux.memoryPolicy`.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn of_container(mut self, linux: Option<&oci::Linux>) -> Result<Self> {
+        let personality = linux.and_then(|l| l.personality().as_ref());
+        let memory_policy = linux.and_then(|l| l.memory_policy().as_ref());
+        self.personality = personality.map(Personality::from_spec).transpose()?;
+        self.memory_policy = memory_policy.map(MemoryPolicy::from_spec).transpose()?;
+        Ok(self)
+    }
+
+    /// The parent's part: priorities of a process that waits, which its own user namespace could not give it.
+    pub fn prioritise(&self, pid: i32) -> Result<()> {
+        if let Some(priority) = self.io_priority {
+            priority.apply(pid)?;
+        }
+        match &self.scheduler {
+            Some(scheduler) => scheduler.apply(pid),
+            None => Ok(()),
+        }
+    }
+
+    /// The process's part, while no filter stands in its way: what its program keeps through `execve(2)`.
+    pub fn acclimatise(&self) -> Result<()> {
+        if let Some(policy) = &self.memory_policy {
+            policy.assume()?;
+        }
+        match self.personality {
+            Some(personality) => personality.assume(),
+            None => Ok(()),
+        }
     }
 
     /// Takes on the user and gives up all privileges but the wanted ones, with the seccomp filter as late as possible.
@@ -114,22 +181,6 @@ fn no_nul(field: &str, values: &[String]) -> Result<()> {
             values[at].escape_debug(),
             "must not contain a NUL byte",
         )),
-    }
-}
-
-/// What the spec allows and condo does not do yet is refused, never ignored.
-fn refuse_unsupported(process: &oci::Process) -> Result<()> {
-    let asked = [
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    match asked.iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(Error::unsupported(
-            format!("`{field}`"),
-            "this version cannot set it; leave it out",
-        )),
-        None => Ok(()),
     }
 }
 
@@ -172,8 +223,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused() {
-        let json = r#"{"user":{},"args":["a"],"cwd":"/","scheduler":{"policy":"SCHED_BATCH"}}"#;
-        assert!(matches!(process(json), Err(Error::Unsupported { .. })));
+    fn a_container_s_fields_reach_its_processes() {
+        let linux = r#"{"personality":{"domain":"LINUX32"},"memoryPolicy":{"mode":"MPOL_LOCAL"}}"#;
+        let linux: oci::Linux = serde_json::from_str(linux).unwrap();
+        let p = process(r#"{"user":{},"args":["a"],"cwd":"/"}"#).unwrap();
+        assert_eq!(p, p.clone().of_container(None).unwrap());
+        let p = p.of_container(Some(&linux)).unwrap();
+        assert!(p.personality.is_some() && p.memory_policy.is_some());
     }
 }

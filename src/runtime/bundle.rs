@@ -74,7 +74,7 @@ pub fn parse(raw: &[u8]) -> Result<Spec> {
         Err(first) => {
             let mut value: Value = serde_json::from_slice(raw)?;
             if let Some(process) = value.get_mut("process")
-                && drop_unknown_capabilities(process)
+                && adapt(process)
             {
                 return Ok(serde_json::from_value(value)?);
             }
@@ -89,13 +89,51 @@ pub fn parse_process(raw: &[u8]) -> Result<Process> {
         Ok(process) => Ok(process),
         Err(first) => {
             let mut value: Value = serde_json::from_slice(raw)?;
-            if drop_unknown_capabilities(&mut value) {
+            if adapt(&mut value) {
                 Ok(serde_json::from_value(value)?)
             } else {
                 Err(first.into())
             }
         }
     }
+}
+
+/// Makes a `process` object one that the type reads; says whether anything had to change.
+fn adapt(process: &mut Value) -> bool {
+    let dropped = drop_unknown_capabilities(process);
+    let renamed = rename_scheduler_flags(process);
+    let emptied = drop_empty_affinity(process);
+    dropped || renamed || emptied
+}
+
+/// The type has two of the spec's names otherwise.
+fn rename_scheduler_flags(process: &mut Value) -> bool {
+    let flags = process
+        .pointer_mut("/scheduler/flags")
+        .and_then(Value::as_array_mut);
+    let mut renamed = false;
+    for flag in flags.into_iter().flatten() {
+        let name = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = name.into();
+        renamed = true;
+    }
+    renamed
+}
+
+/// To the spec an empty list of processors is none; the type refuses it.
+fn drop_empty_affinity(process: &mut Value) -> bool {
+    let lists = process
+        .pointer_mut("/execCPUAffinity")
+        .and_then(Value::as_object_mut);
+    lists.is_some_and(|lists| {
+        let before = lists.len();
+        lists.retain(|_, list| list.as_str() != Some(""));
+        lists.len() != before
+    })
 }
 
 /// Removes names the kernel interface of this version does not have; says whether there were any.
@@ -130,6 +168,29 @@ mod tests {
         let spec = parse(json).unwrap();
         let capabilities = spec.process().as_ref().unwrap().capabilities().as_ref().unwrap();
         assert_eq!(capabilities.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_spec_s_own_words_are_read() {
+        let process = parse_process(
+            br#"{"user":{},"args":["a"],"cwd":"/","execCPUAffinity":{"initial":"","final":"0"},"scheduler":{
+            "policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            process
+                .scheduler()
+                .as_ref()
+                .unwrap()
+                .flags()
+                .as_ref()
+                .unwrap()
+                .len(),
+            2
+        );
+        let affinity = process.exec_cpu_affinity().as_ref().unwrap();
+        assert_eq!(affinity.initial().as_deref(), None);
+        assert_eq!(affinity.cpu_affinity_final().as_deref(), Some("0"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::host::{CgroupLayout, Host};
 use crate::namespaces::user::IdMap;
 use crate::namespaces::{Kind, Namespaces};
+use crate::net::Devices;
 use crate::process::Process;
 use crate::rootfs::{Facts, RootfsPlan};
 use crate::seccomp;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// The maps of a new user namespace.
     pub ids: IdMap,
+    /// Network devices that move in.
+    pub devices: Devices,
     /// The container's program.
     pub process: Process,
     /// The mount tree.
@@ -96,6 +99,7 @@ impl Plan {
             hostname: uts_name("hostname", spec.hostname().as_deref(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname().as_deref(), &namespaces)?,
             sysctls: Sysctls::from_spec(spec, &namespaces)?,
+            devices: decide_devices(&linux, &namespaces)?,
             time_offsets: time_offsets(&linux, &namespaces)?,
             namespaces,
             ids,
@@ -123,13 +127,7 @@ fn check_version(version: &str) -> Result<()> {
 /// What the spec has and this version has not is refused, never ignored.
 fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
     let asked = [
-        (
-            "linux.netDevices",
-            linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
-        ),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
         (
             "linux.mountLabel",
             linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
@@ -166,7 +164,7 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
         .process()
         .as_ref()
         .ok_or_else(|| Error::invalid("process", "", "is required"))?;
-    let process = Process::from_spec(process)?;
+    let process = Process::from_spec(process)?.of_container(spec.linux().as_ref())?;
     if !namespaces.has(Kind::Mount) {
         let problem =
             "must have a mount namespace: condo does not build a container in the host's mount tree";
@@ -176,6 +174,15 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
         check_user(&process, ids)?;
     }
     Ok(process)
+}
+
+fn decide_devices(linux: &Linux, namespaces: &Namespaces) -> Result<Devices> {
+    let devices = Devices::from_spec(linux)?;
+    if !devices.is_empty() && !namespaces.has(Kind::Network) {
+        let problem = "need a network namespace of the container's own in `linux.namespaces`";
+        return Err(Error::invalid("linux.netDevices", "devices", problem));
+    }
+    Ok(devices)
 }
 
 /// The process's ids must exist in its user namespace.

@@ -14,6 +14,7 @@ pub mod keyring;
 pub mod mount;
 pub mod seccomp;
 pub mod signal;
+pub mod task;
 
 use std::io;
 

@@ -24,7 +24,7 @@ use crate::runtime::status::Status;
 pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
     let spec = bundle::parse(&container.config()?)?;
-    let process = process(args, spec.process().as_ref())?;
+    let process = process(args, spec.process().as_ref())?.of_container(spec.linux().as_ref())?;
     let ids = IdMap::from_spec(&spec)?;
     if !ids.is_empty() {
         plan::check_user(&process, &ids)?;

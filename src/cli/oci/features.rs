@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::output::print;
 use crate::error::Result;
+use crate::process::memory_policy;
 use crate::rootfs::options;
 
 /// `features`
@@ -29,8 +30,9 @@ fn document() -> Value {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
+            "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::FLAGS },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false }
+            "netDevices": { "enabled": true }
         }
     })
 }
@@ -65,7 +67,9 @@ mod tests {
     #[test]
     fn the_document_is_what_the_spec_s_type_reads() {
         let read: oci_spec::runtime::Features = serde_json::from_value(document()).unwrap();
-        assert!(read.linux().is_some());
+        let linux = read.linux().as_ref().unwrap();
+        let policy = linux.memory_policy().as_ref().unwrap();
+        assert_eq!(policy.modes().as_ref().unwrap().len(), 7);
         assert!(
             document()["mountOptions"]
                 .as_array()

@@ -89,7 +89,7 @@ pub fn report_panics(reporter: &Reporter) {
 /// 10. Console: allocated from the container's own devpts while it is known by descriptor.
 /// 11. Change the root; mask and protect paths. From here on paths are the container's: nothing of the host stays open by
 ///     which one could lead out, nor the lock of the container's state.
-/// 12. Find the program, so that `create` and not `start` reports one that is missing.
+/// 12. Find the program, take on memory policy and personality: `create` and not `start` reports what is missing.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
 /// 14. Wait for the order to start.
 /// 15. startContainer hooks: inside, with the privileges that init still has.
@@ -126,6 +126,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     enter_directory(&plan.process)?;
     let env = environment(&plan.process, setup.listen_fds);
     let program = Program::find(&plan.process.args, &env)?;
+    plan.process.acclimatise()?;
     let (_, _done) = link.arrive()?;
     wait_for_start(&setup.fifo)?;
     if !plan.hooks.start_container.is_empty() {

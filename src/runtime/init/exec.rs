@@ -59,6 +59,7 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
     let birth = cgroups::birth_of(&host.cgroups, request.init_pid)?;
     let cgroup = birth.as_ref().map(AsFd::as_fd).or(request.cgroup.birth());
+    let confined = request.process.affinity.begin()?;
     match (Clone { flags: 0, cgroup })
         .spawn()
         .during(|| "make a process in the container's cgroup")?
@@ -68,7 +69,7 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
             enter_container(request, agent.as_ref(), link)
         }
         Side::Parent { pid, pidfd } => {
-            drop(link);
+            drop((link, confined));
             let standin = Newborn { pid, pidfd };
             let (process, link) = attend(request, &standin, parent).inspect_err(|_| drop(standin.kill()))?;
             // Only once the program runs: a failed exec leaves no pid file. The process is our child, so that whatever
@@ -96,6 +97,8 @@ fn attend(
     let process = successor(standin, || link.proxied())?;
     let work = || -> Result<Parent<Done>> {
         request.process.limits.apply(process.pid)?;
+        request.process.affinity.finish(process.pid)?;
+        request.process.prioritise(process.pid)?;
         link.wait()?.grant(&process.pid.to_ne_bytes())
     };
     let link = work().inspect_err(|_| drop(process.kill()))?;
@@ -165,6 +168,7 @@ fn go_on(
     } else {
         Some(Filter::from_bytes(brought.filter)?)
     };
+    process.acclimatise()?;
     let (pid, _done) = link.arrive()?;
     let pid = child::own_pid(&pid)?;
     child::become_program(

@@ -102,18 +102,21 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let (init, sources, link) = bear(&plan, &cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
+    let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, &cgroup, &init, &sources, link)?;
         mount_and_hook(&plan, link, &oci(init.pid, "creating"))
     };
     let link = work().map_err(|e| explain(e, &cgroup))?;
     let held = link.wait().map_err(|e| explain(e, &cgroup))?;
+    // Only now: the hooks up to here run at the caller's priority, and a process with deadlines could not fork them.
+    plan.process.prioritise(init.pid)?;
     state.init =
         Some(Identity::of(init.pid).ok_or_else(|| Error::Init("init died before it was ready".into()))?);
     folder.save(&state)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
-    for undo in [undo_init, undo_cgroup, undo_folder, undo_life] {
+    for undo in [undo_devices, undo_init, undo_cgroup, undo_folder, undo_life] {
         undo.disarm();
     }
     Ok(Created {
@@ -279,6 +282,15 @@ fn raise(
     idmap(plan, init, sources)?;
     plan.process.limits.apply(init.pid)?;
     held.grant(&init.pid.to_ne_bytes())
+}
+
+/// Also before Born: init has its namespaces from birth. The devices come back when creation fails.
+fn move_devices(plan: &Plan, init: &Newborn) -> Result<Undo<'static>> {
+    if plan.devices.is_empty() {
+        return Ok(Undo::new());
+    }
+    plan.devices
+        .move_into(namespace_of(init.pid, Kind::Network)?.as_fd())
 }
 
 fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {

@@ -3,10 +3,12 @@
 pub mod capabilities;
 pub mod config;
 pub mod crash;
+pub mod devices;
 pub mod filters;
 pub mod hooks;
 pub mod lifecycle;
 pub mod namespaces;
+pub mod priorities;
 pub mod refusals;
 pub mod resources;
 pub mod security;

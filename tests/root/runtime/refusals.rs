@@ -109,6 +109,41 @@ fn wrong_values() -> Vec<(&'static str, Value, &'static str)> {
         ),
         ("/process/oomScoreAdj", json!(2000), "process.oomScoreAdj"),
         (
+            "/process/scheduler",
+            json!({"policy": "SCHED_FIFO", "priority": 100}),
+            "process.scheduler.priority: `100`",
+        ),
+        (
+            "/process/scheduler",
+            json!({"policy": "SCHED_NOPE"}),
+            "SCHED_NOPE",
+        ),
+        (
+            "/process/ioPriority",
+            json!({"class": "IOPRIO_CLASS_BE", "priority": 8}),
+            "process.ioPriority.priority: `8`",
+        ),
+        (
+            "/process/execCPUAffinity",
+            json!({"final": "1-0"}),
+            "process.execCPUAffinity.final: `1-0`",
+        ),
+        (
+            "/linux/personality",
+            json!({"domain": "LINUX", "flags": ["X"]}),
+            "linux.personality.flags[0]: `X`",
+        ),
+        (
+            "/linux/netDevices",
+            json!({"a": {"name": "x/y"}}),
+            "linux.netDevices.a.name: `x/y`",
+        ),
+        (
+            "/linux/memoryPolicy",
+            json!({"mode": "MPOL_BIND"}),
+            "linux.memoryPolicy.nodes",
+        ),
+        (
             "/linux/namespaces",
             json!([{"type": "mount"}, {"type": "mount"}]),
             "linux.namespaces[1]",
@@ -177,19 +212,9 @@ fn fields_this_version_does_not_have() -> Result<()> {
     for (pointer, value, field) in [
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
         (
-            "/linux/personality",
-            json!({"domain": "LINUX32"}),
-            "linux.personality",
-        ),
-        (
-            "/process/scheduler",
-            json!({"policy": "SCHED_BATCH"}),
-            "process.scheduler",
-        ),
-        (
-            "/process/ioPriority",
-            json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0}),
-            "process.ioPriority",
+            "/linux/mountLabel",
+            json!("system_u:object_r:x_t:s0"),
+            "linux.mountLabel",
         ),
         (
             "/process/apparmorProfile",
