@@ -1,0 +1,182 @@
+//! Files condo owns (state, locks) and files below a root that is not trusted.
+
+mod lock;
+mod root;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
+
+pub use lock::Lock;
+pub use root::Root;
+
+use crate::error::{During, Result};
+
+/// Reads a whole file, naming it in the error.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).during(|| format!("read `{}`", path.display()))
+}
+
+/// Reads a whole file as text, naming it in the error.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).during(|| format!("read `{}`", path.display()))
+}
+
+/// Replaces `path` in one step: readers see the old content or the new, never a part.
+///
+/// The temporary file beside it carries our pid, so that two writers do not share one.
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let write = || -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut file = File::from(rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?);
+        file.write_all(content)?;
+        fs::rename(&temporary, path)?;
+        Ok(())
+    };
+    write()
+        .during(|| format!("write `{}`", path.display()))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })
+}
+
+/// Writes to an existing file (a cgroup, sysctl or proc file) below a directory handle in a single `write(2)`.
+pub fn write_at(dir: BorrowedFd<'_>, name: &str, value: &str) -> Result<()> {
+    let write = || -> Result<()> {
+        let fd = rustix::fs::openat(
+            dir,
+            name,
+            OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?;
+        rustix::io::write(&fd, value.as_bytes())?;
+        Ok(())
+    };
+    write().during(|| format!("write `{value}` to `{name}`"))
+}
+
+/// Reads a small file below a directory handle as text.
+pub fn read_at(dir: BorrowedFd<'_>, name: &str) -> Result<String> {
+    let read = || -> Result<String> {
+        let fd = rustix::fs::openat(
+            dir,
+            name,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )?;
+        // Files of the kernel have no size to ask for (which `read_to_string` would): most fit into one read.
+        let mut text = Vec::with_capacity(4096);
+        while rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut text))? > 0 {
+            text.reserve(4096);
+        }
+        Ok(String::from_utf8(text).map_err(std::io::Error::other)?)
+    };
+    read().during(|| format!("read `{name}`"))
+}
+
+/// Opens a directory as a handle for the `*at` calls.
+pub fn open_dir(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .during(|| format!("open `{}`", path.display()))
+}
+
+/// Creates a directory and its parents; one that is there already is left as it is.
+pub fn create_dir_all(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .during(|| format!("create directory `{}`", path.display()))
+}
+
+/// Removes a file; one that is gone already counts as removed.
+pub fn remove_file(path: &Path) -> Result<()> {
+    forgive_gone(fs::remove_file(path)).during(|| format!("remove `{}`", path.display()))
+}
+
+/// Removes a tree without following symbolic links; one that is gone already counts as removed.
+///
+/// It works at any depth (a tenant can nest directories deeper than a path can say, than a process has descriptors and than a
+/// recursion has stack): directories are moved up to the top before they are emptied.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    let work = || -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                return Ok(forgive_gone(fs::remove_file(path))?);
+            }
+            other => empty(&other?)?,
+        }
+        Ok(forgive_gone(fs::remove_dir(path))?)
+    };
+    work().during(|| format!("remove `{}`", path.display()))
+}
+
+/// Empties a directory. Every pass takes away what is directly in it and brings up what was one level below.
+fn empty(top: &OwnedFd) -> Result<()> {
+    let mut moved = 0_u64;
+    loop {
+        let dirs = remove_files(top)?;
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        for dir in dirs {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let below = rustix::fs::openat(top, &dir, flags, Mode::empty())?;
+            for name in remove_files(&below)? {
+                loop {
+                    moved += 1;
+                    let flags = RenameFlags::NOREPLACE;
+                    match rustix::fs::renameat_with(&below, &name, top, format!(".removed-{moved}"), flags) {
+                        Err(rustix::io::Errno::EXIST) => {}
+                        other => break other?,
+                    }
+                }
+            }
+            rustix::fs::unlinkat(top, &dir, AtFlags::REMOVEDIR)?;
+        }
+    }
+}
+
+/// Removes the files of a directory and returns the names of its directories.
+fn remove_files(dir: &OwnedFd) -> Result<Vec<CString>> {
+    let mut dirs = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Err(rustix::io::Errno::ISDIR) => dirs.push(name.to_owned()),
+            Err(rustix::io::Errno::NOENT) => {}
+            other => other?,
+        }
+    }
+    Ok(dirs)
+}
+
+fn forgive_gone(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether `path` is there, without following a symbolic link in its last component.
+pub fn exists(path: &Path) -> bool {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}

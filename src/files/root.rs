@@ -1,0 +1,180 @@
+//! Files below a root that is not trusted.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::error::{During, Error, Result};
+
+/// A directory tree that may be hostile: a root filesystem. No path below it is ever resolved outside of it.
+///
+/// Every lookup is one `openat2(2)` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`, so absolute and `..` symbolic links stay
+/// inside, also when somebody swaps them while we look (CVE-2021-30465, CVE-2024-45310).
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Root {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl Root {
+    /// Opens a root by path; the last component must be a directory itself, not a symbolic link to one.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .during(|| format!("open root `{}`", path.display()))?;
+        Ok(Self { fd })
+    }
+
+    /// Opens `path` as seen from inside the root.
+    pub fn get(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        self.open_at(path, flags, Mode::empty())
+            .during(|| format!("open `{}` in the root", path.display()))
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        // A terminal of the tenant's must not become the controlling one of a host process. O_PATH opens nothing.
+        let flags = if flags.contains(OFlags::PATH) {
+            flags
+        } else {
+            flags | OFlags::NOCTTY
+        };
+        loop {
+            match rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, mode, resolve) {
+                // A rename anywhere on the system while `..` is resolved: openat2(2) asks to try again.
+                Err(rustix::io::Errno::AGAIN) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Opens a directory, creating it and its parents as needed; symbolic links on the way are resolved inside the root.
+    pub fn create_dir_all(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let work = || -> Result<OwnedFd> {
+            let mut seen = PathBuf::new();
+            let mut here = self.open_at(Path::new("."), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+            for part in normal_parts(path)? {
+                seen.push(part);
+                here = match self.open_at(&seen, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+                    Err(e) if e.is_gone() => {
+                        match rustix::fs::mkdirat(&here, part, Mode::from_raw_mode(mode)) {
+                            Err(rustix::io::Errno::EXIST) => {}
+                            other => other?,
+                        }
+                        self.open_at(&seen, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?
+                    }
+                    other => other?,
+                };
+            }
+            Ok(here)
+        };
+        work().during(|| format!("create directory `{}` in the root", path.display()))
+    }
+
+    /// Opens a file for the place of a bind mount, creating an empty one (and its parents) when nothing is there.
+    pub fn create_file(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let work = || -> Result<OwnedFd> {
+            match self.open_at(path, OFlags::PATH, Mode::empty()) {
+                Err(e) if e.is_gone() => {}
+                other => return other,
+            }
+            let (parent, name) = self.parent(path)?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(mode)) {
+                Err(rustix::io::Errno::EXIST) => {}
+                other => drop(other?),
+            }
+            self.open_at(path, OFlags::PATH, Mode::empty())
+        };
+        work().during(|| format!("create file `{}` in the root", path.display()))
+    }
+
+    /// Replaces the file at `path` by a regular file with this content; a symbolic link there is replaced, not followed.
+    pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        let work = || -> Result<()> {
+            let (parent, name) = self.parent(path)?;
+            let mode = Mode::from_raw_mode(mode);
+            let (temporary, mut file) = new_file(parent.as_fd(), mode)?;
+            rustix::fs::fchmod(&file, mode)?;
+            file.write_all(content)?;
+            rustix::fs::renameat(&parent, &temporary, &parent, name)?;
+            Ok(())
+        };
+        work().during(|| format!("write `{}` in the root", path.display()))
+    }
+
+    /// The content of a regular file, up to `limit` bytes (what is in a tenant's root is not trusted to be small).
+    pub fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
+        // Looked at before it is opened: opening a device or a fifo has effects of its own.
+        let refuse = || Error::invalid("file", path.display(), "is not a regular file");
+        let seen = rustix::fs::fstat(self.get(path, OFlags::PATH)?)?;
+        if rustix::fs::FileType::from_raw_mode(seen.st_mode) != rustix::fs::FileType::RegularFile {
+            return Err(refuse());
+        }
+        let file = File::from(self.get(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let opened = rustix::fs::fstat(&file)?;
+        if (seen.st_dev, seen.st_ino) != (opened.st_dev, opened.st_ino) {
+            return Err(refuse());
+        }
+        let mut content = Vec::new();
+        file.take(limit)
+            .read_to_end(&mut content)
+            .during(|| format!("read `{}` in the root", path.display()))?;
+        Ok(content)
+    }
+
+    /// Whether something (also a dangling symbolic link's target: no) is at `path`.
+    pub fn has(&self, path: &Path) -> bool {
+        self.open_at(path, OFlags::PATH, Mode::empty()).is_ok()
+    }
+
+    /// The directory that holds `path`'s last component, and that component.
+    pub fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p std::ffi::OsStr)> {
+        let name = path
+            .file_name()
+            .ok_or_else(|| Error::invalid("path", path.display(), "has no file name"))?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        Ok((self.create_dir_all(parent, 0o755)?, name))
+    }
+}
+
+/// Names tried for a temporary file before a directory full of them is taken for malice.
+const TEMPORARIES: u32 = 1000;
+
+/// A file of our own in a tenant's directory: what is there already under the name, a fifo perhaps, is never opened.
+fn new_file(dir: BorrowedFd<'_>, mode: Mode) -> Result<(String, File)> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for n in 0..TEMPORARIES {
+        let name = format!(".condo.{}.{n}.tmp", std::process::id());
+        match rustix::fs::openat(dir, &name, flags, mode) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => return Ok((name, File::from(other?))),
+        }
+    }
+    Err(rustix::io::Errno::EXIST.into())
+}
+
+/// The components of a path inside a root; `..` is refused, because a text cannot say where it leads behind a link.
+fn normal_parts(path: &Path) -> Result<Vec<&std::ffi::OsStr>> {
+    path.components()
+        .filter(|c| !matches!(c, Component::RootDir | Component::CurDir))
+        .map(|c| match c {
+            Component::Normal(part) => Ok(part),
+            _ => Err(Error::invalid("path", path.display(), "must not contain `..`")),
+        })
+        .collect()
+}
