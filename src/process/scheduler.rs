@@ -30,6 +30,11 @@ impl Scheduler {
         }))
     }
 
+    /// Whether a process that has it cannot fork (`sched(7)`): it has deadlines, and children may not have them too.
+    pub fn forbids_children(&self) -> bool {
+        self.0.policy == 6 && self.0.flags & 1 == 0
+    }
+
     /// Puts it in force for a process that waits.
     pub fn apply(&self, pid: i32) -> Result<()> {
         task::set_scheduling(pid, &self.0).during(|| {
@@ -158,6 +163,7 @@ mod tests {
         let batch = read(r#""policy":"SCHED_BATCH","nice":-5,"flags":["SCHED_RESET_ON_FORK"]"#)
             .unwrap()
             .0;
+        assert!(!Scheduler(batch).forbids_children());
         assert_eq!((batch.policy, batch.nice, batch.flags), (3, -5, 1));
         let fifo = read(r#""policy":"SCHED_FIFO","priority":99"#).unwrap().0;
         assert_eq!((fifo.policy, fifo.priority), (1, 99));
@@ -175,6 +181,7 @@ mod tests {
             ),
             (6, 2, 2000, 3000)
         );
+        assert!(Scheduler(deadline).forbids_children());
     }
 
     #[test]

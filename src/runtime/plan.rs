@@ -13,6 +13,7 @@ use crate::namespaces::user::IdMap;
 use crate::namespaces::{Kind, Namespaces};
 use crate::net::Devices;
 use crate::process::Process;
+use crate::process::scheduler::Scheduler;
 use crate::rootfs::{Facts, RootfsPlan};
 use crate::seccomp;
 
@@ -95,7 +96,7 @@ impl Plan {
             limits: cgroups::Limits::from_spec(&resources, &host.cgroups)?,
             delegate: ids.root().filter(|_| delegates(spec, &namespaces, &host.cgroups)),
             seccomp: linux.seccomp().clone(),
-            hooks: hooks::Set::from_spec(spec.hooks().as_ref())?,
+            hooks: decide_hooks(spec, &process)?,
             hostname: uts_name("hostname", spec.hostname().as_deref(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname().as_deref(), &namespaces)?,
             sysctls: Sysctls::from_spec(spec, &namespaces)?,
@@ -174,6 +175,24 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
         check_user(&process, ids)?;
     }
     Ok(process)
+}
+
+/// Init itself runs the startContainer hooks, as it will be scheduled.
+fn decide_hooks(spec: &Spec, process: &Process) -> Result<hooks::Set> {
+    let hooks = hooks::Set::from_spec(spec.hooks().as_ref())?;
+    let alone = process
+        .scheduler
+        .as_ref()
+        .is_some_and(Scheduler::forbids_children);
+    if alone && !hooks.start_container.is_empty() {
+        let problem = "cannot run the startContainer hooks: add SCHED_FLAG_RESET_ON_FORK to its flags";
+        return Err(Error::invalid(
+            "process.scheduler.policy",
+            "SCHED_DEADLINE",
+            problem,
+        ));
+    }
+    Ok(hooks)
 }
 
 fn decide_devices(linux: &Linux, namespaces: &Namespaces) -> Result<Devices> {

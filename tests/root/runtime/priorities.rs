@@ -82,14 +82,20 @@ fn scheduler_of_init_and_exec() -> Result<()> {
 /// A v1 cgroup would first need a share of real time for SCHED_FIFO; deadlines need none.
 fn scheduler_with_deadlines() -> Result<()> {
     known_difference!("runc", "1.1 is older than these fields");
-    let c = scheduled(json!({
+    let mut c = scheduled(json!({
         "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 50_000_000, "period": 100_000_000,
         "flags": ["SCHED_FLAG_RESET_ON_FORK"],
     }))?;
     c.up()?;
     let (policy, ..) = scheduling(c.pid()?)?;
     ensure_eq!(policy, 6);
-    Ok(())
+    // Init runs hooks under its deadlines: its children have none, or it may have no children.
+    c.delete()?;
+    c.set("/hooks/startContainer", json!([{"path": "/bin/true"}]))?;
+    c.up()?;
+    c.delete()?;
+    c.set("/process/scheduler/flags", json!([]))?;
+    c.refused(&["process.scheduler.policy", "startContainer"])
 }
 
 fn scheduler_in_a_user_namespace() -> Result<()> {
