@@ -100,7 +100,8 @@ fn relay(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
             if typed.len() + piece.len() <= ROOM {
                 typed.push(piece);
             }
-            if piece.len() < n {
+            // A user who leaves or whose terminal is gone does not wait for the VPS.
+            if piece.len() < n || n == 0 && person {
                 typed.write_now(master.as_fd());
                 return Ok(());
             }

@@ -121,8 +121,13 @@ fn a_console_that_nobody_reads_can_be_left() -> Result<()> {
     house.sh("web", "echo joined > /dev/console")?;
     terminal.hear("joined")?;
     // In a thread, because nobody would take it all from a user whose console hangs.
-    std::thread::spawn(move || terminal.say(&format!("{}\x1d", "y".repeat(200_000))));
+    let typing = std::thread::spawn(move || {
+        terminal
+            .say(&format!("{}\x1d", "y".repeat(200_000)))
+            .map(|()| terminal)
+    });
     let left = finish(child)?;
     ensure!(left.status.success(), "{left:?}");
+    drop(typing.join().expect("a thread")?);
     house.leave()
 }
