@@ -1,5 +1,6 @@
 //! A container that has been created: its status, and what can be done with it.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ use crate::host::Host;
 const DEATH: Duration = Duration::from_secs(10);
 /// How long `delete` waits for another operation on the same container.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many processes are held by descriptor at once.
+const HANDFUL: usize = 256;
 
 /// One container, by its facts on disk.
 #[derive(Debug, Clone)]
@@ -146,17 +150,10 @@ impl Container {
         if signal == rustix::process::Signal::KILL {
             return cgroup.kill();
         }
-        for pid in cgroup
+        cgroup
             .pids()?
-            .into_iter()
-            .filter_map(rustix::process::Pid::from_raw)
-        {
-            match rustix::process::kill_process(pid, signal) {
-                Err(rustix::io::Errno::SRCH) => {}
-                other => other.during(|| format!("signal process {}", pid.as_raw_nonzero()))?,
-            }
-        }
-        Ok(())
+            .chunks(HANDFUL)
+            .try_for_each(|pids| signal_members(&cgroup, pids, signal))
     }
 
     /// A frozen v1 cgroup does not even die; v2 lets `SIGKILL` through by itself, where thawing does no harm.
@@ -233,6 +230,31 @@ pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
         }
         _ => container.clear(host),
     }
+}
+
+/// Signals those of `pids` that are in the cgroup. A number alone may belong to another process by now, even one of the host:
+/// a descriptor holds on to one process, which a second look then finds in the cgroup or not.
+fn signal_members(cgroup: &Cgroup, pids: &[i32], signal: rustix::process::Signal) -> Result<()> {
+    use rustix::io::Errno;
+    let mut held = Vec::new();
+    for pid in pids {
+        let Some(raw) = rustix::process::Pid::from_raw(*pid) else {
+            continue;
+        };
+        match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
+            // Gone, or the number is that of a thread.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
+            other => held.push((*pid, other.during(|| format!("hold process {pid}"))?)),
+        }
+    }
+    let members: HashSet<i32> = cgroup.pids()?.into_iter().collect();
+    for (pid, pidfd) in held.iter().filter(|(pid, _)| members.contains(pid)) {
+        match rustix::process::pidfd_send_signal(pidfd, signal) {
+            Err(Errno::SRCH) => {}
+            other => other.during(|| format!("signal process {pid}"))?,
+        }
+    }
+    Ok(())
 }
 
 fn patient_lock(folder: &Folder) -> Result<Lock> {

@@ -1,6 +1,6 @@
 //! Waiting for a process in the foreground: its terminal on ours, our signals to it, its status as ours.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -9,12 +9,17 @@ use rustix::process::{WaitId, WaitIdOptions};
 use rustix::termios::{OptionalActions, Termios};
 
 use super::init::Newborn;
+use super::typed::Typed;
 use crate::error::{During, Error, Result};
 use crate::process::signal;
 use crate::rootfs;
 
 /// All signals, as something to read.
-pub struct Signals(SignalFd);
+pub struct Signals {
+    all: SignalFd,
+    /// Those by which a user or a supervisor says that it has been enough. Looked at, never read.
+    ending: SignalFd,
+}
 
 impl Signals {
     /// From now on signals wait to be passed on instead of ending us.
@@ -31,8 +36,21 @@ impl Signals {
             all.remove(own);
         }
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None)?;
-        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
-        Ok(Self(fd.during(|| "receive signals")?))
+        let ending = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+        let open = |set: &SigSet| {
+            SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+                .during(|| "receive signals")
+        };
+        Ok(Self {
+            all: open(&all)?,
+            ending: open(&ending.into_iter().collect())?,
+        })
+    }
+
+    /// Can be read from while a signal that asks for our end waits. While there is no process yet to pass it on to, the
+    /// one who prepares it has to give up.
+    pub fn ending(&self) -> BorrowedFd<'_> {
+        self.ending.as_fd()
     }
 }
 
@@ -70,7 +88,11 @@ pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Re
     let _slave = master
         .as_ref()
         .and_then(|master| rootfs::open_peer(master.as_fd()).ok());
-    let mut relay = Relay { master, stdin: true };
+    let mut relay = Relay {
+        master,
+        stdin: true,
+        typed: Typed::default(),
+    };
     loop {
         let (ended, signalled) = relay.step(process, signals)?;
         if signalled {
@@ -88,7 +110,12 @@ pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Re
 struct Relay {
     master: Option<OwnedFd>,
     stdin: bool,
+    /// While this waits, no more is read, so that whoever feeds us waits as well.
+    typed: Typed,
 }
+
+/// The most that a terminal holds when its process has ended, and more. One that goes on writing does not hold us.
+const REST: usize = 128 * 1024;
 
 impl Relay {
     /// Waits until something happens; says whether the process ended and whether there are signals.
@@ -96,11 +123,11 @@ impl Relay {
         let input = rustix::stdio::stdin();
         let mut fds = vec![
             PollFd::new(&process.pidfd, PollFlags::IN),
-            PollFd::new(&signals.0, PollFlags::IN),
+            PollFd::new(&signals.all, PollFlags::IN),
         ];
         if let Some(master) = &self.master {
-            fds.push(PollFd::new(master, PollFlags::IN));
-            if self.stdin {
+            fds.push(PollFd::new(master, PollFlags::IN | self.typed.wants()));
+            if self.stdin && self.typed.is_empty() {
                 fds.push(PollFd::new(&input, PollFlags::IN));
             }
         }
@@ -108,61 +135,78 @@ impl Relay {
             Err(rustix::io::Errno::INTR) => return Ok((false, false)),
             other => other.during(|| "wait for the process")?,
         };
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         drop(fds);
-        if ready.get(2) == Some(&true) && !self.output() {
+        let terminal = ready.get(2).copied().unwrap_or(PollFlags::empty());
+        if terminal.contains(PollFlags::OUT) && !self.type_on() {
+            self.stdin = false;
+        }
+        if !terminal.difference(PollFlags::OUT).is_empty() && self.output().is_none() {
             self.master = None;
         }
-        if ready.get(3) == Some(&true) {
+        if ready.get(3).is_some_and(|input| !input.is_empty()) {
             self.stdin = self.input();
         }
-        Ok((ready[0], ready[1]))
+        Ok((!ready[0].is_empty(), !ready[1].is_empty()))
     }
 
-    /// From the container to us; false at the end.
-    fn output(&self) -> bool {
+    /// From the container to us: how much, or nothing at the end.
+    fn output(&self) -> Option<usize> {
         let mut buffer = [0; 8192];
-        let Some(master) = &self.master else { return false };
-        match rustix::io::read(master, &mut buffer) {
-            Ok(0) | Err(_) => false,
-            Ok(n) => write_all(rustix::stdio::stdout(), &buffer[..n]),
+        match rustix::io::read(self.master.as_ref()?, &mut buffer) {
+            Ok(0) | Err(_) => None,
+            Ok(n) => write_all(rustix::stdio::stdout(), &buffer[..n]).then_some(n),
         }
     }
 
-    /// From us to the container; false at the end.
-    fn input(&self) -> bool {
+    /// From us towards the container; false at the end.
+    fn input(&mut self) -> bool {
         let mut buffer = [0; 8192];
-        match (
-            &self.master,
-            rustix::io::read(rustix::stdio::stdin(), &mut buffer),
-        ) {
-            (Some(master), Ok(n)) if n > 0 => write_all(master.as_fd(), &buffer[..n]),
-            (Some(master), Ok(_)) => {
+        match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
+            Ok(0) => {
                 // The terminal's own end of file: a program that reads from a pipe would never hear of ours.
-                write_all(master.as_fd(), b"\x04");
+                self.typed.push(b"\x04");
                 false
             }
-            _ => false,
+            Ok(n) => {
+                self.typed.push(&buffer[..n]);
+                true
+            }
+            Err(_) => false,
         }
+    }
+
+    /// A piece of what was typed; false when nobody takes it any more.
+    fn type_on(&mut self) -> bool {
+        let Some(master) = &self.master else { return false };
+        let taken = self.typed.write(master.as_fd());
+        if !taken {
+            self.typed = Typed::default();
+        }
+        taken
     }
 
     /// What the process wrote before it ended.
     fn drain(&self) {
         let Some(master) = &self.master else { return };
         let now = rustix::event::Timespec::default();
-        while matches!(
-            rustix::event::poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)),
-            Ok(1)
-        ) {
-            if !self.output() {
-                return;
+        let mut copied = 0;
+        while copied < REST
+            && matches!(
+                rustix::event::poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)),
+                Ok(1)
+            )
+        {
+            match self.output() {
+                Some(n) => copied += n,
+                None => return,
             }
         }
     }
 }
 
 /// Writes all of it; false when the other side is gone.
-pub fn write_all(fd: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
+pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(n) => bytes = &bytes[n..],
@@ -174,7 +218,7 @@ pub fn write_all(fd: std::os::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
 }
 
 fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Result<()> {
-    while let Some(info) = signals.0.read_signal().during(|| "read a signal")? {
+    while let Some(info) = signals.all.read_signal().during(|| "read a signal")? {
         let number = i32::try_from(info.ssi_signo).unwrap_or(0);
         match (Signal::try_from(number), signal::from_number(number)) {
             (Ok(Signal::SIGCHLD | Signal::SIGPIPE | Signal::SIGURG), _) => {}

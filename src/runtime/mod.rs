@@ -14,3 +14,4 @@ pub mod plan;
 pub mod state;
 pub mod status;
 mod sysctl;
+pub mod typed;

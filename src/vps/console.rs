@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,9 +15,12 @@ use super::view::VpsStatus;
 use crate::error::{During, Error, Result};
 use crate::runtime::console;
 use crate::runtime::foreground::{self, Raw};
+use crate::runtime::typed::Typed;
 
 /// Leaves the console: Ctrl-] as in telnet, virsh and systemd-nspawn.
 const LEAVE: u8 = 0x1d;
+/// How much a user may type ahead of a VPS that does not read.
+const ROOM: usize = 64 * 1024;
 /// How often a followed log is looked at.
 const PULSE: Duration = Duration::from_millis(200);
 
@@ -63,33 +66,65 @@ impl Condo {
 }
 
 /// Copies until the user leaves, our input ends or the VPS does.
+///
+/// A VPS that does not read its console must hold neither us nor a user who wants to leave. What comes from a pipe waits; a
+/// user's terminal is read on, for the way out, and keys that find no room are lost, as with any terminal.
 fn relay(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
     let input = rustix::stdio::stdin();
+    let person = rustix::termios::isatty(input);
+    let (mut typed, mut open) = (Typed::default(), true);
     let mut buffer = [0; 4096];
-    loop {
-        let mut fds = [
-            PollFd::new(socket, PollFlags::IN),
-            PollFd::new(&input, PollFlags::IN),
-        ];
-        match rustix::event::poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            other => other.during(|| "wait for the console")?,
+    while open || !typed.is_empty() {
+        let listen = if open && (person || typed.is_empty()) {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
         };
-        let (output, typed) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-        if output {
+        let [said, room, keys] = ready([
+            (socket.as_fd(), PollFlags::IN),
+            (master.as_fd(), typed.wants()),
+            (input, listen),
+        ])?;
+        if said {
             let n = rustix::io::read(socket, &mut buffer)?;
             if n == 0 || !foreground::write_all(rustix::stdio::stdout(), &buffer[..n]) {
                 return Ok(());
             }
         }
-        if typed {
+        if room && !typed.write(master.as_fd()) {
+            return Ok(());
+        }
+        if keys {
             let n = rustix::io::read(input, &mut buffer)?;
             let piece = buffer[..n].split(|b| *b == LEAVE).next().unwrap_or_default();
-            if !foreground::write_all(master.as_fd(), piece) || n == 0 || piece.len() < n {
+            if typed.len() + piece.len() <= ROOM {
+                typed.push(piece);
+            }
+            // A user who leaves or whose terminal is gone does not wait for the VPS.
+            if piece.len() < n || n == 0 && person {
+                typed.write_now(master.as_fd());
                 return Ok(());
             }
+            open = n > 0;
         }
     }
+    Ok(())
+}
+
+/// Waits until something happens to one of them, and says to which. One of which nothing is wanted is not looked at: `poll`
+/// would report it hung up, again and again.
+fn ready<const N: usize>(wanted: [(BorrowedFd<'_>, PollFlags); N]) -> Result<[bool; N]> {
+    let mut fds: Vec<PollFd<'_>> = wanted
+        .iter()
+        .filter(|(_, flags)| !flags.is_empty())
+        .map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags))
+        .collect();
+    match rustix::event::poll(&mut fds, None) {
+        Err(rustix::io::Errno::INTR) => return Ok([false; N]),
+        other => other.during(|| "wait for the console")?,
+    };
+    let mut found = fds.iter().map(|fd| !fd.revents().is_empty());
+    Ok(wanted.map(|(_, flags)| !flags.is_empty() && found.next().unwrap_or(false)))
 }
 
 fn open(path: &Path) -> Result<Option<File>> {

@@ -65,6 +65,8 @@ impl Condo {
                 pid_file: None,
                 pidfd_socket: None,
                 preserve_fds: 0,
+                patience: Some(exec::PATIENCE),
+                interrupt: Some(signals.ending()),
             },
         )?;
         let master = ours.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;

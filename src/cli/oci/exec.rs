@@ -30,7 +30,8 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         plan::check_user(&process, &ids)?;
     }
     let init = runnable(&container, host, args.ignore_paused)?;
-    let signals = if args.detach { None } else { Some(Signals::take()?) };
+    // Detached too: who is asked to end while the process is not there yet has something to clear away.
+    let signals = Signals::take()?;
     let given = args.console_socket.as_deref().map(console::connect).transpose()?;
     let (socket, master) = match given {
         Some(socket) => (Some(socket), None),
@@ -53,14 +54,21 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         preserve_fds: args.preserve_fds,
+        // A process in a paused container starts when that is resumed, whenever that may be.
+        patience: if args.ignore_paused {
+            None
+        } else {
+            Some(exec::PATIENCE)
+        },
+        interrupt: Some(signals.ending()),
     };
     let made = exec::exec(host, &request)?;
     drop(request);
     let master = master.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
-    match signals {
-        Some(signals) => foreground::wait(&made, master, &signals),
-        None => Ok(0),
+    if args.detach {
+        return Ok(0);
     }
+    foreground::wait(&made, master, &signals)
 }
 
 fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<std::os::fd::OwnedFd> {

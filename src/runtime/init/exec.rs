@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -9,7 +10,8 @@ use super::super::console;
 use super::super::lsm::Label;
 use super::child;
 use super::link::{self, Done, Entering, Init, Joined, Parent};
-use super::parent::{agent_of, announce, successor};
+use super::parent::{agent_of, announce};
+use super::patience::Patience;
 use super::{Newborn, step_aside};
 use crate::cgroups::{self, Cgroup};
 use crate::error::{During, Error, Result};
@@ -22,6 +24,10 @@ use crate::rootfs;
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys;
 use crate::sys::clone::{Clone, Side};
+
+/// How long a process may take to be inside and run its program: time enough for a busy machine, and an end for a container
+/// whose processes freeze or stop whatever comes in.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the caller of `exec` asks for.
 #[derive(Debug)]
@@ -48,6 +54,10 @@ pub struct Request<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// Descriptors from 3 on that the process inherits.
     pub preserve_fds: u32,
+    /// How long all of it may take; for ever when absent.
+    pub patience: Option<Duration>,
+    /// Can be read from when the caller is to give up.
+    pub interrupt: Option<BorrowedFd<'a>>,
 }
 
 /// Starts the process and returns once its program runs.
@@ -56,6 +66,7 @@ pub struct Request<'a> {
 pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     let agent = agent_of(request.seccomp)?;
     let (parent, link) = link::pair::<Entering>()?;
+    let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
     // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
     let birth = cgroups::birth_of(&host.cgroups, request.init_pid)?;
     let cgroup = birth.as_ref().map(AsFd::as_fd).or(request.cgroup.birth());
@@ -71,12 +82,12 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
         Side::Parent { pid, pidfd } => {
             drop((link, confined));
             let standin = Newborn { pid, pidfd };
-            let (process, link) = attend(request, &standin, parent).inspect_err(|_| drop(standin.kill()))?;
+            let (process, link) = attend(request, &standin, parent).inspect_err(|_| standin.give_up())?;
             // Only once the program runs: a failed exec leaves no pid file. The process is our child, so that whatever
             // becomes of it, its pid is its own until we return.
             link.wait_for_exec()
                 .and_then(|()| announce(&process, request.pid_file, request.pidfd_socket))
-                .inspect_err(|_| drop(process.kill()))?;
+                .inspect_err(|_| process.give_up())?;
             Ok(process)
         }
     }
@@ -94,14 +105,17 @@ fn attend(
         .transpose()?
         .map_or(Vec::new(), |f| f.to_bytes());
     let link = held.grant(&filter)?;
-    let process = successor(standin, || link.proxied())?;
+    let process = Newborn::named(link.proxied()?)?;
     let work = || -> Result<Parent<Done>> {
+        // It has nothing left to do, and still has to be let do it.
+        link.patience().wait(standin.pidfd.as_fd())?;
+        standin.reap()?;
         request.process.limits.apply(process.pid)?;
         request.process.affinity.finish(process.pid)?;
         request.process.prioritise(process.pid)?;
         link.wait()?.grant(&process.pid.to_ne_bytes())
     };
-    let link = work().inspect_err(|_| drop(process.kill()))?;
+    let link = work().inspect_err(|_| process.give_up())?;
     Ok((process, link))
 }
 

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::patience::Patience;
 use crate::error::{During, Error, Result};
 
 /// Largest message: a filter of 4,096 instructions of 8 bytes, and room to spare.
@@ -95,6 +96,7 @@ pub struct Init<S> {
 #[derive(Debug)]
 pub struct Parent<S> {
     socket: OwnedFd,
+    patience: Patience,
     step: PhantomData<S>,
 }
 
@@ -102,6 +104,7 @@ pub struct Parent<S> {
 #[derive(Debug)]
 pub struct Held<S> {
     socket: OwnedFd,
+    patience: Patience,
     step: PhantomData<S>,
 }
 
@@ -113,6 +116,7 @@ pub fn pair<S: Step>() -> Result<(Parent<S>, Init<S>)> {
     Ok((
         Parent {
             socket: a,
+            patience: Patience::default(),
             step: PhantomData,
         },
         Init {
@@ -187,12 +191,23 @@ impl Reporter {
 }
 
 impl<S: Step> Parent<S> {
+    /// From here on waits no longer than this, at all steps together.
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How long it waits.
+    pub fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
     /// Waits until init arrives at the step.
     pub fn wait(self) -> Result<Held<S>> {
         let message = self.hear()?;
         match message.split_first() {
             Some((&tag::STEP, name)) if name == S::NAME.as_bytes() => Ok(Held {
                 socket: self.socket,
+                patience: self.patience,
                 step: PhantomData,
             }),
             _ => Err(unexpected(&message, S::NAME)),
@@ -214,7 +229,10 @@ impl<S: Step> Parent<S> {
     }
 
     fn hear(&self) -> Result<Vec<u8>> {
-        receive(&self.socket).during(|| format!("wait for init to be {}", S::NAME))
+        self.patience
+            .wait(self.socket.as_fd())
+            .and_then(|()| receive(&self.socket))
+            .during(|| format!("wait for init to be {}", S::NAME))
     }
 }
 
@@ -236,6 +254,7 @@ impl<S: Step> Held<S> {
         send(&self.socket, &[tag::GRANT], grant).during(|| format!("let init go on after {}", S::NAME))?;
         Ok(Parent {
             socket: self.socket,
+            patience: self.patience,
             step: PhantomData,
         })
     }

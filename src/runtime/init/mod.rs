@@ -5,15 +5,21 @@ pub mod child;
 pub mod exec;
 pub mod link;
 pub mod parent;
+pub mod patience;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use link::Reporter;
+use patience::Patience;
 use rustix::process::{WaitId, WaitIdOptions};
 
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 use crate::sys;
 use crate::sys::clone::{Clone, PARENT, Side};
+
+/// How long a killed process may take to be gone.
+const DEATH: Duration = Duration::from_secs(5);
 
 /// A process of ours that has been born and not been waited for.
 #[derive(Debug)]
@@ -25,6 +31,23 @@ pub struct Newborn {
 }
 
 impl Newborn {
+    /// The process of this number, which must be a child that has not been waited for: so the number is still its own.
+    pub fn named(pid: i32) -> Result<Self> {
+        let raw =
+            rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Corrupt("pid 0 from init".into()))?;
+        let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd })
+    }
+
+    /// Ends it like [`Newborn::kill`], but does not wait for one that a v1 cgroup holds frozen: that dies once it is thawed.
+    pub fn give_up(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let gone = Patience::new(Some(DEATH), None).and_then(|patience| patience.wait(self.pidfd.as_fd()));
+        if gone.is_ok() {
+            let _ = self.reap();
+        }
+    }
+
     /// Ends it and takes its exit status, so that it is gone when this returns.
     pub fn kill(&self) -> Result<()> {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);

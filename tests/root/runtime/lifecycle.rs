@@ -1,8 +1,11 @@
 //! From create to delete, and what each command says at the wrong time.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{Container, Ran, ensure_eq, lives, until};
@@ -20,6 +23,7 @@ tests![
     paused_means_stopped_in_place,
     a_paused_container_can_be_killed,
     kill_reaches_all_processes,
+    kill_of_all_trusts_no_number,
     signals_have_names_and_numbers,
     list_shows_all,
     state_is_of_the_spec,
@@ -34,6 +38,8 @@ tests![
     exec_detached_writes_its_pid,
     exec_fails_with_255_and_leaves_no_pid_file,
     exec_into_a_created_container,
+    exec_into_a_cgroup_frozen_from_inside_can_be_ended,
+    exec_into_a_paused_container_can_be_ended,
     containers_are_independent,
 ];
 
@@ -199,6 +205,30 @@ fn kill_reaches_all_processes() -> Result<()> {
     })?;
     c.call(&["kill", "--all", "@", "KILL"])?.ok()?;
     c.stopped()
+}
+
+/// A number read from the cgroup may be another process's by the time of the signal, so `kill(2)` has no business here.
+fn kill_of_all_trusts_no_number() -> Result<()> {
+    known_difference!("runc", "signals by number");
+    let c = Container::sh("trap 'echo heard' USR1; echo ready; while :; do sleep 0.01; done")?;
+    c.up()?;
+    until("it is ready", || Ok(c.printed() == "ready\n"))?;
+    let profile = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["kill", "tgkill", "tkill"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    });
+    let filter = condo::seccomp::compile(&serde_json::from_value(profile)?)?;
+    // The filter is that thread's and its children's alone.
+    let killed = std::thread::scope(|scope| {
+        let other = scope.spawn(|| -> Result<Ran> {
+            filter.install()?;
+            c.call(&["kill", "--all", "@", "USR1"])
+        });
+        other.join().expect("a thread")
+    })?;
+    killed.ok()?;
+    until("it hears of it", || Ok(c.printed().contains("heard")))
 }
 
 fn signals_have_names_and_numbers() -> Result<()> {
@@ -508,5 +538,71 @@ fn containers_are_independent() -> Result<()> {
     }
     all[0].delete()?;
     ensure!(all[1].status()? == "running" && all[2].status()? == "running");
+    Ok(())
+}
+
+/// Processes of a cgroup that a test looks at, in the hierarchy that makes processes in it.
+fn members(cgroup: &Path) -> Result<usize> {
+    Ok(fs::read_to_string(cgroup.join("cgroup.procs"))?.lines().count())
+}
+
+/// The cgroup2 directory of a container.
+fn cgroup2_of(c: &Container) -> Result<PathBuf> {
+    let path = c.bundle.config["linux"]["cgroupsPath"]
+        .as_str()
+        .unwrap_or_default();
+    let all = super::cgroups(path);
+    let found = all.into_iter().find(|dir| dir.join("cgroup.freeze").exists());
+    found.context("no cgroup2")
+}
+
+/// Starts an `exec` that cannot get on, and ends it once the process it makes is in the cgroup; nothing of it may be left.
+fn end_stuck_exec(c: &Container, cgroup: &Path, args: &[&str], signal: Signal) -> Result<()> {
+    let before = members(cgroup)?;
+    let mut child = c
+        .command(&[&["exec"], args, &["@", "true"]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    until("it is in", || Ok(members(cgroup)? > before))?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), signal)?;
+    let ended = until("it ends", || Ok(child.try_wait()?.is_some()));
+    if ended.is_err() {
+        child.kill()?;
+    }
+    ended?;
+    ensure!(!child.wait()?.success());
+    ensure_eq!(members(cgroup)?, before);
+    Ok(())
+}
+
+fn exec_into_a_cgroup_frozen_from_inside_can_be_ended() -> Result<()> {
+    known_difference!("runc", "waits, or makes its process elsewhere");
+    let c = Container::idle()?;
+    c.up()?;
+    let inner = cgroup2_of(&c)?.join("inner");
+    fs::create_dir(&inner)?;
+    // What a process inside does with a cgroup that is delegated to it.
+    fs::write(inner.join("cgroup.procs"), c.pid()?.to_string())?;
+    fs::write(inner.join("cgroup.freeze"), "1")?;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        end_stuck_exec(&c, &inner, &[], signal)?;
+    }
+    end_stuck_exec(&c, &inner, &["--detach"], Signal::SIGTERM)?;
+    fs::write(inner.join("cgroup.freeze"), "0")?;
+    ensure_eq!(c.exec(&["@", "echo", "again"])?.ok()?, "again\n");
+    c.delete()?;
+    c.nothing_left()
+}
+
+fn exec_into_a_paused_container_can_be_ended() -> Result<()> {
+    known_difference!("runc", "waits");
+    let c = Container::idle()?;
+    c.up()?;
+    c.call(&["pause", "@"])?.ok()?;
+    end_stuck_exec(&c, &cgroup2_of(&c)?, &["--ignore-paused"], Signal::SIGTERM)?;
+    ensure_eq!(c.status()?, "paused");
+    c.call(&["resume", "@"])?.ok()?;
+    ensure_eq!(c.exec(&["@", "echo", "again"])?.ok()?, "again\n");
     Ok(())
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 
-use super::{Container, ensure_eq};
+use super::{Container, ensure_eq, until};
 use crate::harness;
 
 tests![
@@ -19,6 +19,8 @@ tests![
     exec_has_a_terminal_of_its_own,
     in_the_foreground_it_is_the_callers,
     exec_in_the_foreground,
+    input_that_nobody_reads_holds_nobody,
+    much_input_arrives_whole,
     the_size_is_as_asked,
     flags_that_contradict_the_config_are_refused,
     a_pidfd_is_handed_over,
@@ -189,6 +191,50 @@ fn exec_in_the_foreground() -> Result<()> {
     let said = read_until(&master, "END")?;
     ensure!(said.contains("terminal\n20 70\n"), "{said}");
     ensure_eq!(child.wait()?.code(), Some(6));
+    Ok(())
+}
+
+fn input_that_nobody_reads_holds_nobody() -> Result<()> {
+    known_difference!("runc", "may wait for ever");
+    let c = with_terminal("stty raw -echo; sleep 0.5; exit 6")?;
+    let mut child = c
+        .command(&["run", "--bundle", "%", "@"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("no stdin")?;
+    // It fails when nobody reads to the end.
+    let feeder = std::thread::spawn(move || drop(stdin.write_all(&b"y\n".repeat(200_000))));
+    let ended = until("it ends", || Ok(child.try_wait()?.is_some()));
+    if ended.is_err() {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    feeder.join().expect("a thread");
+    ended?;
+    ensure_eq!(status.code(), Some(6));
+    c.nothing_left()
+}
+
+fn much_input_arrives_whole() -> Result<()> {
+    let c = with_terminal("stty raw -echo; echo ready; head -c 200000 | md5sum")?;
+    let (mut command, dir) = (c.command(&["run", "--bundle", "%", "@"]), harness::tempdir());
+    let bytes: Vec<u8> = (b'a'..=b'z').cycle().take(200_000).collect();
+    std::fs::write(dir.join("bytes"), &bytes)?;
+    let sum = harness::run(Command::new("md5sum").stdin(File::open(dir.join("bytes"))?))?;
+    // In pieces: what comes before the terminal is raw would be changed by it.
+    let out = dir.join("arrived");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(File::create(&out)?)
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("no stdin")?;
+    let said = || Ok(std::fs::read_to_string(&out)?);
+    until("it is ready", || said().map(|s: String| s.contains("ready")))?;
+    stdin.write_all(&bytes)?;
+    until("it ends", || Ok(child.try_wait()?.is_some()))?;
+    ensure!(said()?.contains(sum.trim()), "{} instead of {sum}", said()?);
+    drop(stdin);
     Ok(())
 }
 

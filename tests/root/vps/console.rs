@@ -13,6 +13,7 @@ tests![
     the_log_is_bounded,
     a_user_joins_and_leaves,
     the_later_user_takes_over,
+    a_console_that_nobody_reads_can_be_left,
 ];
 
 fn a_log_is_followed_to_the_end() -> Result<()> {
@@ -103,5 +104,30 @@ fn the_later_user_takes_over() -> Result<()> {
         finish(second)?.status.success(),
         "the end of the VPS ends the console"
     );
+    house.leave()
+}
+
+fn a_console_that_nobody_reads_can_be_left() -> Result<()> {
+    let mut house = House::new()?;
+    house.import(
+        "deaf",
+        "trap 'exit 0' TERM; busybox stty raw -echo; echo deaf; while :; do busybox sleep 60 & wait $!; done",
+    )?;
+    house.ok("create web --image deaf --start")?;
+    eventually("it is deaf", || Ok(house.ok("logs web")?.contains("deaf")))?;
+    let mut terminal = Terminal::new()?;
+    let child = terminal.spawn(house.command().args(["console", "web"]))?;
+    // Raw mode must have begun, in which no byte is a line's end or a signal.
+    house.sh("web", "echo joined > /dev/console")?;
+    terminal.hear("joined")?;
+    // In a thread, because nobody would take it all from a user whose console hangs.
+    let typing = std::thread::spawn(move || {
+        terminal
+            .say(&format!("{}\x1d", "y".repeat(200_000)))
+            .map(|()| terminal)
+    });
+    let left = finish(child)?;
+    ensure!(left.status.success(), "{left:?}");
+    drop(typing.join().expect("a thread")?);
     house.leave()
 }
