@@ -117,6 +117,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     if plan.process.terminal {
         take_console(plan, &assembled, setup.console.as_ref())?;
     }
+    drop(setup.console);
     assembled.enter()?;
     let inherited = setup.listen_fds.saturating_add(setup.preserve_fds);
     let mut needed = vec![link.as_fd(), setup.fifo.as_fd()];
