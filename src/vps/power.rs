@@ -59,6 +59,9 @@ impl Condo {
     /// Removes a stopped VPS, or any with `force`, with everything it left.
     pub fn delete(&self, name: &Name, force: bool) -> Result<()> {
         let (record, _lock) = self.hold(name)?;
+        if force {
+            self.set_stopping(name)?;
+        }
         self.settle(&record)?;
         let status = self.status(name)?;
         if status != VpsStatus::Stopped && !force {
@@ -85,6 +88,7 @@ impl Condo {
                 let _ = self.hold(&name);
             }
         }
+        self.tidy_cgroups();
         network::remove_if_unused(self)
     }
 
@@ -138,6 +142,8 @@ impl Condo {
     /// Ends a VPS and clears up after it. It may be rebooting by itself at this very moment, and then needs to be ended again.
     fn shut_down(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
         for _ in 0..10 {
+            // Before anything is waited for: a monitor that pauses between two boots ends at once.
+            self.set_stopping(&record.name)?;
             self.settle(record)?;
             if self.status(&record.name)? == VpsStatus::Stopped {
                 return Ok(());
@@ -155,11 +161,6 @@ impl Condo {
         let Some(init) = container.init() else {
             return Ok(());
         };
-        match self.set_stopping(&record.name) {
-            // The run directory goes when the monitor has seen the end.
-            Err(e) if e.is_gone() => return Ok(()),
-            other => other?,
-        }
         if let Some(patience) = patience {
             let stop_signal = self.images().get(&record.config.image)?.manifest.stop_signal;
             let _ = container.resume(&self.host);
@@ -209,16 +210,24 @@ impl Condo {
         files::remove_file(&self.recorded(name))
     }
 
-    /// A cgroup may be left without a container when a start was killed in between; the parent goes with the last one.
+    /// A cgroup may be left without a container when a start was killed in between.
     fn clear_cgroup(&self, name: &Name) -> Result<()> {
         if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &self.folders.cgroup(name)) {
             cgroup.kill()?;
             cgroup.remove()?;
         }
-        if let Ok(parent) = Cgroup::open(&self.host.cgroups, &self.folders.cgroup_parent()) {
-            parent.remove_if_empty();
-        }
+        self.tidy_cgroups();
         Ok(())
+    }
+
+    /// What VPSs share goes with the last one. A monitor that takes down its VPS is still there itself: then the next command
+    /// does it.
+    fn tidy_cgroups(&self) {
+        for path in [monitor::cgroup(self), self.folders.cgroup_parent()] {
+            if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &path) {
+                cgroup.remove_if_empty();
+            }
+        }
     }
 
     /// Whether somebody is stopping the VPS: a reboot from inside then only stops it.
@@ -227,10 +236,13 @@ impl Condo {
         serde_json::from_slice(&raw).is_ok_and(|stopper: Identity| stopper.is_alive())
     }
 
-    /// Says that we stop the VPS, as long as we live.
+    /// Says that we stop the VPS, as long as we live. One without run directory is stopped.
     fn set_stopping(&self, name: &Name) -> Result<()> {
         let own = serde_json::to_vec(&Identity::own()?)?;
-        files::write_atomic(&self.stopping(name), &own, 0o600)
+        match files::write_atomic(&self.stopping(name), &own, 0o600) {
+            Err(e) if e.is_gone() => Ok(()),
+            other => other,
+        }
     }
 
     fn stopping(&self, name: &Name) -> PathBuf {

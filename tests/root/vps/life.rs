@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::house::{House, eventually};
+use super::house::{House, alive, eventually};
 
 tests![
     a_vps_lives,
@@ -13,6 +13,7 @@ tests![
     patience_ends,
     poweroff_and_reboot_inside,
     a_stop_is_no_reboot,
+    a_reboot_loop_is_slowed_down,
     the_host_starts_anew,
 ];
 
@@ -171,6 +172,29 @@ fn a_stop_is_no_reboot() -> Result<()> {
     ensure!(house.status("web")? == "stopped");
     std::thread::sleep(Duration::from_millis(300));
     ensure!(house.status("web")? == "stopped", "it came back");
+    house.leave()
+}
+
+/// Each boot costs the host, and not the tenant: 1, 2, 4 … seconds pass before the next, and no stop waits for that.
+fn a_reboot_loop_is_slowed_down() -> Result<()> {
+    let mut house = House::new()?;
+    house.import("restless", "echo booted; busybox reboot -f")?;
+    house.ok("create web --image restless --start")?;
+    let boots = || -> Result<usize> { Ok(house.ok("logs web")?.matches("booted").count()) };
+    eventually("it boots again and again", || Ok(boots()? >= 3))?;
+    // A second boot would take 4 s and a third 12 s from here; without pauses there are ten.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = boots()?;
+    ensure!(before <= 4, "{before} boots");
+    let monitor = house.monitor("web")?;
+    house.ok("stop web")?;
+    ensure!(house.status("web")? == "stopped" && !alive(monitor));
+    ensure!(boots()? == before, "the stop let it boot again");
+    ensure!(!house.run_of("web").exists());
+    house.ok("start web")?;
+    eventually("it boots again", || Ok(boots()? > before + 1))?;
+    house.ok("delete --force web")?;
+    house.nothing_left()?;
     house.leave()
 }
 
