@@ -664,8 +664,8 @@ fn delegated_cgroups_are_bounded() -> Result<()> {
         std::fs::create_dir(&deep).is_err_and(|e| again(&e))
     });
     ensure!(levels == Some(32), "{levels:?} levels");
-    let more = (0..2000)
-        .position(|n| std::fs::create_dir(top.join(format!("wide-{n}"))).is_err_and(|e| again(&e)));
+    let more =
+        (0..2000).position(|n| std::fs::create_dir(top.join(format!("wide-{n}"))).is_err_and(|e| again(&e)));
     ensure!(more == Some(1024 - 32), "{more:?} beside 32");
     // What the spec asks for stands.
     cgroup.remove()?;

@@ -47,7 +47,11 @@ pub(super) fn end(root: Option<&Path>, name: &Name, [how, number, hasty]: [&str;
 fn hasty_runs(condo: &Condo, name: &Name, before: u32) -> Result<u32> {
     let init = condo.container(name)?.and_then(|c| c.state().init);
     let lived = init.and_then(uptime).unwrap_or(0);
-    Ok(if lived < SHORT { before.saturating_add(1) } else { 0 })
+    Ok(if lived < SHORT {
+        before.saturating_add(1)
+    } else {
+        0
+    })
 }
 
 /// A boot is work for the host, outside of the VPS's limits: whoever reboots in a loop waits longer each time. False when

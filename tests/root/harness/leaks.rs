@@ -50,7 +50,11 @@ impl Snapshot {
         let deadline = Instant::now() + grace();
         loop {
             let mut new: Vec<String> = Self::take().0.difference(&self.0).cloned().collect();
-            new.retain(|line| !line.strip_prefix(CGROUP).is_some_and(|dir| is_lived_in(Path::new(dir))));
+            new.retain(|line| {
+                !line
+                    .strip_prefix(CGROUP)
+                    .is_some_and(|dir| is_lived_in(Path::new(dir)))
+            });
             if new.is_empty() || Instant::now() > deadline {
                 return new;
             }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::house::{House, alive, eventually};
+use super::house::{House, alive, eventually, finish, said};
 
 tests![
     a_vps_lives,
     all_at_once,
     the_stop_signal_is_sent,
     patience_ends,
+    one_that_is_slow_to_stop_keeps_nobody_up,
     poweroff_and_reboot_inside,
     a_stop_is_no_reboot,
     a_reboot_loop_is_slowed_down,
@@ -132,6 +133,34 @@ fn patience_ends() -> Result<()> {
     house.ok("stop web --timeout 1")?;
     let exit = house.show("web")?["last_exit"].clone();
     ensure!(exit["reason"] == "killed" && exit["signal"] == 9, "{exit}");
+    house.leave()
+}
+
+fn one_that_is_slow_to_stop_keeps_nobody_up() -> Result<()> {
+    let mut house = House::quick()?;
+    house.import(
+        "deaf",
+        "trap '' TERM; echo ready; while :; do busybox sleep 1; done",
+    )?;
+    house.ok("create a --image deaf --start")?;
+    house.ok("create b --image quick --start")?;
+    house.ok("create c --image quick --start")?;
+    eventually("it is ready", || Ok(house.ok("logs a")?.contains("ready")))?;
+    let first = house.spawn("stop --all --timeout 600")?;
+    for name in ["b", "c"] {
+        eventually("the others are stopped", || Ok(house.status(name)? == "stopped"))?;
+    }
+    ensure!(house.status("a")? == "running");
+    // A second one, which takes its locks in the same order, and one that fails.
+    let second = house.spawn("stop c nobody b a --timeout 600")?;
+    house.ok("kill a --signal KILL")?;
+    let (first, second) = (finish(first)?, finish(second)?);
+    ensure!(first.status.success(), "{first:?}");
+    ensure!(
+        !second.status.success() && said(&second).lines().count() == 1 && said(&second).contains("nobody"),
+        "{second:?}"
+    );
+    ensure!(house.list()?.iter().all(|vps| vps["status"] == "stopped"));
     house.leave()
 }
 

@@ -75,7 +75,9 @@ fn the_commands_cgroup_is_killed() -> Result<()> {
     let init = house.init("web")?;
     house.sh("web", "reboot -f")?;
     eventually("it boots again", || {
-        Ok(house.show("web")?["pid"].as_i64().is_some_and(|pid| pid != i64::from(init)))
+        Ok(house.show("web")?["pid"]
+            .as_i64()
+            .is_some_and(|pid| pid != i64::from(init)))
     })?;
     house.ok("delete --force web")?;
     ensure!(alive(house.monitor("other")?));
