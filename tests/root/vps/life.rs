@@ -147,13 +147,15 @@ fn one_that_is_slow_to_stop_keeps_nobody_up() -> Result<()> {
     house.ok("create c --image quick --start")?;
     eventually("it is ready", || Ok(house.ok("logs a")?.contains("ready")))?;
     let first = house.spawn("stop --all --timeout 600")?;
-    for name in ["b", "c"] {
-        eventually("the others are stopped", || Ok(house.status(name)? == "stopped"))?;
-    }
-    ensure!(house.status("a")? == "running");
-    // A second one, which takes its locks in the same order, and one that fails.
+    let others = ["b", "c"]
+        .into_iter()
+        .try_for_each(|name| eventually("the others are stopped", || Ok(house.status(name)? == "stopped")));
+    let slow = house.status("a")?;
+    // A second one, which takes its locks in the same order, and has one that fails.
     let second = house.spawn("stop c nobody b a --timeout 600")?;
     house.ok("kill a --signal KILL")?;
+    others?;
+    ensure!(slow == "running");
     let (first, second) = (finish(first)?, finish(second)?);
     ensure!(first.status.success(), "{first:?}");
     ensure!(
