@@ -73,16 +73,32 @@ impl Cgroup {
     /// [`Error::Invalid`] for a path that is no such path, for a parent with processes of its own (cgroup v2 refuses to
     /// divide it), and for a cgroup that is in use. What was made until then is gone again.
     pub fn create(layout: &CgroupLayout, path: &str) -> Result<Self> {
-        for _ in 1..CREATE_ATTEMPTS {
-            match Self::create_now(layout, path) {
-                Err(e) if dir::is_gone(&e) => {}
-                other => return other,
+        until_it_stays(|| {
+            let (cgroup, new) = Self::create_or_open(layout, path)?;
+            if !new && cgroup.is_populated()? {
+                return Err(Error::invalid("cgroup path", path, "is in use: it has processes"));
             }
-        }
-        Self::create_now(layout, path)
+            Ok(cgroup)
+        })
     }
 
-    fn create_now(layout: &CgroupLayout, path: &str) -> Result<Self> {
+    /// Moves the calling process, which has one thread, into a cgroup it may share with others of its kind; the cgroup is
+    /// created as by [`Cgroup::create`] when it is missing. The last to go has it removed by [`Cgroup::remove_if_empty`].
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`] and [`Cgroup::adopt`].
+    pub fn retreat(layout: &CgroupLayout, path: &str) -> Result<()> {
+        until_it_stays(|| {
+            let (cgroup, _) = Self::create_or_open(layout, path)?;
+            if let Some(dir) = cgroup.hierarchy.cgroup2() {
+                dir.write("cgroup.procs", "0")?;
+            }
+            cgroup.enter()
+        })
+    }
+
+    /// The cgroup with all its directories; the flag says whether it is new.
+    fn create_or_open(layout: &CgroupLayout, path: &str) -> Result<(Self, bool)> {
         let checked = check(path)?;
         let mut undo = Undo::new();
         let (hierarchy, new): (Box<dyn Hierarchy>, bool) = match layout {
@@ -95,12 +111,9 @@ impl Cgroup {
                 (Box::new(hybrid), new)
             }
         };
-        if !new && hierarchy.is_populated()? {
-            return Err(Error::invalid("cgroup path", path, "is in use: it has processes"));
-        }
         undo.disarm();
         let path = path.to_owned();
-        Ok(Self { path, hierarchy })
+        Ok((Self { path, hierarchy }, new))
     }
 
     /// Opens a cgroup made earlier. On a hybrid host one of its directories is enough, so that remains can be removed.
@@ -234,7 +247,8 @@ impl Cgroup {
     /// Lets a user (the container's root, as the host knows it) make sub-cgroups, which systemd as PID 1 needs: the directory
     /// and only the files in `/sys/kernel/cgroup/delegate` change owner, so that the limits themselves stay out of reach.
     ///
-    /// On a hybrid host that is the cgroup2 directory and the one of `name=systemd`; v1 controllers cannot be delegated safely.
+    /// How many cgroups are made below the cgroup2 directory, and how deep, is bounded. On a hybrid host it is given that
+    /// directory and the one of `name=systemd`; v1 controllers cannot be delegated safely.
     pub fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
         self.hierarchy.delegate(uid, gid)
     }
@@ -327,6 +341,17 @@ impl Cgroup {
             .map(|(name, dir)| (name.to_owned(), dir.path.clone()))
             .collect()
     }
+}
+
+/// Repeats what fails because a cgroup went meanwhile.
+fn until_it_stays<T>(work: impl Fn() -> Result<T>) -> Result<T> {
+    for _ in 1..CREATE_ATTEMPTS {
+        match work() {
+            Err(e) if dir::is_gone(&e) => {}
+            other => return other,
+        }
+    }
+    work()
 }
 
 /// The cgroup2 directory a running process is in, or `None` on a host with v1 alone.

@@ -21,6 +21,12 @@ const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 /// The files a delegatee needs, where the kernel does not say (before 4.15).
 const DELEGATED: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
 
+/// Sub-cgroups a delegatee may make, below one another too: systemd makes some 50. Each costs the host memory, and those with
+/// the memory controller an id, of which the host has 65,535.
+const DESCENDANTS: &str = "1024";
+/// How many levels of them.
+const DEPTH: &str = "32";
+
 /// A cgroup2 directory.
 #[derive(Debug)]
 pub(super) struct Unified {
@@ -92,6 +98,16 @@ impl Unified {
         wait().during(|| format!("wait for `{key} {value}` in cgroup `{}`", self.dir.path.display()))
     }
 
+    /// Bounds what is made below, unless the spec did so already. The file stays ours when the directory is delegated.
+    fn bound(&self, file: &str, most: &str) -> Result<()> {
+        match self.dir.read(file) {
+            Ok(now) if now.trim() == "max" => self.dir.write(file, most),
+            // Kernels before 4.14.
+            Err(e) if e.is_gone() && self.dir.has("cgroup.procs") => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
     fn event(&self, key: &str) -> Result<u64> {
         Ok(keyed(&self.dir.read("cgroup.events")?, key).unwrap_or_default())
     }
@@ -124,6 +140,8 @@ impl Hierarchy for Unified {
     }
 
     fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
+        self.bound("cgroup.max.descendants", DESCENDANTS)?;
+        self.bound("cgroup.max.depth", DEPTH)?;
         let listed = files::read_text(Path::new("/sys/kernel/cgroup/delegate"));
         let listed = listed.unwrap_or_else(|_| DELEGATED.into());
         self.dir.chown(uid, gid, &listed.lines().collect::<Vec<_>>())

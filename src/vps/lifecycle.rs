@@ -169,7 +169,7 @@ fn shown(status: Status) -> VpsStatus {
 }
 
 /// Seconds since the process was started.
-fn uptime(init: Identity) -> Option<u64> {
+pub(super) fn uptime(init: Identity) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/uptime").ok()?;
     let since_boot: u64 = text.split('.').next()?.parse().ok()?;
     Some(since_boot.saturating_sub(init.start_time / TICKS))

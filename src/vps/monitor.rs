@@ -4,7 +4,8 @@
 //!  condo start ──spawns──> boot ──exec──> watch ──exec──> end ──> (exit, or boot again after `reboot` inside)
 //! ```
 //! One process takes these roles by executing itself: its pid and its child stay the same, and what stays resident for weeks
-//! is a loop that has allocated next to nothing. Closing the terminal or ending the command changes nothing for it.
+//! is a loop that has allocated next to nothing. Closing the terminal, ending the command or killing all of its cgroup changes
+//! nothing for it.
 
 mod boot;
 mod end;
@@ -64,6 +65,12 @@ pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
     }))
 }
 
+/// Where all monitors of an instance are: a systemd unit, CI job or login session that ends takes along whoever is in its
+/// cgroup, and is charged until then. No VPS has a name that begins with a dot.
+pub(super) fn cgroup(condo: &Condo) -> String {
+    format!("{}/.monitors", condo.folders.cgroup_parent())
+}
+
 fn root_argument(condo: &Condo) -> OsString {
     condo
         .root()
@@ -94,7 +101,7 @@ fn take_role(args: &[OsString]) -> Result<()> {
     match text(0) {
         "boot" => boot::first(root.as_deref(), &name),
         "watch" => watch::watch(&args[1..]),
-        "end" => end::end(root.as_deref(), &name, text(3), text(4)),
+        "end" => end::end(root.as_deref(), &name, [text(3), text(4), text(5)]),
         other => Err(Error::invalid("monitor", other, "is not a role")),
     }
 }

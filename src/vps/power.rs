@@ -4,6 +4,7 @@
 //! it again after a `reboot` from inside. So every command first lets a monitor finish ([`Condo::settle`]), and takes down
 //! itself what a monitor that was killed has left.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,12 +22,32 @@ use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
 use crate::process::signal;
-use crate::runtime::container;
+use crate::runtime::container::{self, Container};
 use crate::runtime::id::Id;
 use crate::runtime::status::Identity;
 
 /// How long a monitor may take to clear up after init's end, or to boot again.
 const MONITOR: Duration = Duration::from_secs(60);
+
+/// How many VPSs one command stops at once: it holds a lock and an init of each open, and may have 1024 files.
+const AT_ONCE: usize = 256;
+
+/// A VPS that is being stopped. The lock is the last to go.
+struct Stop {
+    record: Record,
+    ending: Option<Ending>,
+    _lock: Lock,
+}
+
+/// An init that shall end.
+struct Ending {
+    container: Container,
+    init: OwnedFd,
+    /// When it is killed; at once without.
+    deadline: Option<Instant>,
+    /// Whether it could be asked.
+    asked: Result<()>,
+}
 
 impl Condo {
     /// Starts a stopped VPS.
@@ -42,10 +63,41 @@ impl Condo {
         monitor::launch(self, name, &lock)
     }
 
-    /// Asks a VPS to shut down and ends it after `timeout`. One that is stopped already is fine.
-    pub fn stop(&self, name: &Name, timeout: Duration) -> Result<()> {
-        let (record, _lock) = self.hold(name)?;
-        self.shut_down(&record, Some(timeout))
+    /// Asks VPSs to shut down and ends each that has not after `timeout`. One that is stopped already is fine, and the
+    /// failure of one does not keep the others from being stopped. What became of each, by name.
+    pub fn stop(&self, names: &[Name], timeout: Duration) -> Vec<(Name, Result<()>)> {
+        // Sorted, because locks are held: two commands that take them in different orders would wait for each other.
+        let names: BTreeSet<&Name> = names.iter().collect();
+        let names: Vec<&Name> = names.into_iter().collect();
+        let mut results = Vec::new();
+        for some in names.chunks(AT_ONCE) {
+            // All are asked before any is waited for: together they take as long as the slowest.
+            let asked: Vec<_> = some.iter().map(|name| self.begin_stop(name, timeout)).collect();
+            for (name, asked) in some.iter().zip(asked) {
+                let result = asked.and_then(|stop| self.finish_stop(stop, timeout));
+                results.push(((*name).clone(), result));
+            }
+        }
+        results
+    }
+
+    fn begin_stop(&self, name: &Name, timeout: Duration) -> Result<Stop> {
+        let (record, lock) = self.hold(name)?;
+        self.set_stopping(name)?;
+        self.settle(&record)?;
+        let ending = self.ask(&record, Some(timeout))?;
+        Ok(Stop {
+            record,
+            ending,
+            _lock: lock,
+        })
+    }
+
+    fn finish_stop(&self, stop: Stop, timeout: Duration) -> Result<()> {
+        if let Some(ending) = stop.ending {
+            self.wait_or_kill(ending)?;
+        }
+        self.shut_down(&stop.record, Some(timeout))
     }
 
     /// Sends a signal to a VPS's init.
@@ -59,6 +111,9 @@ impl Condo {
     /// Removes a stopped VPS, or any with `force`, with everything it left.
     pub fn delete(&self, name: &Name, force: bool) -> Result<()> {
         let (record, _lock) = self.hold(name)?;
+        if force {
+            self.set_stopping(name)?;
+        }
         self.settle(&record)?;
         let status = self.status(name)?;
         if status != VpsStatus::Stopped && !force {
@@ -85,6 +140,7 @@ impl Condo {
                 let _ = self.hold(&name);
             }
         }
+        self.tidy_cgroups();
         network::remove_if_unused(self)
     }
 
@@ -138,6 +194,8 @@ impl Condo {
     /// Ends a VPS and clears up after it. It may be rebooting by itself at this very moment, and then needs to be ended again.
     fn shut_down(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
         for _ in 0..10 {
+            // Before anything is waited for: a monitor that pauses between two boots ends at once.
+            self.set_stopping(&record.name)?;
             self.settle(record)?;
             if self.status(&record.name)? == VpsStatus::Stopped {
                 return Ok(());
@@ -149,25 +207,45 @@ impl Condo {
 
     /// Ends a running VPS, by its stop signal first if there is time for that. One that ends by itself meanwhile is fine.
     fn end(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
+        match self.ask(record, patience)? {
+            Some(ending) => self.wait_or_kill(ending),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the stop signal, if there is patience. `None` when there is nobody any more.
+    fn ask(&self, record: &Record, patience: Option<Duration>) -> Result<Option<Ending>> {
         let Some(container) = self.container(&record.name)? else {
-            return Ok(());
+            return Ok(None);
         };
         let Some(init) = container.init() else {
-            return Ok(());
+            return Ok(None);
         };
-        match self.set_stopping(&record.name) {
-            // The run directory goes when the monitor has seen the end.
-            Err(e) if e.is_gone() => return Ok(()),
-            other => other?,
-        }
-        if let Some(patience) = patience {
-            let stop_signal = self.images().get(&record.config.image)?.manifest.stop_signal;
-            let _ = container.resume(&self.host);
-            let asked = container.kill(&self.host, signal::parse("stop signal", &stop_signal)?, false);
-            if wait_for_end(&init, asked.as_ref().map_or(Duration::ZERO, |()| patience))? {
+        let asked = match patience {
+            Some(_) => {
+                let stop_signal = self.images().get(&record.config.image)?.manifest.stop_signal;
+                let _ = container.resume(&self.host);
+                container.kill(&self.host, signal::parse("stop signal", &stop_signal)?, false)
+            }
+            None => Ok(()),
+        };
+        Ok(Some(Ending {
+            container,
+            init,
+            deadline: patience.map(|patience| Instant::now() + patience),
+            asked,
+        }))
+    }
+
+    /// Waits until the patience is over, and kills.
+    fn wait_or_kill(&self, ending: Ending) -> Result<()> {
+        let Ending { container, init, .. } = ending;
+        if let Some(deadline) = ending.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if wait_for_end(&init, ending.asked.as_ref().map_or(Duration::ZERO, |()| left))? {
                 return Ok(());
             }
-            asked?;
+            ending.asked?;
         }
         let all = container.kill(&self.host, Signal::KILL, true);
         let _ = container.kill(&self.host, Signal::KILL, false);
@@ -209,16 +287,24 @@ impl Condo {
         files::remove_file(&self.recorded(name))
     }
 
-    /// A cgroup may be left without a container when a start was killed in between; the parent goes with the last one.
+    /// A cgroup may be left without a container when a start was killed in between.
     fn clear_cgroup(&self, name: &Name) -> Result<()> {
         if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &self.folders.cgroup(name)) {
             cgroup.kill()?;
             cgroup.remove()?;
         }
-        if let Ok(parent) = Cgroup::open(&self.host.cgroups, &self.folders.cgroup_parent()) {
-            parent.remove_if_empty();
-        }
+        self.tidy_cgroups();
         Ok(())
+    }
+
+    /// What VPSs share goes with the last one. A monitor that takes down its VPS is still there itself: then the next command
+    /// does it.
+    fn tidy_cgroups(&self) {
+        for path in [monitor::cgroup(self), self.folders.cgroup_parent()] {
+            if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &path) {
+                cgroup.remove_if_empty();
+            }
+        }
     }
 
     /// Whether somebody is stopping the VPS: a reboot from inside then only stops it.
@@ -227,10 +313,13 @@ impl Condo {
         serde_json::from_slice(&raw).is_ok_and(|stopper: Identity| stopper.is_alive())
     }
 
-    /// Says that we stop the VPS, as long as we live.
+    /// Says that we stop the VPS, as long as we live. One without run directory is stopped.
     fn set_stopping(&self, name: &Name) -> Result<()> {
         let own = serde_json::to_vec(&Identity::own()?)?;
-        files::write_atomic(&self.stopping(name), &own, 0o600)
+        match files::write_atomic(&self.stopping(name), &own, 0o600) {
+            Err(e) if e.is_gone() => Ok(()),
+            other => other,
+        }
     }
 
     fn stopping(&self, name: &Name) -> PathBuf {

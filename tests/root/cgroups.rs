@@ -36,6 +36,7 @@ tests![
     a_busy_parent_is_refused,
     a_used_cgroup_is_refused,
     delegate_gives_only_what_is_safe,
+    delegated_cgroups_are_bounded,
     devices_are_denied,
     devices_are_denied_by_program,
     a_missing_file_is_an_error,
@@ -626,7 +627,12 @@ fn delegate_gives_only_what_is_safe() -> Result<()> {
     for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
         ensure!(owner(&cgroup2.join(file))? == theirs, "`{file}` is not theirs");
     }
-    for file in ["cgroup.freeze", "cgroup.kill", "cgroup.max.depth"] {
+    for file in [
+        "cgroup.freeze",
+        "cgroup.kill",
+        "cgroup.max.depth",
+        "cgroup.max.descendants",
+    ] {
         ensure!(owner(&cgroup2.join(file))? == (0, 0), "`{file}` is theirs");
     }
     for (name, path) in paths {
@@ -639,6 +645,34 @@ fn delegate_gives_only_what_is_safe() -> Result<()> {
             ),
         }
     }
+    Ok(())
+}
+
+/// A tenant cannot use up what the host has for all cgroups.
+fn delegated_cgroups_are_bounded() -> Result<()> {
+    needs!(root);
+    let tree = Tree::new()?;
+    let cgroup = tree.create()?;
+    cgroup.delegate(123_456, 123_457)?;
+    let paths = cgroup.paths();
+    let top = paths.get("").or(paths.get("unified")).context("no cgroup2")?;
+    let again = |e: &std::io::Error| e.raw_os_error() == Some(Errno::EAGAIN as i32);
+
+    let mut deep = top.clone();
+    let levels = (0..100).position(|_| {
+        deep.push("down");
+        std::fs::create_dir(&deep).is_err_and(|e| again(&e))
+    });
+    ensure!(levels == Some(32), "{levels:?} levels");
+    let more =
+        (0..2000).position(|n| std::fs::create_dir(top.join(format!("wide-{n}"))).is_err_and(|e| again(&e)));
+    ensure!(more == Some(1024 - 32), "{more:?} beside 32");
+    // What the spec asks for stands.
+    cgroup.remove()?;
+    let cgroup = tree.create()?;
+    std::fs::write(top.join("cgroup.max.descendants"), "3")?;
+    cgroup.delegate(123_456, 123_457)?;
+    ensure!(std::fs::read_to_string(top.join("cgroup.max.descendants"))?.trim() == "3");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -21,6 +22,7 @@ tests![
     failures_are_reported,
     files_behind_a_forgotten_mount_survive,
     leftovers_are_reported,
+    neighbours_are_no_leftovers,
     strict_skips_are_failures,
     systemd_answers,
     versions_are_compared_by_number,
@@ -58,7 +60,23 @@ pub const CULPRITS: &[Test] = &[
             none,
         )?)
     }),
+    Test {
+        seconds: 30,
+        ..culprit("has_a_neighbour", || {
+            fs::write(place()?.join("begun"), "")?;
+            wait_for(&place()?.join("neighbour"))
+        })
+    },
 ];
+
+fn wait_for(path: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(25);
+    while !path.exists() {
+        ensure!(Instant::now() < deadline, "no `{}`", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
 
 const fn culprit(name: &'static str, run: fn() -> anyhow::Result<()>) -> Test {
     Test {
@@ -134,11 +152,16 @@ fn strict_skips_are_failures() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A place for cgroups.
+fn hierarchy() -> PathBuf {
+    let hierarchies = ["memory", ""].map(|h| Path::new("/sys/fs/cgroup").join(h));
+    let found = hierarchies.into_iter().find(|h| h.is_dir());
+    found.expect("a cgroup hierarchy")
+}
+
 fn leftovers_are_reported() -> anyhow::Result<()> {
     needs!(root);
-    let hierarchy = ["memory", ""].map(|h| Path::new("/sys/fs/cgroup").join(h));
-    let hierarchy = hierarchy.iter().find(|h| h.is_dir()).expect("a cgroup hierarchy");
-    let cgroup = hierarchy.join(harness::unique());
+    let cgroup = hierarchy().join(harness::unique());
     fs::create_dir(&cgroup)?;
     let in_cgroup = run_culprits(&["leaves_cgroup"], &cgroup, None);
     fs::remove_dir(cgroup.join("condo-left"))?;
@@ -168,6 +191,32 @@ fn leftovers_are_reported() -> anyhow::Result<()> {
         &text,
         &["FAIL leaves_process", "left behind: process ", " (sleep)"],
     )
+}
+
+/// Another condo is started on this machine while a test runs.
+fn neighbours_are_no_leftovers() -> anyhow::Result<()> {
+    needs!(root);
+    let place = harness::tempdir();
+    let cgroup = hierarchy().join(harness::unique()).join("condo-neighbour");
+    let neighbour = std::thread::spawn({
+        let (place, cgroup) = (place.clone(), cgroup.clone());
+        move || -> anyhow::Result<std::process::Child> {
+            wait_for(&place.join("begun"))?;
+            fs::create_dir_all(&cgroup)?;
+            let process = Command::new("sleep").arg("1000").spawn()?;
+            fs::write(cgroup.join("cgroup.procs"), process.id().to_string())?;
+            fs::write(place.join("neighbour"), "")?;
+            Ok(process)
+        }
+    });
+    // The one that fails is there because a run of culprits has to.
+    let text = run_culprits(&["panics", "has_a_neighbour"], &place, None);
+    let mut process = neighbour.join().expect("no panic")?;
+    process.kill()?;
+    process.wait()?;
+    fs::remove_dir(&cgroup)?;
+    fs::remove_dir(cgroup.parent().expect("a parent"))?;
+    expect(&text?, &["PASS has_a_neighbour"])
 }
 
 fn files_behind_a_forgotten_mount_survive() -> anyhow::Result<()> {

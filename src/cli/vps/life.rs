@@ -11,21 +11,26 @@ use crate::cli::progress::Spinner;
 use crate::error::{During, Result};
 use crate::vps::lifecycle::Condo;
 use crate::vps::name::Name;
-use crate::vps::view::VpsStatus;
 
 pub(super) fn start(condo: &Condo, targets: &Targets) -> Result<Exit> {
     each(condo, targets, "start", |name| condo.start(name))
 }
 
+/// All at once. The spinner is gone before anything is complained about.
 pub(super) fn stop(condo: &Condo, targets: &Targets, timeout: u64) -> Result<Exit> {
-    each(condo, targets, "stop", |name| stop_one(condo, name, timeout))
+    let results = stop_all(condo, &names(condo, targets)?, timeout);
+    let mut exit = Exit::Success;
+    for (name, result) in results {
+        exit = note(exit, result, "stop", &name);
+    }
+    Ok(exit)
 }
 
 /// The spinner's thread is gone before the start clones an init.
 pub(super) fn restart(condo: &Condo, targets: &Targets, timeout: u64) -> Result<Exit> {
     each(condo, targets, "restart", |name| {
-        if condo.show(name)?.status != VpsStatus::Stopped {
-            stop_one(condo, name, timeout)?;
+        for (_, result) in stop_all(condo, std::slice::from_ref(name), timeout) {
+            result?;
         }
         condo.start(name)
     })
@@ -46,21 +51,33 @@ pub(super) fn delete(condo: &Condo, targets: &Targets, force: bool) -> Result<Ex
     Ok(exit)
 }
 
-fn stop_one(condo: &Condo, name: &Name, timeout: u64) -> Result<()> {
-    let _spinner = Spinner::start(format!("stopping {name}"));
-    condo.stop(name, Duration::from_secs(timeout))
+fn stop_all(condo: &Condo, names: &[Name], timeout: u64) -> Vec<(Name, Result<()>)> {
+    let what = match names {
+        [] => return Vec::new(),
+        [one] => one.to_string(),
+        several => format!("{} VPSs", several.len()),
+    };
+    let _spinner = Spinner::start(format!("stopping {what}"));
+    condo.stop(names, Duration::from_secs(timeout))
 }
 
 /// Does the work for every target and complains about each failure by itself; the worst decides the exit status.
 fn each(condo: &Condo, targets: &Targets, verb: &str, work: impl Fn(&Name) -> Result<()>) -> Result<Exit> {
     let mut exit = Exit::Success;
     for name in names(condo, targets)? {
-        if let Err(e) = work(&name).during(|| format!("{verb} `{name}`")) {
-            output::complain(&e.to_string());
-            exit = Exit::from(&e);
-        }
+        exit = note(exit, work(&name), verb, &name);
     }
     Ok(exit)
+}
+
+fn note(exit: Exit, result: Result<()>, verb: &str, name: &Name) -> Exit {
+    match result.during(|| format!("{verb} `{name}`")) {
+        Ok(()) => exit,
+        Err(e) => {
+            output::complain(&e.to_string());
+            Exit::from(&e)
+        }
+    }
 }
 
 /// The targets, each once.

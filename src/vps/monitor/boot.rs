@@ -16,6 +16,7 @@ use super::super::spec::{self, Init, Input};
 use super::super::store::{Record, UIDS};
 use super::super::{network, provision};
 use super::RUNNING;
+use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::image::Image;
@@ -42,13 +43,13 @@ pub(super) fn first(root: Option<&Path>, name: &Name) -> Result<()> {
     let mut report = std::io::stderr();
     let _ = report.write_all(RUNNING.as_bytes());
     silence()?;
-    Err(watched.watch(root, name))
+    Err(watched.watch(root, name, 0))
 }
 
-/// Boots again after a reboot from inside; then watches.
-pub(super) fn again(root: Option<&Path>, name: &Name) -> Result<()> {
+/// Boots again after a reboot from inside; then watches. `hasty` is how many runs in a row were short until now.
+pub(super) fn again(root: Option<&Path>, name: &Name, hasty: u32) -> Result<()> {
     let watched = boot(root, name)?;
-    Err(watched.watch(root, name))
+    Err(watched.watch(root, name, hasty))
 }
 
 /// What the loop needs of a VPS that runs.
@@ -61,7 +62,7 @@ struct Watched {
 
 impl Watched {
     /// Becomes the loop.
-    fn watch(self, root: Option<&Path>, name: &Name) -> Error {
+    fn watch(self, root: Option<&Path>, name: &Name, hasty: u32) -> Error {
         let fds = [&self.init.pidfd, &self.master, &self.listener];
         for fd in fds {
             if let Err(e) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
@@ -70,6 +71,7 @@ impl Watched {
         }
         let mut rest = vec![self.log.display().to_string(), self.init.pid.to_string()];
         rest.extend(fds.map(|fd| fd.as_raw_fd().to_string()));
+        rest.push(hasty.to_string());
         super::become_role("watch", root, name.as_str(), &rest)
     }
 }
@@ -90,6 +92,7 @@ fn boot(root: Option<&Path>, name: &Name) -> Result<Watched> {
 }
 
 fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
+    Cgroup::retreat(&condo.host.cgroups, &super::cgroup(condo)).during(|| "leave the command's cgroup")?;
     let image = condo.images().get(&record.config.image)?;
     let home = leave_mounts()?;
     let disk = RootDisk::new(&image.rootfs, condo.folders.disk(&record.name));

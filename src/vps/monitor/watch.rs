@@ -31,7 +31,7 @@ struct Watch {
     log: Log,
 }
 
-/// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER`.
+/// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER HASTY`.
 pub(super) fn watch(args: &[OsString]) -> Result<()> {
     let text = |at: usize| args.get(at).and_then(|a| a.to_str()).unwrap_or_default();
     let fd = |at: usize| -> Result<OwnedFd> {
@@ -59,7 +59,7 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
         "end",
         root.as_deref(),
         text(1),
-        &[how.to_string(), number.to_string()],
+        &[how.to_string(), number.to_string(), text(7).to_owned()],
     ))
 }
 

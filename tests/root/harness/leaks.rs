@@ -18,6 +18,9 @@ fn grace() -> Duration {
     Duration::from_secs(1 + super::timeout_factor().min(9) / 3)
 }
 
+/// Begins the line of a cgroup.
+const CGROUP: &str = "cgroup ";
+
 /// The things a test could leave, each as a line for the report.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Snapshot(BTreeSet<String>);
@@ -41,11 +44,17 @@ impl Snapshot {
         Self(found)
     }
 
-    /// What is here now and was not then, after giving it time to go.
+    /// What is here now and was not then, after giving it time to go. Call it when nothing of the test lives any more: a
+    /// cgroup somebody lives in is then of another condo at work on this machine, which knows nothing of our lock.
     pub fn new_since(&self) -> Vec<String> {
         let deadline = Instant::now() + grace();
         loop {
-            let new: Vec<String> = Self::take().0.difference(&self.0).cloned().collect();
+            let mut new: Vec<String> = Self::take().0.difference(&self.0).cloned().collect();
+            new.retain(|line| {
+                !line
+                    .strip_prefix(CGROUP)
+                    .is_some_and(|dir| is_lived_in(Path::new(dir)))
+            });
             if new.is_empty() || Instant::now() > deadline {
                 return new;
             }
@@ -62,12 +71,19 @@ fn cgroups(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
         .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
     {
         if depth > 0 && entry.file_name().to_string_lossy().contains("condo-") {
-            found.insert(format!("cgroup {}", entry.path().display()));
+            found.insert(format!("{CGROUP}{}", entry.path().display()));
         }
         if depth < 4 {
             cgroups(&entry.path(), depth + 1, found);
         }
     }
+}
+
+/// Whether a process is in a cgroup or below.
+fn is_lived_in(dir: &Path) -> bool {
+    let entries = || fs::read_dir(dir).into_iter().flatten().flatten();
+    fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|text| !text.is_empty())
+        || entries().any(|e| e.file_type().is_ok_and(|t| t.is_dir()) && is_lived_in(&e.path()))
 }
 
 fn names(dir: &str, kind: &str, ours: fn(&str) -> bool, found: &mut BTreeSet<String>) {

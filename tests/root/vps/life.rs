@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::house::{House, eventually};
+use super::house::{House, alive, eventually, finish, said};
 
 tests![
     a_vps_lives,
     all_at_once,
     the_stop_signal_is_sent,
     patience_ends,
+    one_that_is_slow_to_stop_keeps_nobody_up,
     poweroff_and_reboot_inside,
     a_stop_is_no_reboot,
+    a_reboot_loop_is_slowed_down,
     the_host_starts_anew,
 ];
 
@@ -134,6 +136,36 @@ fn patience_ends() -> Result<()> {
     house.leave()
 }
 
+fn one_that_is_slow_to_stop_keeps_nobody_up() -> Result<()> {
+    let mut house = House::quick()?;
+    house.import(
+        "deaf",
+        "trap '' TERM; echo ready; while :; do busybox sleep 1; done",
+    )?;
+    house.ok("create a --image deaf --start")?;
+    house.ok("create b --image quick --start")?;
+    house.ok("create c --image quick --start")?;
+    eventually("it is ready", || Ok(house.ok("logs a")?.contains("ready")))?;
+    let first = house.spawn("stop --all --timeout 600")?;
+    let others = ["b", "c"]
+        .into_iter()
+        .try_for_each(|name| eventually("the others are stopped", || Ok(house.status(name)? == "stopped")));
+    let slow = house.status("a")?;
+    // A second one, which takes its locks in the same order, and has one that fails.
+    let second = house.spawn("stop c nobody b a --timeout 600")?;
+    house.ok("kill a --signal KILL")?;
+    others?;
+    ensure!(slow == "running");
+    let (first, second) = (finish(first)?, finish(second)?);
+    ensure!(first.status.success(), "{first:?}");
+    ensure!(
+        !second.status.success() && said(&second).lines().count() == 1 && said(&second).contains("nobody"),
+        "{second:?}"
+    );
+    ensure!(house.list()?.iter().all(|vps| vps["status"] == "stopped"));
+    house.leave()
+}
+
 fn poweroff_and_reboot_inside() -> Result<()> {
     let house = House::new()?;
     house.running("web", "")?;
@@ -171,6 +203,29 @@ fn a_stop_is_no_reboot() -> Result<()> {
     ensure!(house.status("web")? == "stopped");
     std::thread::sleep(Duration::from_millis(300));
     ensure!(house.status("web")? == "stopped", "it came back");
+    house.leave()
+}
+
+/// Each boot costs the host, and not the tenant: 1, 2, 4 … seconds pass before the next, and no stop waits for that.
+fn a_reboot_loop_is_slowed_down() -> Result<()> {
+    let mut house = House::new()?;
+    house.import("restless", "echo booted; busybox reboot -f")?;
+    house.ok("create web --image restless --start")?;
+    let boots = || -> Result<usize> { Ok(house.ok("logs web")?.matches("booted").count()) };
+    eventually("it boots again and again", || Ok(boots()? >= 3))?;
+    // A second boot would take 4 s and a third 12 s from here; without pauses there are ten.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = boots()?;
+    ensure!(before <= 4, "{before} boots");
+    let monitor = house.monitor("web")?;
+    house.ok("stop web")?;
+    ensure!(house.status("web")? == "stopped" && !alive(monitor));
+    ensure!(boots()? == before, "the stop let it boot again");
+    ensure!(!house.run_of("web").exists());
+    house.ok("start web")?;
+    eventually("it boots again", || Ok(boots()? > before + 1))?;
+    house.ok("delete --force web")?;
+    house.nothing_left()?;
     house.leave()
 }
 

@@ -1,9 +1,12 @@
 //! What happens to a running VPS when those who started or watch it go away; what it costs to watch it.
 
+use std::io::Write;
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use condo::cgroups::Cgroup;
+use condo::host::CgroupLayout;
 
 use super::house::{House, alive, eventually};
 use super::terminal::Terminal;
@@ -11,6 +14,7 @@ use crate::harness;
 
 tests![
     the_terminal_is_closed,
+    the_commands_cgroup_is_killed,
     what_was_inherited_is_let_go,
     the_monitor_is_killed,
     a_watched_vps_costs_little,
@@ -34,6 +38,49 @@ fn the_terminal_is_closed() -> Result<()> {
     house.up("web")?;
     ensure!(alive(house.monitor("web")?));
     ensure!(house.sh("web", "echo alive")? == "alive");
+    house.leave()
+}
+
+/// As a service manager does with what is left of a unit, a job or a login.
+fn the_commands_cgroup_is_killed() -> Result<()> {
+    let house = House::new()?;
+    house.ok("create web --image busybox")?;
+    house.ok("create other --image busybox --start")?;
+    let layout = CgroupLayout::probe()?;
+    let path = format!("/condo-test-{}", std::process::id());
+    let job = Cgroup::create(&layout, &path)?;
+    let script = format!("read go && {} start web; sleep 600", harness::condo().display());
+    let mut shell = Command::new("sh")
+        .args(["-c", &script])
+        .env("CONDO_ROOT", &house.root)
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let mut begin = || -> Result<()> {
+        job.adopt(i32::try_from(shell.id())?)?;
+        shell.stdin.take().context("no stdin")?.write_all(b"go\n")?;
+        eventually("it runs", || Ok(house.status("web")? == "running"))?;
+        house.up("web")
+    };
+    let begun = begin();
+    job.kill()?;
+    shell.wait()?;
+    ensure!(job.wait_empty(super::house::patience())?);
+    job.remove()?;
+    begun?;
+
+    let monitor = house.monitor("web")?;
+    ensure!(alive(monitor), "the monitor was in the command's cgroup");
+    let cgroups = std::fs::read_to_string(format!("/proc/{monitor}/cgroup"))?;
+    ensure!(cgroups == std::fs::read_to_string(format!("/proc/{}/cgroup", house.monitor("other")?))?);
+    let init = house.init("web")?;
+    house.sh("web", "reboot -f")?;
+    eventually("it boots again", || {
+        Ok(house.show("web")?["pid"]
+            .as_i64()
+            .is_some_and(|pid| pid != i64::from(init)))
+    })?;
+    house.ok("delete --force web")?;
+    ensure!(alive(house.monitor("other")?));
     house.leave()
 }
 
