@@ -34,6 +34,8 @@ struct Options {
     child: Option<String>,
     list: bool,
     seed: Option<u64>,
+    /// Which part of how many, counted from one.
+    part: Option<(usize, usize)>,
 }
 
 /// Runs the tests whose names hold one of the arguments, or all.
@@ -54,6 +56,10 @@ pub fn main(modules: &[&[Test]]) -> ExitCode {
         return run_here(&all, name);
     }
     let mut tests: Vec<Test> = all.into_iter().filter(|t| options.wants(t)).collect();
+    if let Some((part, parts)) = options.part {
+        let mut at = 0..;
+        tests.retain(|_| at.next().is_some_and(|n| n % parts == part - 1));
+    }
     if options.list {
         tests.iter().for_each(|t| println!("{}: test", t.name));
         return ExitCode::SUCCESS;
@@ -87,6 +93,7 @@ impl Options {
                 "--child" => options.child = Some(args.next().context("--child needs a name")?),
                 "--seed" => options.seed = Some(args.next().context("--seed needs a number")?.parse()?),
                 "--list" => options.list = true,
+                "--part" => options.part = Some(part(&args.next().context("--part needs K/N")?)?),
                 // What `cargo test -q` and habit pass to every test binary.
                 "-q" | "--quiet" | "--nocapture" | "--no-capture" => {}
                 flag if flag.starts_with('-') => anyhow::bail!("unknown option `{flag}`"),
@@ -99,6 +106,17 @@ impl Options {
     fn wants(&self, test: &Test) -> bool {
         self.parts.is_empty() || self.parts.iter().any(|p| test.name.contains(p.as_str()))
     }
+}
+
+/// `2/3`: the second of three parts of the tests, for as many machines.
+fn part(text: &str) -> anyhow::Result<(usize, usize)> {
+    let (part, parts) = text.split_once('/').context("--part needs K/N")?;
+    let (part, parts) = (part.parse()?, parts.parse()?);
+    anyhow::ensure!(
+        (1..=parts).contains(&part),
+        "--part {text}: there is no such part"
+    );
+    Ok((part, parts))
 }
 
 fn new_seed() -> u64 {
