@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
 
 pub use lock::Lock;
-pub use root::Root;
+pub use root::{Root, inside};
 
 use crate::error::{During, Result};
 

@@ -67,7 +67,7 @@ impl Root {
         let work = || -> Result<OwnedFd> {
             let mut seen = PathBuf::new();
             let mut here = self.open_at(Path::new("."), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
-            for part in normal_parts(path)? {
+            for part in inside(path)?.iter() {
                 seen.push(part);
                 here = match self.open_at(&seen, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
                     Err(e) if e.is_gone() => {
@@ -168,8 +168,9 @@ fn new_file(dir: BorrowedFd<'_>, mode: Mode) -> Result<(String, File)> {
     Err(rustix::io::Errno::EXIST.into())
 }
 
-/// The components of a path inside a root; `..` is refused, because a text cannot say where it leads behind a link.
-fn normal_parts(path: &Path) -> Result<Vec<&std::ffi::OsStr>> {
+/// A path as one below a root. Absolute paths are the root's own; `..` is refused, because a text cannot say where it leads
+/// behind a symbolic link.
+pub fn inside(path: &Path) -> Result<PathBuf> {
     path.components()
         .filter(|c| !matches!(c, Component::RootDir | Component::CurDir))
         .map(|c| match c {
@@ -177,4 +178,19 @@ fn normal_parts(path: &Path) -> Result<Vec<&std::ffi::OsStr>> {
             _ => Err(Error::invalid("path", path.display(), "must not contain `..`")),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        assert_eq!(
+            inside(Path::new("/etc//./passwd")).unwrap(),
+            Path::new("etc/passwd")
+        );
+        assert_eq!(inside(Path::new("./")).unwrap(), Path::new(""));
+        assert!(inside(Path::new("a/../../etc")).is_err());
+    }
 }

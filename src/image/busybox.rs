@@ -5,9 +5,10 @@ use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::entry::{Entry, Kind, inside};
+use super::entry::{Entry, Kind};
 use super::tree::Tree;
 use crate::error::{During, Error, Result};
+use crate::files::inside;
 
 /// Where distributions keep it.
 const PLACES: [&str; 3] = ["/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static"];

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
-
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -48,34 +46,5 @@ impl Entry {
             mtime: None,
             xattrs: Vec::new(),
         }
-    }
-}
-
-/// A path of an archive or recipe as one below the root. Absolute paths are the root's own; `..` is refused, for behind a
-/// symbolic link nobody can say what was meant.
-pub(super) fn inside(path: &std::path::Path) -> Result<PathBuf> {
-    use std::path::Component;
-    path.components()
-        .filter(|c| !matches!(c, Component::RootDir | Component::CurDir))
-        .map(|c| match c {
-            Component::Normal(part) => Ok(part),
-            _ => Err(Error::invalid("path", path.display(), "must not contain `..`")),
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    #[test]
-    fn paths_stay_inside() {
-        assert_eq!(
-            inside(Path::new("/etc//./passwd")).unwrap(),
-            Path::new("etc/passwd")
-        );
-        assert_eq!(inside(Path::new("./")).unwrap(), Path::new(""));
-        assert!(inside(Path::new("a/../../etc")).is_err());
     }
 }

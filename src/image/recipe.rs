@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, OFlags};
 use serde::Deserialize;
 
-use super::entry::{Entry, Kind, inside};
+use super::entry::{Entry, Kind};
 use super::tree::Tree;
 use crate::error::{During, Error, Result};
-use crate::files::{self, Root};
+use crate::files::{self, Root, inside};
 
 /// Files of a built-in recipe by name.
 type Files = &'static [(&'static str, &'static [u8])];

@@ -8,8 +8,9 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::entry::{Entry, Kind, inside};
+use super::entry::{Entry, Kind};
 use crate::error::{Error, Result};
+use crate::files::inside;
 
 /// Tar's unit.
 const BLOCK: usize = 512;

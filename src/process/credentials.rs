@@ -60,6 +60,16 @@ impl Credentials {
     }
 }
 
+/// Reads a user or group id: digits and nothing else. Junk behind a number once made a runtime run as root (crun,
+/// CVE-2026-30892); the highest number means "no change" to the kernel.
+pub fn id(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits
+        .then(|| text.parse().ok())
+        .flatten()
+        .filter(|id| *id != u32::MAX)
+}
+
 /// Becomes root of the user namespace the process is in: whoever it was outside is not mapped there.
 pub fn become_root() -> Result<()> {
     Credentials::ROOT

@@ -6,6 +6,7 @@ use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 use crate::files::Root;
+use crate::process::credentials;
 
 /// Most that is read of a tenant's file.
 const MAX_FILE: u64 = 1 << 20;
@@ -51,18 +52,13 @@ fn choose(passwd: &str, group: &str, wanted: &str) -> Result<User> {
             "is not a user of the VPS: use NAME, UID or UID:GID",
         )
     };
-    let number = |text: &str| {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        digits
-            .then(|| text.parse::<u32>().ok())
-            .flatten()
-            .filter(|id| *id != u32::MAX)
-    };
-    let gid = gid.map(|gid| number(gid).ok_or_else(unknown)).transpose()?;
+    let gid = gid
+        .map(|gid| credentials::id(gid).ok_or_else(unknown))
+        .transpose()?;
     let entry = passwd
         .lines()
         .filter_map(Entry::read)
-        .find(|e| e.name == who || number(who) == Some(e.uid));
+        .find(|e| e.name == who || credentials::id(who) == Some(e.uid));
     let mut user = match entry {
         Some(e) => User {
             name: Some(e.name.into()),
@@ -73,7 +69,7 @@ fn choose(passwd: &str, group: &str, wanted: &str) -> Result<User> {
         },
         // A number needs no entry.
         None => {
-            let uid = number(who).ok_or_else(unknown)?;
+            let uid = credentials::id(who).ok_or_else(unknown)?;
             User {
                 name: None,
                 uid,

@@ -10,7 +10,7 @@ use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
 use crate::namespaces::user::IdMap;
-use crate::process::{Process, capabilities};
+use crate::process::{Process, capabilities, credentials};
 use crate::runtime::bundle;
 use crate::runtime::console;
 use crate::runtime::container::Container;
@@ -135,17 +135,10 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
 
 /// `UID[:GID]`, digits only: junk behind a number once made a runtime run as root (crun, CVE-2026-30892).
 fn user_and_group(text: &str) -> Result<(u32, Option<u32>)> {
-    let number = |part: &str| {
-        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        digits
-            .then(|| part.parse::<u32>().ok())
-            .flatten()
-            .filter(|id| *id != u32::MAX)
-    };
     let (uid, gid) = text
         .split_once(':')
         .map_or((text, None), |(uid, gid)| (uid, Some(gid)));
-    match (number(uid), gid.map(number)) {
+    match (credentials::id(uid), gid.map(credentials::id)) {
         (Some(uid), None) => Ok((uid, None)),
         (Some(uid), Some(Some(gid))) => Ok((uid, Some(gid))),
         _ => Err(Error::invalid("--user", text, "is not UID or UID:GID in digits")),

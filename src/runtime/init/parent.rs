@@ -257,11 +257,7 @@ fn prepare_birth(cgroup: &Cgroup, user: Option<&Path>, plan: &Plan, link: &link:
 pub fn successor(standin: &Newborn, named: impl FnOnce() -> Result<i32>) -> Result<Newborn> {
     let named = named();
     standin.reap()?;
-    let pid = named?;
-    let raw = rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Corrupt("pid 0 from init".into()))?;
-    // It is our child and has not been waited for, so the number is still its own.
-    let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
-    Ok(Newborn { pid, pidfd })
+    Newborn::named(named?)
 }
 
 /// The parent's part of Born.
