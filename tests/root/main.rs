@@ -53,6 +53,7 @@ fn main() -> std::process::ExitCode {
         runtime::filters::TESTS,
         runtime::hooks::TESTS,
         runtime::lifecycle::TESTS,
+        runtime::managers::TESTS,
         runtime::namespaces::TESTS,
         runtime::priorities::TESTS,
         runtime::refusals::TESTS,

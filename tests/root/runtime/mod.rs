@@ -7,6 +7,7 @@ pub mod devices;
 pub mod filters;
 pub mod hooks;
 pub mod lifecycle;
+pub mod managers;
 pub mod namespaces;
 pub mod priorities;
 pub mod refusals;
