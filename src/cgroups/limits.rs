@@ -63,6 +63,14 @@ impl Limits {
         Self::without_devices(resources, &Controllers::none()).map(drop)
     }
 
+    /// The limits of a new container whose caller may not control access to devices.
+    ///
+    /// # Errors
+    /// As [`Limits::from_spec`].
+    pub fn without_device_rules(resources: &LinuxResources, layout: &CgroupLayout) -> Result<Self> {
+        Self::without_devices(resources, &Controllers::of(layout))
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.settings.is_empty() && self.devices.is_none()

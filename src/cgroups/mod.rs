@@ -17,6 +17,7 @@
 
 mod cpu;
 mod cpuset;
+pub mod delegated;
 mod device_program;
 mod devices;
 mod dir;

@@ -2,9 +2,10 @@
 
 use oci_spec::runtime::User;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 
 /// The umask of a process whose spec names none, as the field does it.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -54,9 +55,24 @@ impl Credentials {
     fn switch(&self) -> Result<()> {
         let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        rustix::thread::set_thread_groups(&groups).during(|| format!("set the groups {:?}", self.groups))?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // A user namespace made without privileges denies it for good (user_namespaces(7)); nobody asked for groups.
+            Err(Errno::PERM) if groups.is_empty() => {}
+            Err(Errno::PERM) => return Err(self.denied()),
+            other => other.during(|| format!("set the groups {:?}", self.groups))?,
+        }
         rustix::thread::set_thread_res_gid(gid, gid, gid).during(|| format!("become group {}", self.gid))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("become user {}", self.uid))
+    }
+}
+
+impl Credentials {
+    fn denied(&self) -> Error {
+        Error::invalid(
+            "process.user.additionalGids",
+            format!("{:?}", self.groups),
+            "cannot be set: the user namespace denies it, unless its group map was written by `newgidmap`",
+        )
     }
 }
 

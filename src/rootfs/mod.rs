@@ -44,7 +44,7 @@ pub use sources::{Sources, UsernsFor};
 pub struct Facts<'a> {
     /// The machine.
     pub host: &'a Host,
-    /// The container has a user namespace of its own: no `mknod`, and mounts never propagate to the host.
+    /// The container has a user namespace of its own.
     pub userns: bool,
     /// The container has a cgroup namespace of its own.
     pub cgroupns: bool,
@@ -55,4 +55,12 @@ pub struct Facts<'a> {
     pub cgroup_path: Option<&'a str>,
     /// Enter by `chroot` because the host's root cannot be pivoted (an initramfs).
     pub no_pivot: bool,
+}
+
+impl Facts<'_> {
+    /// Whether init works inside a user namespace, its own or the caller's: no `mknod`, no new sysfs of the host's network, and
+    /// mounts never propagate to the host.
+    fn confined(&self) -> bool {
+        self.userns || !self.host.caller.privileged
+    }
 }

@@ -19,7 +19,7 @@ use crate::cgroups::{Cgroup, Home, Limits};
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
 use crate::host::Host;
-use crate::namespaces::Kind;
+use crate::namespaces::{self, Kind};
 
 /// How long `delete` waits for a killed init before it says so.
 const DEATH: Duration = Duration::from_secs(10);
@@ -82,9 +82,26 @@ impl Container {
             .ok_or_else(|| Error::unsupported(format!("`{operation}`"), self.lacks_cgroup()))
     }
 
+    /// Its processes: those in its cgroup, or without one those in its pid namespace.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a container that has neither.
+    pub fn pids(&self, host: &Host) -> Result<Vec<i32>> {
+        match self.cgroup(host) {
+            Err(e) if e.is_gone() => Ok(Vec::new()),
+            Err(e) => Err(e),
+            Ok(Some(cgroup)) => cgroup.pids(),
+            Ok(None) if !self.owns_pids() => Err(Error::unsupported("`ps`", self.lacks_cgroup())),
+            Ok(None) => match self.state.init.filter(|init| init.is_alive()) {
+                Some(init) => namespaces::members(init.pid, Kind::Pid),
+                None => Ok(Vec::new()),
+            },
+        }
+    }
+
     fn lacks_cgroup(&self) -> String {
         format!(
-            "container `{}` was created without a cgroup (`--cgroup-manager disabled`)",
+            "container `{}` was created without a cgroup (`--cgroup-manager disabled`, or none was delegated to its user)",
             self.state.id
         )
     }
@@ -345,8 +362,11 @@ impl Container {
 
 /// The directory for relative cgroups goes with the last of them.
 fn drop_default_parent(host: &Host, cgroup: Option<&Home>) {
-    if cgroup.is_some_and(|home| Path::new(home.path()).starts_with(DEFAULT_CGROUP))
-        && let Ok(parent) = Cgroup::open(&host.cgroups, DEFAULT_CGROUP)
+    let name = DEFAULT_CGROUP.trim_start_matches('/');
+    let above = cgroup.and_then(|home| Path::new(home.path()).parent());
+    let default = above.and_then(|dir| dir.ancestors().find(|dir| dir.ends_with(name)));
+    if let Some(path) = default.and_then(Path::to_str)
+        && let Ok(parent) = Cgroup::open(&host.cgroups, path)
     {
         parent.remove_if_empty();
     }

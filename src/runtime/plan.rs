@@ -5,10 +5,12 @@ use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
 use super::bundle::Bundle;
 use super::hooks;
 use super::id::Id;
+use super::rootless;
 use super::sysctl::Sysctls;
-use crate::cgroups::{Home, Limits, Manager};
+use crate::cgroups::{Home, Limits, Manager, delegated};
 use crate::error::{Error, Result};
-use crate::host::{CgroupLayout, Host};
+use crate::host::{Caller, CgroupLayout, Host};
+use crate::namespaces::subordinate::Writer;
 use crate::namespaces::user::IdMap;
 use crate::namespaces::{Kind, Namespaces};
 use crate::net::Devices;
@@ -30,6 +32,8 @@ pub struct Choices {
     pub no_new_keyring: bool,
     /// Who makes the cgroup.
     pub cgroup_manager: Manager,
+    /// Go on without a cgroup where the caller may not make one and no limit is asked for.
+    pub rootless: bool,
 }
 
 /// All that parent and init will do.
@@ -37,8 +41,12 @@ pub struct Choices {
 pub struct Plan {
     /// New and joined namespaces.
     pub namespaces: Namespaces,
+    /// Who makes all this.
+    pub caller: Caller,
     /// The maps of a new user namespace.
     pub ids: IdMap,
+    /// Who writes them; absent without a new user namespace.
+    pub maps: Option<Writer>,
     /// Network devices that move in.
     pub devices: Devices,
     /// The container's program.
@@ -78,9 +86,13 @@ impl Plan {
         check_version(spec.version())?;
         refuse_unsupported(spec, &linux)?;
         let namespaces = Namespaces::from_spec(spec)?;
+        rootless::check_namespaces(&namespaces, &linux, &host.caller)?;
         let ids = decide_ids(spec, &namespaces)?;
         let process = decide_process(spec, &namespaces, &ids)?;
-        let cgroup = decide_cgroup(&linux, id, choices.cgroup_manager)?;
+        let maps = decide_maps(&namespaces, &ids, &host.caller)?;
+        rootless::check_groups(&process, maps.as_ref())?;
+        let resources = linux.resources().clone().unwrap_or_default();
+        let cgroup = decide_cgroup(&linux, id, choices, host)?;
         let facts = Facts {
             host,
             userns: namespaces.has(Kind::User),
@@ -90,7 +102,6 @@ impl Plan {
             no_pivot: choices.no_pivot,
         };
         let rootfs = RootfsPlan::from_spec(spec, &bundle.rootfs()?, &bundle.path, &facts)?;
-        let resources = linux.resources().clone().unwrap_or_default();
         if let Some(profile) = linux.seccomp() {
             seccomp::compile(profile)?;
         }
@@ -98,7 +109,9 @@ impl Plan {
             limits: decide_limits(&resources, host, cgroup.as_ref())?,
             delegate: ids
                 .root()
-                .filter(|_| cgroup.is_some() && delegates(spec, &namespaces, &host.cgroups)),
+                // Without privileges it belongs to the caller, who cannot give it away.
+                .filter(|_| host.caller.privileged && cgroup.is_some())
+                .filter(|_| delegates(spec, &namespaces, &host.cgroups)),
             seccomp: linux.seccomp().clone(),
             hooks: decide_hooks(spec, &process)?,
             hostname: uts_name("hostname", spec.hostname().as_deref(), &namespaces)?,
@@ -107,7 +120,9 @@ impl Plan {
             devices: decide_devices(&linux, &namespaces)?,
             time_offsets: time_offsets(&linux, &namespaces)?,
             namespaces,
+            caller: host.caller,
             ids,
+            maps,
             process,
             rootfs,
             cgroup,
@@ -164,6 +179,14 @@ fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
     Ok(ids)
 }
 
+/// Who writes the maps, and whether filesystems of the container can have the owners they are to have.
+fn decide_maps(namespaces: &Namespaces, ids: &IdMap, caller: &Caller) -> Result<Option<Writer>> {
+    if !namespaces.is_new(Kind::User) {
+        return Ok(None);
+    }
+    Writer::choose(ids, caller, std::env::var_os("PATH").as_deref()).map(Some)
+}
+
 fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<Process> {
     let process = spec
         .process()
@@ -177,6 +200,7 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
     }
     if namespaces.is_new(Kind::User) {
         check_user(&process, ids)?;
+        rootless::check_mount_owners(spec, ids)?;
     }
     Ok(process)
 }
@@ -231,28 +255,34 @@ pub fn check_user(process: &Process, ids: &IdMap) -> Result<()> {
     }
 }
 
-fn decide_cgroup(linux: &Linux, id: &Id, manager: Manager) -> Result<Option<Home>> {
-    match manager {
-        Manager::Cgroupfs => cgroup_path(linux, id).map(Home::Path).map(Some),
+fn decide_cgroup(linux: &Linux, id: &Id, choices: Choices, host: &Host) -> Result<Option<Home>> {
+    match choices.cgroup_manager {
+        Manager::Cgroupfs if choices.rootless => {
+            let wanted = Home::Path(cgroup_path(linux, id, &delegated::beside_own(&host.cgroups))?);
+            rootless::settle_for(wanted, &linux.resources().clone().unwrap_or_default(), host)
+        }
+        Manager::Cgroupfs => cgroup_path(linux, id, "").map(Home::Path).map(Some),
         Manager::Disabled => Ok(None),
     }
 }
 
 fn decide_limits(resources: &LinuxResources, host: &Host, cgroup: Option<&Home>) -> Result<Limits> {
     match cgroup {
+        // Only the machine's root may attach device programs; a user namespace cannot make device nodes to begin with.
+        Some(_) if !host.caller.privileged => Limits::without_device_rules(resources, &host.cgroups),
         Some(_) => Limits::from_spec(resources, &host.cgroups),
         None => Limits::refuse_any(resources).map(|()| Limits::default()),
     }
 }
 
-/// The cgroup as an absolute path below every hierarchy's root.
-fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
+/// The cgroup as an absolute path below every hierarchy's root; one that is not named so is below `above`.
+fn cgroup_path(linux: &Linux, id: &Id, above: &str) -> Result<String> {
     let Some(path) = linux
         .cgroups_path()
         .as_ref()
         .filter(|p| !p.as_os_str().is_empty())
     else {
-        return Ok(format!("{DEFAULT_CGROUP}-{id}"));
+        return Ok(format!("{above}{DEFAULT_CGROUP}-{id}"));
     };
     let refuse = |problem: &str| Err(Error::invalid("linux.cgroupsPath", path.display(), problem));
     let Some(text) = path.to_str() else {
@@ -272,7 +302,7 @@ fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
     match (text.starts_with('/'), clean.is_empty()) {
         (_, true) => refuse("must name a cgroup below the root"),
         (true, false) => Ok(format!("/{clean}")),
-        (false, false) => Ok(format!("{DEFAULT_CGROUP}/{clean}")),
+        (false, false) => Ok(format!("{above}{DEFAULT_CGROUP}/{clean}")),
     }
 }
 
@@ -343,14 +373,15 @@ mod tests {
         cgroup_path(
             &linux(&format!(r#"{{"cgroupsPath":"{cgroups_path}"}}"#)),
             &Id::new("web").unwrap(),
+            "/user",
         )
     }
 
     #[test]
     fn a_cgroup_is_always_absolute_and_never_the_root() {
-        assert_eq!(path("").unwrap(), "/condo-runtime-web");
+        assert_eq!(path("").unwrap(), "/user/condo-runtime-web");
         assert_eq!(path("/docker//abc/").unwrap(), "/docker/abc");
-        assert_eq!(path("pod/abc").unwrap(), "/condo-runtime/pod/abc");
+        assert_eq!(path("pod/abc").unwrap(), "/user/condo-runtime/pod/abc");
         for bad in ["/", "/a/../b", "system.slice:cri:abc"] {
             assert!(path(bad).is_err(), "{bad}");
         }

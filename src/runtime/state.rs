@@ -70,13 +70,14 @@ impl Folder {
         }
     }
 
-    /// Makes the directory; whoever succeeds owns the id.
-    pub fn claim(&self) -> Result<Lock> {
+    /// Makes the directory; whoever succeeds owns the id. An ordinary user's (`private`) is nobody else's business.
+    pub fn claim(&self, private: bool) -> Result<Lock> {
+        let mode = if private { 0o700 } else { 0o711 };
         if let Some(root) = self.path.parent() {
-            files::create_dir_all(root, 0o711)?;
+            files::create_dir_all(root, mode)?;
         }
         use std::os::unix::fs::DirBuilderExt;
-        match std::fs::DirBuilder::new().mode(0o711).create(&self.path) {
+        match std::fs::DirBuilder::new().mode(mode).create(&self.path) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Exists {
                 kind: "container",
                 name: self.id.to_string(),

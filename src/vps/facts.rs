@@ -125,7 +125,7 @@ mod tests {
                 v1: Vec::new(),
                 unified: None,
             },
-            uid: 0,
+            caller: crate::host::Caller::ROOT,
             cpus: 1,
         };
         let facts = Facts::probe(&host).unwrap();

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cgroups::Manager;
 use crate::error::{Error, Result};
+use crate::host::Caller;
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
 #[derive(Debug, Parser)]
@@ -24,9 +25,9 @@ pub(super) struct Cli {
 /// Flags before the command.
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// Directory for the state of containers
-    #[arg(long, default_value = "/run/condo-runtime", value_name = "DIR")]
-    pub(super) root: PathBuf,
+    /// Directory for the state of containers [default: /run/condo-runtime; not as root, $XDG_RUNTIME_DIR/condo-runtime]
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
     /// Write the log to this file instead of standard error
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
@@ -39,9 +40,9 @@ pub(super) struct Global {
     /// Manage cgroups through systemd
     #[arg(long)]
     pub(super) systemd_cgroup: bool,
-    /// Run without privileges
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
-    pub(super) rootless: String,
+    /// Go on without a cgroup where the caller may not make one; auto: unless called by the machine's root
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
+    pub(super) rootless: Rootless,
     /// Who manages cgroups
     #[arg(long, value_enum, value_name = "MANAGER", default_value = "cgroupfs")]
     pub(super) cgroup_manager: CgroupManager,
@@ -51,16 +52,13 @@ pub(super) struct Global {
 }
 
 impl Global {
-    /// What this version does not have is refused, never ignored.
-    pub(super) fn check(&self) -> Result<()> {
-        if !matches!(self.rootless.as_str(), "auto" | "false") {
-            return Err(Error::invalid(
-                "--rootless",
-                &self.rootless,
-                "is not supported: run condo-runtime as root",
-            ));
+    /// Whether a cgroup that the caller may not make is done without.
+    pub(super) fn rootless(&self, caller: &Caller) -> bool {
+        match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !caller.privileged,
         }
-        self.manager().map(drop)
     }
 
     /// Who makes the cgroups of new containers.
@@ -74,6 +72,14 @@ impl Global {
             (false, CgroupManager::Disabled) => Ok(Manager::Disabled),
         }
     }
+}
+
+/// When a missing cgroup is no failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Rootless {
+    True,
+    False,
+    Auto,
 }
 
 /// Who makes cgroups.
@@ -291,6 +297,9 @@ pub(super) struct Spec {
     /// Path of the bundle
     #[arg(long, short, default_value = ".", value_name = "DIR")]
     pub(super) bundle: PathBuf,
+    /// Write one that an ordinary user can run: the caller is root in a user namespace
+    #[arg(long)]
+    pub(super) rootless: bool,
 }
 
 /// `ps`

@@ -1,9 +1,10 @@
 //! `create` and `run`.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use super::args::{Create, Global, Run};
-use super::passed;
+use super::{passed, root};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::runtime::bundle::Bundle;
@@ -15,7 +16,7 @@ use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::plan::Choices;
 
 /// `create`: the container's standard streams are ours, and its program waits for `start`.
-pub(super) fn create(host: &Host, global: &Global, args: &Create) -> Result<u8> {
+pub(super) fn create(host: &Host, root: &Path, global: &Global, args: &Create) -> Result<u8> {
     let id = Id::new(&args.id)?;
     let bundle = Bundle::load(&args.bundle)?;
     check_console(args, wants_terminal(&bundle), true)?;
@@ -25,6 +26,7 @@ pub(super) fn create(host: &Host, global: &Global, args: &Create) -> Result<u8> 
         global,
         args,
         Prepared {
+            root,
             id: &id,
             bundle: &bundle,
             console,
@@ -34,7 +36,7 @@ pub(super) fn create(host: &Host, global: &Global, args: &Create) -> Result<u8> 
 }
 
 /// `run`: create, start, and unless detached wait, pass signals and the terminal on, and delete.
-pub(super) fn run(host: &Host, global: &Global, args: &Run) -> Result<u8> {
+pub(super) fn run(host: &Host, root: &Path, global: &Global, args: &Run) -> Result<u8> {
     let id = Id::new(&args.create.id)?;
     let bundle = Bundle::load(&args.create.bundle)?;
     let terminal = wants_terminal(&bundle);
@@ -59,6 +61,7 @@ pub(super) fn run(host: &Host, global: &Global, args: &Run) -> Result<u8> {
         global,
         &args.create,
         Prepared {
+            root,
             id: &id,
             bundle: &bundle,
             console,
@@ -68,7 +71,7 @@ pub(super) fn run(host: &Host, global: &Global, args: &Run) -> Result<u8> {
     if args.detach && status.is_ok() || args.keep {
         return status;
     }
-    let cleared = container::delete(host, &global.root, &id, true);
+    let cleared = container::delete(host, root, &id, true);
     status.and_then(|status| cleared.map(|()| status))
 }
 
@@ -88,6 +91,7 @@ fn attend(
 }
 
 struct Prepared<'a> {
+    root: &'a Path,
     id: &'a Id,
     bundle: &'a Bundle,
     console: Option<std::os::fd::OwnedFd>,
@@ -95,7 +99,7 @@ struct Prepared<'a> {
 
 fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
     let request = Request {
-        root: &global.root,
+        root: prepared.root,
         id: prepared.id,
         bundle: prepared.bundle,
         console: prepared.console,
@@ -107,8 +111,10 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
             cgroup_manager: global.manager()?,
+            rootless: global.rootless(&host.caller),
         },
     };
+    root::prepare(prepared.root, std::env::var_os("XDG_RUNTIME_DIR").as_deref())?;
     parent::create(host, request)
 }
 

@@ -77,6 +77,10 @@ fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<s
         Status::Paused if !ignore_paused => Err(Error::Status(
             "cannot exec in a paused container (use --ignore-paused to override)".into(),
         )),
+        // Its init is this program still, whose namespaces only the machine's root may look into.
+        Status::Created if !host.caller.admin => Err(Error::Status(
+            "cannot exec in a container that has not been started, unless as root; start it first".into(),
+        )),
         Status::Created | Status::Running | Status::Paused => container
             .init()
             .ok_or_else(|| Error::Status("cannot exec in a stopped container".into())),

@@ -12,6 +12,7 @@ mod manage;
 mod output;
 mod passed;
 mod ps;
+mod root;
 mod spec;
 mod update;
 
@@ -85,19 +86,21 @@ fn run(cli: Cli) -> Result<u8, Error> {
     let Some(command) = cli.command else {
         return list::version(global.version);
     };
-    global.check()?;
+    global.manager()?;
     if command.makes_processes() {
         protect::protect()?;
     }
-    let root = global.root.as_path();
     match command {
         Command::Spec(args) => spec::spec(&args),
         Command::Features => features::features(),
         command => {
             let host = Host::probe()?;
+            let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+            let root = root::decide(global.root.clone(), &host.caller, runtime_dir.as_deref())?;
+            let root = root.as_path();
             match command {
-                Command::Create(args) => create::create(&host, &global, &args),
-                Command::Run(args) => create::run(&host, &global, &args),
+                Command::Create(args) => create::create(&host, root, &global, &args),
+                Command::Run(args) => create::run(&host, root, &global, &args),
                 Command::Exec(args) => exec::exec(&host, root, &args),
                 Command::Start(args) => manage::start(&host, root, &args),
                 Command::State(args) => list::state(&host, root, &args),

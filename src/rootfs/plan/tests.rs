@@ -10,7 +10,7 @@ use crate::host::{CgroupLayout, Hierarchy, Host};
 fn host(cgroups: CgroupLayout) -> Host {
     Host {
         cgroups,
-        uid: 0,
+        caller: crate::host::Caller::ROOT,
         cpus: 2,
     }
 }

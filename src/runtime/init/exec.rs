@@ -79,7 +79,7 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     let confined = request.process.affinity.begin()?;
     match (Clone { flags: 0, cgroup })
         .spawn()
-        .during(|| "make a process in the container's cgroup")?
+        .map_err(|e| outside(e, host))?
     {
         Side::Child => {
             drop(parent);
@@ -96,6 +96,19 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
                 .inspect_err(|_| process.give_up())?;
             Ok(process)
         }
+    }
+}
+
+/// The kernel lets an ordinary user move processes only within the tree that is the user's.
+fn outside(e: std::io::Error, host: &Host) -> Error {
+    if e.kind() == std::io::ErrorKind::PermissionDenied && !host.caller.privileged {
+        let why = "processes are put into the container's cgroup only from within the tree that is delegated to you: call it from \
+                   there (systemd-run --user --scope)";
+        return Error::unsupported("`exec`", why);
+    }
+    Error::During {
+        what: "make a process in the container's cgroup".into(),
+        source: Box::new(e.into()),
     }
 }
 
@@ -116,7 +129,7 @@ fn attend(
         // It has nothing left to do, and still has to be let do it.
         link.patience().wait(standin.pidfd.as_fd())?;
         standin.reap()?;
-        request.process.limits.apply(process.pid)?;
+        request.process.limits.bound(process.pid)?;
         request.process.affinity.finish(process.pid)?;
         request.process.prioritise(process.pid)?;
         link.wait()?.grant(&process.pid.to_ne_bytes())
@@ -133,6 +146,7 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
     sys::fd::outlast(reporter.as_fd());
     child::report_panics(&reporter);
     let work = || -> Result<std::convert::Infallible> {
+        request.process.limits.score_self()?;
         protect::hide()?;
         request.cgroup.map_or(Ok(()), Cgroup::enter)?;
         let (filter, link) = link.arrive()?;

@@ -70,7 +70,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     let folder = Folder::new(request.root, request.id);
     let mut state = first_state(host, &request, &plan)?;
-    let _lock = folder.claim()?;
+    let _lock = folder.claim(!host.caller.privileged)?;
     let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
     // The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
     let undo_life = Undo::of(|| {
@@ -94,7 +94,11 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let agent = agent_of(plan.seccomp.as_ref())?;
     let setup = Setup {
         plan: &plan,
-        sources: plan.rootfs.open_sources()?,
+        sources: plan
+            .caller
+            .privileged
+            .then(|| plan.rootfs.open_sources())
+            .transpose()?,
         console: request.console,
         fifo: child::make_fifo(&folder.fifo())?,
         listen_fds: request.listen_fds,
@@ -107,7 +111,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let undo_init = Undo::of(|| init.kill());
     let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
-        let link = raise(&plan, cgroup, &init, &sources, link)?;
+        let link = raise(&plan, cgroup, &init, sources.as_ref(), link)?;
         mount_and_hook(&plan, link, &oci(init.pid, "creating"))
     };
     let link = work().map_err(|e| explain(e, cgroup))?;
@@ -143,7 +147,7 @@ fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State>
             .into_iter()
             .collect(),
         created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
-        owner: host.uid,
+        owner: host.caller.uid,
         init: None,
         cgroup: plan.cgroup.clone(),
         namespaces: plan.namespaces.own(),
@@ -194,14 +198,18 @@ pub fn agent_of(profile: Option<&LinuxSeccomp>) -> Result<Option<seccomp::Agent>
         .transpose()
 }
 
+/// Init before its first step, with the sources that are not opened by itself.
+type Unready = (Newborn, Option<Sources>, Parent<Born>);
+
 /// Clones init into its cgroup and namespaces. The sources come back because the parent still has to idmap them.
-fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<(Newborn, Sources, Parent<Born>)> {
+fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<Unready> {
     let (parent, link) = link::pair::<Born>()?;
-    let mut held = enter::Held::enter(&plan.namespaces)?;
-    if plan.namespaces.is_new(Kind::Time) {
-        held.new_time(&plan.time_offsets)?;
-    }
     let user = plan.namespaces.joined(Kind::User);
+    let held = if early(plan) {
+        enter_namespaces(plan)?
+    } else {
+        enter::Held::default()
+    };
     let flags = if user.is_some() {
         0
     } else {
@@ -233,6 +241,20 @@ fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<(Newbo
     }
 }
 
+/// Whether the parent enters the namespaces that are joined. Who has no privileges gets them in the user namespace that is
+/// joined first.
+fn early(plan: &Plan) -> bool {
+    plan.caller.admin || plan.namespaces.joined(Kind::User).is_none()
+}
+
+fn enter_namespaces(plan: &Plan) -> Result<enter::Held> {
+    let mut held = enter::Held::enter(&plan.namespaces)?;
+    if plan.namespaces.is_new(Kind::Time) {
+        held.new_time(&plan.time_offsets)?;
+    }
+    Ok(held)
+}
+
 /// Enters the cgroup, while still the host's root; then joins a user namespace, if there is one to join, and makes init from
 /// inside of it, so that init's other namespaces belong to it.
 fn prepare_birth(cgroup: Option<&Cgroup>, user: Option<&Path>, plan: &Plan, link: &link::Init<Born>) {
@@ -242,8 +264,12 @@ fn prepare_birth(cgroup: Option<&Cgroup>, user: Option<&Path>, plan: &Plan, link
     let work = || -> Result<()> {
         cgroup.map_or(Ok(()), Cgroup::enter)?;
         let Some(user) = user else { return Ok(()) };
+        plan.process.limits.score_self()?;
         enter::join(Kind::User, user)?;
         crate::process::credentials::become_root()?;
+        if !early(plan) {
+            enter_namespaces(plan)?.stay();
+        }
         step_aside(plan.namespaces.clone_flags(), &reporter)
     };
     if let Err(e) = work() {
@@ -263,18 +289,23 @@ fn raise(
     plan: &Plan,
     cgroup: Option<&Cgroup>,
     init: &Newborn,
-    sources: &Sources,
+    sources: Option<&Sources>,
     link: Parent<Born>,
 ) -> Result<Parent<link::Mounted>> {
     let held = link.wait()?;
-    if plan.namespaces.is_new(Kind::User) {
-        plan.ids.write(init.pid)?;
+    if let Some(writer) = &plan.maps {
+        writer.write(&plan.ids, &plan.caller, init.pid)?;
     }
     if let (Some((uid, gid)), Some(cgroup)) = (plan.delegate, cgroup) {
         cgroup.delegate(uid, gid)?;
     }
-    idmap(plan, init, sources)?;
-    plan.process.limits.apply(init.pid)?;
+    if let Some(sources) = sources {
+        idmap(plan, init, sources)?;
+    }
+    if plan.namespaces.joined(Kind::User).is_none() {
+        plan.process.limits.score(init.pid)?;
+    }
+    plan.process.limits.bound(init.pid)?;
     held.grant(&init.pid.to_ne_bytes())
 }
 

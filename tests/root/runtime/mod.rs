@@ -12,6 +12,7 @@ pub mod namespaces;
 pub mod priorities;
 pub mod refusals;
 pub mod resources;
+pub mod rootless;
 pub mod security;
 pub mod terminal;
 
@@ -231,10 +232,9 @@ impl Container {
     /// No state, no cgroup. (Mounts and processes are the harness's to find.)
     pub fn nothing_left(&self) -> Result<()> {
         ensure!(!self.root.join(&self.id).exists(), "the state is left");
-        let cgroup = self.bundle.config["linux"]["cgroupsPath"]
-            .as_str()
-            .unwrap_or_default();
-        let found = cgroups(cgroup);
+        let default = format!("/condo-runtime-{}", self.id);
+        let named = self.bundle.config["linux"]["cgroupsPath"].as_str();
+        let found = cgroups(named.unwrap_or(&default));
         ensure!(found.is_empty(), "cgroups are left: {found:?}");
         Ok(())
     }
