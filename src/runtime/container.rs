@@ -73,6 +73,11 @@ impl Container {
         self.state.init.and_then(|init| init.open())
     }
 
+    /// A pidfd of init; an error when it does not live.
+    pub fn running_init(&self) -> Result<OwnedFd> {
+        self.init().ok_or_else(not_running)
+    }
+
     /// The status, from what is there now.
     pub fn status(&self, host: &Host) -> Status {
         let Some(init) = self.state.init else {
@@ -110,8 +115,13 @@ impl Container {
         let _lock = self.folder.lock()?;
         match self.status(host) {
             Status::Created => {}
-            Status::Running | Status::Paused => {
+            Status::Running => {
                 return Err(Error::Status("cannot start an already running container".into()));
+            }
+            Status::Paused => {
+                return Err(Error::Status(
+                    "cannot start a container in the paused state".into(),
+                ));
             }
             _ => return Err(Error::Status("cannot start a container that has stopped".into())),
         }
@@ -132,8 +142,7 @@ impl Container {
         if all {
             return self.kill_all(host, signal);
         }
-        let not_running = || Error::Status("container not running".into());
-        let init = self.init().ok_or_else(not_running)?;
+        let init = self.running_init()?;
         match rustix::process::pidfd_send_signal(&init, signal) {
             Err(rustix::io::Errno::SRCH) => Err(not_running()),
             other => other.during(|| "signal init"),
@@ -205,6 +214,11 @@ impl Container {
             _ => Err(Error::Status("container not paused".into())),
         }
     }
+}
+
+/// Engines match this text.
+fn not_running() -> Error {
+    Error::Status("container not running".into())
 }
 
 /// Removes a container and all that belongs to it; with `force` also one that runs, is half-made or is not there.

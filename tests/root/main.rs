@@ -47,6 +47,7 @@ fn main() -> std::process::ExitCode {
         net::TESTS,
         rootfs::TESTS,
         runtime::capabilities::TESTS,
+        runtime::command_line::TESTS,
         runtime::config::TESTS,
         runtime::crash::TESTS,
         runtime::devices::TESTS,
