@@ -51,6 +51,7 @@ fn main() -> std::process::ExitCode {
         runtime::config::TESTS,
         runtime::crash::TESTS,
         runtime::devices::TESTS,
+        runtime::faults::TESTS,
         runtime::filters::TESTS,
         runtime::hooks::TESTS,
         runtime::lifecycle::TESTS,
