@@ -1,5 +1,6 @@
 //! The OCI runtime by its command line, so that the same tests can be pointed at another one (`CONDO_RUNTIME=runc`).
 
+pub mod budget;
 pub mod capabilities;
 pub mod command_line;
 pub mod config;
@@ -8,6 +9,7 @@ pub mod devices;
 pub mod faults;
 pub mod filters;
 pub mod hooks;
+pub mod hostile;
 pub mod lifecycle;
 pub mod namespaces;
 pub mod priorities;
