@@ -57,6 +57,7 @@ fn main() -> std::process::ExitCode {
         runtime::hooks::TESTS,
         runtime::hostile::TESTS,
         runtime::lifecycle::TESTS,
+        runtime::managers::TESTS,
         runtime::namespaces::TESTS,
         runtime::priorities::TESTS,
         runtime::refusals::TESTS,

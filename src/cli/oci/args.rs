@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::cgroups::Manager;
 use crate::error::{Error, Result};
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
@@ -39,8 +40,8 @@ pub(super) struct Global {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
     pub(super) rootless: String,
     /// Who manages cgroups
-    #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
-    pub(super) cgroup_manager: String,
+    #[arg(long, value_enum, value_name = "MANAGER", default_value = "cgroupfs")]
+    pub(super) cgroup_manager: CgroupManager,
     /// Print the versions of the runtime and of the spec
     #[arg(long, short = 'v')]
     pub(super) version: bool,
@@ -55,17 +56,6 @@ impl Global {
 
     /// What this version does not have is refused, never ignored.
     pub(super) fn check(&self) -> Result<()> {
-        let systemd = self.systemd_cgroup || self.cgroup_manager == "systemd";
-        if systemd {
-            return Err(Error::unsupported(
-                "`--systemd-cgroup`",
-                "this version manages cgroups itself; leave it out",
-            ));
-        }
-        if self.cgroup_manager != "cgroupfs" {
-            let problem = "is not a cgroup manager of this version: use `cgroupfs`";
-            return Err(Error::invalid("--cgroup-manager", &self.cgroup_manager, problem));
-        }
         if !matches!(self.rootless.as_str(), "auto" | "false") {
             return Err(Error::invalid(
                 "--rootless",
@@ -73,8 +63,31 @@ impl Global {
                 "is not supported: run condo-runtime as root",
             ));
         }
-        Ok(())
+        self.manager().map(drop)
     }
+
+    /// Who makes the cgroups of new containers.
+    pub(super) fn manager(&self) -> Result<Manager> {
+        match (self.systemd_cgroup, self.cgroup_manager) {
+            (true, _) | (_, CgroupManager::Systemd) => Err(Error::unsupported(
+                "`--systemd-cgroup`",
+                "this version manages cgroups itself; leave it out",
+            )),
+            (false, CgroupManager::Cgroupfs) => Ok(Manager::Cgroupfs),
+            (false, CgroupManager::Disabled) => Ok(Manager::Disabled),
+        }
+    }
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CgroupManager {
+    /// This program
+    Cgroupfs,
+    /// systemd
+    Systemd,
+    /// Nobody: containers have no limits, and no cgroup to be paused or counted by
+    Disabled,
 }
 
 /// Forms of the log.

@@ -112,8 +112,8 @@ fn run(cli: Cli) -> Result<u8, Error> {
         command => {
             let host = Host::probe()?;
             match command {
-                Command::Create(args) => create::create(&host, root, &args),
-                Command::Run(args) => create::run(&host, root, &args),
+                Command::Create(args) => create::create(&host, &global, &args),
+                Command::Run(args) => create::run(&host, &global, &args),
                 Command::Exec(args) => exec::exec(&host, root, &args),
                 Command::Start(args) => manage::start(&host, root, &args),
                 Command::State(args) => list::state(&host, root, &args),

@@ -11,6 +11,7 @@ pub mod filters;
 pub mod hooks;
 pub mod hostile;
 pub mod lifecycle;
+pub mod managers;
 pub mod namespaces;
 pub mod priorities;
 pub mod refusals;
