@@ -280,13 +280,11 @@ pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
         return folder.remove();
     };
     let container = Container { folder, state };
-    let status = if container.state.init.is_none() {
-        Status::Stopped
-    } else {
-        container.status(host)
-    };
-    match status {
-        Status::Running | Status::Paused if !force => {
+    if force || container.state.init.is_none() {
+        return container.clear(host);
+    }
+    match container.status(host) {
+        status @ (Status::Running | Status::Paused) => {
             let text = format!("cannot delete container {id} that is not stopped: {status}");
             Err(Error::Status(text))
         }
@@ -331,15 +329,16 @@ fn patient_lock(folder: &Folder) -> Result<Lock> {
 
 impl Container {
     /// Kills, waits, removes; goes on after failures, and leaves the state when something is left to clear.
+    ///
+    /// Init's end is waited for before its cgroup is removed: until then the kernel refuses that.
     fn clear(&self, host: &Host) -> Result<()> {
         let mut failures = Failures::default();
         let init = self.init();
         if let Some(init) = &init {
             let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
-            failures.note(self.wake_for(host, rustix::process::Signal::KILL));
         }
         match &self.state.cgroup {
-            Some(home) => failures.note(home.remove(&host.cgroups)),
+            Some(home) => failures.note(home.kill(&host.cgroups)),
             None if self.owns_pids() => {}
             None => log::warn!(
                 "{}, nor a pid namespace of its own: only its init was ended",
@@ -348,6 +347,9 @@ impl Container {
         }
         if let Some(init) = init {
             failures.note(wait_for_death(&init));
+        }
+        if let Some(home) = &self.state.cgroup {
+            failures.note(home.remove(&host.cgroups));
         }
         drop_default_parent(host, self.state.cgroup.as_ref());
         failures.into_result()?;

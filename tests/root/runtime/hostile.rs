@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
-use super::{Container, cgroups, ensure_eq};
+use super::{Container, cgroups, ensure_eq, until};
 use crate::harness;
 
 tests![
@@ -43,7 +43,11 @@ impl Disk {
 
     fn read_only(&self, yes: bool) -> Result<()> {
         let flags = MsFlags::MS_REMOUNT | if yes { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-        Ok(mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>)?)
+        let none = None::<&str>;
+        // A process that is about to become its program may still have a file open.
+        until("nobody writes", || {
+            Ok(mount(none, &self.0, none, flags, none).is_ok())
+        })
     }
 }
 
