@@ -17,8 +17,6 @@ pub struct Host {
     pub cgroups: CgroupLayout,
     /// Who runs condo.
     pub caller: Caller,
-    /// Processors that are online: the upper end of every `--cpus`.
-    pub cpus: usize,
 }
 
 /// Who runs this process, and how far its privileges reach.
@@ -110,11 +108,7 @@ impl Host {
             },
             probed => probed?,
         };
-        Ok(Self {
-            cgroups,
-            caller,
-            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        })
+        Ok(Self { cgroups, caller })
     }
 }
 

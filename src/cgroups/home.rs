@@ -59,6 +59,17 @@ impl Home {
         self.open(layout)?.apply(limits)
     }
 
+    /// Ends what is in the cgroup. One that is gone has nothing in it.
+    ///
+    /// # Errors
+    /// As [`Cgroup::kill`].
+    pub fn kill(&self, layout: &CgroupLayout) -> Result<()> {
+        match self.open(layout) {
+            Err(e) if e.is_gone() => Ok(()),
+            other => other?.kill(),
+        }
+    }
+
     /// Ends what is in the cgroup and removes it. One that is gone already counts as removed.
     ///
     /// # Errors

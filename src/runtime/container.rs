@@ -1,6 +1,7 @@
 //! A container that has been created: its status, and what can be done with it.
 
-use std::collections::HashSet;
+mod members;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::cgroups::{Cgroup, Home, Limits};
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
 use crate::host::Host;
-use crate::namespaces::{self, Kind};
+use crate::namespaces::Kind;
 
 /// How long `delete` waits for a killed init before it says so.
 const DEATH: Duration = Duration::from_secs(10);
@@ -82,23 +83,6 @@ impl Container {
             .ok_or_else(|| Error::unsupported(format!("`{operation}`"), self.lacks_cgroup()))
     }
 
-    /// Its processes: those in its cgroup, or without one those in its pid namespace.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for a container that has neither.
-    pub fn pids(&self, host: &Host) -> Result<Vec<i32>> {
-        match self.cgroup(host) {
-            Err(e) if e.is_gone() => Ok(Vec::new()),
-            Err(e) => Err(e),
-            Ok(Some(cgroup)) => cgroup.pids(),
-            Ok(None) if !self.owns_pids() => Err(Error::unsupported("`ps`", self.lacks_cgroup())),
-            Ok(None) => match self.state.init.filter(|init| init.is_alive()) {
-                Some(init) => namespaces::members(init.pid, Kind::Pid),
-                None => Ok(Vec::new()),
-            },
-        }
-    }
-
     fn lacks_cgroup(&self) -> String {
         format!(
             "container `{}` was created without a cgroup (`--cgroup-manager disabled`, or none was delegated to its user)",
@@ -109,6 +93,11 @@ impl Container {
     /// A pidfd of init, if it lives.
     pub fn init(&self) -> Option<OwnedFd> {
         self.state.init.and_then(|init| init.open())
+    }
+
+    /// A pidfd of init; an error when it does not live.
+    pub fn running_init(&self) -> Result<OwnedFd> {
+        self.init().ok_or_else(not_running)
     }
 
     /// The status, from what is there now.
@@ -148,8 +137,13 @@ impl Container {
         let _lock = self.folder.lock()?;
         match self.status(host) {
             Status::Created => {}
-            Status::Running | Status::Paused => {
+            Status::Running => {
                 return Err(Error::Status("cannot start an already running container".into()));
+            }
+            Status::Paused => {
+                return Err(Error::Status(
+                    "cannot start a container in the paused state".into(),
+                ));
             }
             _ => return Err(Error::Status("cannot start a container that has stopped".into())),
         }
@@ -170,8 +164,7 @@ impl Container {
         if all {
             return self.kill_all(host, signal);
         }
-        let not_running = || Error::Status("container not running".into());
-        let init = self.init().ok_or_else(not_running)?;
+        let init = self.running_init()?;
         match rustix::process::pidfd_send_signal(&init, signal) {
             Err(rustix::io::Errno::SRCH) => Err(not_running()),
             other => other.during(|| "signal init"),
@@ -194,7 +187,7 @@ impl Container {
         cgroup
             .pids()?
             .chunks(HANDFUL)
-            .try_for_each(|pids| signal_members(&cgroup, pids, signal))
+            .try_for_each(|pids| members::signal(&cgroup, pids, signal))
     }
 
     /// Without a cgroup nobody knows all processes but the kernel, which ends those of a pid namespace with its init.
@@ -272,6 +265,11 @@ impl Container {
     }
 }
 
+/// Engines match this text.
+fn not_running() -> Error {
+    Error::Status("container not running".into())
+}
+
 /// Removes a container and all that belongs to it; with `force` also one that runs, is half-made or is not there.
 pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
     let folder = Folder::new(root, id);
@@ -283,43 +281,16 @@ pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
         return folder.remove();
     };
     let container = Container { folder, state };
-    let status = if container.state.init.is_none() {
-        Status::Stopped
-    } else {
-        container.status(host)
-    };
-    match status {
-        Status::Running | Status::Paused if !force => {
+    if force || container.state.init.is_none() {
+        return container.clear(host);
+    }
+    match container.status(host) {
+        status @ (Status::Running | Status::Paused) => {
             let text = format!("cannot delete container {id} that is not stopped: {status}");
             Err(Error::Status(text))
         }
         _ => container.clear(host),
     }
-}
-
-/// Signals those of `pids` that are in the cgroup. A number alone may belong to another process by now, even one of the host:
-/// a descriptor holds on to one process, which a second look then finds in the cgroup or not.
-fn signal_members(cgroup: &Cgroup, pids: &[i32], signal: rustix::process::Signal) -> Result<()> {
-    use rustix::io::Errno;
-    let mut held = Vec::new();
-    for pid in pids {
-        let Some(raw) = rustix::process::Pid::from_raw(*pid) else {
-            continue;
-        };
-        match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
-            // Gone, or the number is that of a thread.
-            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
-            other => held.push((*pid, other.during(|| format!("hold process {pid}"))?)),
-        }
-    }
-    let members: HashSet<i32> = cgroup.pids()?.into_iter().collect();
-    for (pid, pidfd) in held.iter().filter(|(pid, _)| members.contains(pid)) {
-        match rustix::process::pidfd_send_signal(pidfd, signal) {
-            Err(Errno::SRCH) => {}
-            other => other.during(|| format!("signal process {pid}"))?,
-        }
-    }
-    Ok(())
 }
 
 fn patient_lock(folder: &Folder) -> Result<Lock> {
@@ -334,15 +305,16 @@ fn patient_lock(folder: &Folder) -> Result<Lock> {
 
 impl Container {
     /// Kills, waits, removes; goes on after failures, and leaves the state when something is left to clear.
+    ///
+    /// Init's end is waited for before its cgroup is removed: until then the kernel refuses that.
     fn clear(&self, host: &Host) -> Result<()> {
         let mut failures = Failures::default();
         let init = self.init();
         if let Some(init) = &init {
             let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
-            failures.note(self.wake_for(host, rustix::process::Signal::KILL));
         }
         match &self.state.cgroup {
-            Some(home) => failures.note(home.remove(&host.cgroups)),
+            Some(home) => failures.note(home.kill(&host.cgroups)),
             None if self.owns_pids() => {}
             None => log::warn!(
                 "{}, nor a pid namespace of its own: only its init was ended",
@@ -351,6 +323,9 @@ impl Container {
         }
         if let Some(init) = init {
             failures.note(wait_for_death(&init));
+        }
+        if let Some(home) = &self.state.cgroup {
+            failures.note(home.remove(&host.cgroups));
         }
         drop_default_parent(host, self.state.cgroup.as_ref());
         failures.into_result()?;

@@ -1,8 +1,9 @@
 //! The command line, flag by flag as engines send it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cgroups::Manager;
 use crate::error::{Error, Result};
@@ -10,11 +11,7 @@ use crate::host::Caller;
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
 #[derive(Debug, Parser)]
-#[command(
-    name = "condo-runtime",
-    disable_version_flag = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "condo-runtime", disable_version_flag = true)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: Global,
@@ -52,6 +49,12 @@ pub(super) struct Global {
 }
 
 impl Global {
+    /// The flags before the command, as far as they are understood, from a command line that is not.
+    pub(super) fn salvage(words: &[OsString]) -> std::result::Result<Self, clap::Error> {
+        let known = Cli::command().ignore_errors(true);
+        Self::from_arg_matches(&known.try_get_matches_from(words)?)
+    }
+
     /// Whether a cgroup that the caller may not make is done without.
     pub(super) fn rootless(&self, caller: &Caller) -> bool {
         match self.rootless {
@@ -100,7 +103,8 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// The commands. Only the one that was asked for is built.
+/// The commands. Only the one that was asked for is built. Their arguments below bear no text of their own: it would take the
+/// place of what is said here in each command's help.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(super) enum Command {
@@ -143,7 +147,6 @@ impl Command {
     }
 }
 
-/// A container.
 #[derive(Debug, Args)]
 pub(super) struct Id {
     /// The container's id
@@ -151,7 +154,6 @@ pub(super) struct Id {
     pub(super) id: String,
 }
 
-/// `create`
 #[derive(Debug, Args)]
 pub(super) struct Create {
     /// Path of the bundle
@@ -180,7 +182,6 @@ pub(super) struct Create {
     pub(super) id: String,
 }
 
-/// `run`
 #[derive(Debug, Args)]
 pub(super) struct Run {
     #[command(flatten)]
@@ -196,7 +197,6 @@ pub(super) struct Run {
     pub(super) no_subreaper: bool,
 }
 
-/// `exec`
 #[derive(Debug, Args)]
 pub(super) struct Exec {
     /// Working directory
@@ -247,6 +247,9 @@ pub(super) struct Exec {
     /// Go on in a paused container
     #[arg(long)]
     pub(super) ignore_paused: bool,
+    /// Obsolete: exec adopts nobody's orphans
+    #[arg(long, hide = true)]
+    pub(super) no_subreaper: bool,
     /// The container's id
     #[arg(value_name = "ID")]
     pub(super) id: String,
@@ -255,7 +258,6 @@ pub(super) struct Exec {
     pub(super) args: Vec<String>,
 }
 
-/// `kill`
 #[derive(Debug, Args)]
 pub(super) struct Kill {
     /// Signal all processes of the container
@@ -269,7 +271,6 @@ pub(super) struct Kill {
     pub(super) signal: String,
 }
 
-/// `delete`
 #[derive(Debug, Args)]
 pub(super) struct Delete {
     /// Kill the container if it runs; a missing one is no error
@@ -280,7 +281,6 @@ pub(super) struct Delete {
     pub(super) id: String,
 }
 
-/// `list`
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// table or json
@@ -291,7 +291,6 @@ pub(super) struct List {
     pub(super) quiet: bool,
 }
 
-/// `spec`
 #[derive(Debug, Args)]
 pub(super) struct Spec {
     /// Path of the bundle
@@ -302,7 +301,6 @@ pub(super) struct Spec {
     pub(super) rootless: bool,
 }
 
-/// `ps`
 #[derive(Debug, Args)]
 pub(super) struct Ps {
     /// table or json
@@ -320,7 +318,6 @@ pub(super) struct Ps {
     pub(super) options: Vec<String>,
 }
 
-/// `events`
 #[derive(Debug, Args)]
 pub(super) struct Events {
     /// Time between two reports
@@ -334,7 +331,6 @@ pub(super) struct Events {
     pub(super) id: String,
 }
 
-/// `update`
 #[derive(Debug, Args)]
 pub(super) struct Update {
     /// File with the new resources as JSON, or - for standard input
@@ -382,6 +378,12 @@ pub(super) struct Update {
     /// Most processes; -1 for no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(super) pids_limit: Option<i64>,
+    /// Obsolete: the kernel has no such limit any more
+    #[arg(long, value_name = "SIZE", hide = true)]
+    pub(super) kernel_memory: Option<String>,
+    /// Obsolete, as above
+    #[arg(long, value_name = "SIZE", hide = true)]
+    pub(super) kernel_memory_tcp: Option<String>,
     /// Intel RDT: cache schema
     #[arg(long, value_name = "SCHEMA")]
     pub(super) l3_cache_schema: Option<String>,
@@ -391,4 +393,25 @@ pub(super) struct Update {
     /// The container's id
     #[arg(value_name = "ID")]
     pub(super) id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_says_what_it_is_for() {
+        let mut cli = Cli::command();
+        cli.build();
+        let mut said = std::collections::HashSet::new();
+        for command in cli.get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                about.contains(' ') && !about.contains('`'),
+                "{}: {about}",
+                command.get_name()
+            );
+            assert!(said.insert(about.clone()), "{about}");
+        }
+    }
 }

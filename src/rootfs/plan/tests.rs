@@ -11,7 +11,6 @@ fn host(cgroups: CgroupLayout) -> Host {
     Host {
         cgroups,
         caller: crate::host::Caller::ROOT,
-        cpus: 2,
     }
 }
 
