@@ -33,9 +33,9 @@ fn without_a_cgroup_it_lives_and_dies() -> Result<()> {
     ensure_eq!(cgroup_of(&pid.to_string())?, cgroup_of("self")?);
     ensure_eq!(c.status()?, "running");
     ensure_eq!(c.exec(&["@", "echo", "inside"])?.ok()?, "inside\n");
+    ensure!(c.call(&["ps", "@"])?.ok()?.contains("sleep 100000"));
     for args in [
         &["pause", "@"][..],
-        &["ps", "@"],
         &["events", "--stats", "@"],
         &["update", "--pids-limit", "7", "@"],
         &["kill", "--all", "@", "TERM"],

@@ -260,7 +260,7 @@ fn global_flags_that_are_not_supported() -> Result<()> {
     let c = Container::new(&["true"])?;
     for (flag, words) in [
         ("--systemd-cgroup", "--systemd-cgroup"),
-        ("--rootless=true", "--rootless"),
+        ("--rootless=perhaps", "--rootless"),
     ] {
         let fault = c.call(&[flag, "run", "--bundle", "%", "@"])?.fault()?;
         ensure!(fault.contains(words), "{fault}");
