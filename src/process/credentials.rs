@@ -4,6 +4,7 @@ use oci_spec::runtime::User;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use rustix::thread::CapabilitySet;
 
 use crate::error::{During, Error, Result};
 
@@ -56,9 +57,9 @@ impl Credentials {
         let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         match rustix::thread::set_thread_groups(&groups) {
-            // A user namespace made without privileges denies it for good (user_namespaces(7)); nobody asked for groups.
-            Err(Errno::PERM) if groups.is_empty() => {}
-            Err(Errno::PERM) => return Err(self.denied()),
+            // A user namespace made without privileges denies it even to its root, for good (user_namespaces(7)).
+            Err(Errno::PERM) if may_change_groups() && groups.is_empty() => {}
+            Err(Errno::PERM) if may_change_groups() => return Err(self.denied()),
             other => other.during(|| format!("set the groups {:?}", self.groups))?,
         }
         rustix::thread::set_thread_res_gid(gid, gid, gid).during(|| format!("become group {}", self.gid))?;
@@ -74,6 +75,12 @@ impl Credentials {
             "cannot be set: the user namespace denies it, unless its group map was written by `newgidmap`",
         )
     }
+}
+
+/// Whether the process has the capability that changing groups takes.
+fn may_change_groups() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETGID))
 }
 
 /// Reads a user or group id: digits and nothing else. Junk behind a number once made a runtime run as root (crun,
