@@ -90,11 +90,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let agent = agent_of(plan.seccomp.as_ref())?;
     let setup = Setup {
         plan: &plan,
-        sources: plan
-            .caller
-            .privileged
-            .then(|| plan.rootfs.open_sources())
-            .transpose()?,
+        sources: open_sources(&plan)?,
         console: request.console,
         fifo: child::make_fifo(&folder.fifo())?,
         listen_fds: request.listen_fds,
@@ -151,6 +147,12 @@ fn allocate(plan: &Plan) -> Result<Undo<'_>> {
     let undo = Undo::of(|| share.remove());
     share.prepare()?;
     Ok(undo)
+}
+
+/// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.
+fn open_sources(plan: &Plan) -> Result<Option<Sources>> {
+    let early = plan.caller.privileged;
+    early.then(|| plan.rootfs.open_sources()).transpose()
 }
 
 fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
