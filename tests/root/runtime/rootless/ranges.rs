@@ -104,7 +104,9 @@ fn the_program_runs_as_a_further_id() -> Result<()> {
         .set("/process/user/gid", 1.into())?;
     user.up()?;
     let init = user.container.pid()?;
-    ensure_eq!(fs::metadata(format!("/proc/{init}"))?.uid(), FIRST);
+    super::super::until("the program runs", || {
+        Ok(fs::metadata(format!("/proc/{init}"))?.uid() == FIRST)
+    })?;
     ensure_eq!(user.call(&["exec", "@", "id", "-u"])?.ok()?, "1\n");
     ensure_eq!(
         user.call(&["ps", "--format", "json", "@"])?.ok()?,
