@@ -7,6 +7,7 @@
 //! # Life of a cgroup
 //! ```text
 //!  Limits::from_spec      before anything is made: what this host cannot hold is refused
+//!  Home::create           systemd's scope, or
 //!  Cgroup::create         directories; with cgroup v2 all controllers enabled on the way
 //!  apply                  limits stand before the first process
 //!  clone3 into birth()    joining later waits 5 to 16 ms for an RCU grace period
@@ -32,6 +33,7 @@ mod pids;
 mod rdma;
 mod setting;
 mod stats;
+mod systemd;
 mod unified;
 mod verbatim;
 
@@ -40,6 +42,7 @@ pub use home::{Home, Manager};
 pub use limits::Limits;
 pub use setting::{Missing, Setting};
 pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
+pub use systemd::{Bus, Placeholder, Property, Scope};
 pub use unified::birth_of;
 
 use std::collections::BTreeMap;
@@ -47,9 +50,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::error::{During, Error, Failures, Result};
 use crate::host::CgroupLayout;
 use crate::undo::Undo;
+use dir::Dir;
 use hierarchy::Hierarchy;
 use hybrid::Hybrid;
 use unified::Unified;
@@ -65,6 +71,8 @@ const CREATE_ATTEMPTS: u32 = 10;
 pub struct Cgroup {
     path: String,
     hierarchy: Box<dyn Hierarchy>,
+    /// Whose it is, if it is not ours.
+    scope: Option<Box<Scope>>,
 }
 
 impl Cgroup {
@@ -115,7 +123,15 @@ impl Cgroup {
         };
         undo.disarm();
         let path = path.to_owned();
-        Ok((Self { path, hierarchy }, new))
+        let scope = None;
+        Ok((
+            Self {
+                path,
+                hierarchy,
+                scope,
+            },
+            new,
+        ))
     }
 
     /// Opens a cgroup made earlier. On a hybrid host one of its directories is enough, so that remains can be removed.
@@ -132,7 +148,11 @@ impl Cgroup {
         };
         let path = path.to_owned();
         match found {
-            Some(hierarchy) => Ok(Self { path, hierarchy }),
+            Some(hierarchy) => Ok(Self {
+                path,
+                hierarchy,
+                scope: None,
+            }),
             None => Err(Error::NotFound {
                 kind: "cgroup",
                 name: path,
@@ -166,15 +186,43 @@ impl Cgroup {
             .during(|| format!("enter cgroup `{}`", self.path))
     }
 
-    /// Moves a process in from anywhere, in all hierarchies (slower than being born there).
+    /// Moves a process in from anywhere, in all hierarchies (slower than being born there). Who may not do so himself, because the
+    /// process comes from a cgroup of somebody else's, has it done by the systemd whose scope this is.
     ///
     /// # Errors
     /// As [`Cgroup::join`], and `EBUSY` for a cgroup2 directory with controllers enabled for its children.
     pub fn adopt(&self, pid: i32) -> Result<()> {
         if let Some(dir) = self.hierarchy.cgroup2() {
-            dir.join(pid)?;
+            self.move_into(dir, pid)?;
         }
         self.join(pid)
+    }
+
+    /// Like [`Cgroup::adopt`], into the cgroup at or below this one that the process `beside` is in by now.
+    ///
+    /// # Errors
+    /// As [`Cgroup::adopt`] and [`birth_of`].
+    pub fn adopt_beside(&self, layout: &CgroupLayout, beside: i32, pid: i32) -> Result<()> {
+        if let Some(path) = unified::place_of(layout, beside)? {
+            self.move_into(&Dir::open(path)?, pid)?;
+        }
+        self.join(pid)
+    }
+
+    fn move_into(&self, dir: &Dir, pid: i32) -> Result<()> {
+        let denied = |e: &Error| {
+            matches!(
+                e.errno().map(Errno::from_raw_os_error),
+                Some(Errno::ACCESS | Errno::PERM)
+            )
+        };
+        match (dir.join(pid), &self.scope, self.hierarchy.cgroup2()) {
+            (Err(e), Some(scope), Some(own)) if denied(&e) => {
+                let below = dir.path.strip_prefix(&own.path).unwrap_or(Path::new(""));
+                scope.attach(&Path::new("/").join(below).display().to_string(), pid)
+            }
+            (other, ..) => other,
+        }
     }
 
     /// Puts limits in force. Every controller is tried; those whose limit does not hold are reported, each with file and value.
@@ -186,9 +234,7 @@ impl Cgroup {
     /// [`Error::Invalid`] from `checkBeforeUpdate`, before anything is written; [`Error::Unsupported`] for a file this kernel
     /// does not have; what the kernel says otherwise; [`Error::Several`] when more than one controller fails.
     pub fn apply(&self, limits: &Limits) -> Result<()> {
-        for ceiling in limits.ceilings() {
-            self.check_ceiling(ceiling)?;
-        }
+        self.check_ceilings(limits)?;
         let mut errors = Vec::new();
         for group in limits
             .settings()
@@ -207,6 +253,12 @@ impl Cgroup {
             1 => Err(errors.remove(0)),
             _ => Err(Error::Several(errors)),
         }
+    }
+
+    /// What `checkBeforeUpdate` asks for.
+    fn check_ceilings(&self, limits: &Limits) -> Result<()> {
+        let mut ceilings = limits.ceilings().iter();
+        ceilings.try_for_each(|ceiling| self.check_ceiling(ceiling))
     }
 
     fn check_ceiling(&self, ceiling: &memory::Ceiling) -> Result<()> {
