@@ -133,6 +133,17 @@ impl Home {
         cgroup.apply(limits)
     }
 
+    /// Ends what is in the cgroup. One that is gone has nothing in it.
+    ///
+    /// # Errors
+    /// As [`Cgroup::kill`].
+    pub fn kill(&self, layout: &CgroupLayout) -> Result<()> {
+        match self.open(layout) {
+            Err(e) if e.is_gone() => Ok(()),
+            other => other?.kill(),
+        }
+    }
+
     /// Ends what is in the cgroup and removes it. One that is gone already counts as removed.
     ///
     /// # Errors

@@ -94,6 +94,11 @@ impl Container {
         self.state.init.and_then(|init| init.open())
     }
 
+    /// A pidfd of init; an error when it does not live.
+    pub fn running_init(&self) -> Result<OwnedFd> {
+        self.init().ok_or_else(not_running)
+    }
+
     /// The status, from what is there now.
     pub fn status(&self, host: &Host) -> Status {
         let Some(init) = self.state.init else {
@@ -131,8 +136,13 @@ impl Container {
         let _lock = self.folder.lock()?;
         match self.status(host) {
             Status::Created => {}
-            Status::Running | Status::Paused => {
+            Status::Running => {
                 return Err(Error::Status("cannot start an already running container".into()));
+            }
+            Status::Paused => {
+                return Err(Error::Status(
+                    "cannot start a container in the paused state".into(),
+                ));
             }
             _ => return Err(Error::Status("cannot start a container that has stopped".into())),
         }
@@ -153,8 +163,7 @@ impl Container {
         if all {
             return self.kill_all(host, signal);
         }
-        let not_running = || Error::Status("container not running".into());
-        let init = self.init().ok_or_else(not_running)?;
+        let init = self.running_init()?;
         match rustix::process::pidfd_send_signal(&init, signal) {
             Err(rustix::io::Errno::SRCH) => Err(not_running()),
             other => other.during(|| "signal init"),
@@ -255,6 +264,11 @@ impl Container {
     }
 }
 
+/// Engines match this text.
+fn not_running() -> Error {
+    Error::Status("container not running".into())
+}
+
 /// Removes a container and all that belongs to it; with `force` also one that runs, is half-made or is not there.
 pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
     let folder = Folder::new(root, id);
@@ -266,13 +280,11 @@ pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
         return folder.remove();
     };
     let container = Container { folder, state };
-    let status = if container.state.init.is_none() {
-        Status::Stopped
-    } else {
-        container.status(host)
-    };
-    match status {
-        Status::Running | Status::Paused if !force => {
+    if force || container.state.init.is_none() {
+        return container.clear(host);
+    }
+    match container.status(host) {
+        status @ (Status::Running | Status::Paused) => {
             let text = format!("cannot delete container {id} that is not stopped: {status}");
             Err(Error::Status(text))
         }
@@ -317,15 +329,16 @@ fn patient_lock(folder: &Folder) -> Result<Lock> {
 
 impl Container {
     /// Kills, waits, removes; goes on after failures, and leaves the state when something is left to clear.
+    ///
+    /// Init's end is waited for before its cgroup is removed: until then the kernel refuses that.
     fn clear(&self, host: &Host) -> Result<()> {
         let mut failures = Failures::default();
         let init = self.init();
         if let Some(init) = &init {
             let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
-            failures.note(self.wake_for(host, rustix::process::Signal::KILL));
         }
         match &self.state.cgroup {
-            Some(home) => failures.note(home.remove(&host.cgroups)),
+            Some(home) => failures.note(home.kill(&host.cgroups)),
             None if self.owns_pids() => {}
             None => log::warn!(
                 "{}, nor a pid namespace of its own: only its init was ended",
@@ -334,6 +347,9 @@ impl Container {
         }
         if let Some(init) = init {
             failures.note(wait_for_death(&init));
+        }
+        if let Some(home) = &self.state.cgroup {
+            failures.note(home.remove(&host.cgroups));
         }
         drop_default_parent(host, self.state.cgroup.as_ref());
         failures.into_result()?;

@@ -8,11 +8,7 @@ use super::*;
 use crate::host::{CgroupLayout, Hierarchy, Host};
 
 fn host(cgroups: CgroupLayout) -> Host {
-    Host {
-        cgroups,
-        uid: 0,
-        cpus: 2,
-    }
+    Host { cgroups, uid: 0 }
 }
 
 fn unified() -> CgroupLayout {
