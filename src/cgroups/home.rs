@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::dir::is_gone;
 use super::systemd::{Placeholder, Scope};
 use super::{Cgroup, Limits};
 use crate::error::{Error, Failures, Result};
@@ -138,9 +139,10 @@ impl Home {
     /// # Errors
     /// As [`Cgroup::kill`].
     pub fn kill(&self, layout: &CgroupLayout) -> Result<()> {
-        match self.open(layout) {
-            Err(e) if e.is_gone() => Ok(()),
-            other => other?.kill(),
+        // systemd removes the cgroup of a scope as soon as nobody is in it, at any moment.
+        match self.open(layout).and_then(|cgroup| cgroup.kill()) {
+            Err(e) if is_gone(&e) => Ok(()),
+            other => other,
         }
     }
 
@@ -150,24 +152,12 @@ impl Home {
     /// Whatever stays, each with its reason.
     pub fn remove(&self, layout: &CgroupLayout) -> Result<()> {
         let mut failures = Failures::default();
-        let cgroup = match self.open(layout) {
-            Err(e) if e.is_gone() => None,
-            Err(e) => {
-                failures.note::<()>(Err(e));
-                None
-            }
-            Ok(cgroup) => Some(cgroup),
-        };
-        if let Some(cgroup) = &cgroup {
-            failures.note(cgroup.kill());
-        }
+        failures.note(self.kill(layout));
         // Before the directory goes, which is systemd's as long as the unit is there.
         if let Self::Scope(scope) = self {
             failures.note(scope.stop());
         }
-        if let Some(cgroup) = &cgroup {
-            failures.note(cgroup.remove());
-        }
+        failures.note(self.open(layout).and_then(|cgroup| cgroup.remove()));
         failures.into_result()
     }
 }

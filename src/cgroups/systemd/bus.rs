@@ -111,6 +111,7 @@ impl From<Fault> for Error {
 /// A connection.
 pub(super) struct Connection {
     socket: UnixStream,
+    patience: Duration,
     serial: u32,
     /// Signals that came between a call and its answer.
     signals: Vec<Message>,
@@ -126,7 +127,7 @@ impl Connection {
         let mut problem = "no address of a kind that is known".to_owned();
         for address in addresses.split(';') {
             match connect(address) {
-                Some(Ok(socket)) => return Self::introduce(socket),
+                Some(Ok(socket)) => return Self::introduce(socket, PATIENCE),
                 Some(Err(e)) => problem = Error::from(e).to_string(),
                 None => {}
             }
@@ -138,11 +139,11 @@ impl Connection {
         Err(Error::unsupported("the systemd cgroup manager", why))
     }
 
-    fn introduce(mut socket: UnixStream) -> Result<Self> {
-        socket.set_write_timeout(Some(PATIENCE))?;
+    fn introduce(mut socket: UnixStream, patience: Duration) -> Result<Self> {
+        socket.set_write_timeout(Some(patience))?;
         // By what the kernel says of us, so that it is right in a user namespace as well; all in one go, as sd-bus does.
         socket.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let mut said = Vec::new();
         while said.iter().filter(|b| **b == b'\n').count() < 2 && !said.starts_with(b"REJECTED") {
             let mut byte = [0; 1];
@@ -156,6 +157,7 @@ impl Connection {
         }
         let mut connection = Self {
             socket,
+            patience,
             serial: 0,
             signals: Vec::new(),
         };
@@ -178,7 +180,7 @@ impl Connection {
     ) -> std::result::Result<Message, Fault> {
         self.serial += 1;
         let bytes = call(self.serial, target, member, arguments)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let sent = self.socket.write_all(&bytes);
         sent.during(|| format!("call `{member}` of systemd"))?;
         loop {
@@ -204,7 +206,7 @@ impl Connection {
     /// # Errors
     /// `ETIMEDOUT` when it does not come.
     pub(super) fn wait<T>(&mut self, member: &str, wanted: impl Fn(&[String]) -> Option<T>) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut came = std::mem::take(&mut self.signals);
         loop {
             for signal in came.iter().filter(|signal| signal.is_signal(member)) {
@@ -297,12 +299,22 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_bus_is_not_waited_for_forever() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"DATA\r\nOK 0123\r\n").unwrap();
+        let patience = Duration::from_millis(20);
+        let e = Connection::introduce(ours, patience).err().unwrap();
+        assert_eq!(e.errno(), Some(nix::errno::Errno::ETIMEDOUT as i32));
+        assert!(e.to_string().contains("`Hello`"), "{e}");
+    }
+
+    #[test]
     fn a_bus_that_refuses_or_hangs_up_is_reported() {
         for (said, words) in [("REJECTED EXTERNAL\r\n", "not let us in"), ("", "closed")] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(said.as_bytes()).unwrap();
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
-            let e = Connection::introduce(ours).err().unwrap().to_string();
+            let e = Connection::introduce(ours, PATIENCE).err().unwrap().to_string();
             assert!(e.contains(words), "{e}");
         }
     }

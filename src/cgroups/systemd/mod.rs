@@ -141,9 +141,9 @@ impl Scope {
                     std::thread::sleep(pause);
                     pause *= 2;
                 }
-                Err(fault) => return Err(Error::from(fault)).during(|| format!("make unit `{}`", self.unit)),
+                Err(fault) => return Err(Error::from(fault)).during(|| self.asked()),
                 Ok(answer) => {
-                    self.finish(&mut connection, &answer.strings()?, "make")?;
+                    self.made(&mut connection, &answer.strings()?)?;
                     break;
                 }
             }
@@ -177,23 +177,45 @@ impl Scope {
         ]
     }
 
-    /// Waits for the end of a job, named first in systemd's answer.
-    fn finish(&self, connection: &mut Connection, answer: &[String], what: &str) -> Result<()> {
-        let job = answer.first().cloned().unwrap_or_default();
-        let ended = connection.wait("JobRemoved", |signal| match signal {
-            [path, _, result] if *path == job => Some(result.clone()),
-            _ => None,
-        });
-        let problem = match ended {
+    /// What was asked for, with what the container's annotations added, which systemd's own words do not always name.
+    fn asked(&self) -> String {
+        let names: Vec<String> = self
+            .properties
+            .iter()
+            .skip(1)
+            .map(|p| format!("`{}`", p.name))
+            .collect();
+        match names.len() {
+            0 => format!("make unit `{}`", self.unit),
+            _ => format!(
+                "make unit `{}` with the annotated {}",
+                self.unit,
+                names.join(", ")
+            ),
+        }
+    }
+
+    fn made(&self, connection: &mut Connection, answer: &[String]) -> Result<()> {
+        let problem = match self.job_of(connection, answer) {
             Ok(result) if result == "done" => return Ok(()),
             Ok(result) => Error::Status(format!(
-                "systemd could not {what} unit `{}`: the job's result is `{result}`; see `journalctl -u {}`",
-                self.unit, self.unit
+                "the job's result is `{result}`; see `journalctl -u {}`",
+                self.unit
             )),
             Err(e) => e,
         };
         self.forget_failure(connection);
-        Err(problem).during(|| format!("wait for systemd to {what} unit `{}`", self.unit))
+        Err(problem).during(|| self.asked())
+    }
+
+    /// Waits for the end of a job, named first in systemd's answer, and for its result.
+    fn job_of(&self, connection: &mut Connection, answer: &[String]) -> Result<String> {
+        let job = answer.first().cloned().unwrap_or_default();
+        let result = connection.wait("JobRemoved", |signal| match signal {
+            [path, _, result] if *path == job => Some(result.clone()),
+            _ => None,
+        });
+        result.during(|| format!("wait for systemd's job for unit `{}`", self.unit))
     }
 
     /// Lets systemd collect a unit that has failed. One that has not is no error here.
@@ -246,7 +268,9 @@ impl Scope {
             Err(Fault::Refused { name, .. }) if name.ends_with(".NoSuchUnit") => Ok(()),
             Err(fault) => Err(Error::from(fault)).during(|| format!("stop unit `{}`", self.unit)),
             Ok(answer) => {
-                self.finish(&mut connection, &answer.strings()?, "stop")?;
+                // Whatever it is: the removal of the cgroup, which is next, shows whether it is over.
+                let result = self.job_of(&mut connection, &answer.strings()?)?;
+                log::debug!("unit `{}` is stopped: {result}", self.unit);
                 self.forget_failure(&mut connection);
                 Ok(())
             }

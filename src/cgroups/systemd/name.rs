@@ -109,7 +109,7 @@ pub(super) fn expand(slice: &str) -> Result<String> {
 /// A unit's name as the name of its cgroup.
 pub(super) fn escape(unit: &str) -> String {
     let begins = |word: &&str| unit.strip_prefix(*word).is_some_and(|rest| rest.starts_with('.'));
-    if unit.starts_with(['_', '.']) || FILES.contains(&unit) || CONTROLLERS.iter().any(|c| begins(&c)) {
+    if unit.starts_with(['_', '.']) || FILES.contains(&unit) || CONTROLLERS.iter().any(begins) {
         format!("_{unit}")
     } else {
         unit.to_owned()
