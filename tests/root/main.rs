@@ -67,6 +67,7 @@ fn main() -> std::process::ExitCode {
         runtime::rootless::nested::TESTS,
         runtime::rootless::ranges::TESTS,
         runtime::security::TESTS,
+        runtime::systemd::TESTS,
         runtime::terminal::TESTS,
         seccomp::TESTS,
         self_test::TESTS,

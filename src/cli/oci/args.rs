@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cgroups::Manager;
-use crate::error::{Error, Result};
 use crate::host::Caller;
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
@@ -34,13 +33,13 @@ pub(super) struct Global {
     /// Log what is done, not only what fails
     #[arg(long)]
     pub(super) debug: bool,
-    /// Manage cgroups through systemd
+    /// Have systemd make the cgroups of new containers: --cgroup-manager systemd
     #[arg(long)]
     pub(super) systemd_cgroup: bool,
     /// Go on without a cgroup where the caller may not make one; auto: unless called by the machine's root
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
     pub(super) rootless: Rootless,
-    /// Who manages cgroups
+    /// Who makes the cgroups of new containers
     #[arg(long, value_enum, value_name = "MANAGER", default_value = "cgroupfs")]
     pub(super) cgroup_manager: CgroupManager,
     /// Print the versions of the runtime and of the spec
@@ -50,7 +49,7 @@ pub(super) struct Global {
 
 impl Global {
     /// The flags before the command, as far as they are understood, from a command line that is not.
-    pub(super) fn salvage(words: &[OsString]) -> std::result::Result<Self, clap::Error> {
+    pub(super) fn salvage(words: &[OsString]) -> Result<Self, clap::Error> {
         let known = Cli::command().ignore_errors(true);
         Self::from_arg_matches(&known.try_get_matches_from(words)?)
     }
@@ -65,14 +64,11 @@ impl Global {
     }
 
     /// Who makes the cgroups of new containers.
-    pub(super) fn manager(&self) -> Result<Manager> {
+    pub(super) fn manager(&self) -> Manager {
         match (self.systemd_cgroup, self.cgroup_manager) {
-            (true, _) | (_, CgroupManager::Systemd) => Err(Error::unsupported(
-                "`--systemd-cgroup`",
-                "this version manages cgroups itself; leave it out",
-            )),
-            (false, CgroupManager::Cgroupfs) => Ok(Manager::Cgroupfs),
-            (false, CgroupManager::Disabled) => Ok(Manager::Disabled),
+            (true, _) | (_, CgroupManager::Systemd) => Manager::Systemd,
+            (false, CgroupManager::Cgroupfs) => Manager::Cgroupfs,
+            (false, CgroupManager::Disabled) => Manager::Disabled,
         }
     }
 }
@@ -90,7 +86,7 @@ pub(super) enum Rootless {
 pub(super) enum CgroupManager {
     /// This program
     Cgroupfs,
-    /// systemd
+    /// systemd, as scopes named by cgroupsPath slice:prefix:name (cgroup v2 only)
     Systemd,
     /// Nobody: containers have no limits, and no cgroup to be paused or counted by
     Disabled,

@@ -110,7 +110,7 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
         choices: Choices {
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
-            cgroup_manager: global.manager()?,
+            cgroup_manager: global.manager(),
             rootless: global.rootless(&host.caller),
         },
     };

@@ -102,7 +102,6 @@ fn run(cli: Cli) -> Result<u8, Error> {
             output::print(&Cli::command().render_long_help().to_string())
         };
     };
-    global.manager()?;
     if command.makes_processes() {
         protect::protect()?;
     }

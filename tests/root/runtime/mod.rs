@@ -18,6 +18,7 @@ pub mod refusals;
 pub mod resources;
 pub mod rootless;
 pub mod security;
+pub mod systemd;
 pub mod terminal;
 
 use std::fs::{self, File};
