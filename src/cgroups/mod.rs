@@ -16,6 +16,7 @@
 //!  kill, remove           whatever the tenant made below goes too
 //! ```
 
+mod below;
 mod cpu;
 mod cpuset;
 mod device_program;
@@ -32,15 +33,18 @@ mod memory;
 mod network;
 mod pids;
 mod rdma;
+mod resctrl;
 mod setting;
 mod stats;
 mod systemd;
 mod unified;
 mod verbatim;
 
+pub use below::Below;
 pub use devices::{Kind as DeviceKind, Rule as DeviceRule, default_devices};
 pub use home::{Home, Manager};
 pub use limits::Limits;
+pub use resctrl::Allocation;
 pub use setting::{Missing, Setting};
 pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
 pub use systemd::{Bus, Placeholder, Property, Scope};
@@ -130,6 +134,18 @@ impl Cgroup {
             },
             new,
         ))
+    }
+
+    /// A cgroup below this one, which must be there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not, [`Error::Invalid`] for a controller that has no path of its own here.
+    pub fn below(&self, paths: &Below) -> Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            hierarchy: self.hierarchy.below(paths)?,
+            scope: self.scope.clone(),
+        })
     }
 
     /// Opens a cgroup made earlier. On a hybrid host one of its directories is enough, so that remains can be removed.

@@ -12,7 +12,7 @@ use super::super::id::Id;
 use super::super::plan::{Choices, Plan};
 use super::super::state::{Folder, State};
 use super::super::status::Identity;
-use super::super::{console, hooks};
+use super::super::{console, hooks, lsm};
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Parent};
 use super::{Newborn, born_in, step_aside};
@@ -68,17 +68,12 @@ pub struct Created {
 /// with the step that was under way.
 pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
+    lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
     let folder = Folder::new(request.root, request.id);
     let mut state = first_state(host, &request, &plan)?;
     let _lock = folder.claim()?;
     let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
-    // The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
-    let undo_life = Undo::of(|| {
-        if born.get() {
-            hooks::run_all("poststop", &plan.hooks.poststop, &ended);
-        }
-        Ok(())
-    });
+    let undo_life = poststop_after(&born, &plan, &ended);
     let undo_folder = Undo::of(|| folder.remove());
     // Before the cgroup: whoever finds this directory after our death knows what to clear.
     folder.save(&state)?;
@@ -89,6 +84,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     if let (Some(home), Some(cgroup)) = (home, cgroup) {
         home.confine(cgroup, &plan.limits)?;
     }
+    let undo_share = allocate(&plan)?;
 
     let oci = |pid: i32, status: &str| state_json(&state, pid, status);
     let agent = agent_of(plan.seccomp.as_ref())?;
@@ -105,9 +101,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let (init, sources, link) = bear(&plan, cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
-    if let Some(home) = home {
-        home.settle(&host.cgroups, placeholder, &plan.limits)?;
-    }
+    settle(host, &plan, placeholder, &init)?;
     let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, cgroup, &init, &sources, link)?;
@@ -122,6 +116,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     folder.save(&state)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
+    undo_share.disarm();
     for undo in [undo_devices, undo_init, undo_cgroup, undo_folder, undo_life] {
         undo.disarm();
     }
@@ -130,6 +125,37 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         init,
         link,
     })
+}
+
+/// The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
+fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> Undo<'a> {
+    Undo::of(|| {
+        if born.get() {
+            hooks::run_all("poststop", &plan.hooks.poststop, ended);
+        }
+        Ok(())
+    })
+}
+
+/// The container's class of caches and memory bandwidth.
+fn allocate(plan: &Plan) -> Result<Undo<'_>> {
+    let Some(share) = &plan.resctrl else {
+        return Ok(Undo::new());
+    };
+    let undo = Undo::of(|| share.remove());
+    share.prepare()?;
+    Ok(undo)
+}
+
+/// What could not be before init was there.
+fn settle(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, init: &Newborn) -> Result<()> {
+    if let Some(home) = &plan.cgroup {
+        home.settle(&host.cgroups, placeholder, &plan.limits)?;
+    }
+    match &plan.resctrl {
+        Some(share) => share.admit(init.pid),
+        None => Ok(()),
+    }
 }
 
 fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
@@ -149,6 +175,7 @@ fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State>
         owner: host.uid,
         init: None,
         cgroup: plan.cgroup.clone(),
+        resctrl: plan.resctrl.clone(),
         namespaces: plan.namespaces.own(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
