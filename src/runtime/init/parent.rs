@@ -101,7 +101,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let (init, sources, link) = bear(&plan, cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
-    settle(host, &plan, placeholder, &init)?;
+    place_init(host, &plan, placeholder, init.pid)?;
     let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, cgroup, &init, &sources, link)?;
@@ -137,6 +137,14 @@ fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> 
     })
 }
 
+/// What takes a process that is there: systemd's scope, and the class of caches and memory bandwidth.
+fn place_init(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, pid: i32) -> Result<()> {
+    if let Some(home) = &plan.cgroup {
+        home.settle(&host.cgroups, placeholder, &plan.limits)?;
+    }
+    plan.resctrl.as_ref().map_or(Ok(()), |share| share.admit(pid))
+}
+
 /// The container's class of caches and memory bandwidth.
 fn allocate(plan: &Plan) -> Result<Undo<'_>> {
     let Some(share) = &plan.resctrl else {
@@ -145,17 +153,6 @@ fn allocate(plan: &Plan) -> Result<Undo<'_>> {
     let undo = Undo::of(|| share.remove());
     share.prepare()?;
     Ok(undo)
-}
-
-/// What could not be before init was there.
-fn settle(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, init: &Newborn) -> Result<()> {
-    if let Some(home) = &plan.cgroup {
-        home.settle(&host.cgroups, placeholder, &plan.limits)?;
-    }
-    match &plan.resctrl {
-        Some(share) => share.admit(init.pid),
-        None => Ok(()),
-    }
 }
 
 fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
