@@ -1,7 +1,6 @@
 //! How processes come into a cgroup: born there, by themselves, or moved.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -67,12 +66,13 @@ impl Cgroup {
                 Some(Errno::ACCESS | Errno::PERM)
             )
         };
-        match (dir.join(pid), &self.scope, self.hierarchy.cgroup2()) {
-            (Err(e), Some(scope), Some(own)) if denied(&e) => {
-                let below = dir.path.strip_prefix(&own.path).unwrap_or(Path::new(""));
-                scope.attach(&Path::new("/").join(below).display().to_string(), pid)
+        match (dir.join(pid), &self.scope) {
+            (Err(e), Some(scope)) if denied(&e) => {
+                let path = dir.path.to_string_lossy();
+                let below = path.split_once(scope.path()).map_or("", |(_, below)| below);
+                scope.attach(if below.is_empty() { "/" } else { below }, pid)
             }
-            (other, ..) => other,
+            (other, _) => other,
         }
     }
 }

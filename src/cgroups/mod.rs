@@ -144,6 +144,7 @@ impl Cgroup {
     pub fn below(&self, paths: &Below) -> Result<Self> {
         Ok(Self {
             path: self.path.clone(),
+            scope: self.scope.clone(),
             hierarchy: self.hierarchy.below(paths)?,
             scope: self.scope.clone(),
         })

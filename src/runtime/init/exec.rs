@@ -89,7 +89,11 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
             drop((link, confined));
             let standin = Newborn { pid, pidfd };
             if let (true, Some(cgroup)) = (outside, request.cgroup) {
-                let moved = cgroup.adopt_beside(&host.cgroups, request.init_pid, pid);
+                let moved = if request.exact_cgroup {
+                    cgroup.adopt(pid)
+                } else {
+                    cgroup.adopt_beside(&host.cgroups, request.init_pid, pid)
+                };
                 moved
                     .inspect_err(|_| standin.give_up())
                     .map_err(|e| not_ours(e, host))?;

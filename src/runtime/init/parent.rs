@@ -101,12 +101,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let (init, sources, link) = bear(&plan, cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
-    plan.resctrl
-        .as_ref()
-        .map_or(Ok(()), |share| share.admit(init.pid))?;
-    if let Some(home) = home {
-        home.settle(&host.cgroups, placeholder, &plan.limits)?;
-    }
+    place_init(host, &plan, placeholder, init.pid)?;
     let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, cgroup, &init, sources.as_ref(), link)?;
@@ -140,6 +135,14 @@ fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> 
         }
         Ok(())
     })
+}
+
+/// What takes a process that is there: systemd's scope, and the class of caches and memory bandwidth.
+fn place_init(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, pid: i32) -> Result<()> {
+    if let Some(home) = &plan.cgroup {
+        home.settle(&host.cgroups, placeholder, &plan.limits)?;
+    }
+    plan.resctrl.as_ref().map_or(Ok(()), |share| share.admit(pid))
 }
 
 /// The container's class of caches and memory bandwidth.
