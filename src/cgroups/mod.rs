@@ -146,7 +146,6 @@ impl Cgroup {
             path: self.path.clone(),
             scope: self.scope.clone(),
             hierarchy: self.hierarchy.below(paths)?,
-            scope: self.scope.clone(),
         })
     }
 

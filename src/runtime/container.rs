@@ -275,7 +275,6 @@ impl Container {
 fn not_running() -> Error {
     Error::Status("container not running".into())
 }
-}
 
 /// Replaces what `new` names in `old`, object by object; `null` names nothing.
 fn lay_over(old: &mut Value, new: Value) {
