@@ -14,7 +14,7 @@ mod limits;
 mod network;
 mod storm;
 mod supervision;
-mod terminal;
+pub mod terminal;
 
 /// The tests of all subjects.
 pub const TESTS: &[&[crate::harness::Test]] = &[
