@@ -15,8 +15,6 @@ pub struct Host {
     pub cgroups: CgroupLayout,
     /// Effective user of this process.
     pub uid: u32,
-    /// Processors that are online: the upper end of every `--cpus`.
-    pub cpus: usize,
 }
 
 /// The three shapes `/sys/fs/cgroup` has in the field.
@@ -60,7 +58,6 @@ impl Host {
         Ok(Self {
             cgroups: CgroupLayout::probe()?,
             uid: nix::unistd::geteuid().as_raw(),
-            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         })
     }
 }

@@ -213,9 +213,14 @@ impl Dir {
         }
     }
 
+    /// First without a look inside: most have nothing below them.
     fn remove_now(&self) -> Result<()> {
         let remove = |parent: BorrowedFd<'_>, name: &OsStr| forgive(rmdir(parent, name));
         let all = || -> Result<()> {
+            match remove(rustix::fs::CWD, self.path.as_os_str()) {
+                Err(e) if e.errno() == Some(Errno::BUSY.raw_os_error()) => {}
+                other => return other,
+            }
             match walk(self.as_fd(), &mut |_| Ok(()), &mut |p, n| remove(p, n)) {
                 Err(e) if !is_gone(&e) => return Err(e),
                 _ => {}

@@ -21,6 +21,7 @@ mod device_program;
 mod devices;
 mod dir;
 mod hierarchy;
+mod home;
 mod hugetlb;
 mod hybrid;
 mod io;
@@ -35,22 +36,23 @@ mod unified;
 mod verbatim;
 
 pub use devices::{Kind as DeviceKind, Rule as DeviceRule, default_devices};
+pub use home::{Home, Manager};
 pub use limits::Limits;
 pub use setting::{Missing, Setting};
 pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
+pub use unified::birth_of;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{During, Error, Failures, Result};
-use crate::files;
 use crate::host::CgroupLayout;
 use crate::undo::Undo;
 use hierarchy::Hierarchy;
 use hybrid::Hybrid;
-use unified::{Unified, below};
+use unified::Unified;
 
 /// A parent may go between our making it and its child: another invocation that removed its last cgroup there tidies up
 /// ([`Cgroup::remove_if_empty`]).
@@ -352,31 +354,6 @@ fn until_it_stays<T>(work: impl Fn() -> Result<T>) -> Result<T> {
         }
     }
     work()
-}
-
-/// The cgroup2 directory a running process is in, or `None` on a host with v1 alone.
-///
-/// `exec` clones into this one and not into the container's: its init may have moved itself into a sub-cgroup and enabled
-/// controllers, after which the container's own cgroup takes no processes.
-///
-/// # Errors
-/// One with [`Error::is_gone`] when the process is gone; [`Error::Unsupported`] when it is outside of our cgroup namespace.
-pub fn birth_of(layout: &CgroupLayout, pid: i32) -> Result<Option<OwnedFd>> {
-    let Some(mount) = layout.unified() else {
-        return Ok(None);
-    };
-    let text = files::read_text(Path::new(&format!("/proc/{pid}/cgroup")))?;
-    let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
-        return Ok(None);
-    };
-    let path = Path::new(path);
-    if path.components().any(|c| c == Component::ParentDir) {
-        return Err(Error::unsupported(
-            format!("cgroup `{}` of process `{pid}`", path.display()),
-            "it is outside of this cgroup namespace",
-        ));
-    }
-    files::open_dir(&below(mount, path)).map(Some)
 }
 
 /// Absolute, below the root, and nothing in it that would lead elsewhere.

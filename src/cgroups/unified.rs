@@ -1,7 +1,7 @@
 //! cgroup v2: one directory with everything.
 
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -13,6 +13,7 @@ use super::hierarchy::{Hierarchy, keyed, kill_each};
 use super::stats::{self, Stats};
 use crate::error::{During, Error, Result};
 use crate::files;
+use crate::host::CgroupLayout;
 use crate::undo::Undo;
 
 /// How long freezing may take: a process in an uninterruptible wait, such as one for a dead NFS server, delays it.
@@ -193,6 +194,31 @@ impl Hierarchy for Unified {
     fn stats(&self) -> Result<Stats> {
         stats::v2::read(&self.dir)
     }
+}
+
+/// The cgroup2 directory a running process is in, or `None` on a host with v1 alone.
+///
+/// `exec` clones into this one and not into the container's: its init may have moved itself into a sub-cgroup and enabled
+/// controllers, after which the container's own cgroup takes no processes.
+///
+/// # Errors
+/// One with [`Error::is_gone`] when the process is gone; [`Error::Unsupported`] when it is outside of our cgroup namespace.
+pub fn birth_of(layout: &CgroupLayout, pid: i32) -> Result<Option<OwnedFd>> {
+    let Some(mount) = layout.unified() else {
+        return Ok(None);
+    };
+    let text = files::read_text(Path::new(&format!("/proc/{pid}/cgroup")))?;
+    let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
+        return Ok(None);
+    };
+    let path = Path::new(path);
+    if path.components().any(|c| c == Component::ParentDir) {
+        return Err(Error::unsupported(
+            format!("cgroup `{}` of process `{pid}`", path.display()),
+            "it is outside of this cgroup namespace",
+        ));
+    }
+    files::open_dir(&below(mount, path)).map(Some)
 }
 
 /// `path` is absolute as seen from the mount.

@@ -50,8 +50,9 @@ pub struct Facts<'a> {
     pub cgroupns: bool,
     /// The container's network namespace is not the caller's.
     pub netns: bool,
-    /// The container's cgroup, the same in every hierarchy, as a path from the hierarchy's root.
-    pub cgroup_path: &'a str,
+    /// The container's cgroup, the same in every hierarchy, as a path from the hierarchy's root. Without one the container
+    /// is in its caller's, which it may see in a cgroup namespace but never change.
+    pub cgroup_path: Option<&'a str>,
     /// Enter by `chroot` because the host's root cannot be pivoted (an initramfs).
     pub no_pivot: bool,
 }

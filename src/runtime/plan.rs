@@ -1,12 +1,12 @@
 //! The decision: everything that will be done for a container, computed from its config and the host before anything happens.
 
-use oci_spec::runtime::{Linux, LinuxSeccomp, Spec};
+use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
 
 use super::bundle::Bundle;
 use super::hooks;
 use super::id::Id;
 use super::sysctl::Sysctls;
-use crate::cgroups;
+use crate::cgroups::{Home, Limits, Manager};
 use crate::error::{Error, Result};
 use crate::host::{CgroupLayout, Host};
 use crate::namespaces::user::IdMap;
@@ -28,6 +28,8 @@ pub struct Choices {
     pub no_pivot: bool,
     /// Stay in the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Who makes the cgroup.
+    pub cgroup_manager: Manager,
 }
 
 /// All that parent and init will do.
@@ -43,10 +45,10 @@ pub struct Plan {
     pub process: Process,
     /// The mount tree.
     pub rootfs: RootfsPlan,
-    /// The cgroup's path below the root of every hierarchy.
-    pub cgroup: String,
+    /// Where the cgroup will be; a container without one stays in its caller's.
+    pub cgroup: Option<Home>,
     /// Its limits.
-    pub limits: cgroups::Limits,
+    pub limits: Limits,
     /// Who is given the cgroup's management, as the spec's "Cgroup ownership" says.
     pub delegate: Option<(u32, u32)>,
     /// System call filter.
@@ -78,13 +80,13 @@ impl Plan {
         let namespaces = Namespaces::from_spec(spec)?;
         let ids = decide_ids(spec, &namespaces)?;
         let process = decide_process(spec, &namespaces, &ids)?;
-        let cgroup = cgroup_path(&linux, id)?;
+        let cgroup = decide_cgroup(&linux, id, choices.cgroup_manager)?;
         let facts = Facts {
             host,
             userns: namespaces.has(Kind::User),
             cgroupns: namespaces.has(Kind::Cgroup),
             netns: namespaces.has(Kind::Network),
-            cgroup_path: &cgroup,
+            cgroup_path: cgroup.as_ref().map(Home::path),
             no_pivot: choices.no_pivot,
         };
         let rootfs = RootfsPlan::from_spec(spec, &bundle.rootfs()?, &bundle.path, &facts)?;
@@ -93,8 +95,10 @@ impl Plan {
             seccomp::compile(profile)?;
         }
         Ok(Self {
-            limits: cgroups::Limits::from_spec(&resources, &host.cgroups)?,
-            delegate: ids.root().filter(|_| delegates(spec, &namespaces, &host.cgroups)),
+            limits: decide_limits(&resources, host, cgroup.as_ref())?,
+            delegate: ids
+                .root()
+                .filter(|_| cgroup.is_some() && delegates(spec, &namespaces, &host.cgroups)),
             seccomp: linux.seccomp().clone(),
             hooks: decide_hooks(spec, &process)?,
             hostname: uts_name("hostname", spec.hostname().as_deref(), &namespaces)?,
@@ -224,6 +228,20 @@ pub fn check_user(process: &Process, ids: &IdMap) -> Result<()> {
             "is not in `linux.gidMappings`",
         )),
         None => Ok(()),
+    }
+}
+
+fn decide_cgroup(linux: &Linux, id: &Id, manager: Manager) -> Result<Option<Home>> {
+    match manager {
+        Manager::Cgroupfs => cgroup_path(linux, id).map(Home::Path).map(Some),
+        Manager::Disabled => Ok(None),
+    }
+}
+
+fn decide_limits(resources: &LinuxResources, host: &Host, cgroup: Option<&Home>) -> Result<Limits> {
+    match cgroup {
+        Some(_) => Limits::from_spec(resources, &host.cgroups),
+        None => Limits::refuse_any(resources).map(|()| Limits::default()),
     }
 }
 

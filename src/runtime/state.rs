@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::Id;
 use super::status::Identity;
+use crate::cgroups::Home;
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 use crate::namespaces::Kind;
@@ -41,8 +42,8 @@ pub struct State {
     pub owner: u32,
     /// The init process; absent until it has been born.
     pub init: Option<Identity>,
-    /// The cgroup's path below the root of every hierarchy.
-    pub cgroup: String,
+    /// Where its cgroup is; absent for a container without one.
+    pub cgroup: Option<Home>,
     /// The namespaces it does not share with the host.
     pub namespaces: Vec<Kind>,
     /// Hooks for `start`.

@@ -126,7 +126,6 @@ mod tests {
                 unified: None,
             },
             uid: 0,
-            cpus: 1,
         };
         let facts = Facts::probe(&host).unwrap();
         assert!(!facts.cpus.is_empty() && facts.memory > 1 << 20);

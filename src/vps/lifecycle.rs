@@ -132,7 +132,7 @@ impl Condo {
             .filter(|_| status != VpsStatus::Stopped);
         let cgroup = init
             .and(container.as_ref())
-            .and_then(|c| c.cgroup(&self.host).ok());
+            .and_then(|c| c.cgroup(&self.host).ok().flatten());
         let memory_used = cgroup
             .and_then(|c| c.stats().ok())
             .and_then(|stats| stats.memory)

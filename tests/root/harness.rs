@@ -7,6 +7,7 @@ mod bundle;
 mod leaks;
 mod machine;
 mod runner;
+pub mod trace;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,9 +1,8 @@
 //! `create` and `run`.
 
 use std::os::fd::AsFd;
-use std::path::Path;
 
-use super::args::{Create, Run};
+use super::args::{Create, Global, Run};
 use super::passed;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -16,14 +15,14 @@ use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::plan::Choices;
 
 /// `create`: the container's standard streams are ours, and its program waits for `start`.
-pub(super) fn create(host: &Host, root: &Path, args: &Create) -> Result<u8> {
+pub(super) fn create(host: &Host, global: &Global, args: &Create) -> Result<u8> {
     let id = Id::new(&args.id)?;
     let bundle = Bundle::load(&args.bundle)?;
     check_console(args, wants_terminal(&bundle), true)?;
     let console = args.console_socket.as_deref().map(console::connect).transpose()?;
     make(
         host,
-        root,
+        global,
         args,
         Prepared {
             id: &id,
@@ -35,7 +34,7 @@ pub(super) fn create(host: &Host, root: &Path, args: &Create) -> Result<u8> {
 }
 
 /// `run`: create, start, and unless detached wait, pass signals and the terminal on, and delete.
-pub(super) fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
+pub(super) fn run(host: &Host, global: &Global, args: &Run) -> Result<u8> {
     let id = Id::new(&args.create.id)?;
     let bundle = Bundle::load(&args.create.bundle)?;
     let terminal = wants_terminal(&bundle);
@@ -57,7 +56,7 @@ pub(super) fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
     };
     let made = make(
         host,
-        root,
+        global,
         &args.create,
         Prepared {
             id: &id,
@@ -69,7 +68,7 @@ pub(super) fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
     if args.detach && status.is_ok() || args.keep {
         return status;
     }
-    let cleared = container::delete(host, root, &id, true);
+    let cleared = container::delete(host, &global.root, &id, true);
     status.and_then(|status| cleared.map(|()| status))
 }
 
@@ -94,9 +93,9 @@ struct Prepared<'a> {
     console: Option<std::os::fd::OwnedFd>,
 }
 
-fn make(host: &Host, root: &Path, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
+fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
     let request = Request {
-        root,
+        root: &global.root,
         id: prepared.id,
         bundle: prepared.bundle,
         console: prepared.console,
@@ -107,6 +106,7 @@ fn make(host: &Host, root: &Path, args: &Create, prepared: Prepared<'_>) -> Resu
         choices: Choices {
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
+            cgroup_manager: global.manager()?,
         },
     };
     parent::create(host, request)

@@ -42,13 +42,14 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         None if process.terminal => console::pair().map(|(ours, theirs)| (Some(theirs), Some(ours)))?,
         None => (None, None),
     };
+    let cgroup = container.cgroup(host)?;
     let request = Request {
         process: &process,
         init: init.as_fd(),
         init_pid: container.state().init.map_or(0, |init| init.pid),
         state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
-        cgroup: &container.cgroup(host)?,
+        cgroup: cgroup.as_ref(),
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
         console: socket,
         pid_file: args.pid_file.as_deref(),

@@ -14,7 +14,7 @@ use crate::runtime::id::Id;
 /// `ps`
 pub(super) fn ps(host: &Host, root: &Path, args: &Ps) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
-    let pids: BTreeSet<i32> = match container.cgroup(host) {
+    let pids: BTreeSet<i32> = match container.need_cgroup(host, "ps") {
         Err(e) if e.is_gone() => BTreeSet::new(),
         cgroup => cgroup?.pids()?.into_iter().collect(),
     };

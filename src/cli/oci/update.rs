@@ -39,6 +39,11 @@ fn document(source: &Path) -> Result<Value> {
 
 fn from_flags(args: &Update) -> Result<Value> {
     refuse_unsupported(args)?;
+    if args.kernel_memory.is_some() || args.kernel_memory_tcp.is_some() {
+        log::warn!(
+            "--kernel-memory and --kernel-memory-tcp have no effect: the kernel has no such limits any more"
+        );
+    }
     let mut wanted = Map::new();
     let mut put = |section: &str, fields: &[(&str, Option<Value>)]| {
         let given: Map<String, Value> = fields
@@ -80,7 +85,7 @@ fn from_flags(args: &Update) -> Result<Value> {
     );
     put("pids", &[("limit", args.pids_limit.map(Value::from))]);
     put("blockIO", &[("weight", args.blkio_weight.map(Value::from))]);
-    if wanted.is_empty() {
+    if wanted.is_empty() && args.kernel_memory.is_none() && args.kernel_memory_tcp.is_none() {
         return Err(Error::invalid(
             "update",
             "",

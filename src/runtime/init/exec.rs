@@ -42,8 +42,8 @@ pub struct Request<'a> {
     pub state: &'a [u8],
     /// The namespaces to join.
     pub namespaces: &'a [Kind],
-    /// The container's cgroup.
-    pub cgroup: &'a Cgroup,
+    /// The container's cgroup; without one the process stays in the caller's.
+    pub cgroup: Option<&'a Cgroup>,
     /// The filter of the process.
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Where a terminal's master goes.
@@ -68,8 +68,14 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     let (parent, link) = link::pair::<Entering>()?;
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
     // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
-    let birth = cgroups::birth_of(&host.cgroups, request.init_pid)?;
-    let cgroup = birth.as_ref().map(AsFd::as_fd).or(request.cgroup.birth());
+    let birth = match request.cgroup {
+        Some(_) => cgroups::birth_of(&host.cgroups, request.init_pid)?,
+        None => None,
+    };
+    let cgroup = birth
+        .as_ref()
+        .map(AsFd::as_fd)
+        .or_else(|| request.cgroup.and_then(Cgroup::birth));
     let confined = request.process.affinity.begin()?;
     match (Clone { flags: 0, cgroup })
         .spawn()
@@ -128,7 +134,7 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
     child::report_panics(&reporter);
     let work = || -> Result<std::convert::Infallible> {
         protect::hide()?;
-        request.cgroup.enter()?;
+        request.cgroup.map_or(Ok(()), Cgroup::enter)?;
         let (filter, link) = link.arrive()?;
         // The host's /proc is out of sight after the next line.
         let labels = Label::open_all(request.process)?;

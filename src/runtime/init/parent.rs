@@ -83,9 +83,12 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     // Before the cgroup: whoever finds this directory after our death knows what to clear.
     folder.save(&state)?;
     folder.save_config(&request.bundle.raw)?;
-    let cgroup = own_cgroup(host, &plan)?;
-    let undo_cgroup = Undo::of(|| remove_cgroup(&cgroup));
-    cgroup.apply(&plan.limits)?;
+    let (home, cgroup) = (plan.cgroup.as_ref(), own_cgroup(host, &plan)?);
+    let undo_cgroup = Undo::of(|| home.map_or(Ok(()), |home| home.remove(&host.cgroups)));
+    let cgroup = cgroup.as_ref();
+    if let Some(cgroup) = cgroup {
+        cgroup.apply(&plan.limits)?;
+    }
 
     let oci = |pid: i32, status: &str| state_json(&state, pid, status);
     let agent = agent_of(plan.seccomp.as_ref())?;
@@ -99,16 +102,16 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         agent,
         state: &oci,
     };
-    let (init, sources, link) = bear(&plan, &cgroup, setup)?;
+    let (init, sources, link) = bear(&plan, cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
     let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
-        let link = raise(&plan, &cgroup, &init, &sources, link)?;
+        let link = raise(&plan, cgroup, &init, &sources, link)?;
         mount_and_hook(&plan, link, &oci(init.pid, "creating"))
     };
-    let link = work().map_err(|e| explain(e, &cgroup))?;
-    let held = link.wait().map_err(|e| explain(e, &cgroup))?;
+    let link = work().map_err(|e| explain(e, cgroup))?;
+    let held = link.wait().map_err(|e| explain(e, cgroup))?;
     // Only now: the hooks up to here run at the caller's priority, and a process with deadlines could not fork them.
     plan.process.prioritise(init.pid)?;
     state.init =
@@ -164,28 +167,23 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// The container's cgroup, which must be its alone: limits and `kill` act on all that is in it.
-fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
-    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup).map_err(|e| match e {
+/// The container's cgroup, if it is to have one. It must be its alone: limits and `kill` act on all that is in it.
+fn own_cgroup(host: &Host, plan: &Plan) -> Result<Option<Cgroup>> {
+    let Some(home) = &plan.cgroup else {
+        return Ok(None);
+    };
+    let cgroup = home.create(&host.cgroups).map_err(|e| match e {
         Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
         e => e,
     })?;
     if cgroup.is_frozen()? {
         return Err(Error::invalid(
             "linux.cgroupsPath",
-            &plan.cgroup,
+            home.path(),
             "is frozen; thaw it or name another",
         ));
     }
-    Ok(cgroup)
-}
-
-/// Ends what is in a cgroup and removes it.
-pub fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
-    let mut failures = crate::error::Failures::default();
-    failures.note(cgroup.kill());
-    failures.note(cgroup.remove());
-    failures.into_result()
+    Ok(Some(cgroup))
 }
 
 /// A connection to the profile's seccomp agent, made while the host's paths are in sight.
@@ -197,7 +195,7 @@ pub fn agent_of(profile: Option<&LinuxSeccomp>) -> Result<Option<seccomp::Agent>
 }
 
 /// Clones init into its cgroup and namespaces. The sources come back because the parent still has to idmap them.
-fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sources, Parent<Born>)> {
+fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<(Newborn, Sources, Parent<Born>)> {
     let (parent, link) = link::pair::<Born>()?;
     let mut held = enter::Held::enter(&plan.namespaces)?;
     if plan.namespaces.is_new(Kind::Time) {
@@ -211,7 +209,7 @@ fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sour
     };
     match (Clone {
         flags,
-        cgroup: cgroup.birth(),
+        cgroup: cgroup.and_then(Cgroup::birth),
     })
     .spawn()
     .during(|| "make the init process")?
@@ -237,12 +235,12 @@ fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sour
 
 /// Enters the cgroup, while still the host's root; then joins a user namespace, if there is one to join, and makes init from
 /// inside of it, so that init's other namespaces belong to it.
-fn prepare_birth(cgroup: &Cgroup, user: Option<&Path>, plan: &Plan, link: &link::Init<Born>) {
+fn prepare_birth(cgroup: Option<&Cgroup>, user: Option<&Path>, plan: &Plan, link: &link::Init<Born>) {
     let Ok(reporter) = link.reporter() else {
         crate::sys::clone::exit(1)
     };
     let work = || -> Result<()> {
-        cgroup.enter()?;
+        cgroup.map_or(Ok(()), Cgroup::enter)?;
         let Some(user) = user else { return Ok(()) };
         enter::join(Kind::User, user)?;
         crate::process::credentials::become_root()?;
@@ -263,7 +261,7 @@ pub fn successor(standin: &Newborn, named: impl FnOnce() -> Result<i32>) -> Resu
 /// The parent's part of Born.
 fn raise(
     plan: &Plan,
-    cgroup: &Cgroup,
+    cgroup: Option<&Cgroup>,
     init: &Newborn,
     sources: &Sources,
     link: Parent<Born>,
@@ -272,7 +270,7 @@ fn raise(
     if plan.namespaces.is_new(Kind::User) {
         plan.ids.write(init.pid)?;
     }
-    if let Some((uid, gid)) = plan.delegate {
+    if let (Some((uid, gid)), Some(cgroup)) = (plan.delegate, cgroup) {
         cgroup.delegate(uid, gid)?;
     }
     idmap(plan, init, sources)?;
@@ -316,11 +314,12 @@ fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Res
 }
 
 /// Init's mysterious death is often the memory limit's doing.
-fn explain(error: Error, cgroup: &Cgroup) -> Error {
+fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
+    let starved = || cgroup.is_some_and(|c| c.oom_kills().is_ok_and(|n| n > 0));
     match error.root() {
-        Error::Init(text) if text.contains("died") && cgroup.oom_kills().is_ok_and(|n| n > 0) => Error::Init(
-            format!("{text}: out of memory; raise `linux.resources.memory.limit`"),
-        ),
+        Error::Init(text) if text.contains("died") && starved() => Error::Init(format!(
+            "{text}: out of memory; raise `linux.resources.memory.limit`"
+        )),
         _ => error,
     }
 }

@@ -1,12 +1,17 @@
 //! The OCI runtime by its command line, so that the same tests can be pointed at another one (`CONDO_RUNTIME=runc`).
 
+pub mod budget;
 pub mod capabilities;
+pub mod command_line;
 pub mod config;
 pub mod crash;
 pub mod devices;
+pub mod faults;
 pub mod filters;
 pub mod hooks;
+pub mod hostile;
 pub mod lifecycle;
+pub mod managers;
 pub mod namespaces;
 pub mod priorities;
 pub mod refusals;
@@ -185,6 +190,27 @@ impl Container {
             let _ = waitpid(nix::unistd::Pid::from_raw(init), Some(WaitPidFlag::WNOHANG));
         }
         Ok(())
+    }
+
+    /// `delete --force` leaves nothing: no state, no cgroup, no process.
+    pub fn cleared(&self) -> Result<()> {
+        let pids = self.members();
+        self.delete()?;
+        self.nothing_left()?;
+        until("its processes end", || Ok(!pids.iter().any(|pid| lives(*pid))))
+    }
+
+    /// The processes in its cgroup, which may have outlived their runtime.
+    fn members(&self) -> Vec<i32> {
+        let path = self.bundle.config["linux"]["cgroupsPath"]
+            .as_str()
+            .unwrap_or_default();
+        let texts = cgroups(path)
+            .into_iter()
+            .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
+        texts
+            .flat_map(|t| t.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+            .collect()
     }
 
     pub fn state(&self) -> Result<Value> {

@@ -260,7 +260,6 @@ fn global_flags_that_are_not_supported() -> Result<()> {
     let c = Container::new(&["true"])?;
     for (flag, words) in [
         ("--systemd-cgroup", "--systemd-cgroup"),
-        ("--cgroup-manager=disabled", "--cgroup-manager"),
         ("--rootless=true", "--rootless"),
     ] {
         let fault = c.call(&[flag, "run", "--bundle", "%", "@"])?.fault()?;
