@@ -63,10 +63,14 @@ fn containers_live_and_end() -> Result<()> {
         podman.says("hello", &run, &["echo", "hello"])?;
         podman.ends(7, &run, &["sh", "-c", "exit 7"])?;
         let said = podman.ends(127, &run, &["no-such-program"])?;
+        // The error as a person is to read it, and not as the line of a log.
         ensure!(
-            said.contains("executable file") && said.contains("not found"),
+            said.contains("executable file not found in $PATH") && !said.contains("level="),
             "{said}"
         );
+        let nowhere = format!("run --rm --network none --cgroups disabled {}", image::IMAGE);
+        let cgroup = podman.ok(&nowhere, &["cat", "/proc/self/cgroup"])?;
+        ensure!(!cgroup.contains("libpod"), "{cgroup}");
         a_long_one(room, &podman)
     })
 }
