@@ -36,6 +36,18 @@ impl Dir {
         Ok(Self { path, fd })
     }
 
+    /// A directory below this one, or this one again.
+    pub(super) fn sub(&self, path: &Path) -> Result<Self> {
+        let path = self.path.join(path);
+        Self::open(path.clone()).map_err(|e| match e {
+            e if e.is_gone() => Error::NotFound {
+                kind: "cgroup",
+                name: path.display().to_string(),
+            },
+            e => e,
+        })
+    }
+
     /// Like [`Dir::open`], with `None` for one that is not there.
     pub(super) fn find(path: PathBuf) -> Result<Option<Self>> {
         match Self::open(path) {

@@ -15,6 +15,7 @@
 //!  kill, remove           whatever the tenant made below goes too
 //! ```
 
+mod below;
 mod cpu;
 mod cpuset;
 mod device_program;
@@ -30,14 +31,17 @@ mod memory;
 mod network;
 mod pids;
 mod rdma;
+mod resctrl;
 mod setting;
 mod stats;
 mod unified;
 mod verbatim;
 
+pub use below::Below;
 pub use devices::{Kind as DeviceKind, Rule as DeviceRule, default_devices};
 pub use home::{Home, Manager};
 pub use limits::Limits;
+pub use resctrl::Allocation;
 pub use setting::{Missing, Setting};
 pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
 pub use unified::birth_of;
@@ -116,6 +120,17 @@ impl Cgroup {
         undo.disarm();
         let path = path.to_owned();
         Ok((Self { path, hierarchy }, new))
+    }
+
+    /// A cgroup below this one, which must be there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not, [`Error::Invalid`] for a controller that has no path of its own here.
+    pub fn below(&self, paths: &Below) -> Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            hierarchy: self.hierarchy.below(paths)?,
+        })
     }
 
     /// Opens a cgroup made earlier. On a hybrid host one of its directories is enough, so that remains can be removed.

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::below::Below;
 use super::dir::Dir;
 use super::hierarchy::{Hierarchy, keyed, kill_each};
 use super::stats::{self, Stats};
@@ -50,6 +51,15 @@ impl Unified {
         let (dir, new) = Dir::create(mount, path, undo, &connect)?;
         let mount = mount.to_path_buf();
         Ok((Self { dir, mount }, new))
+    }
+
+    /// A directory below this one.
+    pub(super) fn sub(&self, path: &Path) -> Result<Self> {
+        let mount = self.mount.clone();
+        Ok(Self {
+            dir: self.dir.sub(path)?,
+            mount,
+        })
     }
 
     /// Opens the directory, if it is there.
@@ -125,6 +135,14 @@ impl Hierarchy for Unified {
 
     fn cgroup2(&self) -> Option<&Dir> {
         Some(&self.dir)
+    }
+
+    fn below(&self, paths: &Below) -> Result<Box<dyn Hierarchy>> {
+        if let Some(controller) = paths.unknown(&[]) {
+            let problem = "names a controller: with cgroup v2 all share one path";
+            return Err(Error::invalid("--cgroup", controller, problem));
+        }
+        Ok(Box::new(self.sub(paths.path(&[]))?))
     }
 
     fn processes(&self) -> &Dir {

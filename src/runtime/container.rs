@@ -247,6 +247,17 @@ impl Container {
         self.folder.save_config(&serde_json::to_vec(&config)?)
     }
 
+    /// Gives its class of `linux.intelRdt` other schemata.
+    pub fn reallocate(&self, schemata: &[String]) -> Result<()> {
+        let _lock = self.folder.lock()?;
+        match &self.state.resctrl {
+            Some(allocation) => allocation.write_schemata(schemata),
+            None => Err(Error::Status(
+                "the container was created without linux.intelRdt, and so has no cache or bandwidth to change".into(),
+            )),
+        }
+    }
+
     /// Stops all processes where they stand.
     pub fn pause(&self, host: &Host) -> Result<()> {
         match self.status(host) {
@@ -350,6 +361,9 @@ impl Container {
         }
         if let Some(home) = &self.state.cgroup {
             failures.note(home.remove(&host.cgroups));
+        }
+        if let Some(allocation) = &self.state.resctrl {
+            failures.note(allocation.remove());
         }
         drop_default_parent(host, self.state.cgroup.as_ref());
         failures.into_result()?;

@@ -6,7 +6,7 @@ use super::bundle::Bundle;
 use super::hooks;
 use super::id::Id;
 use super::sysctl::Sysctls;
-use crate::cgroups::{Home, Limits, Manager};
+use crate::cgroups::{Allocation, Home, Limits, Manager};
 use crate::error::{Error, Result};
 use crate::host::{CgroupLayout, Host};
 use crate::namespaces::user::IdMap;
@@ -49,6 +49,8 @@ pub struct Plan {
     pub cgroup: Option<Home>,
     /// Its limits.
     pub limits: Limits,
+    /// Its share of caches and memory bandwidth.
+    pub resctrl: Option<Allocation>,
     /// Who is given the cgroup's management, as the spec's "Cgroup ownership" says.
     pub delegate: Option<(u32, u32)>,
     /// System call filter.
@@ -76,7 +78,7 @@ impl Plan {
             .clone()
             .ok_or_else(|| Error::invalid("linux", "", "is required"))?;
         check_version(spec.version())?;
-        refuse_unsupported(spec, &linux)?;
+        refuse_unsupported(spec)?;
         let namespaces = Namespaces::from_spec(spec)?;
         let ids = decide_ids(spec, &namespaces)?;
         let process = decide_process(spec, &namespaces, &ids)?;
@@ -95,6 +97,7 @@ impl Plan {
             seccomp::compile(profile)?;
         }
         Ok(Self {
+            resctrl: decide_allocation(&linux, id)?,
             limits: decide_limits(&resources, host, cgroup.as_ref())?,
             delegate: ids
                 .root()
@@ -129,14 +132,9 @@ fn check_version(version: &str) -> Result<()> {
     }
 }
 
-/// What the spec has and this version has not is refused, never ignored.
-fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
+/// What is for other machines than this one is refused, never ignored.
+fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let asked = [
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        (
-            "linux.mountLabel",
-            linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
-        ),
         ("vm", spec.vm().is_some()),
         ("windows", spec.windows().is_some()),
         ("solaris", spec.solaris().is_some()),
@@ -144,10 +142,15 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(Error::unsupported(
             format!("`{field}`"),
-            "this version cannot do it; leave it out",
+            "is for another kind of machine than a Linux container; leave it out",
         )),
         None => Ok(()),
     }
+}
+
+fn decide_allocation(linux: &Linux, id: &Id) -> Result<Option<Allocation>> {
+    let asked = linux.intel_rdt().as_ref();
+    asked.map_or(Ok(None), |rdt| Allocation::from_spec(rdt, id.as_str()))
 }
 
 fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {

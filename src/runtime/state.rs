@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::Id;
 use super::status::Identity;
-use crate::cgroups::Home;
+use crate::cgroups::{Allocation, Home};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 use crate::namespaces::Kind;
@@ -44,6 +44,9 @@ pub struct State {
     pub init: Option<Identity>,
     /// Where its cgroup is; absent for a container without one.
     pub cgroup: Option<Home>,
+    /// Its share of caches and memory bandwidth, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Allocation>,
     /// The namespaces it does not share with the host.
     pub namespaces: Vec<Kind>,
     /// Hooks for `start`.

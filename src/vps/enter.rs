@@ -61,6 +61,7 @@ impl Condo {
                 state: &container.oci_state("running"),
                 namespaces: &container.state().namespaces,
                 cgroup: cgroup.as_ref(),
+                exact_cgroup: false,
                 seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
                 console: theirs,
                 pid_file: None,

@@ -238,6 +238,9 @@ pub(super) struct Exec {
     /// Socket that receives the process's pidfd
     #[arg(long, value_name = "SOCKET")]
     pub(super) pidfd_socket: Option<PathBuf>,
+    /// Run in a cgroup below the container's, which is there
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    pub(super) cgroup: Vec<String>,
     /// Go on in a paused container
     #[arg(long)]
     pub(super) ignore_paused: bool,

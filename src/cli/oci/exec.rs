@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime as oci;
 
 use super::args::Exec;
+use crate::cgroups::Below;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -42,7 +43,12 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         None if process.terminal => console::pair().map(|(ours, theirs)| (Some(theirs), Some(ours)))?,
         None => (None, None),
     };
-    let cgroup = container.cgroup(host)?;
+    let below = Below::parse(&args.cgroup)?;
+    let cgroup = if below.is_empty() {
+        container.cgroup(host)?
+    } else {
+        Some(container.need_cgroup(host, "exec --cgroup")?.below(&below)?)
+    };
     let request = Request {
         process: &process,
         init: init.as_fd(),
@@ -50,6 +56,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
         cgroup: cgroup.as_ref(),
+        exact_cgroup: !below.is_empty(),
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
         console: socket,
         pid_file: args.pid_file.as_deref(),

@@ -44,6 +44,8 @@ pub struct Request<'a> {
     pub namespaces: &'a [Kind],
     /// The container's cgroup; without one the process stays in the caller's.
     pub cgroup: Option<&'a Cgroup>,
+    /// Whether it is that one exactly, and not the one below it that init may have moved to.
+    pub exact_cgroup: bool,
     /// The filter of the process.
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Where a terminal's master goes.
@@ -69,8 +71,8 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
     // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
     let birth = match request.cgroup {
-        Some(_) => cgroups::birth_of(&host.cgroups, request.init_pid)?,
-        None => None,
+        Some(_) if !request.exact_cgroup => cgroups::birth_of(&host.cgroups, request.init_pid)?,
+        _ => None,
     };
     let cgroup = birth
         .as_ref()

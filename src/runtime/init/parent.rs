@@ -12,11 +12,11 @@ use super::super::id::Id;
 use super::super::plan::{Choices, Plan};
 use super::super::state::{Folder, State};
 use super::super::status::Identity;
-use super::super::{console, hooks};
+use super::super::{console, hooks, lsm};
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Parent};
 use super::{Newborn, step_aside};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Allocation, Cgroup};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -68,6 +68,7 @@ pub struct Created {
 /// with the step that was under way.
 pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
+    lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
     let folder = Folder::new(request.root, request.id);
     let mut state = first_state(host, &request, &plan)?;
     let _lock = folder.claim()?;
@@ -89,6 +90,9 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     if let Some(cgroup) = cgroup {
         cgroup.apply(&plan.limits)?;
     }
+    let allocation = plan.resctrl.as_ref();
+    let undo_allocation = Undo::of(|| allocation.map_or(Ok(()), Allocation::remove));
+    allocation.map_or(Ok(()), Allocation::prepare)?;
 
     let oci = |pid: i32, status: &str| state_json(&state, pid, status);
     let agent = agent_of(plan.seccomp.as_ref())?;
@@ -105,6 +109,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let (init, sources, link) = bear(&plan, cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
+    allocation.map_or(Ok(()), |share| share.admit(init.pid))?;
     let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, cgroup, &init, &sources, link)?;
@@ -119,7 +124,14 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     folder.save(&state)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
-    for undo in [undo_devices, undo_init, undo_cgroup, undo_folder, undo_life] {
+    for undo in [
+        undo_devices,
+        undo_init,
+        undo_allocation,
+        undo_cgroup,
+        undo_folder,
+        undo_life,
+    ] {
         undo.disarm();
     }
     Ok(Created {
@@ -146,6 +158,7 @@ fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State>
         owner: host.uid,
         init: None,
         cgroup: plan.cgroup.clone(),
+        resctrl: plan.resctrl.clone(),
         namespaces: plan.namespaces.own(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),

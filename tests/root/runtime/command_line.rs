@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Container, ensure_eq};
+use super::{Container, cgroups, ensure_eq};
 use crate::harness;
 
 tests![
@@ -18,6 +18,7 @@ tests![
     obsolete_limits_are_taken_and_ignored,
     an_environment_needs_names,
     start_of_a_paused_container,
+    exec_into_a_cgroup_below,
 ];
 
 fn no_command_and_help_print_help() -> Result<()> {
@@ -137,5 +138,39 @@ fn start_of_a_paused_container() -> Result<()> {
         fault.contains("cannot start a container in the paused state"),
         "{fault}"
     );
+    Ok(())
+}
+
+fn exec_into_a_cgroup_below() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    let path = c.bundle.config["linux"]["cgroupsPath"]
+        .as_str()
+        .context("no path")?;
+    let unified = harness::has("cgroup2");
+    let (hierarchy, value) = if unified {
+        ("", "inner")
+    } else {
+        ("pids", "pids:inner")
+    };
+    let inner = cgroups(path)
+        .into_iter()
+        .find(|dir| dir.to_string_lossy().contains(&format!("cgroup/{hierarchy}")))
+        .context("no such hierarchy")?
+        .join("inner");
+    let missing = c.exec(&["--cgroup", value, "@", "true"])?.fault()?;
+    ensure!(missing.contains("inner"), "{missing}");
+    fs::create_dir(&inner)?;
+    let own = c
+        .exec(&["--cgroup", value, "@", "cat", "/proc/self/cgroup"])?
+        .ok()?;
+    let line = if unified { "0::/inner" } else { "pids:/inner" };
+    ensure!(own.contains(line), "{own}");
+    let own = c.exec(&["@", "cat", "/proc/self/cgroup"])?.ok()?;
+    ensure!(!own.contains("inner"), "{own}");
+    for (bad, words) in [("../x", "../x"), ("no-such:inner", "no-such")] {
+        let fault = c.exec(&["--cgroup", bad, "@", "true"])?.fault()?;
+        ensure!(fault.contains(words), "{fault}");
+    }
     Ok(())
 }
