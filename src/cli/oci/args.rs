@@ -115,7 +115,7 @@ pub(super) enum Command {
     /// Create and start a container, and wait for its end
     Run(Run),
     /// Run a further process in a container
-    Exec(Exec),
+    Exec(Box<Exec>),
     /// List the containers
     List(List),
     /// Suspend all processes of a container

@@ -16,7 +16,7 @@ use super::super::{console, hooks, lsm};
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Parent};
 use super::{Newborn, step_aside};
-use crate::cgroups::{Allocation, Cgroup};
+use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -73,13 +73,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let mut state = first_state(host, &request, &plan)?;
     let _lock = folder.claim()?;
     let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
-    // The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
-    let undo_life = Undo::of(|| {
-        if born.get() {
-            hooks::run_all("poststop", &plan.hooks.poststop, &ended);
-        }
-        Ok(())
-    });
+    let undo_life = poststop_after(&born, &plan, &ended);
     let undo_folder = Undo::of(|| folder.remove());
     // Before the cgroup: whoever finds this directory after our death knows what to clear.
     folder.save(&state)?;
@@ -90,9 +84,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     if let Some(cgroup) = cgroup {
         cgroup.apply(&plan.limits)?;
     }
-    let allocation = plan.resctrl.as_ref();
-    let undo_allocation = Undo::of(|| allocation.map_or(Ok(()), Allocation::remove));
-    allocation.map_or(Ok(()), Allocation::prepare)?;
+    let undo_share = allocate(&plan)?;
 
     let oci = |pid: i32, status: &str| state_json(&state, pid, status);
     let agent = agent_of(plan.seccomp.as_ref())?;
@@ -109,7 +101,9 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let (init, sources, link) = bear(&plan, cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
-    allocation.map_or(Ok(()), |share| share.admit(init.pid))?;
+    plan.resctrl
+        .as_ref()
+        .map_or(Ok(()), |share| share.admit(init.pid))?;
     let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, cgroup, &init, &sources, link)?;
@@ -124,14 +118,8 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     folder.save(&state)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
-    for undo in [
-        undo_devices,
-        undo_init,
-        undo_allocation,
-        undo_cgroup,
-        undo_folder,
-        undo_life,
-    ] {
+    undo_share.disarm();
+    for undo in [undo_devices, undo_init, undo_cgroup, undo_folder, undo_life] {
         undo.disarm();
     }
     Ok(Created {
@@ -139,6 +127,26 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         init,
         link,
     })
+}
+
+/// The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
+fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> Undo<'a> {
+    Undo::of(|| {
+        if born.get() {
+            hooks::run_all("poststop", &plan.hooks.poststop, ended);
+        }
+        Ok(())
+    })
+}
+
+/// The container's class of caches and memory bandwidth.
+fn allocate(plan: &Plan) -> Result<Undo<'_>> {
+    let Some(share) = &plan.resctrl else {
+        return Ok(Undo::new());
+    };
+    let undo = Undo::of(|| share.remove());
+    share.prepare()?;
+    Ok(undo)
 }
 
 fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
