@@ -5,9 +5,11 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 
-use super::room::{Client, Daemon, Room};
+use super::client::Client;
+use super::room::{Daemon, Room};
 use super::{example, image};
 use crate::harness;
+use crate::vps::house::eventually;
 use crate::vps::terminal::Terminal;
 
 tests![
@@ -135,7 +137,7 @@ fn a_long_one(containerd: &Containerd) -> Result<()> {
     ensure!(metrics.contains("memory.usage"), "{metrics}");
     client.ok("task kill long", &[])?;
     let mut last = String::new();
-    super::room::eventually("it stops", || {
+    eventually("it stops", || {
         last = status(client)?;
         Ok(last == "STOPPED")
     })?;

@@ -9,7 +9,8 @@ use self::client::Kubelet;
 use self::messages::*;
 use super::containerd::Containerd;
 use super::image;
-use super::room::{Room, eventually};
+use super::room::Room;
+use crate::vps::house::eventually;
 
 tests![pods_live_and_end: 240];
 
@@ -156,7 +157,6 @@ fn linux(network: i32, memory: i64) -> LinuxContainer {
             cpu_period: 100_000,
             cpu_quota: 50_000,
             memory,
-            ..Resources::default()
         }),
         security: Some(ContainerSecurity {
             namespaces: Some(namespaces),

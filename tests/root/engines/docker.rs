@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::room::{Client, Daemon, Room};
+use super::client::Client;
+use super::room::{Daemon, Room};
 use super::{example, image};
 use crate::harness;
 

@@ -1,6 +1,7 @@
 //! `condo-runtime` under the engines that call it, as Debian packages them: each test has daemons of its own in a room of
 //! its own ([`room`]), set up by the files of `examples/engines`.
 
+mod client;
 mod containerd;
 mod cri;
 mod docker;

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::room::{Client, Room};
+use super::client::Client;
+use super::room::Room;
 use super::{example, image};
 use crate::harness;
 

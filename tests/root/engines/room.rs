@@ -7,7 +7,6 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
@@ -16,8 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::client::Client;
 use crate::harness;
-use crate::runtime::Ran;
+use crate::vps::house::{eventually, patience};
 
 /// Which of the three a process is: unset, `init`, `test`.
 const STAGE: &str = "CONDO_TEST_ROOM";
@@ -25,21 +25,6 @@ const STAGE: &str = "CONDO_TEST_ROOM";
 const CGROUP: &str = "CONDO_TEST_ROOM_CGROUP";
 /// Engines come from Debian's packages: no other build of one that a machine may have beside them.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// How long a command of an engine may take, and a daemon to come up or to end.
-pub fn patience() -> Duration {
-    Duration::from_secs(40 * harness::timeout_factor().clamp(1, 4))
-}
-
-/// Waits until `what` is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + patience();
-    while !is_so()? {
-        ensure!(Instant::now() < deadline, "{what}: not after {:?}", patience());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
 
 /// The test's side of a room.
 pub struct Room {
@@ -102,11 +87,7 @@ impl Room {
 
     /// A command line of an engine: `words` are its program and what says where its state is.
     pub fn client(&self, words: &[impl AsRef<str>]) -> Client<'_> {
-        Client {
-            room: self,
-            words: words.iter().map(|w| w.as_ref().to_owned()).collect(),
-            variables: Vec::new(),
-        }
+        Client::new(self, words)
     }
 
     /// Starts a daemon and waits until it listens on `socket`; `words` are its command line.
@@ -189,82 +170,6 @@ fn logs(dir: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// A command line.
-pub struct Client<'a> {
-    room: &'a Room,
-    words: Vec<String>,
-    variables: Vec<(String, String)>,
-}
-
-impl Client<'_> {
-    /// With a variable in its environment.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.into(), value.into()));
-        self
-    }
-
-    /// The command of `line`, words with blanks between, and `more`, words that may hold blanks.
-    pub fn command(&self, line: &str, more: &[&str]) -> Command {
-        let mut command = self.room.command(&self.words[0]);
-        command
-            .args(&self.words[1..])
-            .args(line.split_whitespace())
-            .args(more);
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null());
-        command
-    }
-
-    /// Runs a command to its end, whatever that is.
-    pub fn run(&self, line: &str, more: &[&str]) -> Result<Ran> {
-        let output = self.command(line, more).output()?;
-        Ok(Ran {
-            status: output.status,
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
-    }
-
-    /// Runs a command that has to succeed; what it printed, without blanks around.
-    pub fn ok(&self, line: &str, more: &[&str]) -> Result<String> {
-        let ran = self.run(line, more)?;
-        ensure!(ran.status.success(), "{} {line} {more:?}: {ran:?}", self.words[0]);
-        Ok(ran.out.trim().to_owned())
-    }
-
-    /// Runs a command that has to print this.
-    pub fn says(&self, expected: &str, line: &str, more: &[&str]) -> Result<()> {
-        let said = self.ok(line, more)?.replace('\r', "");
-        ensure!(
-            said == expected,
-            "{} {line} {more:?} says `{said}` and not `{expected}`",
-            self.words[0]
-        );
-        Ok(())
-    }
-
-    /// Runs a command that has to end with this status; all it wrote.
-    pub fn ends(&self, code: i32, line: &str, more: &[&str]) -> Result<String> {
-        let ran = self.run(line, more)?;
-        ensure!(
-            ran.code() == code,
-            "{} {line} {more:?} did not end with {code}: {ran:?}",
-            self.words[0]
-        );
-        Ok(ran.out + &ran.err)
-    }
-
-    /// Waits until a command succeeds and prints this.
-    pub fn comes_to_say(&self, expected: &str, line: &str, more: &[&str]) -> Result<()> {
-        let mut last = None;
-        eventually(expected, || {
-            let ran = last.insert(self.run(line, more)?);
-            Ok(ran.status.success() && ran.out.trim() == expected)
-        })
-        .with_context(|| format!("{} {line} {more:?}: {last:?}", self.words[0]))
-    }
 }
 
 /// A daemon in the room.

@@ -7,7 +7,7 @@ mod console;
 mod debian;
 mod enter;
 mod exits;
-mod house;
+pub mod house;
 mod isolation;
 mod life;
 mod limits;
