@@ -63,6 +63,17 @@ impl Limits {
         Self::without_devices(resources, &Controllers::none()).map(drop)
     }
 
+    /// The same with room for so many processes at least, if they do not have it.
+    pub(super) fn with_tasks(&self, least: u64) -> Option<Self> {
+        let tight = |s: &Setting| s.file == "pids.max" && s.value.parse().is_ok_and(|n: u64| n < least);
+        self.settings.iter().any(tight).then(|| {
+            let mut limits = self.clone();
+            let tight = limits.settings.iter_mut().filter(|s| tight(s));
+            tight.for_each(|setting| setting.value = least.to_string());
+            limits
+        })
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.settings.is_empty() && self.devices.is_none()

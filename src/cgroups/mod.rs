@@ -7,6 +7,7 @@
 //! # Life of a cgroup
 //! ```text
 //!  Limits::from_spec      before anything is made: what this host cannot hold is refused
+//!  Home::create           systemd's scope, or
 //!  Cgroup::create         directories; with cgroup v2 all controllers enabled on the way
 //!  apply                  limits stand before the first process
 //!  clone3 into birth()    joining later waits 5 to 16 ms for an RCU grace period
@@ -27,6 +28,7 @@ mod hugetlb;
 mod hybrid;
 mod io;
 mod limits;
+mod members;
 mod memory;
 mod network;
 mod pids;
@@ -34,6 +36,7 @@ mod rdma;
 mod resctrl;
 mod setting;
 mod stats;
+mod systemd;
 mod unified;
 mod verbatim;
 
@@ -44,10 +47,11 @@ pub use limits::Limits;
 pub use resctrl::Allocation;
 pub use setting::{Missing, Setting};
 pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
+pub use systemd::{Bus, Placeholder, Property, Scope};
 pub use unified::birth_of;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -69,6 +73,8 @@ const CREATE_ATTEMPTS: u32 = 10;
 pub struct Cgroup {
     path: String,
     hierarchy: Box<dyn Hierarchy>,
+    /// Whose it is, if it is not ours.
+    scope: Option<Box<Scope>>,
 }
 
 impl Cgroup {
@@ -119,7 +125,15 @@ impl Cgroup {
         };
         undo.disarm();
         let path = path.to_owned();
-        Ok((Self { path, hierarchy }, new))
+        let scope = None;
+        Ok((
+            Self {
+                path,
+                hierarchy,
+                scope,
+            },
+            new,
+        ))
     }
 
     /// A cgroup below this one, which must be there.
@@ -129,6 +143,7 @@ impl Cgroup {
     pub fn below(&self, paths: &Below) -> Result<Self> {
         Ok(Self {
             path: self.path.clone(),
+            scope: self.scope.clone(),
             hierarchy: self.hierarchy.below(paths)?,
         })
     }
@@ -147,49 +162,16 @@ impl Cgroup {
         };
         let path = path.to_owned();
         match found {
-            Some(hierarchy) => Ok(Self { path, hierarchy }),
+            Some(hierarchy) => Ok(Self {
+                path,
+                hierarchy,
+                scope: None,
+            }),
             None => Err(Error::NotFound {
                 kind: "cgroup",
                 name: path,
             }),
         }
-    }
-
-    /// The cgroup2 directory for `CLONE_INTO_CGROUP`; `None` on a host with v1 alone.
-    pub fn birth(&self) -> Option<BorrowedFd<'_>> {
-        self.hierarchy.cgroup2().map(AsFd::as_fd)
-    }
-
-    /// Moves a process that was born in [`Cgroup::birth`] into the v1 hierarchies; on a cgroup v2 host it is there already.
-    ///
-    /// # Errors
-    /// `ESRCH` when the process is gone, `EINVAL` for a v1 cgroup without realtime budget and a realtime process.
-    pub fn join(&self, pid: i32) -> Result<()> {
-        self.hierarchy
-            .join(pid)
-            .during(|| format!("move process `{pid}` into cgroup `{}`", self.path))
-    }
-
-    /// Moves the calling process, born in [`Cgroup::birth`] and of one thread, into the v1 hierarchies without the wait that
-    /// [`Cgroup::join`] may cost. Call it before joining a user namespace: the files belong to the host's root.
-    ///
-    /// # Errors
-    /// As [`Cgroup::join`].
-    pub fn enter(&self) -> Result<()> {
-        self.hierarchy
-            .enter()
-            .during(|| format!("enter cgroup `{}`", self.path))
-    }
-
-    /// Moves a process in from anywhere, in all hierarchies (slower than being born there).
-    ///
-    /// # Errors
-    /// As [`Cgroup::join`], and `EBUSY` for a cgroup2 directory with controllers enabled for its children.
-    pub fn adopt(&self, pid: i32) -> Result<()> {
-        if let Some(dir) = self.hierarchy.cgroup2() {
-            dir.join(pid)?;
-        }
-        self.join(pid)
     }
 
     /// Puts limits in force. Every controller is tried; those whose limit does not hold are reported, each with file and value.
@@ -201,9 +183,7 @@ impl Cgroup {
     /// [`Error::Invalid`] from `checkBeforeUpdate`, before anything is written; [`Error::Unsupported`] for a file this kernel
     /// does not have; what the kernel says otherwise; [`Error::Several`] when more than one controller fails.
     pub fn apply(&self, limits: &Limits) -> Result<()> {
-        for ceiling in limits.ceilings() {
-            self.check_ceiling(ceiling)?;
-        }
+        self.check_ceilings(limits)?;
         let mut errors = Vec::new();
         for group in limits
             .settings()
@@ -222,6 +202,12 @@ impl Cgroup {
             1 => Err(errors.remove(0)),
             _ => Err(Error::Several(errors)),
         }
+    }
+
+    /// What `checkBeforeUpdate` asks for.
+    fn check_ceilings(&self, limits: &Limits) -> Result<()> {
+        let mut ceilings = limits.ceilings().iter();
+        ceilings.try_for_each(|ceiling| self.check_ceiling(ceiling))
     }
 
     fn check_ceiling(&self, ceiling: &memory::Ceiling) -> Result<()> {

@@ -222,6 +222,12 @@ impl Hierarchy for Unified {
 /// # Errors
 /// One with [`Error::is_gone`] when the process is gone; [`Error::Unsupported`] when it is outside of our cgroup namespace.
 pub fn birth_of(layout: &CgroupLayout, pid: i32) -> Result<Option<OwnedFd>> {
+    let place = place_of(layout, pid)?;
+    place.map(|path| files::open_dir(&path)).transpose()
+}
+
+/// Where that directory is.
+pub(super) fn place_of(layout: &CgroupLayout, pid: i32) -> Result<Option<PathBuf>> {
     let Some(mount) = layout.unified() else {
         return Ok(None);
     };
@@ -236,7 +242,7 @@ pub fn birth_of(layout: &CgroupLayout, pid: i32) -> Result<Option<OwnedFd>> {
             "it is outside of this cgroup namespace",
         ));
     }
-    files::open_dir(&below(mount, path)).map(Some)
+    Ok(Some(below(mount, path)))
 }
 
 /// `path` is absolute as seen from the mount.

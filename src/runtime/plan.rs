@@ -1,5 +1,7 @@
 //! The decision: everything that will be done for a container, computed from its config and the host before anything happens.
 
+use std::path::Path;
+
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
 
 use super::bundle::Bundle;
@@ -82,7 +84,7 @@ impl Plan {
         let namespaces = Namespaces::from_spec(spec)?;
         let ids = decide_ids(spec, &namespaces)?;
         let process = decide_process(spec, &namespaces, &ids)?;
-        let cgroup = decide_cgroup(&linux, id, choices.cgroup_manager)?;
+        let cgroup = decide_cgroup(spec, &linux, id, (host, choices.cgroup_manager))?;
         let facts = Facts {
             host,
             userns: namespaces.has(Kind::User),
@@ -234,11 +236,26 @@ pub fn check_user(process: &Process, ids: &IdMap) -> Result<()> {
     }
 }
 
-fn decide_cgroup(linux: &Linux, id: &Id, manager: Manager) -> Result<Option<Home>> {
-    match manager {
-        Manager::Cgroupfs => cgroup_path(linux, id).map(Home::Path).map(Some),
-        Manager::Disabled => Ok(None),
-    }
+fn decide_cgroup(
+    spec: &Spec,
+    linux: &Linux,
+    id: &Id,
+    (host, manager): (&Host, Manager),
+) -> Result<Option<Home>> {
+    let home = match manager {
+        Manager::Cgroupfs => Home::Path(cgroup_path(linux, id)?),
+        Manager::Systemd => {
+            let path = linux.cgroups_path().as_ref();
+            let text = path.map(|p| p.to_str().ok_or_else(|| refuse_path(p, "must be UTF-8")));
+            Home::scope(host, text.transpose()?, id.as_str(), spec.annotations().as_ref())?
+        }
+        Manager::Disabled => return Ok(None),
+    };
+    Ok(Some(home))
+}
+
+fn refuse_path(path: &Path, problem: &str) -> Error {
+    Error::invalid("linux.cgroupsPath", path.display(), problem)
 }
 
 fn decide_limits(resources: &LinuxResources, host: &Host, cgroup: Option<&Home>) -> Result<Limits> {
@@ -257,7 +274,7 @@ fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
     else {
         return Ok(format!("{DEFAULT_CGROUP}-{id}"));
     };
-    let refuse = |problem: &str| Err(Error::invalid("linux.cgroupsPath", path.display(), problem));
+    let refuse = |problem: &str| Err(refuse_path(path, problem));
     let Some(text) = path.to_str() else {
         return refuse("must be UTF-8");
     };
@@ -265,7 +282,7 @@ fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
         return refuse("must not contain `.`, `..` or a newline");
     }
     if text.matches(':').count() == 2 && !text.starts_with('/') {
-        return refuse("is in the form of the systemd driver, which this version does not have; give a path");
+        return refuse("is in the form of the systemd driver: give `--systemd-cgroup`, or a path");
     }
     let clean = text
         .split('/')

@@ -64,6 +64,7 @@ fn main() -> std::process::ExitCode {
         runtime::refusals::TESTS,
         runtime::resources::TESTS,
         runtime::security::TESTS,
+        runtime::systemd::TESTS,
         runtime::terminal::TESTS,
         seccomp::TESTS,
         self_test::TESTS,

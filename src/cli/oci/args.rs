@@ -33,13 +33,13 @@ pub(super) struct Global {
     /// Log what is done, not only what fails
     #[arg(long)]
     pub(super) debug: bool,
-    /// Manage cgroups through systemd
+    /// Have systemd make the cgroups of new containers: --cgroup-manager systemd
     #[arg(long)]
     pub(super) systemd_cgroup: bool,
     /// Run without privileges
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
     pub(super) rootless: String,
-    /// Who manages cgroups
+    /// Who makes the cgroups of new containers
     #[arg(long, value_enum, value_name = "MANAGER", default_value = "cgroupfs")]
     pub(super) cgroup_manager: CgroupManager,
     /// Print the versions of the runtime and of the spec
@@ -63,18 +63,15 @@ impl Global {
                 "is not supported: run condo-runtime as root",
             ));
         }
-        self.manager().map(drop)
+        Ok(())
     }
 
     /// Who makes the cgroups of new containers.
-    pub(super) fn manager(&self) -> Result<Manager> {
+    pub(super) fn manager(&self) -> Manager {
         match (self.systemd_cgroup, self.cgroup_manager) {
-            (true, _) | (_, CgroupManager::Systemd) => Err(Error::unsupported(
-                "`--systemd-cgroup`",
-                "this version manages cgroups itself; leave it out",
-            )),
-            (false, CgroupManager::Cgroupfs) => Ok(Manager::Cgroupfs),
-            (false, CgroupManager::Disabled) => Ok(Manager::Disabled),
+            (true, _) | (_, CgroupManager::Systemd) => Manager::Systemd,
+            (false, CgroupManager::Cgroupfs) => Manager::Cgroupfs,
+            (false, CgroupManager::Disabled) => Manager::Disabled,
         }
     }
 }
@@ -84,7 +81,7 @@ impl Global {
 pub(super) enum CgroupManager {
     /// This program
     Cgroupfs,
-    /// systemd
+    /// systemd, as scopes named by cgroupsPath slice:prefix:name (cgroup v2 only)
     Systemd,
     /// Nobody: containers have no limits, and no cgroup to be paused or counted by
     Disabled,

@@ -106,7 +106,7 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
         choices: Choices {
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
-            cgroup_manager: global.manager()?,
+            cgroup_manager: global.manager(),
         },
     };
     parent::create(host, request)

@@ -12,7 +12,7 @@ use super::child;
 use super::link::{self, Done, Entering, Init, Joined, Parent};
 use super::parent::{agent_of, announce};
 use super::patience::Patience;
-use super::{Newborn, step_aside};
+use super::{Newborn, born_in, step_aside};
 use crate::cgroups::{self, Cgroup};
 use crate::error::{During, Error, Result};
 use crate::host::Host;
@@ -23,7 +23,7 @@ use crate::process::{Process, protect};
 use crate::rootfs;
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys;
-use crate::sys::clone::{Clone, Side};
+use crate::sys::clone::Side;
 
 /// How long a process may take to be inside and run its program: time enough for a busy machine, and an end for a container
 /// whose processes freeze or stop whatever comes in.
@@ -79,10 +79,8 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
         .map(AsFd::as_fd)
         .or_else(|| request.cgroup.and_then(Cgroup::birth));
     let confined = request.process.affinity.begin()?;
-    match (Clone { flags: 0, cgroup })
-        .spawn()
-        .during(|| "make a process in the container's cgroup")?
-    {
+    let (side, outside) = born_in(0, cgroup).during(|| "make a process in the container's cgroup")?;
+    match side {
         Side::Child => {
             drop(parent);
             enter_container(request, agent.as_ref(), link)
@@ -90,6 +88,10 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
         Side::Parent { pid, pidfd } => {
             drop((link, confined));
             let standin = Newborn { pid, pidfd };
+            if let (true, Some(cgroup)) = (outside, request.cgroup) {
+                let moved = cgroup.adopt_beside(&host.cgroups, request.init_pid, pid);
+                moved.inspect_err(|_| standin.give_up())?;
+            }
             let (process, link) = attend(request, &standin, parent).inspect_err(|_| standin.give_up())?;
             // Only once the program runs: a failed exec leaves no pid file. The process is our child, so that whatever
             // becomes of it, its pid is its own until we return.

@@ -15,8 +15,8 @@ use super::super::status::Identity;
 use super::super::{console, hooks, lsm};
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Parent};
-use super::{Newborn, step_aside};
-use crate::cgroups::Cgroup;
+use super::{Newborn, born_in, step_aside};
+use crate::cgroups::{Cgroup, Placeholder};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -24,7 +24,7 @@ use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
 use crate::rootfs::Sources;
 use crate::seccomp;
-use crate::sys::clone::{Clone, Side};
+use crate::sys::clone::Side;
 use crate::undo::Undo;
 
 /// What the caller of `create` asks for.
@@ -78,11 +78,11 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     // Before the cgroup: whoever finds this directory after our death knows what to clear.
     folder.save(&state)?;
     folder.save_config(&request.bundle.raw)?;
-    let (home, cgroup) = (plan.cgroup.as_ref(), own_cgroup(host, &plan)?);
+    let (cgroup, placeholder) = own_cgroup(host, &plan)?;
+    let (home, cgroup) = (plan.cgroup.as_ref(), cgroup.as_ref());
     let undo_cgroup = Undo::of(|| home.map_or(Ok(()), |home| home.remove(&host.cgroups)));
-    let cgroup = cgroup.as_ref();
-    if let Some(cgroup) = cgroup {
-        cgroup.apply(&plan.limits)?;
+    if let (Some(home), Some(cgroup)) = (home, cgroup) {
+        home.confine(cgroup, &plan.limits)?;
     }
     let undo_share = allocate(&plan)?;
 
@@ -101,9 +101,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let (init, sources, link) = bear(&plan, cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
-    plan.resctrl
-        .as_ref()
-        .map_or(Ok(()), |share| share.admit(init.pid))?;
+    place_init(host, &plan, placeholder, init.pid)?;
     let undo_devices = move_devices(&plan, &init)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, cgroup, &init, &sources, link)?;
@@ -137,6 +135,14 @@ fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> 
         }
         Ok(())
     })
+}
+
+/// What takes a process that is there: systemd's scope, and the class of caches and memory bandwidth.
+fn place_init(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, pid: i32) -> Result<()> {
+    if let Some(home) = &plan.cgroup {
+        home.settle(&host.cgroups, placeholder, &plan.limits)?;
+    }
+    plan.resctrl.as_ref().map_or(Ok(()), |share| share.admit(pid))
 }
 
 /// The container's class of caches and memory bandwidth.
@@ -189,11 +195,12 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
 }
 
 /// The container's cgroup, if it is to have one. It must be its alone: limits and `kill` act on all that is in it.
-fn own_cgroup(host: &Host, plan: &Plan) -> Result<Option<Cgroup>> {
+fn own_cgroup(host: &Host, plan: &Plan) -> Result<(Option<Cgroup>, Option<Placeholder>)> {
     let Some(home) = &plan.cgroup else {
-        return Ok(None);
+        return Ok((None, None));
     };
-    let cgroup = home.create(&host.cgroups).map_err(|e| match e {
+    let made = home.create(&host.cgroups, &plan.limits);
+    let (cgroup, placeholder) = made.map_err(|e| match e {
         Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
         e => e,
     })?;
@@ -204,7 +211,7 @@ fn own_cgroup(host: &Host, plan: &Plan) -> Result<Option<Cgroup>> {
             "is frozen; thaw it or name another",
         ));
     }
-    Ok(Some(cgroup))
+    Ok((Some(cgroup), placeholder))
 }
 
 /// A connection to the profile's seccomp agent, made while the host's paths are in sight.
@@ -228,13 +235,9 @@ fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<(Newbo
     } else {
         plan.namespaces.clone_flags()
     };
-    match (Clone {
-        flags,
-        cgroup: cgroup.and_then(Cgroup::birth),
-    })
-    .spawn()
-    .during(|| "make the init process")?
-    {
+    let (side, outside) =
+        born_in(flags, cgroup.and_then(Cgroup::birth)).during(|| "make the init process")?;
+    match side {
         Side::Child => {
             drop(parent);
             prepare_birth(cgroup, user, plan, &link);
@@ -249,6 +252,9 @@ fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<(Newbo
             } else {
                 newborn
             };
+            if let (true, Some(cgroup)) = (outside, cgroup) {
+                cgroup.adopt(init.pid).inspect_err(|_| drop(init.kill()))?;
+            }
             Ok((init, setup.sources, parent))
         }
     }

@@ -11,7 +11,7 @@ use crate::harness;
 tests![
     containers_live_and_end: 240,
     limits_hold: 240,
-    limits_hold_beside_systemd: 240,
+    limits_hold_by_systemd: 240,
     root_can_be_nobody: 240,
     services_of_compose_reach_one_another: 240,
 ];
@@ -26,14 +26,14 @@ impl<'a> Docker<'a> {
     /// Starts it with the example's configuration; `more` are further words of its command line.
     fn start(room: &'a Room, more: &[&str]) -> Result<Self> {
         let text = include_str!("../../../examples/engines/docker-daemon.json");
-        let config = room.write("daemon.json", &example(text))?;
+        let config = room.write("daemon.json", &room.with_driver(&example(text)))?;
         let socket = room.path("docker.sock");
         let host = format!("unix://{}", socket.display());
         let [data, exec, pid] =
             ["data", "exec", "docker.pid"].map(|name| room.path(name).display().to_string());
         let mut words = vec!["dockerd", "--config-file", &config, "--host", &host];
         words.extend(["--data-root", &data, "--exec-root", &exec, "--pidfile", &pid]);
-        words.extend(["--cgroup-parent", &room.cgroup]);
+        words.extend(["--cgroup-parent", room.cgroup_parent()]);
         words.extend(more);
         let daemon = room.daemon(&words, &socket)?;
         let client = room.client(&["/usr/bin/docker", "--host", &host]);
@@ -209,8 +209,8 @@ fn limits_hold() -> Result<()> {
     Room::test(limits)
 }
 
-fn limits_hold_beside_systemd() -> Result<()> {
-    needs!(root, ours, systemd, program: dockerd);
+fn limits_hold_by_systemd() -> Result<()> {
+    needs!(root, ours, systemd, cgroup2, program: dockerd);
     Room::test_beside_systemd(limits)
 }
 

@@ -11,12 +11,14 @@ tests![
     containers_live_and_end: 240,
     pods_share: 240,
     root_can_be_nobody: 240,
+    root_can_be_nobody_by_systemd: 240,
     images_are_built: 240,
 ];
 
 /// Podman as the example has it, with all its state in the room, and the image.
 fn podman(room: &Room) -> Result<Client<'_>> {
-    let mut text = example(include_str!("../../../examples/engines/podman-containers.conf"));
+    let text = example(include_str!("../../../examples/engines/podman-containers.conf"));
+    let mut text = room.with_driver(&text);
     // Podman asks for what it takes to be the most that root may have; where root has no CAP_SYS_RESOURCE, that is too much.
     text += "\n[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
     let config = room.write("containers.conf", &text)?;
@@ -179,27 +181,34 @@ fn kube(room: &Room, podman: &Client) -> Result<()> {
 
 fn root_can_be_nobody() -> Result<()> {
     needs!(root, ours, userns, program: podman, program: conmon);
-    Room::test(|room| {
-        room.subordinate_ids("containers:500000:200000\n")?;
-        let podman = podman(room)?;
-        let options = "--network none --userns auto --memory 64m --pids-limit 9";
-        let run = format!(
-            "run --rm {options} --cgroup-parent {} {}",
-            room.cgroup,
-            image::IMAGE
-        );
-        let script = "touch /file && stat -c %u /file && cat /proc/self/uid_map; for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait";
-        let ran = podman.run(&run, &["sh", "-c", script])?;
-        let words: Vec<&str> = ran.out.split_whitespace().collect();
-        ensure!(words.starts_with(&["0", "0", "500000"]), "{ran:?}");
-        ensure!(ran.err.contains("can't fork"), "{ran:?}");
-        podman.ends(
-            137,
-            &run,
-            &["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"],
-        )?;
-        Ok(())
-    })
+    Room::test(mapped)
+}
+
+fn root_can_be_nobody_by_systemd() -> Result<()> {
+    needs!(root, ours, userns, systemd, cgroup2, program: podman, program: conmon);
+    Room::test_beside_systemd(mapped)
+}
+
+fn mapped(room: &Room) -> Result<()> {
+    room.subordinate_ids("containers:500000:200000\n")?;
+    let podman = podman(room)?;
+    let options = "--network none --userns auto --memory 64m --pids-limit 9";
+    let run = format!(
+        "run --rm {options} --cgroup-parent {} {}",
+        room.cgroup_parent(),
+        image::IMAGE
+    );
+    let script = "touch /file && stat -c %u /file && cat /proc/self/uid_map; for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait";
+    let ran = podman.run(&run, &["sh", "-c", script])?;
+    let words: Vec<&str> = ran.out.split_whitespace().collect();
+    ensure!(words.starts_with(&["0", "0", "500000"]), "{ran:?}");
+    ensure!(ran.err.contains("can't fork"), "{ran:?}");
+    podman.ends(
+        137,
+        &run,
+        &["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"],
+    )?;
+    Ok(())
 }
 
 fn images_are_built() -> Result<()> {

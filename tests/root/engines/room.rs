@@ -30,7 +30,8 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 pub struct Room {
     /// For all files of the engine.
     pub dir: PathBuf,
-    /// The cgroup below which it is to make its own, `/condo-<pid>-<n>`. It is removed when the test is over.
+    /// The cgroup below which it is to make its own, `/condo-<pid>-<n>`; beside systemd the cgroup of a slice,
+    /// `/condo_<pid>_<n>.slice`. It is removed when the test is over.
     pub cgroup: String,
 }
 
@@ -40,7 +41,8 @@ impl Room {
         Self::walled(true, body)
     }
 
-    /// The same where engines talk to this machine's systemd: it has to understand their process numbers, and they have to find it.
+    /// The same for engines that have this machine's systemd make their cgroups: it has to understand their process numbers, and
+    /// they have to find it.
     pub fn test_beside_systemd(body: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         Self::walled(false, body)
     }
@@ -114,6 +116,27 @@ impl Room {
             std::fs::write(file, lines)?;
         }
         Ok(())
+    }
+
+    /// Whether systemd makes the cgroups.
+    pub fn is_slice(&self) -> bool {
+        self.cgroup.ends_with(".slice")
+    }
+
+    /// What to call the room's cgroup in an engine's `--cgroup-parent`: a path, or the name of a slice.
+    pub fn cgroup_parent(&self) -> &str {
+        match self.is_slice() {
+            true => self.cgroup.trim_start_matches('/'),
+            false => &self.cgroup,
+        }
+    }
+
+    /// Which of the two an engine's configuration is to name, from one that names `cgroupfs`.
+    pub fn with_driver(&self, text: &str) -> String {
+        match self.is_slice() {
+            true => text.replace("cgroupfs", "systemd"),
+            false => text.to_owned(),
+        }
     }
 
     /// All cgroups of the room: one for each hierarchy.
@@ -195,12 +218,19 @@ impl Daemon {
 
 /// The process that the runner started: makes the room and clears away after it.
 fn outside(alone: bool) -> Result<()> {
-    let cgroup = format!("/{}", harness::unique());
+    let mut cgroup = format!("/{}", harness::unique());
+    if !alone {
+        // A dash would put the slice into another.
+        cgroup = cgroup.replace('-', "_") + ".slice";
+    }
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
     if alone {
         unshare(CloneFlags::CLONE_NEWPID)?;
     }
     let status = again("init").env(CGROUP, &cgroup).status()?;
+    if let Some(slice) = cgroup.strip_prefix('/').filter(|_| !alone) {
+        let _ = harness::run(Command::new("systemctl").args(["stop", slice]));
+    }
     let cleared = eventually("the cgroups go", || {
         Ok(cgroups(&cgroup).iter().all(|dir| remove(dir)))
     });

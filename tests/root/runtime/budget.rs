@@ -69,10 +69,10 @@ fn system_calls() -> Result<()> {
         }
     } else {
         Calls {
-            create: 1020,
+            create: 1060,
             start: 140,
-            exec: 500,
-            delete: 240,
+            exec: 520,
+            delete: 300,
         }
     };
     let calls = Calls::measure()?;

@@ -17,6 +17,7 @@ pub mod priorities;
 pub mod refusals;
 pub mod resources;
 pub mod security;
+pub mod systemd;
 pub mod terminal;
 
 use std::fs::{self, File};
