@@ -23,6 +23,7 @@ mod harness;
 
 mod bench;
 mod cgroups;
+mod engines;
 mod image;
 mod net;
 mod rootfs;
@@ -73,5 +74,5 @@ fn main() -> std::process::ExitCode {
         self_test::TESTS,
         storage::TESTS,
     ];
-    harness::main(&[&modules, vps::TESTS].concat())
+    harness::main(&[&modules, engines::TESTS, vps::TESTS].concat())
 }
