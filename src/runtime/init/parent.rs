@@ -157,8 +157,7 @@ fn allocate(plan: &Plan) -> Result<Undo<'_>> {
 
 /// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.
 fn open_sources(plan: &Plan) -> Result<Option<Sources>> {
-    let early = plan.caller.privileged;
-    early.then(|| plan.rootfs.open_sources()).transpose()
+    (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()
 }
 
 fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
