@@ -12,6 +12,8 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 use super::setting::{Setting, Version};
 use crate::error::{Error, Result};
 
+const NO_LEAF_WEIGHT: &str = "it belonged to the CFQ scheduler, which kernels have not had since 5.0";
+
 /// One kind of throttle: its v1 file, its key in `io.max`, and its devices.
 type Throttle<'a> = (&'static str, &'static str, &'a [LinuxThrottleDevice]);
 
@@ -114,7 +116,18 @@ fn weights(io: &LinuxBlockIo, version: Version) -> Result<Vec<Setting>> {
     if io.leaf_weight().is_some_and(|w| w != 0) {
         return Err(Error::unsupported(
             "linux.resources.blockIO.leafWeight",
-            "it belonged to the CFQ scheduler, which kernels have not had since 5.0",
+            NO_LEAF_WEIGHT,
+        ));
+    }
+    if io
+        .weight_device()
+        .iter()
+        .flatten()
+        .any(|d| d.leaf_weight().is_some_and(|w| w != 0))
+    {
+        return Err(Error::unsupported(
+            "linux.resources.blockIO.weightDevice.leafWeight",
+            NO_LEAF_WEIGHT,
         ));
     }
     let mut settings = Vec::new();

@@ -151,6 +151,7 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
         ("vm", spec.vm().is_some()),
         ("windows", spec.windows().is_some()),
         ("solaris", spec.solaris().is_some()),
+        ("zos", spec.zos().is_some()),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(Error::unsupported(
@@ -167,6 +168,12 @@ fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
         let problem =
             "must map container id 0 for users and groups, because a new user namespace is asked for";
         return Err(Error::invalid("linux.uidMappings", "", problem));
+    }
+    // A mount's own maps go to a user namespace as well, made when it is too late for a mistake.
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let [uids, gids] =
+            [mount.uid_mappings(), mount.gid_mappings()].map(|m| m.as_deref().unwrap_or_default());
+        IdMap::from_mappings(uids, gids, &format!("mounts[{index}]"))?;
     }
     if !namespaces.has(Kind::User) && !ids.is_empty() {
         let problem = "are given, but `linux.namespaces` has no user namespace";
@@ -339,6 +346,11 @@ fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod refusals;
 
 #[cfg(test)]
 mod tests {
