@@ -137,9 +137,7 @@ impl Limits {
             limits.add(host, "hugetlb", field, |v| hugetlb::settings(pages, v))?;
         }
         if let Some(adapters) = resources.rdma() {
-            limits.add(host, "rdma", "linux.resources.rdma", |_| {
-                Ok(rdma::settings(adapters))
-            })?;
+            limits.add(host, "rdma", "linux.resources.rdma", |_| rdma::settings(adapters))?;
         }
         if let Some(network) = resources.network() {
             limits.settings.extend(network::settings(network, host)?);

@@ -61,6 +61,17 @@ impl Setting {
     }
 }
 
+/// A name that goes into a line of a cgroup file: one word, so that it cannot become more lines or other values.
+///
+/// # Errors
+/// [`Error::Invalid`] for `field`.
+pub(super) fn word<'a>(field: &str, name: &'a str) -> Result<&'a str> {
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(Error::invalid(field, name.escape_debug(), "must be one word"));
+    }
+    Ok(name)
+}
+
 /// The controller a file belongs to: what stands before the first dot.
 pub(super) fn controller_of(file: &str) -> &str {
     file.split('.').next().unwrap_or(file)

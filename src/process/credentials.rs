@@ -34,13 +34,26 @@ impl Credentials {
     };
 
     /// Reads `process.user`.
-    pub fn from_spec(user: &User) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Names the field with the id that is none: `setresuid(2)` would leave the process what it is, which is root.
+    pub fn from_spec(user: &User) -> Result<Self> {
+        let groups = user.additional_gids().clone().unwrap_or_default();
+        let further = groups.iter().enumerate();
+        let named = [("uid".to_owned(), user.uid()), ("gid".to_owned(), user.gid())];
+        let mut ids = named
+            .into_iter()
+            .chain(further.map(|(index, gid)| (format!("additionalGids[{index}]"), *gid)));
+        if let Some((name, id)) = ids.find(|(_, id)| *id == u32::MAX) {
+            let problem = "means no change to the kernel; ids end at 4294967294";
+            return Err(Error::invalid(format!("process.user.{name}"), id, problem));
+        }
+        Ok(Self {
             uid: user.uid(),
             gid: user.gid(),
-            groups: user.additional_gids().clone().unwrap_or_default(),
+            groups,
             umask: user.umask().unwrap_or(DEFAULT_UMASK),
-        }
+        })
     }
 
     /// Becomes this user, keeping the permitted capabilities for the steps that follow.
@@ -93,9 +106,45 @@ pub fn id(text: &str) -> Option<u32> {
         .filter(|id| *id != u32::MAX)
 }
 
+/// Reads `UID[:GID]`, each as [`id`] does.
+pub fn user_and_group(text: &str) -> Option<(u32, Option<u32>)> {
+    match text.split_once(':') {
+        None => Some((id(text)?, None)),
+        Some((uid, gid)) => Some((id(uid)?, Some(id(gid)?))),
+    }
+}
+
 /// Becomes root of the user namespace the process is in: whoever it was outside is not mapped there.
 pub fn become_root() -> Result<()> {
     Credentials::ROOT
         .switch()
         .during(|| "become root of the user namespace")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_digits_and_nothing_else() {
+        assert_eq!(user_and_group("1000"), Some((1000, None)));
+        assert_eq!(user_and_group("0:5"), Some((0, Some(5))));
+        for bad in [
+            "",
+            ":",
+            "1:",
+            ":1",
+            "1000x",
+            "1000 ",
+            "+1",
+            "-1",
+            "1:2:3",
+            "4294967295",
+            "4294967296",
+            "0x1",
+            "root",
+        ] {
+            assert_eq!(user_and_group(bad), None, "{bad}");
+        }
+    }
 }

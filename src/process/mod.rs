@@ -93,7 +93,7 @@ impl Process {
             console_size: process
                 .console_size()
                 .map(|b| (clamp(b.height()), clamp(b.width()))),
-            credentials: Credentials::from_spec(process.user()),
+            credentials: Credentials::from_spec(process.user())?,
             capabilities: Capabilities::from_spec(process.capabilities().as_ref())?,
             limits: Limits::from_spec(process)?,
             scheduler: process
@@ -225,6 +225,14 @@ mod tests {
             (
                 r#"{"user":{},"args":["a","b\u0000"],"cwd":"/"}"#,
                 "process.args[1]: `b\\0` must not contain a NUL byte",
+            ),
+            (
+                r#"{"user":{"uid":4294967295},"args":["a"],"cwd":"/"}"#,
+                "process.user.uid: `4294967295` means no change to the kernel; ids end at 4294967294",
+            ),
+            (
+                r#"{"user":{"additionalGids":[1,4294967295]},"args":["a"],"cwd":"/"}"#,
+                "process.user.additionalGids[1]: `4294967295` means no change to the kernel; ids end at 4294967294",
             ),
         ] {
             assert_eq!(process(json).unwrap_err().to_string(), text);

@@ -72,7 +72,7 @@ pub(super) fn idmap(entry: &Entry<'_>, bind: bool, facts: &Facts<'_>) -> Result<
     Ok(())
 }
 
-/// The destination as an absolute path without `.`; one that is relative (deprecated by the spec) starts at the root.
+/// A place in the tree as an absolute path without `.`; one that is relative (deprecated by the spec) starts at the root.
 pub(super) fn target(field: &str, destination: &Path) -> Result<PathBuf> {
     let mut target = PathBuf::from("/");
     for part in destination.components() {
@@ -80,7 +80,7 @@ pub(super) fn target(field: &str, destination: &Path) -> Result<PathBuf> {
             Component::Normal(part) => target.push(part),
             Component::ParentDir => {
                 return Err(Error::invalid(
-                    format!("{field}.destination"),
+                    field,
                     destination.display(),
                     "must not contain `..`",
                 ));
@@ -90,7 +90,7 @@ pub(super) fn target(field: &str, destination: &Path) -> Result<PathBuf> {
     }
     if target == Path::new("/") {
         return Err(Error::invalid(
-            format!("{field}.destination"),
+            field,
             destination.display(),
             "is the root itself; use `root` of config.json",
         ));

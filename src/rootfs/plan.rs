@@ -63,14 +63,37 @@ impl RootfsPlan {
             mounts,
             own_dev,
             devices: devices::plan(spec_devices, own_dev)?,
-            masked: paths(linux.and_then(|l| l.masked_paths().as_deref())),
-            readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_deref())),
+            masked: paths(
+                "linux.maskedPaths",
+                linux.and_then(|l| l.masked_paths().as_deref()),
+            )?,
+            readonly_paths: paths(
+                "linux.readonlyPaths",
+                linux.and_then(|l| l.readonly_paths().as_deref()),
+            )?,
         })
+    }
+
+    /// The steps, in order.
+    pub fn mounts(&self) -> &[MountOp] {
+        &self.mounts
     }
 }
 
-fn paths(list: Option<&[String]>) -> Vec<PathBuf> {
-    list.unwrap_or_default().iter().map(PathBuf::from).collect()
+fn paths(field: &str, list: Option<&[String]>) -> Result<Vec<PathBuf>> {
+    let absolute = |(index, path): (usize, &String)| match Path::new(path).is_absolute() {
+        true => Ok(PathBuf::from(path)),
+        false => Err(Error::invalid(
+            format!("{field}[{index}]"),
+            path,
+            "must be an absolute path",
+        )),
+    };
+    list.unwrap_or_default()
+        .iter()
+        .enumerate()
+        .map(absolute)
+        .collect()
 }
 
 /// Without a mount namespace of its own, every mount of the container would be one of the host.
@@ -180,7 +203,7 @@ impl Context<'_> {
     fn add(&self, field: &str, mount: &Mount, ops: &mut Vec<MountOp>) -> Result<()> {
         let entry = Entry {
             field,
-            target: checks::target(field, mount.destination())?,
+            target: checks::target(&format!("{field}.destination"), mount.destination())?,
             options: Options::parse(mount.options().as_deref().unwrap_or_default()),
             mount,
         };

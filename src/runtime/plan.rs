@@ -1,5 +1,6 @@
 //! The decision: everything that will be done for a container, computed from its config and the host before anything happens.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
@@ -24,6 +25,9 @@ use crate::seccomp;
 /// Where containers live whose config names a relative cgroup: never below the caller's own. One whose config names none has
 /// `<this>-<id>` to itself, because a parent directory would have to be made and removed in up to a dozen hierarchies.
 pub const DEFAULT_CGROUP: &str = "/condo-runtime";
+
+/// `KTIME_SEC_MAX`: more seconds than these no clock of the kernel counts.
+const MAX_OFFSET: i64 = i64::MAX / 1_000_000_000;
 
 /// How the caller wants it done, beside the config.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,6 +86,15 @@ pub struct Plan {
 impl Plan {
     /// Decides, or names the field that stands in the way.
     pub fn decide(bundle: &Bundle, id: &Id, host: &Host, choices: Choices) -> Result<Self> {
+        Self::on_rootfs(bundle, &bundle.rootfs()?, id, host, choices)
+    }
+
+    /// The decision itself, with the root filesystem found (absolute and canonical): asks nothing of the kernel but
+    /// `cgroup.controllers` of the layout's cgroup2.
+    ///
+    /// # Errors
+    /// Names the field that stands in the way.
+    pub fn on_rootfs(bundle: &Bundle, rootfs: &Path, id: &Id, host: &Host, choices: Choices) -> Result<Self> {
         let spec = &bundle.spec;
         let linux = spec
             .linux()
@@ -105,7 +118,7 @@ impl Plan {
             cgroup_path: cgroup.as_ref().map(Home::path),
             no_pivot: choices.no_pivot,
         };
-        let rootfs = RootfsPlan::from_spec(spec, &bundle.rootfs()?, &bundle.path, &facts)?;
+        let rootfs = RootfsPlan::from_spec(spec, rootfs, &bundle.path, &facts)?;
         if let Some(profile) = linux.seccomp() {
             seccomp::compile(profile)?;
         }
@@ -155,6 +168,7 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         ("vm", spec.vm().is_some()),
         ("windows", spec.windows().is_some()),
         ("solaris", spec.solaris().is_some()),
+        ("zos", spec.zos().is_some()),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(Error::unsupported(
@@ -176,6 +190,12 @@ fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
         let problem =
             "must map container id 0 for users and groups, because a new user namespace is asked for";
         return Err(Error::invalid("linux.uidMappings", "", problem));
+    }
+    // A mount's own maps go to a user namespace as well, made when it is too late for a mistake.
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let [uids, gids] =
+            [mount.uid_mappings(), mount.gid_mappings()].map(|m| m.as_deref().unwrap_or_default());
+        IdMap::from_mappings(uids, gids, &format!("mounts[{index}]"))?;
     }
     if !namespaces.has(Kind::User) && !ids.is_empty() {
         let problem = "are given, but `linux.namespaces` has no user namespace";
@@ -367,7 +387,7 @@ fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
         ));
     }
     let mut lines = String::new();
-    for (clock, offset) in &offsets {
+    for (clock, offset) in offsets.iter().collect::<BTreeMap<_, _>>() {
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
             return Err(Error::invalid(
                 "linux.timeOffsets",
@@ -376,10 +396,27 @@ fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
             ));
         }
         let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        if !(-MAX_OFFSET..=MAX_OFFSET).contains(&secs) {
+            let field = format!("linux.timeOffsets.{clock}.secs");
+            return Err(Error::invalid(
+                field,
+                secs,
+                "is more than the kernel's 9223372036 seconds",
+            ));
+        }
+        if nanos >= 1_000_000_000 {
+            let field = format!("linux.timeOffsets.{clock}.nanosecs");
+            return Err(Error::invalid(field, nanos, "must be below 1000000000"));
+        }
         lines.push_str(&format!("{clock} {secs} {nanos}\n"));
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod refusals;
 
 #[cfg(test)]
 mod tests {
@@ -426,6 +463,16 @@ mod tests {
         let boot = linux(r#"{"timeOffsets":{"boottime":{"secs":5,"nanosecs":7}}}"#);
         assert_eq!(time_offsets(&boot, &own).unwrap(), "boottime 5 7\n");
         assert!(time_offsets(&boot, &Namespaces::default()).is_err());
+        let both = linux(r#"{"timeOffsets":{"monotonic":{"secs":-1},"boottime":{"secs":1}}}"#);
+        assert_eq!(
+            time_offsets(&both, &own).unwrap(),
+            "boottime 1 0\nmonotonic -1 0\n"
+        );
+        for bad in [r#"{"nanosecs":1000000000}"#, r#"{"secs":-9223372037}"#] {
+            let offsets = linux(&format!(r#"{{"timeOffsets":{{"boottime":{bad}}}}}"#));
+            let e = time_offsets(&offsets, &own).unwrap_err().to_string();
+            assert!(e.starts_with("linux.timeOffsets.boottime."), "{e}");
+        }
         assert!(time_offsets(&linux(r#"{"timeOffsets":{"realtime":{}}}"#), &own).is_err());
     }
 }

@@ -126,7 +126,8 @@ fn process(args: &Exec, base: Option<&oci::Process>) -> Result<Process> {
 
 fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     if let Some(user) = &args.user {
-        let (uid, gid) = user_and_group(user)?;
+        let (uid, gid) = credentials::user_and_group(user)
+            .ok_or_else(|| Error::invalid("--user", user, "is not UID or UID:GID in digits"))?;
         process.credentials.uid = uid;
         process.credentials.gid = gid.unwrap_or(process.credentials.gid);
     }
@@ -143,44 +144,4 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     process.apparmor_profile = args.apparmor.clone().or(process.apparmor_profile.take());
     process.selinux_label = args.process_label.clone().or(process.selinux_label.take());
     Ok(())
-}
-
-/// `UID[:GID]`, digits only: junk behind a number once made a runtime run as root (crun, CVE-2026-30892).
-fn user_and_group(text: &str) -> Result<(u32, Option<u32>)> {
-    let (uid, gid) = text
-        .split_once(':')
-        .map_or((text, None), |(uid, gid)| (uid, Some(gid)));
-    match (credentials::id(uid), gid.map(credentials::id)) {
-        (Some(uid), None) => Ok((uid, None)),
-        (Some(uid), Some(Some(gid))) => Ok((uid, Some(gid))),
-        _ => Err(Error::invalid("--user", text, "is not UID or UID:GID in digits")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_digits_and_nothing_else() {
-        assert_eq!(user_and_group("1000").unwrap(), (1000, None));
-        assert_eq!(user_and_group("0:5").unwrap(), (0, Some(5)));
-        for bad in [
-            "",
-            ":",
-            "1:",
-            ":1",
-            "1000x",
-            "1000 ",
-            "+1",
-            "-1",
-            "1:2:3",
-            "4294967295",
-            "4294967296",
-            "0x1",
-            "root",
-        ] {
-            assert!(user_and_group(bad).is_err(), "{bad}");
-        }
-    }
 }

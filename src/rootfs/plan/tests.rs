@@ -7,13 +7,6 @@ use super::super::checks::PROC_FILES;
 use super::*;
 use crate::host::{CgroupLayout, Hierarchy, Host};
 
-fn host(cgroups: CgroupLayout) -> Host {
-    Host {
-        cgroups,
-        caller: crate::host::Caller::ROOT,
-    }
-}
-
 fn unified() -> CgroupLayout {
     CgroupLayout::Unified("/sys/fs/cgroup".into())
 }
@@ -48,7 +41,7 @@ fn plan(cgroups: CgroupLayout, namespaces: &str, changes: &Value) -> Result<Root
     }
     let spec: Spec = serde_json::from_value(spec).unwrap();
     let facts = Facts {
-        host: &host(cgroups),
+        host: &Host::imagined(cgroups),
         userns: namespaces.contains('u'),
         cgroupns: namespaces.contains('c'),
         netns: namespaces.contains('n'),
@@ -284,6 +277,11 @@ fn mistakes_name_the_field() {
             .is_ok()
         );
     }
+}
+
+#[test]
+fn mistakes_beside_the_mounts_name_the_field() {
+    let refused = |changes: &Value| plan(unified(), "", changes).unwrap_err().to_string();
     let namespaces = json!({ "linux": { "namespaces": [] } });
     assert!(refused(&namespaces).contains("`mount` is missing"));
     let joined = json!({ "linux": { "namespaces": [{ "type": "mount", "path": "/proc/1/ns/mnt" }] } });
@@ -293,6 +291,16 @@ fn mistakes_name_the_field() {
     let device =
         json!({ "linux": { "devices": [{ "path": "/dev/x", "type": "c", "major": -1, "minor": 0 }] } });
     assert!(refused(&device).starts_with("linux.devices[0].major: `-1`"));
+    let device =
+        json!({ "linux": { "devices": [{ "path": "/dev/../etc/x", "type": "p", "major": 0, "minor": 0 }] } });
+    assert!(refused(&device).starts_with("linux.devices[0].path: `/dev/../etc/x` must not contain `..`"));
+    for list in ["maskedPaths", "readonlyPaths"] {
+        let paths = json!({ "linux": { list: ["/proc/kcore", "proc/keys"] } });
+        assert_eq!(
+            refused(&paths),
+            format!("linux.{list}[1]: `proc/keys` must be an absolute path")
+        );
+    }
 }
 
 #[test]
