@@ -154,11 +154,33 @@ impl Home {
         let mut failures = Failures::default();
         failures.note(self.kill(layout));
         // Before the directory goes, which is systemd's as long as the unit is there.
-        if let Self::Scope(scope) = self {
-            failures.note(scope.stop());
+        let stopped = match self {
+            Self::Path(_) => Ok(()),
+            Self::Scope(scope) => scope.stop(),
+        };
+        match (self.open(layout).and_then(|cgroup| cgroup.remove()), stopped) {
+            // A scope without processes and directory is over, whether or not there is a bus left to say so.
+            (Ok(()), Err(e)) => log::debug!("{e}"),
+            (Err(left), Err(e)) if is_gone(&left) => log::debug!("{e}"),
+            (removed, stopped) => {
+                failures.note(stopped);
+                failures.note(removed);
+            }
         }
-        failures.note(self.open(layout).and_then(|cgroup| cgroup.remove()));
         failures.into_result()
+    }
+
+    /// Removes the cgroup unless somebody is in it: whoever made it did not come to say that it is this container's.
+    ///
+    /// # Errors
+    /// As [`Home::remove`].
+    pub fn abandon(&self, layout: &CgroupLayout) -> Result<()> {
+        match self.open(layout).and_then(|cgroup| cgroup.is_populated()) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.remove(layout),
+            Err(e) if is_gone(&e) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 }
 

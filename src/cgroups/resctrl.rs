@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{During, Error, Failures, Result};
 use crate::files;
+use crate::undo::Undo;
 
 /// Where resctrl is mounted, by convention and by the spec's example.
 const MOUNT: &str = "/sys/fs/resctrl";
@@ -55,7 +56,7 @@ impl Allocation {
         }))
     }
 
-    /// Makes what is missing of it.
+    /// Makes what is missing of it, or nothing.
     ///
     /// # Errors
     /// [`Error::Unsupported`] without resctrl; a class that has other schemata than these; one that is to be there and is not.
@@ -66,18 +67,18 @@ impl Allocation {
                 format!("resctrl is not mounted; on a machine that has it: mount -t resctrl resctrl {MOUNT}"),
             ));
         }
-        let made = self.claim_class()?;
-        if !self.schemata.is_empty() {
-            if made {
-                self.write_schemata(&self.schemata)?;
-            } else {
-                self.compare()?;
-            }
+        let mut undo = Undo::new();
+        if self.claim_class()? {
+            undo.push(|| Ok(std::fs::remove_dir(self.path())?));
+            self.write_schemata(&self.schemata)?;
+        } else {
+            self.compare()?;
         }
-        match self.monitor_path() {
-            Some(path) => std::fs::create_dir(&path).during(|| format!("create `{}`", path.display())),
-            None => Ok(()),
+        if let Some(path) = self.monitor_path() {
+            std::fs::create_dir(&path).during(|| format!("create `{}`", path.display()))?;
         }
+        undo.disarm();
+        Ok(())
     }
 
     /// Puts a process, and with it the children it will have, into the class.
@@ -89,6 +90,9 @@ impl Allocation {
 
     /// Gives the class other schemata.
     pub fn write_schemata(&self, lines: &[String]) -> Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
         let file = self.path().join("schemata");
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         std::fs::write(&file, text).during(|| format!("linux.intelRdt: write `{}`", file.display()))

@@ -42,6 +42,9 @@ pub struct State {
     pub owner: u32,
     /// The init process; absent until it has been born.
     pub init: Option<Identity>,
+    /// Whether the cgroup and the class of caches below are this container's: they are named here before that is known.
+    #[serde(default = "claimed")]
+    pub claimed: bool,
     /// Where its cgroup is; absent for a container without one.
     pub cgroup: Option<Home>,
     /// Its share of caches and memory bandwidth, if it has one.
@@ -55,6 +58,11 @@ pub struct State {
     /// Hooks for `delete`.
     #[serde(default)]
     pub poststop: Vec<Hook>,
+}
+
+/// What a state that does not say has: it was written when all was made.
+fn claimed() -> bool {
+    true
 }
 
 /// The directory of one container.

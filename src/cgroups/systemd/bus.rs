@@ -108,6 +108,9 @@ impl From<Fault> for Error {
     }
 }
 
+/// How many signals are kept that come before an answer: systemd sends a handful for each unit on the machine that changes.
+const MOST_SIGNALS: usize = 4096;
+
 /// A connection.
 pub(super) struct Connection {
     socket: UnixStream,
@@ -187,8 +190,11 @@ impl Connection {
             let message = self
                 .receive(deadline)
                 .during(|| format!("wait for the answer to `{member}` of systemd"))?;
+            let Some(message) = message else { continue };
             if !message.answers(self.serial) {
-                self.signals.push(message);
+                if self.signals.len() < MOST_SIGNALS {
+                    self.signals.push(message);
+                }
                 continue;
             }
             return match message.fault() {
@@ -201,29 +207,36 @@ impl Connection {
         }
     }
 
-    /// Waits for a signal that `wanted` makes something of.
+    /// Waits for a signal that `wanted` makes something of, from whoever gave that answer: everybody on a bus can send
+    /// signals to everybody.
     ///
     /// # Errors
     /// `ETIMEDOUT` when it does not come.
-    pub(super) fn wait<T>(&mut self, member: &str, wanted: impl Fn(&[String]) -> Option<T>) -> Result<T> {
+    pub(super) fn wait<T>(
+        &mut self,
+        answer: &Message,
+        member: &str,
+        wanted: impl Fn(&[String]) -> Option<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + self.patience;
         let mut came = std::mem::take(&mut self.signals);
         loop {
-            for signal in came.iter().filter(|signal| signal.is_signal(member)) {
-                if let Some(found) = wanted(&signal.strings()?) {
-                    return Ok(found);
-                }
+            let from_there = |signal: &&Message| signal.is_signal(member) && signal.is_from_sender_of(answer);
+            let mut said = came.iter().filter(from_there).filter_map(|s| s.strings().ok());
+            if let Some(found) = said.find_map(|strings| wanted(&strings)) {
+                return Ok(found);
             }
-            came = vec![self.receive(deadline)?];
+            came = self.receive(deadline)?.into_iter().collect();
         }
     }
 
-    fn receive(&mut self, deadline: Instant) -> Result<Message> {
+    /// The next message; `None` for one that makes no sense, which anybody may have sent.
+    fn receive(&mut self, deadline: Instant) -> Result<Option<Message>> {
         let mut bytes = vec![0; FIXED];
         read_exact(&mut self.socket, &mut bytes, deadline)?;
         bytes.resize(Message::length(&bytes)?, 0);
         read_exact(&mut self.socket, &mut bytes[FIXED..], deadline)?;
-        Message::read(&bytes)
+        Ok(Message::read(&bytes).ok())
     }
 }
 

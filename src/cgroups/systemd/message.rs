@@ -30,6 +30,7 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 /// Where a call goes.
@@ -80,6 +81,8 @@ pub(super) struct Message {
     /// The call it answers.
     pub(super) reply_to: u32,
     member: String,
+    /// Who sent it, by the unique name that the bus gives; empty where there is no bus between.
+    sender: String,
     error: String,
     signature: String,
     body: Vec<u8>,
@@ -135,6 +138,7 @@ impl Message {
             match (code, signature.as_str()) {
                 (REPLY_SERIAL, "u") => message.reply_to = reader.u32()?,
                 (MEMBER, "s") => message.member = reader.string()?,
+                (SENDER, "s") => message.sender = reader.string()?,
                 (ERROR_NAME, "s") => message.error = reader.string()?,
                 (SIGNATURE, "g") => message.signature = reader.signature()?,
                 (_, "s" | "o") => drop(reader.string()?),
@@ -146,6 +150,11 @@ impl Message {
         let body = bytes.get(end.next_multiple_of(8)..).ok_or_else(short)?;
         message.body = body.to_vec();
         Ok(message)
+    }
+
+    /// Whether the same process sent both.
+    pub(super) fn is_from_sender_of(&self, other: &Self) -> bool {
+        self.sender == other.sender
     }
 
     /// Whether it answers the call with this number.

@@ -27,7 +27,7 @@ use crate::error::{During, Error, Result};
 use crate::host::{CgroupLayout, Host};
 pub use bus::Bus;
 use bus::{Connection, Fault};
-use message::Target;
+use message::{Message, Target};
 pub use placeholder::Placeholder;
 pub use properties::Property;
 use value::Value;
@@ -143,7 +143,7 @@ impl Scope {
                 }
                 Err(fault) => return Err(Error::from(fault)).during(|| self.asked()),
                 Ok(answer) => {
-                    self.made(&mut connection, &answer.strings()?)?;
+                    self.made(&mut connection, &answer)?;
                     break;
                 }
             }
@@ -195,7 +195,7 @@ impl Scope {
         }
     }
 
-    fn made(&self, connection: &mut Connection, answer: &[String]) -> Result<()> {
+    fn made(&self, connection: &mut Connection, answer: &Message) -> Result<()> {
         let problem = match self.job_of(connection, answer) {
             Ok(result) if result == "done" => return Ok(()),
             Ok(result) => Error::Status(format!(
@@ -209,9 +209,9 @@ impl Scope {
     }
 
     /// Waits for the end of a job, named first in systemd's answer, and for its result.
-    fn job_of(&self, connection: &mut Connection, answer: &[String]) -> Result<String> {
-        let job = answer.first().cloned().unwrap_or_default();
-        let result = connection.wait("JobRemoved", |signal| match signal {
+    fn job_of(&self, connection: &mut Connection, answer: &Message) -> Result<String> {
+        let job = answer.strings()?.into_iter().next().unwrap_or_default();
+        let result = connection.wait(answer, "JobRemoved", |signal| match signal {
             [path, _, result] if *path == job => Some(result.clone()),
             _ => None,
         });
@@ -269,7 +269,7 @@ impl Scope {
             Err(fault) => Err(Error::from(fault)).during(|| format!("stop unit `{}`", self.unit)),
             Ok(answer) => {
                 // Whatever it is: the removal of the cgroup, which is next, shows whether it is over.
-                let result = self.job_of(&mut connection, &answer.strings()?)?;
+                let result = self.job_of(&mut connection, &answer)?;
                 log::debug!("unit `{}` is stopped: {result}", self.unit);
                 self.forget_failure(&mut connection);
                 Ok(())

@@ -136,6 +136,9 @@ fn mask(list: &str) -> Option<Value> {
     Some(Value::bytes(bytes))
 }
 
+/// What decides which processes are in the scope and where it is, and so whom `kill` and `delete` end.
+const OURS: [&str; 4] = ["DefaultDependencies", "Delegate", "PIDs", "Slice"];
+
 /// The properties that the container's annotations ask for: `org.systemd.property.TimeoutStopUSec: uint64 5000000`.
 ///
 /// # Errors
@@ -155,6 +158,10 @@ pub(super) fn of_annotations<'a>(
                 name,
                 "is no name of a property: three letters or more",
             ));
+        }
+        if OURS.contains(&name) {
+            let problem = "is set by the runtime; leave the annotation out";
+            return Err(Error::invalid(field, text, problem));
         }
         let value = text::parse(text).map_err(|problem| Error::invalid(&field, text, problem))?;
         found.push(match seconds_of(name) {

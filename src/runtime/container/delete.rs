@@ -61,6 +61,9 @@ impl Container {
     ///
     /// Init's end is waited for before its cgroup is removed: until then the kernel refuses that.
     fn clear(&self, host: &Host) -> Result<()> {
+        if !self.state.claimed {
+            return self.forget(host);
+        }
         let mut failures = Failures::default();
         let init = self.init();
         if let Some(init) = &init {
@@ -88,6 +91,17 @@ impl Container {
         self.folder.remove()?;
         hooks::run_all("poststop", &self.state.poststop, &self.oci_state("stopped"));
         Ok(())
+    }
+}
+
+impl Container {
+    /// What is left of a `create` that ended before it knew that its cgroup is its own, which may be another container's.
+    fn forget(&self, host: &Host) -> Result<()> {
+        if let Some(home) = &self.state.cgroup {
+            home.abandon(&host.cgroups)?;
+        }
+        drop_default_parent(host, self.state.cgroup.as_ref());
+        self.folder.remove()
     }
 }
 

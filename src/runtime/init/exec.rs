@@ -8,9 +8,10 @@ use oci_spec::runtime::LinuxSeccomp;
 
 use super::super::console;
 use super::super::lsm::Label;
+use super::announce::announce;
 use super::child;
 use super::link::{self, Done, Entering, Init, Joined, Parent};
-use super::parent::{agent_of, announce};
+use super::parent::agent_of;
 use super::patience::Patience;
 use super::{Newborn, born_in, step_aside};
 use crate::cgroups::{self, Cgroup};

@@ -1,6 +1,7 @@
 //! Making processes in containers: the conversation ([`link`]), init's side ([`child`]), the runtime's side ([`parent`]),
 //! and further processes ([`exec`]).
 
+pub mod announce;
 pub mod child;
 pub mod exec;
 pub mod link;

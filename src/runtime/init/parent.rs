@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -12,13 +12,13 @@ use super::super::id::Id;
 use super::super::plan::{Choices, Plan};
 use super::super::state::{Folder, State};
 use super::super::status::Identity;
-use super::super::{console, hooks, lsm};
+use super::super::{hooks, lsm};
+use super::announce::announce;
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Parent};
 use super::{Newborn, born_in, step_aside};
 use crate::cgroups::{Cgroup, Placeholder};
 use crate::error::{During, Error, Result};
-use crate::files;
 use crate::host::Host;
 use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
@@ -85,6 +85,8 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         home.confine(cgroup, &plan.limits)?;
     }
     let undo_share = allocate(&plan)?;
+    state.claimed = true;
+    folder.save(&state)?;
 
     let oci = |pid: i32, status: &str| state_json(&state, pid, status);
     let agent = agent_of(plan.seccomp.as_ref())?;
@@ -150,9 +152,8 @@ fn allocate(plan: &Plan) -> Result<Undo<'_>> {
     let Some(share) = &plan.resctrl else {
         return Ok(Undo::new());
     };
-    let undo = Undo::of(|| share.remove());
     share.prepare()?;
-    Ok(undo)
+    Ok(Undo::of(|| share.remove()))
 }
 
 /// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.
@@ -176,6 +177,7 @@ fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State>
         created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
         owner: host.caller.uid,
         init: None,
+        claimed: false,
         cgroup: plan.cgroup.clone(),
         resctrl: plan.resctrl.clone(),
         namespaces: plan.namespaces.own(),
@@ -293,6 +295,8 @@ fn prepare_birth(cgroup: Option<&Cgroup>, user: Option<&Path>, plan: &Plan, link
         cgroup.map_or(Ok(()), Cgroup::enter)?;
         let Some(user) = user else { return Ok(()) };
         plan.process.limits.score_self()?;
+        // Before anybody inside can see us: their root may trace whoever is of their namespaces (CVE-2016-9962).
+        crate::process::protect::hide()?;
         enter::join(Kind::User, user)?;
         crate::process::credentials::become_root()?;
         if !early(plan) {
@@ -381,20 +385,4 @@ fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
         )),
         _ => error,
     }
-}
-
-/// Tells the caller who init is: the file appears whole, with digits only.
-pub fn announce(process: &Newborn, pid_file: Option<&Path>, pidfd_socket: Option<&Path>) -> Result<()> {
-    if let Some(path) = pidfd_socket {
-        let socket = console::connect(path)?;
-        console::send_fd(socket.as_fd(), b"pidfd", process.pidfd.as_fd())?;
-    }
-    match pid_file {
-        Some(path) => files::write_atomic(&absolute(path)?, process.pid.to_string().as_bytes(), 0o644),
-        None => Ok(()),
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).during(|| format!("--pid-file `{}`", path.display()))
 }
