@@ -216,22 +216,25 @@ fn limits_hold_by_systemd() -> Result<()> {
 
 fn limits(room: &Room) -> Result<()> {
     let docker = Docker::start(room, NO_NETWORK)?;
-    memory(&docker)?;
+    memory(&docker.client)?;
     processes(&docker.client)?;
     processors(room, &docker.client)?;
     docker.daemon.stop()
 }
 
-fn memory(docker: &Docker) -> Result<()> {
-    let line = run("--name greedy --memory 32m --memory-swap 32m");
-    docker.client.ends(
-        137,
-        &line,
-        &["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"],
+fn memory(client: &Client) -> Result<()> {
+    // It outlives what is killed: containerd reads of it in the cgroup, which may go before that when the container does.
+    let script = "dd if=/dev/zero of=/dev/null bs=100M count=1; exec sleep 1000";
+    client.ok(
+        &run("--detach --name greedy --memory 32m --memory-swap 32m"),
+        &["sh", "-c", script],
     )?;
-    let killed = docker.inspect("greedy")?["State"]["OOMKilled"].clone();
-    ensure!(killed == true, "OOMKilled is {killed}");
-    docker.client.ok("rm greedy", &[])?;
+    let events =
+        "events --since 1h --until 0s --filter container=greedy --filter event=oom --format {{.Action}}";
+    client.comes_to_say("oom", events, &[])?;
+    client.ok("kill greedy", &[])?;
+    client.comes_to_say("true", "inspect --format {{.State.OOMKilled}} greedy", &[])?;
+    client.ok("rm --force greedy", &[])?;
     Ok(())
 }
 
@@ -248,6 +251,10 @@ fn processors(room: &Room, client: &Client) -> Result<()> {
         &run(&format!("--detach --name steady {limits}")),
         &["sleep", "1000"],
     )?;
+    let id = match room.is_slice() {
+        true => format!("docker-{id}.scope"),
+        false => id,
+    };
     ensure!(room.quota(&id)? == "50000", "the quota is {}", room.quota(&id)?);
     client.ok("update --cpus 1.5 --memory 96m --memory-swap 96m steady", &[])?;
     ensure!(

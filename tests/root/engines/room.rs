@@ -216,6 +216,9 @@ impl Daemon {
     }
 }
 
+/// Where Podman puts what cannot be told of another place (`podman play kube`).
+const PODMANS: &str = "/libpod_parent";
+
 /// The process that the runner started: makes the room and clears away after it.
 fn outside(alone: bool) -> Result<()> {
     let mut cgroup = format!("/{}", harness::unique());
@@ -223,6 +226,8 @@ fn outside(alone: bool) -> Result<()> {
         // A dash would put the slice into another.
         cgroup = cgroup.replace('-', "_") + ".slice";
     }
+    let mut made = vec![cgroup.clone()];
+    made.extend(cgroups(PODMANS).is_empty().then(|| PODMANS.to_owned()));
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
     if alone {
         unshare(CloneFlags::CLONE_NEWPID)?;
@@ -232,7 +237,8 @@ fn outside(alone: bool) -> Result<()> {
         let _ = harness::run(Command::new("systemctl").args(["stop", slice]));
     }
     let cleared = eventually("the cgroups go", || {
-        Ok(cgroups(&cgroup).iter().all(|dir| remove(dir)))
+        let gone = |path: &String| cgroups(path).iter().all(|dir| remove(dir));
+        Ok(made.iter().all(gone))
     });
     ensure!(status.success(), "in the room: {status}");
     cleared
