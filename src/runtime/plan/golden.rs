@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::host::Hierarchy;
+use crate::host::{CgroupLayout, Hierarchy};
 use crate::runtime::bundle;
 
 mod trace;
