@@ -106,7 +106,8 @@ fn remove(value: &mut Value, path: &str) -> bool {
         Some(0) if path.starts_with("[]") => {
             let rest = path[2..].trim_start_matches('.');
             let list = value.as_array_mut().into_iter().flatten();
-            return list.fold(false, |found, entry| remove(entry, rest) || found);
+            // All of them, so no `any`.
+            return list.filter_map(|entry| remove(entry, rest).then_some(())).count() > 0;
         }
         Some(at) => (&path[..at], path[at..].trim_start_matches('.')),
         None => (path, ""),

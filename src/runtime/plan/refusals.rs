@@ -1,5 +1,7 @@
 //! Values that no kernel knows and combinations that cannot be: refused before anything happens, by field and value.
 
+#![allow(clippy::too_many_lines, reason = "tables may be long")]
+
 use serde_json::{Value, json};
 
 use super::golden::{host, least, merge, plan};
