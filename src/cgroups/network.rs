@@ -25,6 +25,7 @@ pub(super) fn settings(network: &LinuxNetwork, host: &Controllers) -> Result<Vec
 }
 
 fn require(controller: &str, field: &str, host: &Controllers) -> Result<()> {
+    host.check_cgroup(field)?;
     if host.is_unified() {
         return Err(Error::unsupported(
             field,

@@ -23,6 +23,7 @@ pub(super) fn settings(map: &HashMap<String, String>, host: &Controllers) -> Res
     if map.is_empty() {
         return Ok(Vec::new());
     }
+    host.check_cgroup(FIELD)?;
     if !host.is_unified() {
         return Err(Error::unsupported(
             FIELD,

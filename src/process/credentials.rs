@@ -2,7 +2,9 @@
 
 use oci_spec::runtime::User;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use rustix::thread::CapabilitySet;
 
 use crate::error::{During, Error, Result};
 
@@ -67,10 +69,31 @@ impl Credentials {
     fn switch(&self) -> Result<()> {
         let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        rustix::thread::set_thread_groups(&groups).during(|| format!("set the groups {:?}", self.groups))?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // A user namespace made without privileges denies it even to its root, for good (user_namespaces(7)).
+            Err(Errno::PERM) if may_change_groups() && groups.is_empty() => {}
+            Err(Errno::PERM) if may_change_groups() => return Err(self.denied()),
+            other => other.during(|| format!("set the groups {:?}", self.groups))?,
+        }
         rustix::thread::set_thread_res_gid(gid, gid, gid).during(|| format!("become group {}", self.gid))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("become user {}", self.uid))
     }
+}
+
+impl Credentials {
+    fn denied(&self) -> Error {
+        Error::invalid(
+            "process.user.additionalGids",
+            format!("{:?}", self.groups),
+            "cannot be set: the user namespace denies it, unless its group map was written by `newgidmap`",
+        )
+    }
+}
+
+/// Whether the process has the capability that changing groups takes.
+fn may_change_groups() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETGID))
 }
 
 /// Reads a user or group id: digits and nothing else. Junk behind a number once made a runtime run as root (crun,

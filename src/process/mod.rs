@@ -80,6 +80,7 @@ impl Process {
         let env = process.env().clone().unwrap_or_default();
         no_nul("process.args", &args)?;
         no_nul("process.env", &env)?;
+        variables(&env)?;
         if !process.cwd().is_absolute() {
             let problem = "must be an absolute path";
             return Err(Error::invalid("process.cwd", process.cwd().display(), problem));
@@ -171,6 +172,14 @@ impl Process {
 
 fn clamp(length: u64) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
+}
+
+/// What `environ(7)` calls a variable: a program could neither read nor unset anything else.
+fn variables(env: &[String]) -> Result<()> {
+    match env.iter().find(|line| line.find('=').is_none_or(|at| at == 0)) {
+        Some(line) => Err(Error::invalid("process.env", line, "is not NAME=VALUE")),
+        None => Ok(()),
+    }
 }
 
 fn no_nul(field: &str, values: &[String]) -> Result<()> {

@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
+use super::Facts;
 use super::plan::Entry;
 use crate::error::{Error, Result};
 
@@ -29,7 +30,7 @@ pub(super) fn mappings(mount: &Mount) -> (&[LinuxIdMapping], &[LinuxIdMapping]) 
     )
 }
 
-pub(super) fn idmap(entry: &Entry<'_>, bind: bool, userns: bool) -> Result<()> {
+pub(super) fn idmap(entry: &Entry<'_>, bind: bool, facts: &Facts<'_>) -> Result<()> {
     let (uid, gid) = mappings(entry.mount);
     let field = entry.field;
     if uid.is_empty() != gid.is_empty() {
@@ -54,7 +55,14 @@ pub(super) fn idmap(entry: &Entry<'_>, bind: bool, userns: bool) -> Result<()> {
             "is no bind mount: only those can translate owners",
         ));
     }
-    if uid.is_empty() && !userns {
+    if !facts.host.caller.privileged {
+        return Err(Error::unsupported(
+            format!("{field}: an id-mapped mount"),
+            "it takes privileges over the source's filesystem; run condo-runtime as root, or give the files to the ids they \
+             shall have",
+        ));
+    }
+    if uid.is_empty() && !facts.userns {
         return Err(Error::invalid(
             format!("{field}.options"),
             "idmap",

@@ -42,7 +42,13 @@ impl RootfsPlan {
         let devices = self
             .devices
             .iter()
-            .map(|device| if self.userns { device.open_host() } else { Ok(None) })
+            .map(|device| {
+                if self.confined {
+                    device.open_host()
+                } else {
+                    Ok(None)
+                }
+            })
             .collect::<Result<_>>()?;
         Ok(Sources { root, binds, devices })
     }

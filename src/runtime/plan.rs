@@ -8,10 +8,12 @@ use oci_spec::runtime::{Linux, LinuxSeccomp, Spec};
 use super::bundle::Bundle;
 use super::hooks;
 use super::id::Id;
+use super::rootless;
 use super::sysctl::Sysctls;
-use crate::cgroups;
+use crate::cgroups::{Allocation, Home, Limits, Manager};
 use crate::error::{Error, Result};
-use crate::host::{CgroupLayout, Host};
+use crate::host::{Caller, Host};
+use crate::namespaces::subordinate::Writer;
 use crate::namespaces::user::IdMap;
 use crate::namespaces::{Kind, Namespaces};
 use crate::net::Devices;
@@ -19,6 +21,9 @@ use crate::process::Process;
 use crate::process::scheduler::Scheduler;
 use crate::rootfs::{Facts, RootfsPlan};
 use crate::seccomp;
+use resources::{decide_allocation, decide_cgroup, decide_limits, delegates};
+
+mod resources;
 
 /// Where containers live whose config names a relative cgroup: never below the caller's own. One whose config names none has
 /// `<this>-<id>` to itself, because a parent directory would have to be made and removed in up to a dozen hierarchies.
@@ -34,6 +39,10 @@ pub struct Choices {
     pub no_pivot: bool,
     /// Stay in the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Who makes the cgroup.
+    pub cgroup_manager: Manager,
+    /// Go on without a cgroup where the caller may not make one and no limit is asked for.
+    pub rootless: bool,
 }
 
 /// All that parent and init will do.
@@ -41,18 +50,24 @@ pub struct Choices {
 pub struct Plan {
     /// New and joined namespaces.
     pub namespaces: Namespaces,
+    /// Who makes all this.
+    pub caller: Caller,
     /// The maps of a new user namespace.
     pub ids: IdMap,
+    /// Who writes them; absent without a new user namespace.
+    pub maps: Option<Writer>,
     /// Network devices that move in.
     pub devices: Devices,
     /// The container's program.
     pub process: Process,
     /// The mount tree.
     pub rootfs: RootfsPlan,
-    /// The cgroup's path below the root of every hierarchy.
-    pub cgroup: String,
+    /// Where the cgroup will be; a container without one stays in its caller's.
+    pub cgroup: Option<Home>,
     /// Its limits.
-    pub limits: cgroups::Limits,
+    pub limits: Limits,
+    /// Its share of caches and memory bandwidth.
+    pub resctrl: Option<Allocation>,
     /// Who is given the cgroup's management, as the spec's "Cgroup ownership" says.
     pub delegate: Option<(u32, u32)>,
     /// System call filter.
@@ -89,27 +104,35 @@ impl Plan {
             .clone()
             .ok_or_else(|| Error::invalid("linux", "", "is required"))?;
         check_version(spec.version())?;
-        refuse_unsupported(spec, &linux)?;
+        refuse_unsupported(spec)?;
         let namespaces = Namespaces::from_spec(spec)?;
+        rootless::check_namespaces(&namespaces, &linux, &host.caller)?;
         let ids = decide_ids(spec, &namespaces)?;
         let process = decide_process(spec, &namespaces, &ids)?;
-        let cgroup = cgroup_path(&linux, id)?;
+        let maps = decide_maps(&namespaces, &ids, &host.caller)?;
+        rootless::check_groups(&process, maps.as_ref())?;
+        let resources = linux.resources().clone().unwrap_or_default();
+        let cgroup = decide_cgroup(spec, &linux, id, (host, choices))?;
         let facts = Facts {
             host,
             userns: namespaces.has(Kind::User),
             cgroupns: namespaces.has(Kind::Cgroup),
             netns: namespaces.has(Kind::Network),
-            cgroup_path: &cgroup,
+            cgroup_path: cgroup.as_ref().map(Home::path),
             no_pivot: choices.no_pivot,
         };
         let rootfs = RootfsPlan::from_spec(spec, rootfs, &bundle.path, &facts)?;
-        let resources = linux.resources().clone().unwrap_or_default();
         if let Some(profile) = linux.seccomp() {
             seccomp::compile(profile)?;
         }
         Ok(Self {
-            limits: cgroups::Limits::from_spec(&resources, &host.cgroups)?,
-            delegate: ids.root().filter(|_| delegates(spec, &namespaces, &host.cgroups)),
+            resctrl: decide_allocation(&linux, id)?,
+            limits: decide_limits(&resources, host, cgroup.as_ref())?,
+            delegate: ids
+                .root()
+                // Without privileges it belongs to the caller, who cannot give it away.
+                .filter(|_| host.caller.privileged && cgroup.is_some())
+                .filter(|_| delegates(spec, &namespaces, &host.cgroups)),
             seccomp: linux.seccomp().clone(),
             hooks: decide_hooks(spec, &process)?,
             hostname: uts_name("hostname", spec.hostname().as_deref(), &namespaces)?,
@@ -118,7 +141,9 @@ impl Plan {
             devices: decide_devices(&linux, &namespaces)?,
             time_offsets: time_offsets(&linux, &namespaces)?,
             namespaces,
+            caller: host.caller,
             ids,
+            maps,
             process,
             rootfs,
             cgroup,
@@ -140,14 +165,9 @@ fn check_version(version: &str) -> Result<()> {
     }
 }
 
-/// What the spec has and this version has not is refused, never ignored.
-fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
+/// What is for other machines than this one is refused, never ignored.
+fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let asked = [
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        (
-            "linux.mountLabel",
-            linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
-        ),
         ("vm", spec.vm().is_some()),
         ("windows", spec.windows().is_some()),
         ("solaris", spec.solaris().is_some()),
@@ -156,7 +176,7 @@ fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(Error::unsupported(
             format!("`{field}`"),
-            "this version cannot do it; leave it out",
+            "is for another kind of machine than a Linux container; leave it out",
         )),
         None => Ok(()),
     }
@@ -182,6 +202,14 @@ fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
     Ok(ids)
 }
 
+/// Who writes the maps, and whether filesystems of the container can have the owners they are to have.
+fn decide_maps(namespaces: &Namespaces, ids: &IdMap, caller: &Caller) -> Result<Option<Writer>> {
+    if !namespaces.is_new(Kind::User) {
+        return Ok(None);
+    }
+    Writer::choose(ids, caller, std::env::var_os("PATH").as_deref()).map(Some)
+}
+
 fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<Process> {
     let process = spec
         .process()
@@ -195,6 +223,7 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
     }
     if namespaces.is_new(Kind::User) {
         check_user(&process, ids)?;
+        rootless::check_mount_owners(spec, ids)?;
     }
     Ok(process)
 }
@@ -247,51 +276,6 @@ pub fn check_user(process: &Process, ids: &IdMap) -> Result<()> {
         )),
         None => Ok(()),
     }
-}
-
-/// The cgroup as an absolute path below every hierarchy's root.
-fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
-    let Some(path) = linux
-        .cgroups_path()
-        .as_ref()
-        .filter(|p| !p.as_os_str().is_empty())
-    else {
-        return Ok(format!("{DEFAULT_CGROUP}-{id}"));
-    };
-    let refuse = |problem: &str| Err(Error::invalid("linux.cgroupsPath", path.display(), problem));
-    let Some(text) = path.to_str() else {
-        return refuse("must be UTF-8");
-    };
-    if text.split('/').any(|part| part == ".." || part == ".") || text.contains(['\n', '\0']) {
-        return refuse("must not contain `.`, `..` or a newline");
-    }
-    if text.matches(':').count() == 2 && !text.starts_with('/') {
-        return refuse("is in the form of the systemd driver, which this version does not have; give a path");
-    }
-    let clean = text
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join("/");
-    match (text.starts_with('/'), clean.is_empty()) {
-        (_, true) => refuse("must name a cgroup below the root"),
-        (true, false) => Ok(format!("/{clean}")),
-        (false, false) => Ok(format!("{DEFAULT_CGROUP}/{clean}")),
-    }
-}
-
-/// "Cgroup ownership" of the spec: a cgroup2 that is mounted writable in a cgroup namespace of its own goes to the
-/// container's root, which systemd as PID 1 needs.
-fn delegates(spec: &Spec, namespaces: &Namespaces, layout: &CgroupLayout) -> bool {
-    let writable = spec.mounts().iter().flatten().any(|mount| {
-        let cgroup2 = match mount.typ().as_deref() {
-            Some("cgroup2") => true,
-            Some("cgroup") => matches!(layout, CgroupLayout::Unified(_)),
-            _ => false,
-        };
-        cgroup2 && !mount.options().iter().flatten().any(|option| option == "ro")
-    });
-    writable && namespaces.is_new(Kind::Cgroup) && namespaces.is_new(Kind::User)
 }
 
 fn uts_name(field: &str, name: Option<&str>, namespaces: &Namespaces) -> Result<Option<String>> {
@@ -358,23 +342,6 @@ mod tests {
 
     fn linux(json: &str) -> Linux {
         serde_json::from_str(json).unwrap()
-    }
-
-    fn path(cgroups_path: &str) -> Result<String> {
-        cgroup_path(
-            &linux(&format!(r#"{{"cgroupsPath":"{cgroups_path}"}}"#)),
-            &Id::new("web").unwrap(),
-        )
-    }
-
-    #[test]
-    fn a_cgroup_is_always_absolute_and_never_the_root() {
-        assert_eq!(path("").unwrap(), "/condo-runtime-web");
-        assert_eq!(path("/docker//abc/").unwrap(), "/docker/abc");
-        assert_eq!(path("pod/abc").unwrap(), "/condo-runtime/pod/abc");
-        for bad in ["/", "/a/../b", "system.slice:cri:abc"] {
-            assert!(path(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime as oci;
 
 use super::args::Exec;
+use crate::cgroups::Below;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -42,13 +43,20 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         None if process.terminal => console::pair().map(|(ours, theirs)| (Some(theirs), Some(ours)))?,
         None => (None, None),
     };
+    let below = Below::parse(&args.cgroup)?;
+    let cgroup = if below.is_empty() {
+        container.cgroup(host)?
+    } else {
+        Some(container.need_cgroup(host, "exec --cgroup")?.below(&below)?)
+    };
     let request = Request {
         process: &process,
         init: init.as_fd(),
         init_pid: container.state().init.map_or(0, |init| init.pid),
         state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
-        cgroup: &container.cgroup(host)?,
+        cgroup: cgroup.as_ref(),
+        exact_cgroup: !below.is_empty(),
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
         console: socket,
         pid_file: args.pid_file.as_deref(),
@@ -75,6 +83,10 @@ fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<s
     match container.status(host) {
         Status::Paused if !ignore_paused => Err(Error::Status(
             "cannot exec in a paused container (use --ignore-paused to override)".into(),
+        )),
+        // Its init is this program still, whose namespaces only the machine's root may look into.
+        Status::Created if !host.caller.admin => Err(Error::Status(
+            "cannot exec in a container that has not been started, unless as root; start it first".into(),
         )),
         Status::Created | Status::Running | Status::Paused => container
             .init()

@@ -26,6 +26,7 @@ fn hybrid() -> CgroupLayout {
 }
 
 /// The facts of a test: cgroup layout, and letters `u`, `c`, `n` for a user, cgroup and network namespace.
+/// `x` takes the container's cgroup away.
 fn plan(cgroups: CgroupLayout, namespaces: &str, changes: &Value) -> Result<RootfsPlan> {
     let mut spec = json!({
         "ociVersion": "1.3.0",
@@ -44,7 +45,7 @@ fn plan(cgroups: CgroupLayout, namespaces: &str, changes: &Value) -> Result<Root
         userns: namespaces.contains('u'),
         cgroupns: namespaces.contains('c'),
         netns: namespaces.contains('n'),
-        cgroup_path: "/condo/web",
+        cgroup_path: (!namespaces.contains('x')).then_some("/condo/web"),
         no_pivot: false,
     };
     RootfsPlan::from_spec(&spec, Path::new("/srv/web/rootfs"), Path::new("/srv/web"), &facts)
@@ -186,6 +187,19 @@ fn cgroups_of_a_hybrid_host() {
         mounts(hybrid(), "c", &second),
         "/sys/fs/cgroup cgroup2(cgroup)  +0x0\n"
     );
+}
+
+#[test]
+fn a_container_without_a_cgroup_changes_nobody_s() {
+    let list = json!([entry("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"])]);
+    let unified = || CgroupLayout::Unified("/sys/fs/cgroup".into());
+    let empty = "/sys/fs/cgroup tmpfs(cgroup) mode=755 +0xe seal\n";
+    assert_eq!(
+        mounts(unified(), "cx", &list),
+        "/sys/fs/cgroup cgroup2(cgroup)  +0x1\n"
+    );
+    assert_eq!(mounts(unified(), "x", &list), empty);
+    assert_eq!(mounts(hybrid(), "cx", &list), empty);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Making processes in containers: the conversation ([`link`]), init's side ([`child`]), the runtime's side ([`parent`]),
 //! and further processes ([`exec`]).
 
+pub mod announce;
 pub mod child;
 pub mod exec;
 pub mod link;
 pub mod parent;
 pub mod patience;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use link::Reporter;
@@ -64,6 +65,18 @@ impl Newborn {
                 other => return other.map(drop).during(|| "wait for a process"),
             }
         }
+    }
+}
+
+/// Clones into a cgroup; outside of it, which the flag says, where the kernel lets the caller move nothing from the cgroup it is
+/// in: a session of the system's systemd, seen from the user's own.
+fn born_in(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> std::io::Result<(Side, bool)> {
+    match (Clone { flags, cgroup }).spawn() {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && cgroup.is_some() => {
+            let side = Clone { flags, cgroup: None }.spawn()?;
+            Ok((side, true))
+        }
+        side => Ok((side?, false)),
     }
 }
 

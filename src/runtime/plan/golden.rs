@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::host::Hierarchy;
+use crate::host::{CgroupLayout, Hierarchy};
 use crate::runtime::bundle;
 
 mod trace;
@@ -106,8 +106,11 @@ fn remove(value: &mut Value, path: &str) -> bool {
         Some(0) if path.starts_with("[]") => {
             let rest = path[2..].trim_start_matches('.');
             let list = value.as_array_mut().into_iter().flatten();
-            // All of them, so no `any`.
-            return list.filter_map(|entry| remove(entry, rest).then_some(())).count() > 0;
+            return list
+                .map(|entry| remove(entry, rest))
+                .filter(|found| *found)
+                .count()
+                > 0;
         }
         Some(at) => (&path[..at], path[at..].trim_start_matches('.')),
         None => (path, ""),

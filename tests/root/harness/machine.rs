@@ -20,6 +20,7 @@ pub fn has(need: &str) -> bool {
         "systemd" => Path::new("/run/systemd/system").is_dir(),
         "userns" => has_userns(),
         "ours" => super::is_ours(),
+        "native" => super::timeout_factor() == 1,
         name => program(OsStr::new(name)).is_some(),
     }
 }

@@ -56,7 +56,7 @@ impl Receiver {
 }
 
 /// Reads from a terminal until `enough`, or its other side is closed.
-fn read_until(master: &OwnedFd, enough: &str) -> Result<String> {
+pub fn read_until(master: &OwnedFd, enough: &str) -> Result<String> {
     let mut file = File::from(master.try_clone()?);
     let mut seen = String::new();
     while !seen.contains(enough) {
@@ -134,7 +134,7 @@ fn exec_has_a_terminal_of_its_own() -> Result<()> {
 }
 
 /// Starts a command on a terminal of its own, as a user does.
-fn on_a_terminal(command: &Command, rows: u16, columns: u16) -> Result<(OwnedFd, Child)> {
+pub fn on_a_terminal(command: &Command, rows: u16, columns: u16) -> Result<(OwnedFd, Child)> {
     let size = nix::pty::Winsize {
         ws_row: rows,
         ws_col: columns,
