@@ -53,6 +53,11 @@ impl Container {
         Self { folder, state }
     }
 
+    /// Waits until no other operation changes it.
+    pub fn lock(&self) -> Result<Lock> {
+        self.folder.lock()
+    }
+
     /// The facts.
     pub fn state(&self) -> &State {
         &self.state
@@ -269,7 +274,7 @@ fn patient_lock(folder: &Folder) -> Result<Lock> {
 
 impl Container {
     /// Kills, waits, removes; goes on after failures, and leaves the state when something is left to clear.
-    fn clear(&self, host: &Host) -> Result<()> {
+    pub(super) fn clear(&self, host: &Host) -> Result<()> {
         let mut failures = Failures::default();
         let init = self.init();
         match self.cgroup(host) {

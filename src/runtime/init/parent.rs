@@ -69,7 +69,7 @@ pub struct Created {
 pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     let folder = Folder::new(request.root, request.id);
-    let mut state = first_state(host, &request, &plan)?;
+    let mut state = first_state(host, request.id, request.bundle, &plan)?;
     let _lock = folder.claim()?;
     let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
     // The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
@@ -102,7 +102,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let (init, sources, link) = bear(&plan, &cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
-    let undo_devices = move_devices(&plan, &init)?;
+    let undo_devices = move_devices(&plan, init.pid)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, &cgroup, &init, &sources, link)?;
         mount_and_hook(&plan, link, &oci(init.pid, "creating"))
@@ -126,13 +126,14 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     })
 }
 
-fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
-    let spec = &request.bundle.spec;
+/// The facts about a container that has no init yet.
+pub fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result<State> {
+    let spec = &bundle.spec;
     Ok(State {
         oci_version: spec.version().clone(),
-        id: request.id.to_string(),
-        bundle: request.bundle.path.clone(),
-        rootfs: request.bundle.rootfs()?,
+        id: id.to_string(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.rootfs()?,
         annotations: spec
             .annotations()
             .clone()
@@ -165,7 +166,7 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
 }
 
 /// The container's cgroup, which must be its alone: limits and `kill` act on all that is in it.
-fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
+pub fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
     let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup).map_err(|e| match e {
         Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
         e => e,
@@ -281,12 +282,11 @@ fn raise(
 }
 
 /// Also before Born: init has its namespaces from birth. The devices come back when creation fails.
-fn move_devices(plan: &Plan, init: &Newborn) -> Result<Undo<'static>> {
+pub fn move_devices(plan: &Plan, init: i32) -> Result<Undo<'static>> {
     if plan.devices.is_empty() {
         return Ok(Undo::new());
     }
-    plan.devices
-        .move_into(namespace_of(init.pid, Kind::Network)?.as_fd())
+    plan.devices.move_into(namespace_of(init, Kind::Network)?.as_fd())
 }
 
 fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
