@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
+use super::devices::Device;
 use super::mount;
 use super::ops::{Action, Bind, MountOp};
 use super::options::Sharing;
@@ -42,10 +43,25 @@ impl RootfsPlan {
         let devices = self
             .devices
             .iter()
-            .map(|device| if self.userns { device.open_host() } else { Ok(None) })
+            .map(|device| {
+                if self.userns {
+                    open_device(device)
+                } else {
+                    Ok(None)
+                }
+            })
             .collect::<Result<_>>()?;
         Ok(Sources { root, binds, devices })
     }
+}
+
+/// A device of the host, cut off from the peers of the host's mount: nothing can be mounted below a node, and CRIU cannot bring back
+/// nodes of several names that are peers of one another.
+fn open_device(device: &Device) -> Result<Option<OwnedFd>> {
+    let node = device.open_host()?;
+    node.iter()
+        .try_for_each(|node| mount::inherit(node, Sharing::Private))?;
+    Ok(node)
 }
 
 /// The rootfs as a tree of its own. Its path is canonical, so a symbolic link anywhere on it was put there after the check.

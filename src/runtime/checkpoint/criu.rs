@@ -143,6 +143,12 @@ impl Criu {
         }
     }
 
+    /// Waits for its end when it has answered: it still has work to do, such as letting go of what it froze.
+    pub(super) fn finish(self) -> Result<()> {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+        self.process.reap()
+    }
+
     fn send(&self, request: &Request) -> Result<()> {
         rustix::net::send(&self.socket, &request.encode_to_vec(), SendFlags::NOSIGNAL)
             .map(drop)
@@ -183,12 +189,6 @@ impl Drop for Criu {
             log::debug!("{e}");
         }
     }
-}
-
-/// Waits for a CRIU that has answered: it still has work to do, such as letting go of what it froze.
-pub(super) fn finish(criu: Criu) -> Result<()> {
-    let _ = rustix::net::shutdown(&criu.socket, rustix::net::Shutdown::Write);
-    criu.process.reap()
 }
 
 /// Refuses a CRIU that is too old.

@@ -19,14 +19,30 @@ const FILE: &str = "descriptors.json";
 /// More than any honest file has: it comes with the images, from who knows where.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// The names of a process's first descriptors, up to the first that is not open.
-pub(super) fn names(pid: i32, inside: &[Mounted]) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    while let Ok(link) = fs::read_link(format!("/proc/{pid}/fd/{}", names.len())) {
-        let name = outside(pid, names.len(), inside)?;
-        names.push(name.unwrap_or_else(|| link.to_string_lossy().into_owned()));
+/// The names of init's first descriptors, up to the first that is not open.
+///
+/// A shell puts a file of the container's in a stream's place for the time of a redirection. What its children have there is
+/// asked as well then: `pids` are all processes, init first.
+pub(super) fn names(pids: &[i32], inside: &[Mounted]) -> Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    for (nth, pid) in pids.iter().enumerate() {
+        for fd in 0.. {
+            let Ok(name) = name(*pid, fd, inside) else { break };
+            match names.get_mut(fd) {
+                None if nth == 0 => names.push(name),
+                Some(known) if fd < 3 && !is_external(known) && is_external(&name) => *known = name,
+                Some(_) => {}
+                None => break,
+            }
+        }
     }
     Ok(names)
+}
+
+fn name(pid: i32, fd: usize, inside: &[Mounted]) -> Result<String> {
+    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
+    let name = outside(pid, fd, inside)?;
+    Ok(name.unwrap_or_else(|| link.to_string_lossy().into_owned()))
 }
 
 /// The name of an open file that is not in the container's mount tree. Terminals are CRIU's to deal with.

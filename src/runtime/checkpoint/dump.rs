@@ -132,7 +132,13 @@ fn request(
     if !options.pre_dump {
         let inside = mountinfo::of(&pid.to_string())?;
         asked.ext_mnt = external::saved(&plan.rootfs, pid, &inside, &mountinfo::of("self")?)?;
-        let names = descriptors::names(pid, &inside)?;
+        let others = container
+            .cgroup(host)?
+            .pids()?
+            .into_iter()
+            .filter(|other| *other != pid);
+        let pids: Vec<i32> = std::iter::once(pid).chain(others).collect();
+        let names = descriptors::names(&pids, &inside)?;
         asked.external.extend(descriptors::external(&names));
         descriptors::save(&options.common.images, &names)?;
     }
@@ -161,5 +167,5 @@ fn dump(host: &Host, container: &Container, plan: &Plan, options: &Dump) -> Resu
         _ => Ok(()),
     };
     criu.ask(&request, &mut attend)?;
-    criu::finish(criu)
+    criu.finish()
 }

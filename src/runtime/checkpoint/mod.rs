@@ -19,4 +19,5 @@ pub mod options;
 pub mod restore;
 mod rpc;
 mod trouble;
+mod unlock;
 mod verify;

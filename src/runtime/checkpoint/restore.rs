@@ -21,7 +21,7 @@ use super::super::{console, hooks};
 use super::criu::{self, Birth, Criu, Notice};
 use super::options::Restore;
 use super::rpc::{self, CgroupRoot, InheritFd, JoinNamespace, Kind as Ask, Request};
-use super::{descriptors, external, lend, trouble, verify};
+use super::{descriptors, external, lend, trouble, unlock, verify};
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files::{self, mountinfo};
@@ -155,6 +155,10 @@ impl Return<'_> {
         let plan = self.plan;
         let images = &self.request.options.common.images;
         let users = plan.namespaces.is_new(Kind::User);
+        if let Some((uid, _)) = plan.ids.root().filter(|_| users) {
+            // As at `create`: a file among them is opened once more from inside.
+            console::own_streams(uid);
+        }
         let prepare = || {
             mount_root(plan.rootfs.root())?;
             let root = plan.ids.root().filter(|_| users);
@@ -184,7 +188,7 @@ impl Return<'_> {
             ..Request::default()
         };
         criu.ask(&request, &mut |notice| self.attend(notice, criu.pid()))?;
-        criu::finish(criu)
+        criu.finish()
     }
 
     /// The namespaces that are the caller's to keep, which CRIU gets by descriptor.
@@ -248,6 +252,10 @@ impl Return<'_> {
                 )),
             },
             "post-restore" => self.introduce(notice.pid),
+            "network-unlock" if self.plan.namespaces.joined(Kind::Network).is_some() => self
+                .init
+                .as_ref()
+                .map_or(Ok(()), |init| unlock::all_but_one(init.pid)),
             "pre-resume" => {
                 let init = self.init.as_ref().map_or(0, |init| init.pid);
                 // CRIU lets the processes go whatever is answered here.

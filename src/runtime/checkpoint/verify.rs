@@ -110,17 +110,14 @@ mod tests {
     fn capabilities_are_the_sum_of_the_sets() {
         let status =
             "CapInh:\t00ff\nCapPrm:\t0001\nCapEff:\t0000\nCapBnd:\t0102\nCapAmb:\t0000\nSeccomp:\t2\n";
-        assert_eq!(capabilities(status), 0x103);
-        assert_eq!(field(status, "Seccomp:"), Some("2"));
+        assert_eq!(capabilities(text), 0x103);
+        assert_eq!(field(text, "Seccomp:"), Some("2"));
     }
 
     #[test]
     fn a_child_descends_from_its_parent() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let parent = field(&super::status(own).unwrap(), "PPid:")
-            .unwrap()
-            .parse()
-            .unwrap();
+        let parent = field(&status(own).unwrap(), "PPid:").unwrap().parse().unwrap();
         assert!(descends(own, own).unwrap() && descends(own, parent).unwrap());
         assert!(!descends(parent, own).unwrap());
     }
