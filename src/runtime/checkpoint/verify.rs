@@ -108,8 +108,7 @@ mod tests {
 
     #[test]
     fn capabilities_are_the_sum_of_the_sets() {
-        let status =
-            "CapInh:\t00ff\nCapPrm:\t0001\nCapEff:\t0000\nCapBnd:\t0102\nCapAmb:\t0000\nSeccomp:\t2\n";
+        let text = "CapInh:\t00ff\nCapPrm:\t0001\nCapEff:\t0000\nCapBnd:\t0102\nCapAmb:\t0000\nSeccomp:\t2\n";
         assert_eq!(capabilities(text), 0x103);
         assert_eq!(field(text, "Seccomp:"), Some("2"));
     }
