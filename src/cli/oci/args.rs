@@ -1,10 +1,13 @@
 //! The command line, flag by flag as engines send it.
 
+mod saved;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result};
+pub(super) use saved::{Checkpoint, Images, Restore};
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
 #[derive(Debug, Parser)]
@@ -370,112 +373,6 @@ pub(super) struct Update {
     /// Intel RDT: memory bandwidth schema
     #[arg(long, value_name = "SCHEMA")]
     pub(super) mem_bw_schema: Option<String>,
-    /// The container's id
-    #[arg(value_name = "ID")]
-    pub(super) id: String,
-}
-
-/// What `checkpoint` and `restore` both take.
-#[derive(Debug, Args)]
-pub(super) struct Images {
-    /// Directory of the image files
-    #[arg(long, default_value = "checkpoint", value_name = "DIR")]
-    pub(super) image_path: PathBuf,
-    /// Directory for CRIU's log and other files of the moment [default: that of the images]
-    #[arg(long, value_name = "DIR")]
-    pub(super) work_path: Option<PathBuf>,
-    /// Allow established TCP connections
-    #[arg(long)]
-    pub(super) tcp_established: bool,
-    /// Allow unix sockets whose other end is outside
-    #[arg(long)]
-    pub(super) ext_unix_sk: bool,
-    /// Allow a terminal and a session that began outside
-    #[arg(long)]
-    pub(super) shell_job: bool,
-    /// Save file locks and take them again
-    #[arg(long)]
-    pub(super) file_locks: bool,
-    /// What becomes of cgroups: soft, full, strict or ignore [default: soft]
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "MODE")]
-    pub(super) manage_cgroups_mode: String,
-    /// Leave a namespace empty (network, which always is: its content is the caller's)
-    #[arg(long, value_name = "NAMESPACE")]
-    pub(super) empty_ns: Vec<String>,
-    /// Drop memory from older images that newer ones have
-    #[arg(long)]
-    pub(super) auto_dedup: bool,
-    /// Fetch memory when it is needed (userfaultfd)
-    #[arg(long)]
-    pub(super) lazy_pages: bool,
-}
-
-/// `checkpoint`
-#[derive(Debug, Args)]
-pub(super) struct Checkpoint {
-    #[command(flatten)]
-    pub(super) images: Images,
-    /// Earlier pre-dump, relative to the images: only what changed since is saved
-    #[arg(long, value_name = "DIR")]
-    pub(super) parent_path: Option<PathBuf>,
-    /// Let the container go on
-    #[arg(long)]
-    pub(super) leave_running: bool,
-    /// Leave out TCP connections that are not accepted yet
-    #[arg(long)]
-    pub(super) tcp_skip_in_flight: bool,
-    /// Give files that were deleted while open a name again
-    #[arg(long)]
-    pub(super) link_remap: bool,
-    /// Descriptor that gets a zero byte when pages can be fetched
-    #[arg(long, default_value_t = -1, hide_default_value = true, value_name = "FD", allow_hyphen_values = true)]
-    pub(super) status_fd: i32,
-    /// Send memory to this page server
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(super) page_server: Option<String>,
-    /// Save memory only, and let the container go on
-    #[arg(long)]
-    pub(super) pre_dump: bool,
-    /// The container's id
-    #[arg(value_name = "ID")]
-    pub(super) id: String,
-}
-
-/// `restore`
-#[derive(Debug, Args)]
-pub(super) struct Restore {
-    #[command(flatten)]
-    pub(super) images: Images,
-    /// Path of the bundle
-    #[arg(long, short, default_value = ".", value_name = "DIR")]
-    pub(super) bundle: PathBuf,
-    /// Socket that receives the master of the container's terminal
-    #[arg(long, value_name = "SOCKET")]
-    pub(super) console_socket: Option<PathBuf>,
-    /// Bring established TCP connections back closed
-    #[arg(long)]
-    pub(super) tcp_close: bool,
-    /// Return when the container runs
-    #[arg(long, short)]
-    pub(super) detach: bool,
-    /// File to write init's pid to
-    #[arg(long, value_name = "FILE")]
-    pub(super) pid_file: Option<PathBuf>,
-    /// Do not adopt the container's orphans
-    #[arg(long)]
-    pub(super) no_subreaper: bool,
-    /// Do not use pivot_root (for a root on a ramdisk)
-    #[arg(long)]
-    pub(super) no_pivot: bool,
-    /// Let this many descriptors from 3 on take the places of saved ones
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(super) preserve_fds: u32,
-    /// LSM profile of the processes: apparmor:NAME or selinux:LABEL
-    #[arg(long, value_name = "PROFILE")]
-    pub(super) lsm_profile: Option<String>,
-    /// SELinux context of mounts
-    #[arg(long, value_name = "CONTEXT")]
-    pub(super) lsm_mount_context: Option<String>,
     /// The container's id
     #[arg(value_name = "ID")]
     pub(super) id: String,
