@@ -1,6 +1,6 @@
 # Every target is a line or a script of its own in scripts/, which says at its top what it does. `make` shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check test-root test-vm bench install doc clean
+.PHONY: help build demo test check test-root test-vm bench fuzz install doc clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,6 +25,9 @@ test-vm: ## the same in a throw-away guest with cgroup v2 (T=…, TIER=systemd)
 
 bench: ## start-up times next to runc's and crun's
 	@scripts/bench
+
+fuzz: ## nonsense for all parsers of condo-runtime, ten minutes each (T=target, SECONDS=)
+	@scripts/fuzz all $(or $(SECONDS),600) $(T)
 
 install: ## binaries, recipes, completions, man pages (PREFIX, DESTDIR)
 	@scripts/install

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::thread::CapabilitySet;
+
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -13,10 +15,50 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 pub struct Host {
     /// How cgroup controllers are reached.
     pub cgroups: CgroupLayout,
-    /// Effective user of this process.
+    /// Who runs condo.
+    pub caller: Caller,
+}
+
+/// Who runs this process, and how far its privileges reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user.
     pub uid: u32,
-    /// Processors that are online: the upper end of every `--cpus`.
-    pub cpus: usize,
+    /// Effective group.
+    pub gid: u32,
+    /// Whether it is root with `CAP_SYS_ADMIN` in its own user namespace.
+    pub admin: bool,
+    /// Whether that namespace is the machine's first: only there may one make devices, cgroups and mounts as one likes.
+    pub privileged: bool,
+}
+
+impl Caller {
+    /// Looks at this process.
+    pub fn probe() -> Self {
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let sets = rustix::thread::capabilities(None);
+        let admin = uid == 0 && sets.is_ok_and(|s| s.effective.contains(CapabilitySet::SYS_ADMIN));
+        Self {
+            uid,
+            gid,
+            admin,
+            privileged: admin && in_first_user_namespace(),
+        }
+    }
+
+    /// Root of the machine.
+    pub const ROOT: Self = Self {
+        uid: 0,
+        gid: 0,
+        admin: true,
+        privileged: true,
+    };
+}
+
+/// Whether the user namespace is the one the kernel began with, whose number is fixed (`PROC_USER_INIT_INO`).
+fn in_first_user_namespace() -> bool {
+    const FIRST: u64 = 0xEFFF_FFFD;
+    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|found| found.st_ino == FIRST)
 }
 
 /// The three shapes `/sys/fs/cgroup` has in the field.
@@ -57,11 +99,26 @@ impl Hierarchy {
 impl Host {
     /// Looks at the machine.
     pub fn probe() -> Result<Self> {
-        Ok(Self {
-            cgroups: CgroupLayout::probe()?,
-            uid: nix::unistd::geteuid().as_raw(),
-            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        })
+        let caller = Caller::probe();
+        let cgroups = match CgroupLayout::probe() {
+            // Whoever may mount one is told so; others can do without.
+            Err(Error::Unsupported { .. }) if !caller.privileged => CgroupLayout::Hybrid {
+                v1: Vec::new(),
+                unified: None,
+            },
+            probed => probed?,
+        };
+        Ok(Self { cgroups, caller })
+    }
+}
+
+impl Host {
+    /// A machine that nobody looked at, for plans that nobody carries out: root's.
+    pub fn imagined(cgroups: CgroupLayout) -> Self {
+        Self {
+            cgroups,
+            caller: Caller::ROOT,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! README.md against the programs: its tables of commands, and every command line and option it shows.
 #![allow(clippy::unwrap_used, reason = "a test's way to fail")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use clap::Command;
@@ -171,4 +171,129 @@ fn a_wrong_line_is_seen() {
     let leaves = leaves(&condo, "condo");
     assert!(rows("| `condo image list` | x |", &leaves).contains("condo image list"));
     assert!(rows("| `condo imagine list` | x |", &leaves).is_empty());
+}
+
+/// What README.md says of every field of config.json.
+fn documented_fields(text: &str) -> BTreeMap<String, String> {
+    let table = text.split("### Fields of config.json").nth(1).unwrap();
+    let table = table.split("</details>").next().unwrap();
+    let mut fields = BTreeMap::new();
+    for row in table
+        .lines()
+        .filter(|line| line.starts_with("| `") || line.starts_with("|  | `"))
+    {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let object = cells[1].trim_matches('`');
+        for name in cells[2].split_whitespace().map(|name| name.trim_matches('`')) {
+            let field = [object, name].join(".").trim_start_matches('.').to_owned();
+            let twice = fields.insert(field.clone(), cells[3].to_owned());
+            assert_eq!(twice, None, "README.md has two rows for `{field}`");
+        }
+    }
+    fields
+}
+
+/// What the tests hold the code to: the rows of `tests/data/config`, which `runtime::plan::golden` proves one by one.
+fn proven_fields() -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config");
+    let mut fields = BTreeMap::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read(file.unwrap().path()).unwrap();
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+        for row in rows {
+            let field = row["field"].as_str().unwrap();
+            let verdict = match (row.get("refused"), row.get("ignored")) {
+                // The one whose every value but 1.x is refused.
+                (Some(_), _) if field == "ociVersion" => "yes",
+                (Some(_), _) => "refused",
+                (None, Some(_)) => "ignored",
+                (None, None) => "yes",
+            };
+            fields.insert(field.to_owned(), verdict.to_owned());
+        }
+    }
+    fields
+}
+
+#[test]
+fn every_field_of_config_json_is_in_the_table_as_it_is() {
+    let (documented, proven) = (documented_fields(&readme()), proven_fields());
+    assert!(proven.len() > 150, "{} fields", proven.len());
+    let wrong: Vec<_> = proven
+        .iter()
+        .filter(|(field, verdict)| documented.get(*field) != Some(verdict))
+        .map(|(field, verdict)| {
+            format!(
+                "`{field}` is {verdict}, README.md says {:?}",
+                documented.get(field)
+            )
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let invented: Vec<_> = documented
+        .keys()
+        .filter(|field| !proven.contains_key(*field))
+        .collect();
+    assert!(
+        invented.is_empty(),
+        "README.md has fields that are none: {invented:?}"
+    );
+}
+
+/// The names of all test functions below a directory: marked as one, or listed in a `tests![…]` of the root tests.
+fn test_names(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            test_names(&path, names);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let marked = text.split("#[test]").skip(1);
+            let function = |after: &str| Some(after.split_once("fn ")?.1.split('(').next()?.to_owned());
+            names.extend(marked.filter_map(function));
+            for list in text.split("tests![").skip(1) {
+                let list = list.split(']').next().unwrap();
+                // Some have a time limit of their own behind a colon.
+                let name = |entry: &str| entry.split(':').next().map(|name| name.trim().to_owned());
+                names.extend(list.split(',').filter_map(name));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_defence_has_its_tests() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(top.join("SECURITY.md")).unwrap();
+    let mut tests = BTreeSet::new();
+    test_names(&top.join("tests/root"), &mut tests);
+    test_names(&top.join("src"), &mut tests);
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| CVE-"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 15, "only {} rows", rows.len());
+    let mut named = BTreeSet::new();
+    for row in &rows {
+        let cell: Vec<&str> = row[4].split('`').skip(1).step_by(2).collect();
+        assert!(!cell.is_empty(), "{} has no test", row[1]);
+        named.extend(cell);
+    }
+    let missing: Vec<_> = named.iter().filter(|name| !tests.contains(**name)).collect();
+    assert!(
+        missing.is_empty(),
+        "SECURITY.md names tests that are not there: {missing:?}"
+    );
+    let is_regression = |name: &&String| {
+        ["cve_", "crun_2", "crio_2", "youki_2"]
+            .iter()
+            .any(|p| name.starts_with(p))
+    };
+    let unlisted: Vec<_> = tests
+        .iter()
+        .filter(is_regression)
+        .filter(|name| !named.contains(name.as_str()))
+        .collect();
+    assert!(unlisted.is_empty(), "SECURITY.md has no row for {unlisted:?}");
 }

@@ -28,7 +28,7 @@ pub(super) fn settings(cpu: &LinuxCpu) -> Result<Vec<Setting>> {
 
 /// The "list format" of `cpuset(7)`: numbers and ranges, comma separated.
 fn is_list(list: &str) -> bool {
-    let number = |text: &str| text.parse::<u16>().ok();
+    let number = |text: &str| text.parse::<u16>().ok().filter(|_| !text.starts_with('+'));
     list.split(',').all(|part| match part.split_once('-') {
         Some((first, last)) => matches!((number(first), number(last)), (Some(a), Some(b)) if a <= b),
         None => number(part).is_some(),
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_is_no_list_is_refused() {
-        for bad in ["a", "3-1", "0,", "0\\n1", "-1", " 0"] {
+        for bad in ["a", "3-1", "0,", "+1", "0-+1", "0\\n1", "-1", " 0"] {
             assert!(golden(&format!(r#"{{"cpus":"{bad}"}}"#)).is_err(), "{bad}");
         }
     }

@@ -36,6 +36,18 @@ impl Dir {
         Ok(Self { path, fd })
     }
 
+    /// A directory below this one, or this one again.
+    pub(super) fn sub(&self, path: &Path) -> Result<Self> {
+        let path = self.path.join(path);
+        Self::open(path.clone()).map_err(|e| match e {
+            e if e.is_gone() => Error::NotFound {
+                kind: "cgroup",
+                name: path.display().to_string(),
+            },
+            e => e,
+        })
+    }
+
     /// Like [`Dir::open`], with `None` for one that is not there.
     pub(super) fn find(path: PathBuf) -> Result<Option<Self>> {
         match Self::open(path) {
@@ -213,9 +225,14 @@ impl Dir {
         }
     }
 
+    /// First without a look inside: most have nothing below them.
     fn remove_now(&self) -> Result<()> {
         let remove = |parent: BorrowedFd<'_>, name: &OsStr| forgive(rmdir(parent, name));
         let all = || -> Result<()> {
+            match remove(rustix::fs::CWD, self.path.as_os_str()) {
+                Err(e) if e.errno() == Some(Errno::BUSY.raw_os_error()) => {}
+                other => return other,
+            }
             match walk(self.as_fd(), &mut |_| Ok(()), &mut |p, n| remove(p, n)) {
                 Err(e) if !is_gone(&e) => return Err(e),
                 _ => {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::below::Below;
 use super::dir::Dir;
 use super::stats::Stats;
 use crate::error::{During, Error, Result};
@@ -23,6 +24,8 @@ pub(super) trait Hierarchy: Debug + Send + Sync {
     fn cgroup2(&self) -> Option<&Dir>;
     /// The directory that lists the processes.
     fn processes(&self) -> &Dir;
+    /// The same cgroup's sub-cgroup, which must be there.
+    fn below(&self, paths: &Below) -> Result<Box<dyn Hierarchy>>;
     /// Moves a process into every directory it was not born into.
     fn join(&self, pid: i32) -> Result<()>;
     /// Moves the calling process, which has one thread, into every directory it was not born into.

@@ -36,7 +36,8 @@ pub(super) fn settings(limits: &[LinuxHugepageLimit], version: Version) -> Resul
 fn is_page_size(size: &str) -> bool {
     let number = size.trim_end_matches(|c: char| c.is_ascii_uppercase());
     let unit = &size[number.len()..];
-    matches!(unit, "KB" | "MB" | "GB") && number.parse::<u32>().is_ok_and(u32::is_power_of_two)
+    let digits = number.bytes().all(|b| b.is_ascii_digit());
+    digits && matches!(unit, "KB" | "MB" | "GB") && number.parse::<u32>().is_ok_and(u32::is_power_of_two)
 }
 
 #[cfg(test)]
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_page_size_cannot_name_another_file() {
-        for bad in ["", "2", "../../memory", "2mb", "3MB", "MB"] {
+        for bad in ["", "2", "../../memory", "2mb", "3MB", "+2MB", "MB"] {
             let json = format!(r#"[{{"pageSize":"{bad}","limit":1}}]"#);
             assert!(golden(&json, Version::V2).is_err(), "{bad}");
         }

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::below::Below;
 use super::cpuset;
 use super::dir::Dir;
 use super::hierarchy::{Hierarchy, keyed, kill_each};
@@ -130,6 +131,22 @@ impl Hierarchy for Hybrid {
 
     fn cgroup2(&self) -> Option<&Dir> {
         self.unified.as_ref().and_then(Unified::cgroup2)
+    }
+
+    fn below(&self, paths: &Below) -> Result<Box<dyn Hierarchy>> {
+        let there: Vec<&str> = self.dirs().into_iter().map(|(name, _)| name).collect();
+        if let Some(controller) = paths.unknown(&there) {
+            let problem = "is not a controller of this host";
+            return Err(Error::invalid("--cgroup", controller, problem));
+        }
+        let sub = |(controllers, dir): &(Vec<String>, Dir)| -> Result<(Vec<String>, Dir)> {
+            let names: Vec<&str> = controllers.iter().map(String::as_str).collect();
+            Ok((controllers.clone(), dir.sub(paths.path(&names))?))
+        };
+        let v1 = self.v1.iter().map(sub).collect::<Result<_>>()?;
+        let unified = self.unified.as_ref();
+        let unified = unified.map(|u| u.sub(paths.path(&["unified"]))).transpose()?;
+        Ok(Box::new(Self { v1, unified }))
     }
 
     fn processes(&self) -> &Dir {

@@ -12,17 +12,42 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 use super::setting::{Setting, Version};
 use crate::error::{Error, Result};
 
+const NO_LEAF_WEIGHT: &str = "it belonged to the CFQ scheduler, which kernels have not had since 5.0";
+
 /// One kind of throttle: its v1 file, its key in `io.max`, and its devices.
 type Throttle<'a> = (&'static str, &'static str, &'a [LinuxThrottleDevice]);
 
 /// The settings for these limits. Devices are whole disks: the kernel refuses partitions.
 pub(super) fn settings(io: &LinuxBlockIo, version: Version) -> Result<Vec<Setting>> {
+    check_devices(io)?;
     let mut settings = weights(io, version)?;
     settings.extend(match version {
         Version::V1 => throttles_v1(io),
         Version::V2 => throttles_v2(io),
     });
     Ok(settings)
+}
+
+/// The kernel's device numbers have 12 and 20 bits.
+fn check_devices(io: &LinuxBlockIo) -> Result<()> {
+    let throttled = throttles(io)
+        .into_iter()
+        .flat_map(|(.., devices)| devices.iter().map(|d| (d.major(), d.minor())));
+    let weighted = io
+        .weight_device()
+        .iter()
+        .flatten()
+        .map(|d| (d.major(), d.minor()));
+    let is_number =
+        |(major, minor): &(i64, i64)| (0..1 << 12).contains(major) && (0..1 << 20).contains(minor);
+    match throttled.chain(weighted).find(|device| !is_number(device)) {
+        None => Ok(()),
+        Some((major, minor)) => Err(Error::invalid(
+            "linux.resources.blockIO",
+            format!("{major}:{minor}"),
+            "is no device number",
+        )),
+    }
 }
 
 fn throttles(io: &LinuxBlockIo) -> [Throttle<'_>; 4] {
@@ -91,7 +116,18 @@ fn weights(io: &LinuxBlockIo, version: Version) -> Result<Vec<Setting>> {
     if io.leaf_weight().is_some_and(|w| w != 0) {
         return Err(Error::unsupported(
             "linux.resources.blockIO.leafWeight",
-            "it belonged to the CFQ scheduler, which kernels have not had since 5.0",
+            NO_LEAF_WEIGHT,
+        ));
+    }
+    if io
+        .weight_device()
+        .iter()
+        .flatten()
+        .any(|d| d.leaf_weight().is_some_and(|w| w != 0))
+    {
+        return Err(Error::unsupported(
+            "linux.resources.blockIO.weightDevice.leafWeight",
+            NO_LEAF_WEIGHT,
         ));
     }
     let mut settings = Vec::new();
@@ -165,6 +201,18 @@ mod tests {
                 "io.max=9:1 rbps=max"
             ]
         );
+    }
+
+    #[test]
+    fn what_is_no_device_is_refused() {
+        for (major, minor) in [(-1, 0), (8, -1), (4096, 0), (8, 1 << 20)] {
+            for (list, value) in [("throttleReadBpsDevice", "rate"), ("weightDevice", "weight")] {
+                let json = format!(r#"{{"{list}":[{{"major":{major},"minor":{minor},"{value}":100}}]}}"#);
+                let e = parsed(&json, Version::V2).unwrap_err().to_string();
+                let text = format!("linux.resources.blockIO: `{major}:{minor}` is no device number");
+                assert_eq!(e, text);
+            }
+        }
     }
 
     #[test]

@@ -52,6 +52,36 @@ impl Limits {
         Ok(limits)
     }
 
+    /// Checks that a container without a cgroup loses nothing by it: that no limit is asked for. Rules for devices are none,
+    /// because callers always send some.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the field with a limit.
+    ///
+    /// [`Error::Unsupported`]: crate::error::Error::Unsupported
+    pub fn refuse_any(resources: &LinuxResources) -> Result<()> {
+        Self::without_devices(resources, &Controllers::none()).map(drop)
+    }
+
+    /// The limits of a new container whose caller may not control access to devices.
+    ///
+    /// # Errors
+    /// As [`Limits::from_spec`].
+    pub fn without_device_rules(resources: &LinuxResources, layout: &CgroupLayout) -> Result<Self> {
+        Self::without_devices(resources, &Controllers::of(layout))
+    }
+
+    /// The same with room for so many processes at least, if they do not have it.
+    pub(super) fn with_tasks(&self, least: u64) -> Option<Self> {
+        let tight = |s: &Setting| s.file == "pids.max" && s.value.parse().is_ok_and(|n: u64| n < least);
+        self.settings.iter().any(tight).then(|| {
+            let mut limits = self.clone();
+            let tight = limits.settings.iter_mut().filter(|s| tight(s));
+            tight.for_each(|setting| setting.value = least.to_string());
+            limits
+        })
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.settings.is_empty() && self.devices.is_none()
@@ -107,9 +137,7 @@ impl Limits {
             limits.add(host, "hugetlb", field, |v| hugetlb::settings(pages, v))?;
         }
         if let Some(adapters) = resources.rdma() {
-            limits.add(host, "rdma", "linux.resources.rdma", |_| {
-                Ok(rdma::settings(adapters))
-            })?;
+            limits.add(host, "rdma", "linux.resources.rdma", |_| rdma::settings(adapters))?;
         }
         if let Some(network) = resources.network() {
             limits.settings.extend(network::settings(network, host)?);
@@ -212,5 +240,26 @@ mod tests {
         assert!(e.to_string().contains("`pids`"), "{e}");
         let zeros = r#"{"pids":{"limit":0},"cpu":{"shares":0},"memory":{"limit":0,"disableOOMKiller":false},"blockIO":{}}"#;
         assert!(golden(zeros, &bare).unwrap().is_empty());
+    }
+
+    #[test]
+    fn without_a_cgroup_any_limit_is_refused_by_name_and_device_rules_are_not() {
+        let refuse = |json| Limits::refuse_any(&serde_json::from_str(json).unwrap());
+        refuse(r#"{"pids":{"limit":0},"cpu":{"shares":0},"devices":[{"allow":false,"access":"rwm"}]}"#)
+            .unwrap();
+        for (json, field) in [
+            (r#"{"pids":{"limit":5}}"#, "linux.resources.pids"),
+            (r#"{"memory":{"limit":4096}}"#, "linux.resources.memory"),
+            (r#"{"cpu":{"cpus":"0"}}"#, "linux.resources.cpu"),
+            (r#"{"unified":{"memory.high":"1"}}"#, "linux.resources.unified"),
+            (
+                r#"{"unified":{"cgroup.max.depth":"1"}}"#,
+                "linux.resources.unified",
+            ),
+            (r#"{"network":{"classID":1}}"#, "linux.resources.network.classID"),
+        ] {
+            let e = refuse(json).unwrap_err().to_string();
+            assert!(e.contains(field) && e.contains("--cgroup-manager"), "{e}");
+        }
     }
 }

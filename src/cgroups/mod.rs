@@ -7,6 +7,7 @@
 //! # Life of a cgroup
 //! ```text
 //!  Limits::from_spec      before anything is made: what this host cannot hold is refused
+//!  Home::create           systemd's scope, or
 //!  Cgroup::create         directories; with cgroup v2 all controllers enabled on the way
 //!  apply                  limits stand before the first process
 //!  clone3 into birth()    joining later waits 5 to 16 ms for an RCU grace period
@@ -15,42 +16,52 @@
 //!  kill, remove           whatever the tenant made below goes too
 //! ```
 
+mod below;
 mod cpu;
 mod cpuset;
+pub mod delegated;
 mod device_program;
 mod devices;
 mod dir;
 mod hierarchy;
+mod home;
 mod hugetlb;
 mod hybrid;
 mod io;
 mod limits;
+mod members;
 mod memory;
 mod network;
 mod pids;
 mod rdma;
+mod resctrl;
 mod setting;
 mod stats;
+mod systemd;
 mod unified;
 mod verbatim;
 
+pub use below::Below;
 pub use devices::{Kind as DeviceKind, Rule as DeviceRule, default_devices};
+pub use home::{Home, Manager};
 pub use limits::Limits;
+pub use resctrl::Allocation;
 pub use setting::{Missing, Setting};
 pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
+pub use systemd::{Bus, Placeholder, Property, Scope};
+pub use unified::birth_of;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{During, Error, Failures, Result};
-use crate::files;
 use crate::host::CgroupLayout;
 use crate::undo::Undo;
 use hierarchy::Hierarchy;
 use hybrid::Hybrid;
-use unified::{Unified, below};
+use unified::Unified;
 
 /// A parent may go between our making it and its child: another invocation that removed its last cgroup there tidies up
 /// ([`Cgroup::remove_if_empty`]).
@@ -63,6 +74,8 @@ const CREATE_ATTEMPTS: u32 = 10;
 pub struct Cgroup {
     path: String,
     hierarchy: Box<dyn Hierarchy>,
+    /// Whose it is, if it is not ours.
+    scope: Option<Box<Scope>>,
 }
 
 impl Cgroup {
@@ -113,7 +126,27 @@ impl Cgroup {
         };
         undo.disarm();
         let path = path.to_owned();
-        Ok((Self { path, hierarchy }, new))
+        let scope = None;
+        Ok((
+            Self {
+                path,
+                hierarchy,
+                scope,
+            },
+            new,
+        ))
+    }
+
+    /// A cgroup below this one, which must be there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not, [`Error::Invalid`] for a controller that has no path of its own here.
+    pub fn below(&self, paths: &Below) -> Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            scope: self.scope.clone(),
+            hierarchy: self.hierarchy.below(paths)?,
+        })
     }
 
     /// Opens a cgroup made earlier. On a hybrid host one of its directories is enough, so that remains can be removed.
@@ -130,49 +163,16 @@ impl Cgroup {
         };
         let path = path.to_owned();
         match found {
-            Some(hierarchy) => Ok(Self { path, hierarchy }),
+            Some(hierarchy) => Ok(Self {
+                path,
+                hierarchy,
+                scope: None,
+            }),
             None => Err(Error::NotFound {
                 kind: "cgroup",
                 name: path,
             }),
         }
-    }
-
-    /// The cgroup2 directory for `CLONE_INTO_CGROUP`; `None` on a host with v1 alone.
-    pub fn birth(&self) -> Option<BorrowedFd<'_>> {
-        self.hierarchy.cgroup2().map(AsFd::as_fd)
-    }
-
-    /// Moves a process that was born in [`Cgroup::birth`] into the v1 hierarchies; on a cgroup v2 host it is there already.
-    ///
-    /// # Errors
-    /// `ESRCH` when the process is gone, `EINVAL` for a v1 cgroup without realtime budget and a realtime process.
-    pub fn join(&self, pid: i32) -> Result<()> {
-        self.hierarchy
-            .join(pid)
-            .during(|| format!("move process `{pid}` into cgroup `{}`", self.path))
-    }
-
-    /// Moves the calling process, born in [`Cgroup::birth`] and of one thread, into the v1 hierarchies without the wait that
-    /// [`Cgroup::join`] may cost. Call it before joining a user namespace: the files belong to the host's root.
-    ///
-    /// # Errors
-    /// As [`Cgroup::join`].
-    pub fn enter(&self) -> Result<()> {
-        self.hierarchy
-            .enter()
-            .during(|| format!("enter cgroup `{}`", self.path))
-    }
-
-    /// Moves a process in from anywhere, in all hierarchies (slower than being born there).
-    ///
-    /// # Errors
-    /// As [`Cgroup::join`], and `EBUSY` for a cgroup2 directory with controllers enabled for its children.
-    pub fn adopt(&self, pid: i32) -> Result<()> {
-        if let Some(dir) = self.hierarchy.cgroup2() {
-            dir.join(pid)?;
-        }
-        self.join(pid)
     }
 
     /// Puts limits in force. Every controller is tried; those whose limit does not hold are reported, each with file and value.
@@ -184,9 +184,7 @@ impl Cgroup {
     /// [`Error::Invalid`] from `checkBeforeUpdate`, before anything is written; [`Error::Unsupported`] for a file this kernel
     /// does not have; what the kernel says otherwise; [`Error::Several`] when more than one controller fails.
     pub fn apply(&self, limits: &Limits) -> Result<()> {
-        for ceiling in limits.ceilings() {
-            self.check_ceiling(ceiling)?;
-        }
+        self.check_ceilings(limits)?;
         let mut errors = Vec::new();
         for group in limits
             .settings()
@@ -205,6 +203,12 @@ impl Cgroup {
             1 => Err(errors.remove(0)),
             _ => Err(Error::Several(errors)),
         }
+    }
+
+    /// What `checkBeforeUpdate` asks for.
+    fn check_ceilings(&self, limits: &Limits) -> Result<()> {
+        let mut ceilings = limits.ceilings().iter();
+        ceilings.try_for_each(|ceiling| self.check_ceiling(ceiling))
     }
 
     fn check_ceiling(&self, ceiling: &memory::Ceiling) -> Result<()> {
@@ -352,31 +356,6 @@ fn until_it_stays<T>(work: impl Fn() -> Result<T>) -> Result<T> {
         }
     }
     work()
-}
-
-/// The cgroup2 directory a running process is in, or `None` on a host with v1 alone.
-///
-/// `exec` clones into this one and not into the container's: its init may have moved itself into a sub-cgroup and enabled
-/// controllers, after which the container's own cgroup takes no processes.
-///
-/// # Errors
-/// One with [`Error::is_gone`] when the process is gone; [`Error::Unsupported`] when it is outside of our cgroup namespace.
-pub fn birth_of(layout: &CgroupLayout, pid: i32) -> Result<Option<OwnedFd>> {
-    let Some(mount) = layout.unified() else {
-        return Ok(None);
-    };
-    let text = files::read_text(Path::new(&format!("/proc/{pid}/cgroup")))?;
-    let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
-        return Ok(None);
-    };
-    let path = Path::new(path);
-    if path.components().any(|c| c == Component::ParentDir) {
-        return Err(Error::unsupported(
-            format!("cgroup `{}` of process `{pid}`", path.display()),
-            "it is outside of this cgroup namespace",
-        ));
-    }
-    files::open_dir(&below(mount, path)).map(Some)
 }
 
 /// Absolute, below the root, and nothing in it that would lead elsewhere.

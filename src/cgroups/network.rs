@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::LinuxNetwork;
 
-use super::setting::{Controllers, Setting};
+use super::setting::{Controllers, Setting, word};
 use crate::error::{Error, Result};
 
 const CLASS: &str = "linux.resources.network.classID";
@@ -17,13 +17,15 @@ pub(super) fn settings(network: &LinuxNetwork, host: &Controllers) -> Result<Vec
     }
     for priority in network.priorities().iter().flatten() {
         require("net_prio", PRIORITIES, host)?;
-        let line = format!("{} {}", priority.name(), priority.priority());
+        let name = word(&format!("{PRIORITIES}.name"), priority.name())?;
+        let line = format!("{name} {}", priority.priority());
         settings.push(Setting::new("net_prio.ifpriomap", line));
     }
     Ok(settings)
 }
 
 fn require(controller: &str, field: &str, host: &Controllers) -> Result<()> {
+    host.check_cgroup(field)?;
     if host.is_unified() {
         return Err(Error::unsupported(
             field,
@@ -51,6 +53,12 @@ mod tests {
             settings(&network, &v2()),
             Err(Error::Unsupported { .. })
         ));
+    }
+
+    #[test]
+    fn a_name_cannot_become_another_line() {
+        let json = r#"{"priorities":[{"name":"eth0 5\neth1","priority":5}]}"#;
+        assert!(settings(&serde_json::from_str(json).unwrap(), &v1()).is_err());
     }
 
     #[test]

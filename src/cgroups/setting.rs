@@ -61,6 +61,17 @@ impl Setting {
     }
 }
 
+/// A name that goes into a line of a cgroup file: one word, so that it cannot become more lines or other values.
+///
+/// # Errors
+/// [`Error::Invalid`] for `field`.
+pub(super) fn word<'a>(field: &str, name: &'a str) -> Result<&'a str> {
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(Error::invalid(field, name.escape_debug(), "must be one word"));
+    }
+    Ok(name)
+}
+
 /// The controller a file belongs to: what stands before the first dot.
 pub(super) fn controller_of(file: &str) -> &str {
     file.split('.').next().unwrap_or(file)
@@ -78,6 +89,8 @@ pub(super) enum Version {
 pub(super) struct Controllers {
     v1: BTreeSet<String>,
     v2: Cgroup2,
+    /// The container has no cgroup, which is why it has no controllers.
+    disabled: bool,
 }
 
 /// What the cgroup2 hierarchy offers.
@@ -93,6 +106,14 @@ enum Cgroup2 {
 }
 
 impl Controllers {
+    /// Those of a container without a cgroup.
+    pub(super) fn none() -> Self {
+        Self {
+            disabled: true,
+            ..Self::default()
+        }
+    }
+
     /// What this layout has. Reads `cgroup.controllers` of the cgroup2 mount; nothing else is touched.
     pub(super) fn of(layout: &CgroupLayout) -> Self {
         let listed = layout
@@ -101,8 +122,8 @@ impl Controllers {
             .map(|text| text.split_ascii_whitespace().map(Into::into).collect());
         match layout {
             CgroupLayout::Unified(_) => Self {
-                v1: BTreeSet::new(),
                 v2: listed.map_or(Cgroup2::Everything, Cgroup2::These),
+                ..Self::default()
             },
             CgroupLayout::Hybrid { v1, unified } => Self {
                 v1: v1.iter().flat_map(|h| h.controllers.iter().cloned()).collect(),
@@ -110,6 +131,7 @@ impl Controllers {
                     Some(_) => Cgroup2::These(listed.unwrap_or_default()),
                     None => Cgroup2::Absent,
                 },
+                disabled: false,
             },
         }
     }
@@ -125,6 +147,7 @@ impl Controllers {
         {
             return Ok(Version::V1);
         }
+        self.check_cgroup(field)?;
         match &self.v2 {
             Cgroup2::Everything => Ok(Version::V2),
             Cgroup2::These(found) if found.contains(controller) => Ok(Version::V2),
@@ -133,6 +156,20 @@ impl Controllers {
                 format!("the kernel offers no cgroup controller `{controller}`"),
             )),
         }
+    }
+
+    /// That there is a cgroup at all.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the limit that `field` asks for.
+    pub(super) fn check_cgroup(&self, field: &str) -> Result<()> {
+        if self.disabled {
+            return Err(Error::unsupported(
+                field,
+                "a container without a cgroup has no limits; leave it out or use another `--cgroup-manager`",
+            ));
+        }
+        Ok(())
     }
 
     /// How access to devices is controlled: a v1 controller, or programs attached to a cgroup2 directory.
@@ -160,8 +197,8 @@ pub(super) mod tests {
     /// A host with everything on cgroup2.
     pub(in super::super) fn v2() -> Controllers {
         Controllers {
-            v1: BTreeSet::new(),
             v2: Cgroup2::Everything,
+            ..Controllers::default()
         }
     }
 
@@ -171,6 +208,7 @@ pub(super) mod tests {
         Controllers {
             v1: all.split(' ').map(Into::into).collect(),
             v2: Cgroup2::These(BTreeSet::new()),
+            disabled: false,
         }
     }
 
@@ -187,6 +225,7 @@ pub(super) mod tests {
         let host = Controllers {
             v1: ["memory".to_owned()].into(),
             v2: Cgroup2::These(["hugetlb".to_owned()].into()),
+            disabled: false,
         };
         assert_eq!(host.version("memory", "x").unwrap(), Version::V1);
         assert_eq!(host.version("hugetlb", "x").unwrap(), Version::V2);

@@ -1,18 +1,20 @@
 //! cgroup v2: one directory with everything.
 
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::below::Below;
 use super::dir::Dir;
 use super::hierarchy::{Hierarchy, keyed, kill_each};
 use super::stats::{self, Stats};
 use crate::error::{During, Error, Result};
 use crate::files;
+use crate::host::CgroupLayout;
 use crate::undo::Undo;
 
 /// How long freezing may take: a process in an uninterruptible wait, such as one for a dead NFS server, delays it.
@@ -49,6 +51,15 @@ impl Unified {
         let (dir, new) = Dir::create(mount, path, undo, &connect)?;
         let mount = mount.to_path_buf();
         Ok((Self { dir, mount }, new))
+    }
+
+    /// A directory below this one.
+    pub(super) fn sub(&self, path: &Path) -> Result<Self> {
+        let mount = self.mount.clone();
+        Ok(Self {
+            dir: self.dir.sub(path)?,
+            mount,
+        })
     }
 
     /// Opens the directory, if it is there.
@@ -126,6 +137,14 @@ impl Hierarchy for Unified {
         Some(&self.dir)
     }
 
+    fn below(&self, paths: &Below) -> Result<Box<dyn Hierarchy>> {
+        if let Some(controller) = paths.unknown(&[]) {
+            let problem = "names a controller: with cgroup v2 all share one path";
+            return Err(Error::invalid("--cgroup", controller, problem));
+        }
+        Ok(Box::new(self.sub(paths.path(&[]))?))
+    }
+
     fn processes(&self) -> &Dir {
         &self.dir
     }
@@ -193,6 +212,37 @@ impl Hierarchy for Unified {
     fn stats(&self) -> Result<Stats> {
         stats::v2::read(&self.dir)
     }
+}
+
+/// The cgroup2 directory a running process is in, or `None` on a host with v1 alone.
+///
+/// `exec` clones into this one and not into the container's: its init may have moved itself into a sub-cgroup and enabled
+/// controllers, after which the container's own cgroup takes no processes.
+///
+/// # Errors
+/// One with [`Error::is_gone`] when the process is gone; [`Error::Unsupported`] when it is outside of our cgroup namespace.
+pub fn birth_of(layout: &CgroupLayout, pid: i32) -> Result<Option<OwnedFd>> {
+    let place = place_of(layout, pid)?;
+    place.map(|path| files::open_dir(&path)).transpose()
+}
+
+/// Where that directory is.
+pub(super) fn place_of(layout: &CgroupLayout, pid: i32) -> Result<Option<PathBuf>> {
+    let Some(mount) = layout.unified() else {
+        return Ok(None);
+    };
+    let text = files::read_text(Path::new(&format!("/proc/{pid}/cgroup")))?;
+    let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
+        return Ok(None);
+    };
+    let path = Path::new(path);
+    if path.components().any(|c| c == Component::ParentDir) {
+        return Err(Error::unsupported(
+            format!("cgroup `{}` of process `{pid}`", path.display()),
+            "it is outside of this cgroup namespace",
+        ));
+    }
+    Ok(Some(below(mount, path)))
 }
 
 /// `path` is absolute as seen from the mount.

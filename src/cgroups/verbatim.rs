@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::setting::{Controllers, Setting, controller_of};
+use super::setting::{Controllers, Setting, controller_of, word};
 use crate::error::{Error, Result};
 
 const FIELD: &str = "linux.resources.unified";
@@ -23,6 +23,7 @@ pub(super) fn settings(map: &HashMap<String, String>, host: &Controllers) -> Res
     if map.is_empty() {
         return Ok(Vec::new());
     }
+    host.check_cgroup(FIELD)?;
     if !host.is_unified() {
         return Err(Error::unsupported(
             FIELD,
@@ -43,7 +44,8 @@ pub(super) fn settings(map: &HashMap<String, String>, host: &Controllers) -> Res
 }
 
 fn check(file: &str) -> Result<()> {
-    if file.contains(['/', '\0']) || file.contains("..") || !file.contains('.') || file.starts_with('.') {
+    word(FIELD, file)?;
+    if file.contains('/') || file.contains("..") || !file.contains('.') || file.starts_with('.') {
         return Err(Error::invalid(FIELD, file, "is not the name of a cgroup file"));
     }
     if NOT_LIMITS.contains(&file) {
@@ -87,6 +89,7 @@ mod tests {
         for bad in [
             "../memory.max",
             "a/memory.max",
+            "memory.max\nx",
             "memory..max",
             "cgroup.procs",
             "memory",

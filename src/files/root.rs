@@ -193,4 +193,34 @@ mod tests {
         assert_eq!(inside(Path::new("./")).unwrap(), Path::new(""));
         assert!(inside(Path::new("a/../../etc")).is_err());
     }
+
+    /// CVE-2021-30465, CVE-2024-45310: the path is looked at while somebody swaps a directory on it for a link to the outside.
+    #[test]
+    fn links_swapped_while_we_look_do_not_lead_outside() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+        let top = std::env::temp_dir().join(format!("condo-swap-{}", std::process::id()));
+        let (tree, outside) = (top.join("tree"), top.join("outside"));
+        std::fs::create_dir_all(tree.join("a")).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("b")).unwrap();
+        let root = Root::open(&tree).unwrap();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    let _ = renameat_with(CWD, tree.join("a"), CWD, tree.join("b"), RenameFlags::EXCHANGE);
+                }
+            });
+            for n in 0..2000 {
+                // Fails while `a` is the link, whose way out is no way inside.
+                let _ = root.create_dir_all(Path::new(&format!("a/dir-{n}/below")), 0o755);
+                let _ = root.write(Path::new(&format!("a/file-{n}")), b"x", 0o644);
+            }
+            over.store(true, Relaxed);
+        });
+        let escaped = std::fs::read_dir(&outside).unwrap().count();
+        std::fs::remove_dir_all(&top).unwrap();
+        assert_eq!(escaped, 0, "entries appeared outside of the root");
+    }
 }

@@ -13,7 +13,7 @@ use crate::error::{During, Error, Result};
 ///
 /// Joining an existing pid or time namespace concerns children only, and a child in a new user namespace may not join what
 /// the host owns: so the parent joins, clones, and goes back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Held {
     back: Vec<(Kind, OwnedFd)>,
 }
@@ -49,6 +49,11 @@ impl Held {
         join(kind, path)?;
         self.back.push((kind, own));
         Ok(())
+    }
+
+    /// Stays in the namespaces for good.
+    pub fn stay(mut self) {
+        self.back.clear();
     }
 
     /// Goes back to the namespaces the process came from.

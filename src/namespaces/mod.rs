@@ -1,8 +1,10 @@
 //! The eight kinds of namespace: which are new, which are joined by path, which are shared with the host.
 //!
-//! The spec's list becomes a [`Namespaces`] value; [`enter`] holds the joined ones around a clone, [`user`] deals with id maps.
+//! The spec's list becomes a [`Namespaces`] value; [`enter`] holds the joined ones around a clone, [`user`] deals with id maps,
+//! [`subordinate`] with those of an ordinary user.
 
 pub mod enter;
+pub mod subordinate;
 pub mod user;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{During, Error, Result};
 
 /// A kind of namespace (`namespaces(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -165,6 +167,29 @@ impl Namespaces {
     }
 }
 
+/// The processes in the same namespace of this kind as the process `pid`, itself included. Of processes the caller may not
+/// look into it cannot be told; they are left out, as are those in namespaces below.
+///
+/// # Errors
+/// Without `/proc`.
+pub fn members(pid: i32, kind: Kind) -> Result<Vec<i32>> {
+    let inode =
+        |pid: i32| rustix::fs::stat(format!("/proc/{pid}/ns/{}", kind.file())).map(|found| found.st_ino);
+    let Ok(wanted) = inode(pid) else {
+        return Ok(vec![pid]);
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").during(|| "read `/proc`")? {
+        let name = entry.during(|| "read `/proc`")?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok())
+            && inode(pid) == Ok(wanted)
+        {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +214,11 @@ mod tests {
         let twice = Namespaces::from_spec(&spec(r#"[{"type":"pid"},{"type":"pid"}]"#)).unwrap_err();
         assert_eq!(twice.to_string(), "linux.namespaces[1]: `pid` is listed twice");
         assert!(Namespaces::from_spec(&spec(r#"[{"type":"pid","path":"ns/pid"}]"#)).is_err());
+    }
+
+    #[test]
+    fn a_process_is_among_those_of_its_namespace() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(members(own, Kind::Pid).unwrap().contains(&own));
     }
 }

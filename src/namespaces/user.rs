@@ -16,16 +16,16 @@ const MAX_LINES: usize = 340;
 /// The uid and gid maps of a user namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdMap {
-    uids: Vec<Range>,
-    gids: Vec<Range>,
+    pub(super) uids: Vec<Range>,
+    pub(super) gids: Vec<Range>,
 }
 
 /// `size` ids from `inside` on are `outside` and following on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    inside: u32,
-    outside: u32,
-    size: u32,
+pub(super) struct Range {
+    pub(super) inside: u32,
+    pub(super) outside: u32,
+    pub(super) size: u32,
 }
 
 impl IdMap {

@@ -2,9 +2,11 @@
 
 use oci_spec::runtime::User;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use rustix::thread::CapabilitySet;
 
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 
 /// The umask of a process whose spec names none, as the field does it.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -32,13 +34,26 @@ impl Credentials {
     };
 
     /// Reads `process.user`.
-    pub fn from_spec(user: &User) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Names the field with the id that is none: `setresuid(2)` would leave the process what it is, which is root.
+    pub fn from_spec(user: &User) -> Result<Self> {
+        let groups = user.additional_gids().clone().unwrap_or_default();
+        let further = groups.iter().enumerate();
+        let named = [("uid".to_owned(), user.uid()), ("gid".to_owned(), user.gid())];
+        let mut ids = named
+            .into_iter()
+            .chain(further.map(|(index, gid)| (format!("additionalGids[{index}]"), *gid)));
+        if let Some((name, id)) = ids.find(|(_, id)| *id == u32::MAX) {
+            let problem = "means no change to the kernel; ids end at 4294967294";
+            return Err(Error::invalid(format!("process.user.{name}"), id, problem));
+        }
+        Ok(Self {
             uid: user.uid(),
             gid: user.gid(),
-            groups: user.additional_gids().clone().unwrap_or_default(),
+            groups,
             umask: user.umask().unwrap_or(DEFAULT_UMASK),
-        }
+        })
     }
 
     /// Becomes this user, keeping the permitted capabilities for the steps that follow.
@@ -54,10 +69,31 @@ impl Credentials {
     fn switch(&self) -> Result<()> {
         let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        rustix::thread::set_thread_groups(&groups).during(|| format!("set the groups {:?}", self.groups))?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // A user namespace made without privileges denies it even to its root, for good (user_namespaces(7)).
+            Err(Errno::PERM) if may_change_groups() && groups.is_empty() => {}
+            Err(Errno::PERM) if may_change_groups() => return Err(self.denied()),
+            other => other.during(|| format!("set the groups {:?}", self.groups))?,
+        }
         rustix::thread::set_thread_res_gid(gid, gid, gid).during(|| format!("become group {}", self.gid))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("become user {}", self.uid))
     }
+}
+
+impl Credentials {
+    fn denied(&self) -> Error {
+        Error::invalid(
+            "process.user.additionalGids",
+            format!("{:?}", self.groups),
+            "cannot be set: the user namespace denies it, unless its group map was written by `newgidmap`",
+        )
+    }
+}
+
+/// Whether the process has the capability that changing groups takes.
+fn may_change_groups() -> bool {
+    let sets = rustix::thread::capabilities(None);
+    sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SETGID))
 }
 
 /// Reads a user or group id: digits and nothing else. Junk behind a number once made a runtime run as root (crun,
@@ -70,9 +106,45 @@ pub fn id(text: &str) -> Option<u32> {
         .filter(|id| *id != u32::MAX)
 }
 
+/// Reads `UID[:GID]`, each as [`id`] does.
+pub fn user_and_group(text: &str) -> Option<(u32, Option<u32>)> {
+    match text.split_once(':') {
+        None => Some((id(text)?, None)),
+        Some((uid, gid)) => Some((id(uid)?, Some(id(gid)?))),
+    }
+}
+
 /// Becomes root of the user namespace the process is in: whoever it was outside is not mapped there.
 pub fn become_root() -> Result<()> {
     Credentials::ROOT
         .switch()
         .during(|| "become root of the user namespace")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_digits_and_nothing_else() {
+        assert_eq!(user_and_group("1000"), Some((1000, None)));
+        assert_eq!(user_and_group("0:5"), Some((0, Some(5))));
+        for bad in [
+            "",
+            ":",
+            "1:",
+            ":1",
+            "1000x",
+            "1000 ",
+            "+1",
+            "-1",
+            "1:2:3",
+            "4294967295",
+            "4294967296",
+            "0x1",
+            "root",
+        ] {
+            assert_eq!(user_and_group(bad), None, "{bad}");
+        }
+    }
 }

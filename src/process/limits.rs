@@ -44,14 +44,28 @@ impl Limits {
         }
     }
 
-    /// Sets the limits of a process that waits.
-    pub fn apply(&self, pid: i32) -> Result<()> {
-        if let Some(score) = self.oom_score_adj {
-            let path = format!("/proc/{pid}/oom_score_adj");
-            std::fs::write(&path, score.to_string()).during(|| {
-                format!("set `process.oomScoreAdj` to `{score}` (lowering it needs CAP_SYS_RESOURCE)")
-            })?;
-        }
+    /// Sets the out-of-memory score of a process that waits.
+    pub fn score(&self, pid: i32) -> Result<()> {
+        self.write_score(&pid.to_string())
+    }
+
+    /// Sets the out-of-memory score of the calling process, which its children inherit: once it is inside or hidden, the
+    /// file belongs to the host's root.
+    pub fn score_self(&self) -> Result<()> {
+        self.write_score("self")
+    }
+
+    fn write_score(&self, process: &str) -> Result<()> {
+        let Some(score) = self.oom_score_adj else {
+            return Ok(());
+        };
+        let path = format!("/proc/{process}/oom_score_adj");
+        std::fs::write(&path, score.to_string())
+            .during(|| format!("set `process.oomScoreAdj` to `{score}` (lowering it needs CAP_SYS_RESOURCE)"))
+    }
+
+    /// Sets the resource limits of a process that waits.
+    pub fn bound(&self, pid: i32) -> Result<()> {
         for (typ, soft, hard) in &self.rlimits {
             let limit = Rlimit {
                 current: bounded(*soft),

@@ -80,6 +80,7 @@ impl Process {
         let env = process.env().clone().unwrap_or_default();
         no_nul("process.args", &args)?;
         no_nul("process.env", &env)?;
+        variables(&env)?;
         if !process.cwd().is_absolute() {
             let problem = "must be an absolute path";
             return Err(Error::invalid("process.cwd", process.cwd().display(), problem));
@@ -92,7 +93,7 @@ impl Process {
             console_size: process
                 .console_size()
                 .map(|b| (clamp(b.height()), clamp(b.width()))),
-            credentials: Credentials::from_spec(process.user()),
+            credentials: Credentials::from_spec(process.user())?,
             capabilities: Capabilities::from_spec(process.capabilities().as_ref())?,
             limits: Limits::from_spec(process)?,
             scheduler: process
@@ -173,6 +174,14 @@ fn clamp(length: u64) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
 
+/// What `environ(7)` calls a variable: a program could neither read nor unset anything else.
+fn variables(env: &[String]) -> Result<()> {
+    match env.iter().find(|line| line.find('=').is_none_or(|at| at == 0)) {
+        Some(line) => Err(Error::invalid("process.env", line, "is not NAME=VALUE")),
+        None => Ok(()),
+    }
+}
+
 fn no_nul(field: &str, values: &[String]) -> Result<()> {
     match values.iter().position(|v| v.contains('\0')) {
         None => Ok(()),
@@ -216,6 +225,14 @@ mod tests {
             (
                 r#"{"user":{},"args":["a","b\u0000"],"cwd":"/"}"#,
                 "process.args[1]: `b\\0` must not contain a NUL byte",
+            ),
+            (
+                r#"{"user":{"uid":4294967295},"args":["a"],"cwd":"/"}"#,
+                "process.user.uid: `4294967295` means no change to the kernel; ids end at 4294967294",
+            ),
+            (
+                r#"{"user":{"additionalGids":[1,4294967295]},"args":["a"],"cwd":"/"}"#,
+                "process.user.additionalGids[1]: `4294967295` means no change to the kernel; ids end at 4294967294",
             ),
         ] {
             assert_eq!(process(json).unwrap_err().to_string(), text);

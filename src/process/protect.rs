@@ -48,7 +48,13 @@ fn read_only_mount() -> io::Result<OwnedFd> {
 
 fn sealed_copy() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut copy = File::from(rustix::fs::memfd_create("condo-runtime", flags)?);
+    let name = "condo-runtime";
+    // A kernel that is set not to execute such files wants to be told (`vm.memfd_noexec`); before 6.3 there was no such flag.
+    let memory = match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags),
+        made => made,
+    };
+    let mut copy = File::from(memory?);
     io::copy(&mut File::open("/proc/self/exe")?, &mut copy)?;
     rustix::fs::fcntl_add_seals(
         &copy,

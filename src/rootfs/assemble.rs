@@ -80,23 +80,24 @@ impl Assembled {
     fn perform(&mut self, op: &MountOp, source: Option<OwnedFd>) -> Result<()> {
         match &op.action {
             Action::Bind(bind) => match source {
-                Some(source) => self.bind(&op.target, bind, &source),
+                Some(source) => self.bind(op, bind, &source),
                 None => Ok(()),
             },
             Action::New(fs) => self.new_filesystem(&op.target, fs),
-            Action::Remount(change) => self.remount(&op.target, change),
+            Action::Remount(change) => self.remount(op, change),
             Action::Link(to) => devices::link(&self.root, &op.target, to, false),
         }
     }
 
-    fn bind(&self, target: &Path, bind: &Bind, source: &OwnedFd) -> Result<()> {
+    fn bind(&self, op: &MountOp, bind: &Bind, source: &OwnedFd) -> Result<()> {
+        let target = op.target.as_path();
         if target == Path::new("/proc") {
             magic::require(source, magic::PROC, "procfs")?;
         }
         let directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
         let place = place::of_mount(&self.root, target, directory)?;
-        mount::change(source, false, bind.top)?;
-        mount::change(source, true, bind.tree)?;
+        mount::change_inherited(source, false, bind.top, &op.field)?;
+        mount::change_inherited(source, true, bind.tree, &op.field)?;
         for &propagation in &bind.propagation {
             mount::propagate(source, propagation)?;
         }
@@ -137,13 +138,13 @@ impl Assembled {
         Some(format!("mode={:o}", stat.st_mode & 0o7777))
     }
 
-    fn remount(&self, target: &Path, change: &Remount) -> Result<()> {
-        let place = self.root.get(target, OFlags::PATH)?;
+    fn remount(&self, op: &MountOp, change: &Remount) -> Result<()> {
+        let place = self.root.get(&op.target, OFlags::PATH)?;
         if let Some(data) = &change.superblock {
             mount::reconfigure(&place, data)?;
         }
-        mount::change(&place, false, change.top)?;
-        mount::change(&place, true, change.tree)?;
+        mount::change_inherited(&place, false, change.top, &op.field)?;
+        mount::change_inherited(&place, true, change.tree, &op.field)?;
         for &propagation in &change.propagation {
             mount::propagate(&place, propagation)?;
         }

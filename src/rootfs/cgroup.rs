@@ -11,9 +11,13 @@ use crate::sys::mount::attr;
 
 /// Adds the steps of one entry.
 pub(super) fn plan(facts: &Facts<'_>, entry: &Entry<'_>, fstype: &str, ops: &mut Vec<MountOp>) -> Result<()> {
+    let Some(path) = facts.cgroup_path else {
+        ops.push(entry.op(foreign(facts, entry)));
+        return Ok(());
+    };
     match (&facts.host.cgroups, fstype) {
         (CgroupLayout::Hybrid { v1, unified }, "cgroup") if !v1.is_empty() => {
-            tree(facts, entry, v1, unified.as_deref(), ops)
+            tree(facts, entry, path, (v1, unified.as_deref()), ops)
         }
         (layout, _) => {
             let mount = layout.unified().ok_or_else(|| {
@@ -22,36 +26,54 @@ pub(super) fn plan(facts: &Facts<'_>, entry: &Entry<'_>, fstype: &str, ops: &mut
                     "this host has only v1 hierarchies; use the type `cgroup`",
                 )
             })?;
-            ops.push(entry.op(second(facts, entry, mount)));
+            ops.push(entry.op(second(facts, entry, path, mount)));
             Ok(())
         }
     }
 }
 
+/// What a container without a cgroup gets, read-only: in a cgroup namespace the cgroup2 filesystem from its caller's cgroup on,
+/// which is not its to change; else, or with v1, an empty directory.
+fn foreign(facts: &Facts<'_>, entry: &Entry<'_>) -> Action {
+    let filesystem = match &facts.host.cgroups {
+        CgroupLayout::Unified(_) if facts.cgroupns => {
+            let mut filesystem = entry.filesystem("cgroup2");
+            filesystem.source = "cgroup".to_owned();
+            filesystem.attributes |= attr::RDONLY;
+            filesystem
+        }
+        _ => Filesystem {
+            seal: true,
+            ..top(entry)
+        },
+    };
+    Action::New(filesystem)
+}
+
 /// The cgroup2 filesystem, seen from the container's cgroup.
-fn second(facts: &Facts<'_>, entry: &Entry<'_>, mount: &Path) -> Action {
+fn second(facts: &Facts<'_>, entry: &Entry<'_>, path: &str, mount: &Path) -> Action {
     if facts.cgroupns {
         Action::New(Filesystem {
             source: "cgroup".to_owned(),
             ..entry.filesystem("cgroup2")
         })
     } else {
-        Action::Bind(own_cgroup(facts, entry, mount))
+        Action::Bind(own_cgroup(entry, path, mount))
     }
 }
 
 /// Without a cgroup namespace the filesystem would show, and let change, the cgroups of everybody (CVE-2023-25809): the
 /// container gets its own directory only.
-fn own_cgroup(facts: &Facts<'_>, entry: &Entry<'_>, mount: &Path) -> Bind {
-    entry.bind(mount.join(facts.cgroup_path.trim_start_matches('/')), false)
+fn own_cgroup(entry: &Entry<'_>, path: &str, mount: &Path) -> Bind {
+    entry.bind(mount.join(path.trim_start_matches('/')), false)
 }
 
 /// A tmpfs with one directory per v1 hierarchy, like the host's own `/sys/fs/cgroup`.
 fn tree(
     facts: &Facts<'_>,
     entry: &Entry<'_>,
-    v1: &[Hierarchy],
-    unified: Option<&Path>,
+    path: &str,
+    (v1, unified): (&[Hierarchy], Option<&Path>),
     ops: &mut Vec<MountOp>,
 ) -> Result<()> {
     if let Some(option) = entry.options.data.first() {
@@ -63,11 +85,11 @@ fn tree(
     }
     ops.push(entry.op(Action::New(top(entry))));
     for hierarchy in v1 {
-        ops.push(first(facts, entry, hierarchy));
+        ops.push(first(facts, entry, path, hierarchy));
         ops.extend(links(entry, hierarchy));
     }
     if let Some(mount) = unified {
-        let action = match second(facts, entry, mount) {
+        let action = match second(facts, entry, path, mount) {
             Action::Bind(bind) => Action::Bind(optional(bind)),
             other => other,
         };
@@ -89,7 +111,7 @@ fn top(entry: &Entry<'_>) -> Filesystem {
     }
 }
 
-fn first(facts: &Facts<'_>, entry: &Entry<'_>, hierarchy: &Hierarchy) -> MountOp {
+fn first(facts: &Facts<'_>, entry: &Entry<'_>, path: &str, hierarchy: &Hierarchy) -> MountOp {
     let action = if facts.cgroupns {
         Action::New(Filesystem {
             source: "cgroup".to_owned(),
@@ -97,7 +119,7 @@ fn first(facts: &Facts<'_>, entry: &Entry<'_>, hierarchy: &Hierarchy) -> MountOp
             ..entry.filesystem("cgroup")
         })
     } else {
-        Action::Bind(optional(own_cgroup(facts, entry, &hierarchy.mount)))
+        Action::Bind(optional(own_cgroup(entry, path, &hierarchy.mount)))
     };
     below(entry, Path::new(hierarchy.dir_name()), action)
 }

@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
+use super::Facts;
 use super::plan::Entry;
 use crate::error::{Error, Result};
 
@@ -29,7 +30,7 @@ pub(super) fn mappings(mount: &Mount) -> (&[LinuxIdMapping], &[LinuxIdMapping]) 
     )
 }
 
-pub(super) fn idmap(entry: &Entry<'_>, bind: bool, userns: bool) -> Result<()> {
+pub(super) fn idmap(entry: &Entry<'_>, bind: bool, facts: &Facts<'_>) -> Result<()> {
     let (uid, gid) = mappings(entry.mount);
     let field = entry.field;
     if uid.is_empty() != gid.is_empty() {
@@ -54,7 +55,14 @@ pub(super) fn idmap(entry: &Entry<'_>, bind: bool, userns: bool) -> Result<()> {
             "is no bind mount: only those can translate owners",
         ));
     }
-    if uid.is_empty() && !userns {
+    if !facts.host.caller.privileged {
+        return Err(Error::unsupported(
+            format!("{field}: an id-mapped mount"),
+            "it takes privileges over the source's filesystem; run condo-runtime as root, or give the files to the ids they \
+             shall have",
+        ));
+    }
+    if uid.is_empty() && !facts.userns {
         return Err(Error::invalid(
             format!("{field}.options"),
             "idmap",
@@ -64,7 +72,7 @@ pub(super) fn idmap(entry: &Entry<'_>, bind: bool, userns: bool) -> Result<()> {
     Ok(())
 }
 
-/// The destination as an absolute path without `.`; one that is relative (deprecated by the spec) starts at the root.
+/// A place in the tree as an absolute path without `.`; one that is relative (deprecated by the spec) starts at the root.
 pub(super) fn target(field: &str, destination: &Path) -> Result<PathBuf> {
     let mut target = PathBuf::from("/");
     for part in destination.components() {
@@ -72,7 +80,7 @@ pub(super) fn target(field: &str, destination: &Path) -> Result<PathBuf> {
             Component::Normal(part) => target.push(part),
             Component::ParentDir => {
                 return Err(Error::invalid(
-                    format!("{field}.destination"),
+                    field,
                     destination.display(),
                     "must not contain `..`",
                 ));
@@ -82,7 +90,7 @@ pub(super) fn target(field: &str, destination: &Path) -> Result<PathBuf> {
     }
     if target == Path::new("/") {
         return Err(Error::invalid(
-            format!("{field}.destination"),
+            field,
             destination.display(),
             "is the root itself; use `root` of config.json",
         ));

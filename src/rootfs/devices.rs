@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use serde::Serialize;
 
-use super::{mount, place};
+use super::{checks, mount, place};
 use crate::error::{During, Error, Result};
 use crate::files::Root;
 
@@ -130,7 +130,7 @@ fn from_spec(field: String, device: &LinuxDevice) -> Result<Device> {
         ));
     }
     Ok(Device {
-        path: device.path().clone(),
+        path: checks::target(&format!("{field}.path"), device.path())?,
         kind,
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),

@@ -2,13 +2,34 @@
 
 use std::path::Path;
 
+use nix::mount::MsFlags;
+use rustix::mount::{MoveMountFlags, move_mount};
+
 use super::ops::{Action, Bind};
 use super::plan::RootfsPlan;
+use super::sources::{open_root, open_root_dir};
+use crate::error::{During, Result};
 
 impl RootfsPlan {
     /// The root filesystem on the host.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Mounts the root filesystem on its own place, which makes it the top of a mount, as CRIU wants it. To be called in a mount
+    /// namespace of the caller's own, from which nothing gets back to the host.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::error::Error::Invalid) for a path that has come to pass a symbolic link.
+    pub fn cover_root(&self) -> Result<()> {
+        let none = None::<&str>;
+        nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
+            .during(|| "cut mounts off from the host's")?;
+        let shown = || format!("mount root filesystem `{}`", self.root.display());
+        let tree = open_root(&self.root, self.inherited).during(shown)?;
+        let place = open_root_dir(&self.root).during(shown)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&tree, "", &place, "", flags).during(shown)
     }
 
     /// Bind mounts: the place inside, and what appears there.

@@ -45,14 +45,23 @@ pub use sources::{Sources, UsernsFor};
 pub struct Facts<'a> {
     /// The machine.
     pub host: &'a Host,
-    /// The container has a user namespace of its own: no `mknod`, and mounts never propagate to the host.
+    /// The container has a user namespace of its own.
     pub userns: bool,
     /// The container has a cgroup namespace of its own.
     pub cgroupns: bool,
     /// The container's network namespace is not the caller's.
     pub netns: bool,
-    /// The container's cgroup, the same in every hierarchy, as a path from the hierarchy's root.
-    pub cgroup_path: &'a str,
+    /// The container's cgroup, the same in every hierarchy, as a path from the hierarchy's root. Without one the container
+    /// is in its caller's, which it may see in a cgroup namespace but never change.
+    pub cgroup_path: Option<&'a str>,
     /// Enter by `chroot` because the host's root cannot be pivoted (an initramfs).
     pub no_pivot: bool,
+}
+
+impl Facts<'_> {
+    /// Whether init works inside a user namespace, its own or the caller's: no `mknod`, no new sysfs of the host's network, and
+    /// mounts never propagate to the host.
+    fn confined(&self) -> bool {
+        self.userns || !self.host.caller.privileged
+    }
 }

@@ -12,7 +12,7 @@ use super::magic;
 use super::ops::Filesystem;
 use super::options::{Change, Propagation, Sharing};
 use crate::error::{During, Error, Result};
-use crate::sys::mount::{Attributes, set_attributes};
+use crate::sys::mount::{Attributes, attr, set_attributes};
 
 /// The longest value `fsconfig(2)` takes.
 const MAX_VALUE: usize = 255;
@@ -44,6 +44,42 @@ pub(super) fn change(mount: impl AsFd, recursive: bool, change: Change) -> Resul
         ..Attributes::default()
     };
     Ok(set_attributes(mount.as_fd(), recursive, &attributes)?)
+}
+
+/// Changes attributes of something that was mounted before, by the options of `field`.
+///
+/// What more privileged users set on a mount is locked in a user namespace that did not make it (`mount_namespaces(7)`). An
+/// option that would clear it is an error; a wish about access times, which costs nobody anything, gives way.
+pub(super) fn change_inherited(mount: impl AsFd, recursive: bool, wanted: Change, field: &str) -> Result<()> {
+    let result = change(&mount, recursive, wanted);
+    let denied = |e: &Error| e.errno() == Some(rustix::io::Errno::PERM.raw_os_error());
+    match result {
+        Err(e) if denied(&e) => {
+            let rest = wanted.without_atime();
+            if rest != wanted && change(&mount, recursive, rest).is_ok() {
+                return Ok(());
+            }
+            Err(locked(wanted, field).unwrap_or(e))
+        }
+        other => other,
+    }
+}
+
+fn locked(wanted: Change, field: &str) -> Option<Error> {
+    let names = [
+        (attr::RDONLY, "rw"),
+        (attr::NOSUID, "suid"),
+        (attr::NODEV, "dev"),
+        (attr::NOEXEC, "exec"),
+    ];
+    let cleared: Vec<_> = names
+        .iter()
+        .filter(|(bit, _)| wanted.clear & bit != 0)
+        .map(|(_, name)| *name)
+        .collect();
+    let problem = "cannot be had: the source is mounted with the contrary, which only those who mounted it may change; \
+                   leave it out";
+    (!cleared.is_empty()).then(|| Error::invalid(format!("{field}.options"), cleared.join(","), problem))
 }
 
 /// Sets bits of the mount itself.

@@ -19,6 +19,15 @@ impl Change {
         *self == Self::default()
     }
 
+    /// The same without a policy for access times.
+    pub(super) fn without_atime(self) -> Self {
+        let atime = attr::ATIME_MASK | attr::NODIRATIME;
+        Self {
+            set: self.set & !atime,
+            clear: self.clear & !atime,
+        }
+    }
+
     fn set(&mut self, bits: u64) {
         self.set |= bits;
         self.clear &= !bits;

@@ -21,7 +21,8 @@ pub struct RootfsPlan {
     pub(super) inherited: Sharing,
     /// What `linux.rootfsPropagation` makes of the new root at the end.
     pub(super) propagation: Option<Propagation>,
-    pub(super) userns: bool,
+    /// See [`Facts::confined`].
+    pub(super) confined: bool,
     pub(super) no_pivot: bool,
     pub(super) mounts: Vec<MountOp>,
     /// Default devices and links are made, because `/dev` is the container's own.
@@ -55,21 +56,44 @@ impl RootfsPlan {
         Ok(Self {
             root: rootfs.to_path_buf(),
             readonly: spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false),
-            inherited: inherited(propagation, facts.userns),
+            inherited: inherited(propagation, facts.confined()),
             propagation,
-            userns: facts.userns,
+            confined: facts.confined(),
             no_pivot: facts.no_pivot,
             mounts,
             own_dev,
             devices: devices::plan(spec_devices, own_dev)?,
-            masked: paths(linux.and_then(|l| l.masked_paths().as_deref())),
-            readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_deref())),
+            masked: paths(
+                "linux.maskedPaths",
+                linux.and_then(|l| l.masked_paths().as_deref()),
+            )?,
+            readonly_paths: paths(
+                "linux.readonlyPaths",
+                linux.and_then(|l| l.readonly_paths().as_deref()),
+            )?,
         })
+    }
+
+    /// The steps, in order.
+    pub fn mounts(&self) -> &[MountOp] {
+        &self.mounts
     }
 }
 
-fn paths(list: Option<&[String]>) -> Vec<PathBuf> {
-    list.unwrap_or_default().iter().map(PathBuf::from).collect()
+fn paths(field: &str, list: Option<&[String]>) -> Result<Vec<PathBuf>> {
+    let absolute = |(index, path): (usize, &String)| match Path::new(path).is_absolute() {
+        true => Ok(PathBuf::from(path)),
+        false => Err(Error::invalid(
+            format!("{field}[{index}]"),
+            path,
+            "must be an absolute path",
+        )),
+    };
+    list.unwrap_or_default()
+        .iter()
+        .enumerate()
+        .map(absolute)
+        .collect()
 }
 
 /// Without a mount namespace of its own, every mount of the container would be one of the host.
@@ -109,9 +133,9 @@ fn root_propagation(name: Option<&str>) -> Result<Option<Propagation>> {
 
 /// What the host's mounts are to the container: `shared` only if the root is asked to be, and never out of a user namespace,
 /// from where mounts must not reach the host.
-fn inherited(propagation: Option<Propagation>, userns: bool) -> Sharing {
+fn inherited(propagation: Option<Propagation>, confined: bool) -> Sharing {
     match propagation.map(|p| p.sharing) {
-        Some(Sharing::Shared) if !userns => Sharing::Shared,
+        Some(Sharing::Shared) if !confined => Sharing::Shared,
         None | Some(Sharing::Shared | Sharing::Slave) => Sharing::Slave,
         Some(Sharing::Private | Sharing::Unbindable) => Sharing::Private,
     }
@@ -179,14 +203,14 @@ impl Context<'_> {
     fn add(&self, field: &str, mount: &Mount, ops: &mut Vec<MountOp>) -> Result<()> {
         let entry = Entry {
             field,
-            target: checks::target(field, mount.destination())?,
+            target: checks::target(&format!("{field}.destination"), mount.destination())?,
             options: Options::parse(mount.options().as_deref().unwrap_or_default()),
             mount,
         };
         let fstype = mount.typ().as_deref().unwrap_or("");
         let bind = entry.options.bind.or_else(|| (fstype == "bind").then_some(false));
         checks::place(&entry, fstype, bind.is_some())?;
-        checks::idmap(&entry, bind.is_some(), self.facts.userns)?;
+        checks::idmap(&entry, bind.is_some(), self.facts)?;
         match (fstype, bind) {
             _ if entry.options.remount => ops.push(entry.op(remount(&entry, bind.is_some()))),
             (_, Some(recursive)) => ops.push(entry.op(Action::Bind(self.bind(&entry, recursive)?))),
@@ -198,7 +222,7 @@ impl Context<'_> {
                 ));
             }
             ("cgroup" | "cgroup2", None) => cgroup::plan(self.facts, &entry, fstype, ops)?,
-            ("sysfs", None) if self.facts.userns && !self.facts.netns => {
+            ("sysfs", None) if self.facts.confined() && !self.facts.netns => {
                 ops.push(entry.op(Action::Bind(host_sysfs(&entry))));
             }
             (fstype, None) => ops.push(entry.op(Action::New(self.filesystem(&entry, fstype)))),

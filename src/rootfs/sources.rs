@@ -44,7 +44,7 @@ impl RootfsPlan {
             .devices
             .iter()
             .map(|device| {
-                if self.userns {
+                if self.confined {
                     open_device(device)
                 } else {
                     Ok(None)
@@ -65,19 +65,8 @@ fn open_device(device: &Device) -> Result<Option<OwnedFd>> {
 }
 
 /// The rootfs as a tree of its own. Its path is canonical, so a symbolic link anywhere on it was put there after the check.
-fn open_root(path: &Path, sharing: Sharing) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(
-        |e| match e {
-            rustix::io::Errno::LOOP => {
-                Error::invalid("root.path", path.display(), "is or passes a symbolic link")
-            }
-            rustix::io::Errno::NOENT => Error::invalid("root.path", path.display(), "does not exist"),
-            rustix::io::Errno::NOTDIR => Error::invalid("root.path", path.display(), "is not a directory"),
-            other => other.into(),
-        },
-    )?;
-    let tree = mount::clone(&dir, true)?;
+pub(super) fn open_root(path: &Path, sharing: Sharing) -> Result<OwnedFd> {
+    let tree = mount::clone(&open_root_dir(path)?, true)?;
     // Never a peer of the host's mount: what is mounted below it must not appear on the host.
     mount::inherit(
         &tree,
@@ -88,6 +77,19 @@ fn open_root(path: &Path, sharing: Sharing) -> Result<OwnedFd> {
         },
     )?;
     Ok(tree)
+}
+
+/// The rootfs as a place of the host's.
+pub(super) fn open_root_dir(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(|e| match e {
+        rustix::io::Errno::LOOP => {
+            Error::invalid("root.path", path.display(), "is or passes a symbolic link")
+        }
+        rustix::io::Errno::NOENT => Error::invalid("root.path", path.display(), "does not exist"),
+        rustix::io::Errno::NOTDIR => Error::invalid("root.path", path.display(), "is not a directory"),
+        other => other.into(),
+    })
 }
 
 impl MountOp {

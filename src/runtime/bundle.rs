@@ -68,7 +68,12 @@ impl Bundle {
 /// Parses a `config.json`.
 ///
 /// Capabilities that this version does not know are left out with a warning, as the spec asks; the type would refuse the whole.
+///
+/// # Errors
+/// What is no JSON or not of the spec's types, and a NUL byte anywhere but in `annotations`: paths and names end at it in the
+/// kernel, which would act on another name than the one that was checked.
 pub fn parse(raw: &[u8]) -> Result<Spec> {
+    refuse_nul("", raw)?;
     match serde_json::from_slice::<Spec>(raw) {
         Ok(spec) => Ok(spec),
         Err(first) => {
@@ -84,7 +89,11 @@ pub fn parse(raw: &[u8]) -> Result<Spec> {
 }
 
 /// Parses a stand-alone `process` object (`exec --process`).
+///
+/// # Errors
+/// As [`parse`].
 pub fn parse_process(raw: &[u8]) -> Result<Process> {
+    refuse_nul("process", raw)?;
     match serde_json::from_slice::<Process>(raw) {
         Ok(process) => Ok(process),
         Err(first) => {
@@ -95,6 +104,41 @@ pub fn parse_process(raw: &[u8]) -> Result<Process> {
                 Err(first.into())
             }
         }
+    }
+}
+
+/// Names the field with a NUL byte, which JSON can only write as an escape.
+fn refuse_nul(field: &str, raw: &[u8]) -> Result<()> {
+    const ESCAPE: &[u8] = b"\\u0000";
+    if !raw.windows(ESCAPE.len()).any(|six| six == ESCAPE) {
+        return Ok(());
+    }
+    match find_nul(field, &serde_json::from_slice(raw)?) {
+        Some((field, text)) => Err(Error::invalid(
+            field,
+            text.escape_debug(),
+            "must not contain a NUL byte",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn find_nul(field: &str, value: &Value) -> Option<(String, String)> {
+    match value {
+        Value::String(text) if text.contains('\0') => Some((field.to_owned(), text.clone())),
+        Value::Array(list) => {
+            let mut entries = list.iter().enumerate();
+            entries.find_map(|(index, entry)| find_nul(&format!("{field}[{index}]"), entry))
+        }
+        Value::Object(object) => object
+            .iter()
+            .find_map(|(key, entry)| match (field, key.as_str()) {
+                ("", "annotations") => None,
+                _ if key.contains('\0') => Some((field.to_owned(), key.clone())),
+                ("", key) => find_nul(key, entry),
+                (field, key) => find_nul(&format!("{field}.{key}"), entry),
+            }),
+        _ => None,
     }
 }
 
@@ -191,6 +235,24 @@ mod tests {
         let affinity = process.exec_cpu_affinity().as_ref().unwrap();
         assert_eq!(affinity.initial().as_deref(), None);
         assert_eq!(affinity.cpu_affinity_final().as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused_by_field() {
+        let refused = |json: &str| parse(json.as_bytes()).unwrap_err().to_string();
+        assert_eq!(
+            refused(r#"{"ociVersion":"1.3.0","mounts":[{"destination":"/a"},{"destination":"/b\u0000/c"}]}"#),
+            "mounts[1].destination: `/b\\0/c` must not contain a NUL byte"
+        );
+        let key = r#"{"ociVersion":"1.3.0","linux":{"sysctl":{"net.\u0000":"1"}}}"#;
+        assert!(
+            refused(key).starts_with("linux.sysctl: `net.\\0`"),
+            "{}",
+            refused(key)
+        );
+        let process = parse_process(br#"{"user":{},"args":["a"],"cwd":"/\u0000"}"#).unwrap_err();
+        assert!(process.to_string().starts_with("process.cwd: "), "{process}");
+        parse(br#"{"ociVersion":"1.3.0","annotations":{"a":"\u0000"},"hostname":"\\u0000"}"#).unwrap();
     }
 
     #[test]

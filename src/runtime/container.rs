@@ -1,29 +1,26 @@
 //! A container that has been created: its status, and what can be done with it.
 
-use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::time::{Duration, Instant};
+mod delete;
+mod members;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
 use super::hooks;
 use super::id::Id;
-use super::init::parent::{remove_cgroup, state_json};
-use super::plan::DEFAULT_CGROUP;
+use super::init::parent::state_json;
 use super::state::{Folder, State};
 use super::status::Status;
 use crate::cgroups::{Cgroup, Limits};
-use crate::error::{During, Error, Failures, Result};
+use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 use crate::host::Host;
+use crate::namespaces::Kind;
 
-/// How long `delete` waits for a killed init before it says so.
-const DEATH: Duration = Duration::from_secs(10);
-/// How long `delete` waits for another operation on the same container.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub use delete::delete;
 
 /// How many processes are held by descriptor at once.
 const HANDFUL: usize = 256;
@@ -68,14 +65,39 @@ impl Container {
         self.folder.config()
     }
 
-    /// The container's cgroup, if it is still there.
-    pub fn cgroup(&self, host: &Host) -> Result<Cgroup> {
-        Cgroup::open(&host.cgroups, &self.state.cgroup)
+    /// The container's cgroup, if it has one.
+    ///
+    /// # Errors
+    /// One with [`Error::is_gone`] when it is not there any more.
+    pub fn cgroup(&self, host: &Host) -> Result<Option<Cgroup>> {
+        let home = self.state.cgroup.as_ref();
+        home.map(|home| home.open(&host.cgroups)).transpose()
+    }
+
+    /// The container's cgroup, which `operation` cannot do without.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a container without, and as [`Container::cgroup`].
+    pub fn need_cgroup(&self, host: &Host, operation: &str) -> Result<Cgroup> {
+        self.cgroup(host)?
+            .ok_or_else(|| Error::unsupported(format!("`{operation}`"), self.lacks_cgroup()))
+    }
+
+    fn lacks_cgroup(&self) -> String {
+        format!(
+            "container `{}` was created without a cgroup (`--cgroup-manager disabled`, or none was delegated to its user)",
+            self.state.id
+        )
     }
 
     /// A pidfd of init, if it lives.
     pub fn init(&self) -> Option<OwnedFd> {
         self.state.init.and_then(|init| init.open())
+    }
+
+    /// A pidfd of init; an error when it does not live.
+    pub fn running_init(&self) -> Result<OwnedFd> {
+        self.init().ok_or_else(not_running)
     }
 
     /// The status, from what is there now.
@@ -93,8 +115,8 @@ impl Container {
         if files::exists(&self.folder.fifo()) && self.waits() {
             return Status::Created;
         }
-        match self.cgroup(host).and_then(|c| c.is_frozen()) {
-            Ok(true) => Status::Paused,
+        match self.cgroup(host) {
+            Ok(Some(cgroup)) if cgroup.is_frozen().unwrap_or(false) => Status::Paused,
             _ => Status::Running,
         }
     }
@@ -115,8 +137,13 @@ impl Container {
         let _lock = self.folder.lock()?;
         match self.status(host) {
             Status::Created => {}
-            Status::Running | Status::Paused => {
+            Status::Running => {
                 return Err(Error::Status("cannot start an already running container".into()));
+            }
+            Status::Paused => {
+                return Err(Error::Status(
+                    "cannot start a container in the paused state".into(),
+                ));
             }
             _ => return Err(Error::Status("cannot start a container that has stopped".into())),
         }
@@ -137,8 +164,7 @@ impl Container {
         if all {
             return self.kill_all(host, signal);
         }
-        let not_running = || Error::Status("container not running".into());
-        let init = self.init().ok_or_else(not_running)?;
+        let init = self.running_init()?;
         match rustix::process::pidfd_send_signal(&init, signal) {
             Err(rustix::io::Errno::SRCH) => Err(not_running()),
             other => other.during(|| "signal init"),
@@ -152,13 +178,39 @@ impl Container {
             Err(e) if e.is_gone() => return Ok(()),
             other => other?,
         };
+        let Some(cgroup) = cgroup else {
+            return self.kill_through_init(signal);
+        };
         if signal == rustix::process::Signal::KILL {
             return cgroup.kill();
         }
         cgroup
             .pids()?
             .chunks(HANDFUL)
-            .try_for_each(|pids| signal_members(&cgroup, pids, signal))
+            .try_for_each(|pids| members::signal(&cgroup, pids, signal))
+    }
+
+    /// Without a cgroup nobody knows all processes but the kernel, which ends those of a pid namespace with its init.
+    fn kill_through_init(&self, signal: rustix::process::Signal) -> Result<()> {
+        if signal != rustix::process::Signal::KILL || !self.owns_pids() {
+            let why = format!(
+                "{}; only SIGKILL reaches all of its processes, and only in a pid namespace of its own",
+                self.lacks_cgroup()
+            );
+            return Err(Error::unsupported("`kill --all`", why));
+        }
+        match self
+            .init()
+            .map(|init| rustix::process::pidfd_send_signal(&init, signal))
+        {
+            None | Some(Err(rustix::io::Errno::SRCH)) => Ok(()),
+            Some(other) => other.during(|| "signal init"),
+        }
+    }
+
+    /// Whether its processes end with init.
+    fn owns_pids(&self) -> bool {
+        self.state.namespaces.contains(&Kind::Pid)
     }
 
     /// A frozen v1 cgroup does not even die; v2 lets `SIGKILL` through by itself, where thawing does no harm.
@@ -167,7 +219,7 @@ impl Container {
             return Ok(());
         }
         match self.cgroup(host) {
-            Ok(cgroup) if cgroup.is_frozen().unwrap_or(false) => cgroup.thaw(),
+            Ok(Some(cgroup)) if cgroup.is_frozen().unwrap_or(false) => cgroup.thaw(),
             _ => Ok(()),
         }
     }
@@ -181,6 +233,8 @@ impl Container {
         if self.status(host) == Status::Stopped {
             return Err(Error::Status("cannot update a stopped container".into()));
         }
+        let lacks = || Error::unsupported("`update`", self.lacks_cgroup());
+        let home = self.state.cgroup.as_ref().ok_or_else(lacks)?;
         let mut config: Value = serde_json::from_slice(&self.config()?)?;
         let devices = wanted.get("devices").is_some();
         let resources = &mut config["linux"]["resources"];
@@ -190,15 +244,25 @@ impl Container {
             fields.remove("devices");
         }
         let effective = serde_json::from_value(effective).during(|| "resources")?;
-        self.cgroup(host)?
-            .apply(&Limits::for_update(&effective, &host.cgroups)?)?;
+        home.change(&host.cgroups, &Limits::for_update(&effective, &host.cgroups)?)?;
         self.folder.save_config(&serde_json::to_vec(&config)?)
+    }
+
+    /// Gives its class of `linux.intelRdt` other schemata.
+    pub fn reallocate(&self, schemata: &[String]) -> Result<()> {
+        let _lock = self.folder.lock()?;
+        match &self.state.resctrl {
+            Some(allocation) => allocation.write_schemata(schemata),
+            None => Err(Error::Status(
+                "the container was created without linux.intelRdt, and so has no cache or bandwidth to change".into(),
+            )),
+        }
     }
 
     /// Stops all processes where they stand.
     pub fn pause(&self, host: &Host) -> Result<()> {
         match self.status(host) {
-            Status::Running | Status::Created => self.cgroup(host)?.freeze(),
+            Status::Running | Status::Created => self.need_cgroup(host, "pause")?.freeze(),
             _ => Err(Error::Status("container not running or created".into())),
         }
     }
@@ -206,125 +270,15 @@ impl Container {
     /// Lets them go on.
     pub fn resume(&self, host: &Host) -> Result<()> {
         match self.status(host) {
-            Status::Paused => self.cgroup(host)?.thaw(),
+            Status::Paused => self.need_cgroup(host, "resume")?.thaw(),
             _ => Err(Error::Status("container not paused".into())),
         }
     }
 }
 
-/// Removes a container and all that belongs to it; with `force` also one that runs, is half-made or is not there.
-pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
-    let folder = Folder::new(root, id);
-    let _lock = match patient_lock(&folder) {
-        Err(e) if e.is_gone() && force => return Ok(()),
-        other => other?,
-    };
-    let Some(state) = folder.load()? else {
-        return folder.remove();
-    };
-    let container = Container { folder, state };
-    let status = if container.state.init.is_none() {
-        Status::Stopped
-    } else {
-        container.status(host)
-    };
-    match status {
-        Status::Running | Status::Paused if !force => {
-            let text = format!("cannot delete container {id} that is not stopped: {status}");
-            Err(Error::Status(text))
-        }
-        _ => container.clear(host),
-    }
-}
-
-/// Signals those of `pids` that are in the cgroup. A number alone may belong to another process by now, even one of the host:
-/// a descriptor holds on to one process, which a second look then finds in the cgroup or not.
-fn signal_members(cgroup: &Cgroup, pids: &[i32], signal: rustix::process::Signal) -> Result<()> {
-    use rustix::io::Errno;
-    let mut held = Vec::new();
-    for pid in pids {
-        let Some(raw) = rustix::process::Pid::from_raw(*pid) else {
-            continue;
-        };
-        match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
-            // Gone, or the number is that of a thread.
-            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => {}
-            other => held.push((*pid, other.during(|| format!("hold process {pid}"))?)),
-        }
-    }
-    let members: HashSet<i32> = cgroup.pids()?.into_iter().collect();
-    for (pid, pidfd) in held.iter().filter(|(pid, _)| members.contains(pid)) {
-        match rustix::process::pidfd_send_signal(pidfd, signal) {
-            Err(Errno::SRCH) => {}
-            other => other.during(|| format!("signal process {pid}"))?,
-        }
-    }
-    Ok(())
-}
-
-fn patient_lock(folder: &Folder) -> Result<Lock> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match folder.try_lock() {
-            Err(Error::Busy(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-            other => return other,
-        }
-    }
-}
-
-impl Container {
-    /// Kills, waits, removes; goes on after failures, and leaves the state when something is left to clear.
-    pub(super) fn clear(&self, host: &Host) -> Result<()> {
-        let mut failures = Failures::default();
-        let init = self.init();
-        match self.cgroup(host) {
-            Ok(cgroup) => {
-                if let Some(init) = &init {
-                    let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
-                    failures.note(self.wake_for(host, rustix::process::Signal::KILL));
-                }
-                failures.note(remove_cgroup(&cgroup));
-            }
-            Err(e) if e.is_gone() => {
-                if let Some(init) = &init {
-                    let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
-                }
-            }
-            Err(e) => failures.note::<()>(Err(e)),
-        }
-        if let Some(init) = init {
-            failures.note(wait_for_death(&init));
-        }
-        drop_default_parent(host, &self.state.cgroup);
-        failures.into_result()?;
-        self.folder.remove()?;
-        hooks::run_all("poststop", &self.state.poststop, &self.oci_state("stopped"));
-        Ok(())
-    }
-}
-
-/// The directory for relative cgroups goes with the last of them.
-fn drop_default_parent(host: &Host, cgroup: &str) {
-    if Path::new(cgroup).starts_with(DEFAULT_CGROUP)
-        && let Ok(parent) = Cgroup::open(&host.cgroups, DEFAULT_CGROUP)
-    {
-        parent.remove_if_empty();
-    }
-}
-
-fn wait_for_death(init: &OwnedFd) -> Result<()> {
-    let deadline = Instant::now() + DEATH;
-    loop {
-        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
-        match rustix::event::poll(&mut [PollFd::new(&init.as_fd(), PollFlags::IN)], left.as_ref()) {
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(0) => {
-                let text = "init does not die: it hangs in the kernel, or the caller of `exec` has not waited for its process; try again later";
-                return Err(Error::Status(text.into()));
-            }
-            other => return other.map(drop).during(|| "wait for init's end"),
-        }
-    }
+/// Engines match this text.
+fn not_running() -> Error {
+    Error::Status("container not running".into())
 }
 
 /// Replaces what `new` names in `old`, object by object; `null` names nothing.

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use oci_spec::runtime::Linux;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::{During, Error, Result};
@@ -35,13 +36,7 @@ impl Label {
             });
         }
         if let Some(label) = &process.selinux_label {
-            if !Path::new("/sys/fs/selinux").exists() {
-                return Err(Error::invalid(
-                    "process.selinuxLabel",
-                    label,
-                    "needs SELinux, which is not enabled here",
-                ));
-            }
+            need_selinux("process.selinuxLabel", label)?;
             labels.push(Self {
                 file: open("/proc/self/attr/exec")?,
                 value: label.clone(),
@@ -61,6 +56,26 @@ impl Label {
             .during(|| format!("set label `{}`", self.value))?;
         Ok(())
     }
+}
+
+/// Refuses `linux.mountLabel` where no file system would take it.
+pub(super) fn check_mount_label(linux: Option<&Linux>) -> Result<()> {
+    let label = linux.and_then(|l| l.mount_label().as_deref());
+    match label.filter(|l| !l.is_empty()) {
+        Some(label) => need_selinux("linux.mountLabel", label),
+        None => Ok(()),
+    }
+}
+
+fn need_selinux(field: &str, label: &str) -> Result<()> {
+    if Path::new("/sys/fs/selinux").exists() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        field,
+        label,
+        "needs SELinux, which is not enabled here",
+    ))
 }
 
 fn open(path: &str) -> Result<OwnedFd> {

@@ -12,6 +12,7 @@ pub mod id;
 pub mod init;
 mod lsm;
 pub mod plan;
+mod rootless;
 pub mod state;
 pub mod status;
 mod sysctl;

@@ -1,14 +1,19 @@
 //! The decision: everything that will be done for a container, computed from its config and the host before anything happens.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use oci_spec::runtime::{Linux, LinuxSeccomp, Spec};
 
 use super::bundle::Bundle;
 use super::hooks;
 use super::id::Id;
+use super::rootless;
 use super::sysctl::Sysctls;
-use crate::cgroups;
+use crate::cgroups::{Allocation, Home, Limits, Manager};
 use crate::error::{Error, Result};
-use crate::host::{CgroupLayout, Host};
+use crate::host::{Caller, Host};
+use crate::namespaces::subordinate::Writer;
 use crate::namespaces::user::IdMap;
 use crate::namespaces::{Kind, Namespaces};
 use crate::net::Devices;
@@ -16,10 +21,16 @@ use crate::process::Process;
 use crate::process::scheduler::Scheduler;
 use crate::rootfs::{Facts, RootfsPlan};
 use crate::seccomp;
+use resources::{decide_allocation, decide_cgroup, decide_limits, delegates};
+
+mod resources;
 
 /// Where containers live whose config names a relative cgroup: never below the caller's own. One whose config names none has
 /// `<this>-<id>` to itself, because a parent directory would have to be made and removed in up to a dozen hierarchies.
 pub const DEFAULT_CGROUP: &str = "/condo-runtime";
+
+/// `KTIME_SEC_MAX`: more seconds than these no clock of the kernel counts.
+const MAX_OFFSET: i64 = i64::MAX / 1_000_000_000;
 
 /// How the caller wants it done, beside the config.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +39,10 @@ pub struct Choices {
     pub no_pivot: bool,
     /// Stay in the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Who makes the cgroup.
+    pub cgroup_manager: Manager,
+    /// Go on without a cgroup where the caller may not make one and no limit is asked for.
+    pub rootless: bool,
 }
 
 /// All that parent and init will do.
@@ -35,18 +50,24 @@ pub struct Choices {
 pub struct Plan {
     /// New and joined namespaces.
     pub namespaces: Namespaces,
+    /// Who makes all this.
+    pub caller: Caller,
     /// The maps of a new user namespace.
     pub ids: IdMap,
+    /// Who writes them; absent without a new user namespace.
+    pub maps: Option<Writer>,
     /// Network devices that move in.
     pub devices: Devices,
     /// The container's program.
     pub process: Process,
     /// The mount tree.
     pub rootfs: RootfsPlan,
-    /// The cgroup's path below the root of every hierarchy.
-    pub cgroup: String,
+    /// Where the cgroup will be; a container without one stays in its caller's.
+    pub cgroup: Option<Home>,
     /// Its limits.
-    pub limits: cgroups::Limits,
+    pub limits: Limits,
+    /// Its share of caches and memory bandwidth.
+    pub resctrl: Option<Allocation>,
     /// Who is given the cgroup's management, as the spec's "Cgroup ownership" says.
     pub delegate: Option<(u32, u32)>,
     /// System call filter.
@@ -68,33 +89,50 @@ pub struct Plan {
 impl Plan {
     /// Decides, or names the field that stands in the way.
     pub fn decide(bundle: &Bundle, id: &Id, host: &Host, choices: Choices) -> Result<Self> {
+        Self::on_rootfs(bundle, &bundle.rootfs()?, id, host, choices)
+    }
+
+    /// The decision itself, with the root filesystem found (absolute and canonical): asks nothing of the kernel but
+    /// `cgroup.controllers` of the layout's cgroup2.
+    ///
+    /// # Errors
+    /// Names the field that stands in the way.
+    pub fn on_rootfs(bundle: &Bundle, rootfs: &Path, id: &Id, host: &Host, choices: Choices) -> Result<Self> {
         let spec = &bundle.spec;
         let linux = spec
             .linux()
             .clone()
             .ok_or_else(|| Error::invalid("linux", "", "is required"))?;
         check_version(spec.version())?;
-        refuse_unsupported(spec, &linux)?;
+        refuse_unsupported(spec)?;
         let namespaces = Namespaces::from_spec(spec)?;
+        rootless::check_namespaces(&namespaces, &linux, &host.caller)?;
         let ids = decide_ids(spec, &namespaces)?;
         let process = decide_process(spec, &namespaces, &ids)?;
-        let cgroup = cgroup_path(&linux, id)?;
+        let maps = decide_maps(&namespaces, &ids, &host.caller)?;
+        rootless::check_groups(&process, maps.as_ref())?;
+        let resources = linux.resources().clone().unwrap_or_default();
+        let cgroup = decide_cgroup(spec, &linux, id, (host, choices))?;
         let facts = Facts {
             host,
             userns: namespaces.has(Kind::User),
             cgroupns: namespaces.has(Kind::Cgroup),
             netns: namespaces.has(Kind::Network),
-            cgroup_path: &cgroup,
+            cgroup_path: cgroup.as_ref().map(Home::path),
             no_pivot: choices.no_pivot,
         };
-        let rootfs = RootfsPlan::from_spec(spec, &bundle.rootfs()?, &bundle.path, &facts)?;
-        let resources = linux.resources().clone().unwrap_or_default();
+        let rootfs = RootfsPlan::from_spec(spec, rootfs, &bundle.path, &facts)?;
         if let Some(profile) = linux.seccomp() {
             seccomp::compile(profile)?;
         }
         Ok(Self {
-            limits: cgroups::Limits::from_spec(&resources, &host.cgroups)?,
-            delegate: ids.root().filter(|_| delegates(spec, &namespaces, &host.cgroups)),
+            resctrl: decide_allocation(&linux, id)?,
+            limits: decide_limits(&resources, host, cgroup.as_ref())?,
+            delegate: ids
+                .root()
+                // Without privileges it belongs to the caller, who cannot give it away.
+                .filter(|_| host.caller.privileged && cgroup.is_some())
+                .filter(|_| delegates(spec, &namespaces, &host.cgroups)),
             seccomp: linux.seccomp().clone(),
             hooks: decide_hooks(spec, &process)?,
             hostname: uts_name("hostname", spec.hostname().as_deref(), &namespaces)?,
@@ -103,7 +141,9 @@ impl Plan {
             devices: decide_devices(&linux, &namespaces)?,
             time_offsets: time_offsets(&linux, &namespaces)?,
             namespaces,
+            caller: host.caller,
             ids,
+            maps,
             process,
             rootfs,
             cgroup,
@@ -125,22 +165,18 @@ fn check_version(version: &str) -> Result<()> {
     }
 }
 
-/// What the spec has and this version has not is refused, never ignored.
-fn refuse_unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
+/// What is for other machines than this one is refused, never ignored.
+fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let asked = [
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        (
-            "linux.mountLabel",
-            linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
-        ),
         ("vm", spec.vm().is_some()),
         ("windows", spec.windows().is_some()),
         ("solaris", spec.solaris().is_some()),
+        ("zos", spec.zos().is_some()),
     ];
     match asked.iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(Error::unsupported(
             format!("`{field}`"),
-            "this version cannot do it; leave it out",
+            "is for another kind of machine than a Linux container; leave it out",
         )),
         None => Ok(()),
     }
@@ -153,11 +189,25 @@ fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
             "must map container id 0 for users and groups, because a new user namespace is asked for";
         return Err(Error::invalid("linux.uidMappings", "", problem));
     }
+    // A mount's own maps go to a user namespace as well, made when it is too late for a mistake.
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let [uids, gids] =
+            [mount.uid_mappings(), mount.gid_mappings()].map(|m| m.as_deref().unwrap_or_default());
+        IdMap::from_mappings(uids, gids, &format!("mounts[{index}]"))?;
+    }
     if !namespaces.has(Kind::User) && !ids.is_empty() {
         let problem = "are given, but `linux.namespaces` has no user namespace";
         return Err(Error::invalid("linux.uidMappings", "mappings", problem));
     }
     Ok(ids)
+}
+
+/// Who writes the maps, and whether filesystems of the container can have the owners they are to have.
+fn decide_maps(namespaces: &Namespaces, ids: &IdMap, caller: &Caller) -> Result<Option<Writer>> {
+    if !namespaces.is_new(Kind::User) {
+        return Ok(None);
+    }
+    Writer::choose(ids, caller, std::env::var_os("PATH").as_deref()).map(Some)
 }
 
 fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<Process> {
@@ -173,6 +223,7 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
     }
     if namespaces.is_new(Kind::User) {
         check_user(&process, ids)?;
+        rootless::check_mount_owners(spec, ids)?;
     }
     Ok(process)
 }
@@ -227,51 +278,6 @@ pub fn check_user(process: &Process, ids: &IdMap) -> Result<()> {
     }
 }
 
-/// The cgroup as an absolute path below every hierarchy's root.
-fn cgroup_path(linux: &Linux, id: &Id) -> Result<String> {
-    let Some(path) = linux
-        .cgroups_path()
-        .as_ref()
-        .filter(|p| !p.as_os_str().is_empty())
-    else {
-        return Ok(format!("{DEFAULT_CGROUP}-{id}"));
-    };
-    let refuse = |problem: &str| Err(Error::invalid("linux.cgroupsPath", path.display(), problem));
-    let Some(text) = path.to_str() else {
-        return refuse("must be UTF-8");
-    };
-    if text.split('/').any(|part| part == ".." || part == ".") || text.contains(['\n', '\0']) {
-        return refuse("must not contain `.`, `..` or a newline");
-    }
-    if text.matches(':').count() == 2 && !text.starts_with('/') {
-        return refuse("is in the form of the systemd driver, which this version does not have; give a path");
-    }
-    let clean = text
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join("/");
-    match (text.starts_with('/'), clean.is_empty()) {
-        (_, true) => refuse("must name a cgroup below the root"),
-        (true, false) => Ok(format!("/{clean}")),
-        (false, false) => Ok(format!("{DEFAULT_CGROUP}/{clean}")),
-    }
-}
-
-/// "Cgroup ownership" of the spec: a cgroup2 that is mounted writable in a cgroup namespace of its own goes to the
-/// container's root, which systemd as PID 1 needs.
-fn delegates(spec: &Spec, namespaces: &Namespaces, layout: &CgroupLayout) -> bool {
-    let writable = spec.mounts().iter().flatten().any(|mount| {
-        let cgroup2 = match mount.typ().as_deref() {
-            Some("cgroup2") => true,
-            Some("cgroup") => matches!(layout, CgroupLayout::Unified(_)),
-            _ => false,
-        };
-        cgroup2 && !mount.options().iter().flatten().any(|option| option == "ro")
-    });
-    writable && namespaces.is_new(Kind::Cgroup) && namespaces.is_new(Kind::User)
-}
-
 fn uts_name(field: &str, name: Option<&str>, namespaces: &Namespaces) -> Result<Option<String>> {
     match name.filter(|n| !n.is_empty()) {
         Some(name) if !namespaces.has(Kind::Uts) => Err(Error::invalid(
@@ -299,7 +305,7 @@ fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
         ));
     }
     let mut lines = String::new();
-    for (clock, offset) in &offsets {
+    for (clock, offset) in offsets.iter().collect::<BTreeMap<_, _>>() {
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
             return Err(Error::invalid(
                 "linux.timeOffsets",
@@ -308,10 +314,27 @@ fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
             ));
         }
         let (secs, nanos) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        if !(-MAX_OFFSET..=MAX_OFFSET).contains(&secs) {
+            let field = format!("linux.timeOffsets.{clock}.secs");
+            return Err(Error::invalid(
+                field,
+                secs,
+                "is more than the kernel's 9223372036 seconds",
+            ));
+        }
+        if nanos >= 1_000_000_000 {
+            let field = format!("linux.timeOffsets.{clock}.nanosecs");
+            return Err(Error::invalid(field, nanos, "must be below 1000000000"));
+        }
         lines.push_str(&format!("{clock} {secs} {nanos}\n"));
     }
     Ok(lines)
 }
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod refusals;
 
 #[cfg(test)]
 mod tests {
@@ -319,23 +342,6 @@ mod tests {
 
     fn linux(json: &str) -> Linux {
         serde_json::from_str(json).unwrap()
-    }
-
-    fn path(cgroups_path: &str) -> Result<String> {
-        cgroup_path(
-            &linux(&format!(r#"{{"cgroupsPath":"{cgroups_path}"}}"#)),
-            &Id::new("web").unwrap(),
-        )
-    }
-
-    #[test]
-    fn a_cgroup_is_always_absolute_and_never_the_root() {
-        assert_eq!(path("").unwrap(), "/condo-runtime-web");
-        assert_eq!(path("/docker//abc/").unwrap(), "/docker/abc");
-        assert_eq!(path("pod/abc").unwrap(), "/condo-runtime/pod/abc");
-        for bad in ["/", "/a/../b", "system.slice:cri:abc"] {
-            assert!(path(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -357,6 +363,16 @@ mod tests {
         let boot = linux(r#"{"timeOffsets":{"boottime":{"secs":5,"nanosecs":7}}}"#);
         assert_eq!(time_offsets(&boot, &own).unwrap(), "boottime 5 7\n");
         assert!(time_offsets(&boot, &Namespaces::default()).is_err());
+        let both = linux(r#"{"timeOffsets":{"monotonic":{"secs":-1},"boottime":{"secs":1}}}"#);
+        assert_eq!(
+            time_offsets(&both, &own).unwrap(),
+            "boottime 1 0\nmonotonic -1 0\n"
+        );
+        for bad in [r#"{"nanosecs":1000000000}"#, r#"{"secs":-9223372037}"#] {
+            let offsets = linux(&format!(r#"{{"timeOffsets":{{"boottime":{bad}}}}}"#));
+            let e = time_offsets(&offsets, &own).unwrap_err().to_string();
+            assert!(e.starts_with("linux.timeOffsets.boottime."), "{e}");
+        }
         assert!(time_offsets(&linux(r#"{"timeOffsets":{"realtime":{}}}"#), &own).is_err());
     }
 }

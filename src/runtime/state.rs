@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::Id;
 use super::status::Identity;
+use crate::cgroups::{Allocation, Home};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 use crate::namespaces::Kind;
@@ -41,8 +42,14 @@ pub struct State {
     pub owner: u32,
     /// The init process; absent until it has been born.
     pub init: Option<Identity>,
-    /// The cgroup's path below the root of every hierarchy.
-    pub cgroup: String,
+    /// Whether the cgroup and the class of caches below are this container's: they are named here before that is known.
+    #[serde(default = "claimed")]
+    pub claimed: bool,
+    /// Where its cgroup is; absent for a container without one.
+    pub cgroup: Option<Home>,
+    /// Its share of caches and memory bandwidth, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Allocation>,
     /// The namespaces it does not share with the host.
     pub namespaces: Vec<Kind>,
     /// Hooks for `start`.
@@ -53,6 +60,10 @@ pub struct State {
     pub poststop: Vec<Hook>,
 }
 
+/// What a state that does not say has: it was written when all was made.
+fn claimed() -> bool {
+    true
+}
 /// Whoever waits for the lock may make its file anew while the directory is emptied (`run`, whose container is deleted by another).
 const REMOVALS: u32 = 10;
 
@@ -72,13 +83,14 @@ impl Folder {
         }
     }
 
-    /// Makes the directory; whoever succeeds owns the id.
-    pub fn claim(&self) -> Result<Lock> {
+    /// Makes the directory; whoever succeeds owns the id. An ordinary user's (`private`) is nobody else's business.
+    pub fn claim(&self, private: bool) -> Result<Lock> {
+        let mode = if private { 0o700 } else { 0o711 };
         if let Some(root) = self.path.parent() {
-            files::create_dir_all(root, 0o711)?;
+            files::create_dir_all(root, mode)?;
         }
         use std::os::unix::fs::DirBuilderExt;
-        match std::fs::DirBuilder::new().mode(0o711).create(&self.path) {
+        match std::fs::DirBuilder::new().mode(mode).create(&self.path) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Exists {
                 kind: "container",
                 name: self.id.to_string(),

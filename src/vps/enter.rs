@@ -51,6 +51,7 @@ impl Condo {
         let signals = Signals::take()?;
         let pair = if request.tty { Some(console::pair()?) } else { None };
         let (ours, theirs) = pair.unzip();
+        let cgroup = container.cgroup(&self.host)?;
         let made = exec::exec(
             &self.host,
             &Request {
@@ -59,7 +60,8 @@ impl Condo {
                 init_pid: pid,
                 state: &container.oci_state("running"),
                 namespaces: &container.state().namespaces,
-                cgroup: &container.cgroup(&self.host)?,
+                cgroup: cgroup.as_ref(),
+                exact_cgroup: false,
                 seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
                 console: theirs,
                 pid_file: None,

@@ -125,8 +125,7 @@ mod tests {
                 v1: Vec::new(),
                 unified: None,
             },
-            uid: 0,
-            cpus: 1,
+            caller: crate::host::Caller::ROOT,
         };
         let facts = Facts::probe(&host).unwrap();
         assert!(!facts.cpus.is_empty() && facts.memory > 1 << 20);

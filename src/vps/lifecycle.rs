@@ -38,7 +38,7 @@ impl Condo {
     /// Opens the instance below `root`, or the host's own.
     pub fn open(root: Option<&Path>) -> Result<Self> {
         let host = Host::probe()?;
-        if host.uid != 0 {
+        if host.caller.uid != 0 {
             return Err(Error::unsupported(
                 "running condo as an ordinary user",
                 "try again with sudo",
@@ -132,7 +132,7 @@ impl Condo {
             .filter(|_| status != VpsStatus::Stopped);
         let cgroup = init
             .and(container.as_ref())
-            .and_then(|c| c.cgroup(&self.host).ok());
+            .and_then(|c| c.cgroup(&self.host).ok().flatten());
         let memory_used = cgroup
             .and_then(|c| c.stats().ok())
             .and_then(|stats| stats.memory)

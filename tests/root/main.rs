@@ -23,6 +23,7 @@ mod harness;
 
 mod bench;
 mod cgroups;
+mod engines;
 mod image;
 mod net;
 mod rootfs;
@@ -46,25 +47,35 @@ fn main() -> std::process::ExitCode {
         image::TESTS,
         net::TESTS,
         rootfs::TESTS,
+        runtime::budget::TESTS,
         runtime::capabilities::TESTS,
         runtime::checkpoint::life::TESTS,
         runtime::checkpoint::outside::TESTS,
         runtime::checkpoint::refusals::TESTS,
+        runtime::command_line::TESTS,
         runtime::config::TESTS,
         runtime::crash::TESTS,
         runtime::devices::TESTS,
+        runtime::faults::TESTS,
         runtime::filters::TESTS,
         runtime::hooks::TESTS,
+        runtime::hostile::TESTS,
         runtime::lifecycle::TESTS,
+        runtime::managers::TESTS,
         runtime::namespaces::TESTS,
         runtime::priorities::TESTS,
         runtime::refusals::TESTS,
         runtime::resources::TESTS,
+        runtime::rootless::TESTS,
+        runtime::rootless::delegated::TESTS,
+        runtime::rootless::nested::TESTS,
+        runtime::rootless::ranges::TESTS,
         runtime::security::TESTS,
+        runtime::systemd::TESTS,
         runtime::terminal::TESTS,
         seccomp::TESTS,
         self_test::TESTS,
         storage::TESTS,
     ];
-    harness::main(&[&modules, vps::TESTS].concat())
+    harness::main(&[&modules, engines::TESTS, vps::TESTS].concat())
 }

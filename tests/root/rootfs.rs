@@ -141,7 +141,7 @@ impl Bench {
             userns: self.userns,
             cgroupns: self.cgroupns,
             netns: self.netns,
-            cgroup_path: self.cgroup.as_ref().map_or("/", |c| c.name.as_str()),
+            cgroup_path: Some(self.cgroup.as_ref().map_or("/", |c| c.name.as_str())),
             no_pivot: self.no_pivot,
         };
         Ok(RootfsPlan::from_spec(

@@ -1,21 +1,21 @@
 //! The command line, flag by flag as engines send it.
 
 mod saved;
+mod update;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::error::{Error, Result};
+use crate::cgroups::Manager;
+use crate::host::Caller;
 pub(super) use saved::{Checkpoint, Images, Restore};
+pub(super) use update::Update;
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
 #[derive(Debug, Parser)]
-#[command(
-    name = "condo-runtime",
-    disable_version_flag = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "condo-runtime", disable_version_flag = true)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: Global,
@@ -26,9 +26,9 @@ pub(super) struct Cli {
 /// Flags before the command.
 #[derive(Debug, Args)]
 pub(super) struct Global {
-    /// Directory for the state of containers
-    #[arg(long, default_value = "/run/condo-runtime", value_name = "DIR")]
-    pub(super) root: PathBuf,
+    /// Directory for the state of containers [default: /run/condo-runtime; not as root, $XDG_RUNTIME_DIR/condo-runtime]
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
     /// Write the log to this file instead of standard error
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
@@ -38,43 +38,63 @@ pub(super) struct Global {
     /// Log what is done, not only what fails
     #[arg(long)]
     pub(super) debug: bool,
-    /// Manage cgroups through systemd
+    /// Have systemd make the cgroups of new containers: --cgroup-manager systemd
     #[arg(long)]
     pub(super) systemd_cgroup: bool,
-    /// Run without privileges
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
-    pub(super) rootless: String,
-    /// Who manages cgroups
-    #[arg(long, value_name = "MANAGER", default_value = "cgroupfs")]
-    pub(super) cgroup_manager: String,
+    /// Go on without a cgroup where the caller may not make one; auto: unless called by the machine's root
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
+    pub(super) rootless: Rootless,
+    /// Who makes the cgroups of new containers
+    #[arg(long, value_enum, value_name = "MANAGER", default_value = "cgroupfs")]
+    pub(super) cgroup_manager: CgroupManager,
     /// Print the versions of the runtime and of the spec
     #[arg(long, short = 'v')]
     pub(super) version: bool,
 }
 
 impl Global {
-    /// What this version does not have is refused, never ignored.
-    pub(super) fn check(&self) -> Result<()> {
-        let systemd = self.systemd_cgroup || self.cgroup_manager == "systemd";
-        if systemd {
-            return Err(Error::unsupported(
-                "`--systemd-cgroup`",
-                "this version manages cgroups itself; leave it out",
-            ));
-        }
-        if self.cgroup_manager != "cgroupfs" {
-            let problem = "is not a cgroup manager of this version: use `cgroupfs`";
-            return Err(Error::invalid("--cgroup-manager", &self.cgroup_manager, problem));
-        }
-        if !matches!(self.rootless.as_str(), "auto" | "false") {
-            return Err(Error::invalid(
-                "--rootless",
-                &self.rootless,
-                "is not supported: run condo-runtime as root",
-            ));
-        }
-        Ok(())
+    /// The flags before the command, as far as they are understood, from a command line that is not.
+    pub(super) fn salvage(words: &[OsString]) -> Result<Self, clap::Error> {
+        let known = Cli::command().ignore_errors(true);
+        Self::from_arg_matches(&known.try_get_matches_from(words)?)
     }
+
+    /// Whether a cgroup that the caller may not make is done without.
+    pub(super) fn rootless(&self, caller: &Caller) -> bool {
+        match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !caller.privileged,
+        }
+    }
+
+    /// Who makes the cgroups of new containers.
+    pub(super) fn manager(&self) -> Manager {
+        match (self.systemd_cgroup, self.cgroup_manager) {
+            (true, _) | (_, CgroupManager::Systemd) => Manager::Systemd,
+            (false, CgroupManager::Cgroupfs) => Manager::Cgroupfs,
+            (false, CgroupManager::Disabled) => Manager::Disabled,
+        }
+    }
+}
+
+/// When a missing cgroup is no failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Rootless {
+    True,
+    False,
+    Auto,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CgroupManager {
+    /// This program
+    Cgroupfs,
+    /// systemd, as scopes named by cgroupsPath slice:prefix:name (cgroup v2 only)
+    Systemd,
+    /// Nobody: containers have no limits, and no cgroup to be paused or counted by
+    Disabled,
 }
 
 /// Forms of the log.
@@ -84,7 +104,8 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// The commands. Only the one that was asked for is built.
+/// The commands. Only the one that was asked for is built. Their arguments below bear no text of their own: it would take the
+/// place of what is said here in each command's help.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(super) enum Command {
@@ -101,7 +122,7 @@ pub(super) enum Command {
     /// Create and start a container, and wait for its end
     Run(Run),
     /// Run a further process in a container
-    Exec(Exec),
+    Exec(Box<Exec>),
     /// List the containers
     List(List),
     /// Suspend all processes of a container
@@ -131,7 +152,6 @@ impl Command {
     }
 }
 
-/// A container.
 #[derive(Debug, Args)]
 pub(super) struct Id {
     /// The container's id
@@ -139,7 +159,6 @@ pub(super) struct Id {
     pub(super) id: String,
 }
 
-/// `create`
 #[derive(Debug, Args)]
 pub(super) struct Create {
     /// Path of the bundle
@@ -168,7 +187,6 @@ pub(super) struct Create {
     pub(super) id: String,
 }
 
-/// `run`
 #[derive(Debug, Args)]
 pub(super) struct Run {
     #[command(flatten)]
@@ -184,7 +202,6 @@ pub(super) struct Run {
     pub(super) no_subreaper: bool,
 }
 
-/// `exec`
 #[derive(Debug, Args)]
 pub(super) struct Exec {
     /// Working directory
@@ -232,9 +249,15 @@ pub(super) struct Exec {
     /// Socket that receives the process's pidfd
     #[arg(long, value_name = "SOCKET")]
     pub(super) pidfd_socket: Option<PathBuf>,
+    /// Run in a cgroup below the container's, which is there
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    pub(super) cgroup: Vec<String>,
     /// Go on in a paused container
     #[arg(long)]
     pub(super) ignore_paused: bool,
+    /// Obsolete: exec adopts nobody's orphans
+    #[arg(long, hide = true)]
+    pub(super) no_subreaper: bool,
     /// The container's id
     #[arg(value_name = "ID")]
     pub(super) id: String,
@@ -243,7 +266,6 @@ pub(super) struct Exec {
     pub(super) args: Vec<String>,
 }
 
-/// `kill`
 #[derive(Debug, Args)]
 pub(super) struct Kill {
     /// Signal all processes of the container
@@ -257,7 +279,6 @@ pub(super) struct Kill {
     pub(super) signal: String,
 }
 
-/// `delete`
 #[derive(Debug, Args)]
 pub(super) struct Delete {
     /// Kill the container if it runs; a missing one is no error
@@ -268,7 +289,6 @@ pub(super) struct Delete {
     pub(super) id: String,
 }
 
-/// `list`
 #[derive(Debug, Args)]
 pub(super) struct List {
     /// table or json
@@ -279,15 +299,16 @@ pub(super) struct List {
     pub(super) quiet: bool,
 }
 
-/// `spec`
 #[derive(Debug, Args)]
 pub(super) struct Spec {
     /// Path of the bundle
     #[arg(long, short, default_value = ".", value_name = "DIR")]
     pub(super) bundle: PathBuf,
+    /// Write one that an ordinary user can run: the caller is root in a user namespace
+    #[arg(long)]
+    pub(super) rootless: bool,
 }
 
-/// `ps`
 #[derive(Debug, Args)]
 pub(super) struct Ps {
     /// table or json
@@ -305,7 +326,6 @@ pub(super) struct Ps {
     pub(super) options: Vec<String>,
 }
 
-/// `events`
 #[derive(Debug, Args)]
 pub(super) struct Events {
     /// Time between two reports
@@ -319,61 +339,23 @@ pub(super) struct Events {
     pub(super) id: String,
 }
 
-/// `update`
-#[derive(Debug, Args)]
-pub(super) struct Update {
-    /// File with the new resources as JSON, or - for standard input
-    #[arg(long, short, value_name = "FILE", allow_hyphen_values = true)]
-    pub(super) resources: Option<PathBuf>,
-    /// Relative share of disk time, 10 to 1000
-    #[arg(long, value_name = "N")]
-    pub(super) blkio_weight: Option<u16>,
-    /// Period of the processor quota in microseconds
-    #[arg(long, value_name = "USECS")]
-    pub(super) cpu_period: Option<u64>,
-    /// Processor time per period in microseconds
-    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
-    pub(super) cpu_quota: Option<i64>,
-    /// Processor time that may be saved up, in microseconds
-    #[arg(long, value_name = "USECS")]
-    pub(super) cpu_burst: Option<u64>,
-    /// Relative share of processor time
-    #[arg(long, value_name = "N")]
-    pub(super) cpu_share: Option<u64>,
-    /// Period of the realtime quota in microseconds
-    #[arg(long, value_name = "USECS")]
-    pub(super) cpu_rt_period: Option<u64>,
-    /// Realtime per period in microseconds
-    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
-    pub(super) cpu_rt_runtime: Option<i64>,
-    /// 1 runs only when nobody else wants the processor
-    #[arg(long, value_name = "0|1")]
-    pub(super) cpu_idle: Option<i64>,
-    /// Processors to use
-    #[arg(long, value_name = "LIST")]
-    pub(super) cpuset_cpus: Option<String>,
-    /// Memory nodes to use
-    #[arg(long, value_name = "LIST")]
-    pub(super) cpuset_mems: Option<String>,
-    /// Memory limit in bytes, or with a suffix; -1 for none
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub(super) memory: Option<String>,
-    /// Memory that is protected in bytes, or with a suffix
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub(super) memory_reservation: Option<String>,
-    /// Limit of memory and swap together; -1 for none
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub(super) memory_swap: Option<String>,
-    /// Most processes; -1 for no limit
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub(super) pids_limit: Option<i64>,
-    /// Intel RDT: cache schema
-    #[arg(long, value_name = "SCHEMA")]
-    pub(super) l3_cache_schema: Option<String>,
-    /// Intel RDT: memory bandwidth schema
-    #[arg(long, value_name = "SCHEMA")]
-    pub(super) mem_bw_schema: Option<String>,
-    /// The container's id
-    #[arg(value_name = "ID")]
-    pub(super) id: String,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_says_what_it_is_for() {
+        let mut cli = Cli::command();
+        cli.build();
+        let mut said = std::collections::HashSet::new();
+        for command in cli.get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                about.contains(' ') && !about.contains('`'),
+                "{}: {about}",
+                command.get_name()
+            );
+            assert!(said.insert(about.clone()), "{about}");
+        }
+    }
 }

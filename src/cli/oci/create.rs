@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use super::args::{Create, Run};
-use super::passed;
+use super::args::{Create, Global, Run};
+use super::{passed, root};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::runtime::bundle::Bundle;
@@ -16,16 +16,17 @@ use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::plan::Choices;
 
 /// `create`: the container's standard streams are ours, and its program waits for `start`.
-pub(super) fn create(host: &Host, root: &Path, args: &Create) -> Result<u8> {
+pub(super) fn create(host: &Host, root: &Path, global: &Global, args: &Create) -> Result<u8> {
     let id = Id::new(&args.id)?;
     let bundle = Bundle::load(&args.bundle)?;
     check_console(args.console_socket.as_deref(), wants_terminal(&bundle), true)?;
     let console = args.console_socket.as_deref().map(console::connect).transpose()?;
     make(
         host,
-        root,
+        global,
         args,
         Prepared {
+            root,
             id: &id,
             bundle: &bundle,
             console,
@@ -35,7 +36,7 @@ pub(super) fn create(host: &Host, root: &Path, args: &Create) -> Result<u8> {
 }
 
 /// `run`: create, start, and unless detached wait, pass signals and the terminal on, and delete.
-pub(super) fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
+pub(super) fn run(host: &Host, root: &Path, global: &Global, args: &Run) -> Result<u8> {
     let id = Id::new(&args.create.id)?;
     let bundle = Bundle::load(&args.create.bundle)?;
     let terminal = wants_terminal(&bundle);
@@ -44,9 +45,10 @@ pub(super) fn run(host: &Host, root: &Path, args: &Run) -> Result<u8> {
     let (console, master) = receivers(args.create.console_socket.as_deref(), terminal)?;
     let made = make(
         host,
-        root,
+        global,
         &args.create,
         Prepared {
+            root,
             id: &id,
             bundle: &bundle,
             console,
@@ -80,14 +82,15 @@ fn attend(host: &Host, made: Created, master: Option<OwnedFd>, signals: Option<S
 }
 
 struct Prepared<'a> {
+    root: &'a Path,
     id: &'a Id,
     bundle: &'a Bundle,
     console: Option<OwnedFd>,
 }
 
-fn make(host: &Host, root: &Path, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
+fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
     let request = Request {
-        root,
+        root: prepared.root,
         id: prepared.id,
         bundle: prepared.bundle,
         console: prepared.console,
@@ -98,8 +101,11 @@ fn make(host: &Host, root: &Path, args: &Create, prepared: Prepared<'_>) -> Resu
         choices: Choices {
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
+            cgroup_manager: global.manager(),
+            rootless: global.rootless(&host.caller),
         },
     };
+    root::prepare(prepared.root, std::env::var_os("XDG_RUNTIME_DIR").as_deref())?;
     parent::create(host, request)
 }
 

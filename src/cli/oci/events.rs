@@ -30,7 +30,10 @@ pub(super) fn events(host: &Host, root: &Path, args: &Events) -> Result<u8> {
     let mut seen = 0;
     while container.status(host) != Status::Stopped {
         report(host, &container)?;
-        let kills = container.cgroup(host).and_then(|c| c.oom_kills()).unwrap_or(seen);
+        let kills = container
+            .need_cgroup(host, "events")
+            .and_then(|c| c.oom_kills())
+            .unwrap_or(seen);
         if kills > seen {
             seen = kills;
             print(&format!("{}\n", json!({ "type": "oom", "id": args.id })))?;
@@ -41,7 +44,7 @@ pub(super) fn events(host: &Host, root: &Path, args: &Events) -> Result<u8> {
 }
 
 fn report(host: &Host, container: &Container) -> Result<u8> {
-    let stats = container.cgroup(host)?.stats()?;
+    let stats = container.need_cgroup(host, "events")?.stats()?;
     let event = json!({ "type": "stats", "id": container.state().id, "data": shape(&stats) });
     print(&format!("{event}\n"))
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime as oci;
 
 use super::args::Exec;
+use crate::cgroups::Below;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -42,13 +43,20 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         None if process.terminal => console::pair().map(|(ours, theirs)| (Some(theirs), Some(ours)))?,
         None => (None, None),
     };
+    let below = Below::parse(&args.cgroup)?;
+    let cgroup = if below.is_empty() {
+        container.cgroup(host)?
+    } else {
+        Some(container.need_cgroup(host, "exec --cgroup")?.below(&below)?)
+    };
     let request = Request {
         process: &process,
         init: init.as_fd(),
         init_pid: container.state().init.map_or(0, |init| init.pid),
         state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
-        cgroup: &container.cgroup(host)?,
+        cgroup: cgroup.as_ref(),
+        exact_cgroup: !below.is_empty(),
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
         console: socket,
         pid_file: args.pid_file.as_deref(),
@@ -75,6 +83,10 @@ fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<s
     match container.status(host) {
         Status::Paused if !ignore_paused => Err(Error::Status(
             "cannot exec in a paused container (use --ignore-paused to override)".into(),
+        )),
+        // Its init is this program still, whose namespaces only the machine's root may look into.
+        Status::Created if !host.caller.admin => Err(Error::Status(
+            "cannot exec in a container that has not been started, unless as root; start it first".into(),
         )),
         Status::Created | Status::Running | Status::Paused => container
             .init()
@@ -114,7 +126,8 @@ fn process(args: &Exec, base: Option<&oci::Process>) -> Result<Process> {
 
 fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     if let Some(user) = &args.user {
-        let (uid, gid) = user_and_group(user)?;
+        let (uid, gid) = credentials::user_and_group(user)
+            .ok_or_else(|| Error::invalid("--user", user, "is not UID or UID:GID in digits"))?;
         process.credentials.uid = uid;
         process.credentials.gid = gid.unwrap_or(process.credentials.gid);
     }
@@ -131,44 +144,4 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     process.apparmor_profile = args.apparmor.clone().or(process.apparmor_profile.take());
     process.selinux_label = args.process_label.clone().or(process.selinux_label.take());
     Ok(())
-}
-
-/// `UID[:GID]`, digits only: junk behind a number once made a runtime run as root (crun, CVE-2026-30892).
-fn user_and_group(text: &str) -> Result<(u32, Option<u32>)> {
-    let (uid, gid) = text
-        .split_once(':')
-        .map_or((text, None), |(uid, gid)| (uid, Some(gid)));
-    match (credentials::id(uid), gid.map(credentials::id)) {
-        (Some(uid), None) => Ok((uid, None)),
-        (Some(uid), Some(Some(gid))) => Ok((uid, Some(gid))),
-        _ => Err(Error::invalid("--user", text, "is not UID or UID:GID in digits")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_digits_and_nothing_else() {
-        assert_eq!(user_and_group("1000").unwrap(), (1000, None));
-        assert_eq!(user_and_group("0:5").unwrap(), (0, Some(5)));
-        for bad in [
-            "",
-            ":",
-            "1:",
-            ":1",
-            "1000x",
-            "1000 ",
-            "+1",
-            "-1",
-            "1:2:3",
-            "4294967295",
-            "4294967296",
-            "0x1",
-            "root",
-        ] {
-            assert!(user_and_group(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -23,14 +23,15 @@ fn document() -> Value {
         "ociVersionMax": super::spec::VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": mount_options,
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::FLAGS },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true }

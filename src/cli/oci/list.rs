@@ -80,8 +80,8 @@ pub(super) fn list(host: &Host, root: &Path, args: &args::List) -> Result<u8> {
         return print(&rows.iter().map(|row| format!("{}\n", row.id)).collect::<String>());
     }
     match args.format.as_str() {
-        "json" if rows.is_empty() => print("null"),
-        "json" => print(&serde_json::to_string(&rows)?),
+        "json" if rows.is_empty() => print("null\n"),
+        "json" => print(&format!("{}\n", serde_json::to_string(&rows)?)),
         "table" => print(&table(&rows)),
         other => Err(Error::invalid(
             "--format",
@@ -91,7 +91,7 @@ pub(super) fn list(host: &Host, root: &Path, args: &args::List) -> Result<u8> {
     }
 }
 
-/// Columns at least 12 wide, as runc's tabwriter makes them.
+/// Columns at least 12 wide and 3 apart, as runc's tabwriter makes them.
 fn table(rows: &[Shown<'_>]) -> String {
     let mut lines = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
     lines.extend(rows.iter().map(|row| {
@@ -108,7 +108,7 @@ fn table(rows: &[Shown<'_>]) -> String {
     let width = |column: usize| {
         lines
             .iter()
-            .map(|line| line[column].len() + 1)
+            .map(|line| line[column].len() + 3)
             .max()
             .unwrap_or(0)
             .max(12)
@@ -125,15 +125,8 @@ fn table(rows: &[Shown<'_>]) -> String {
     text
 }
 
-/// `--version`, or a word of help where there is no command.
-pub(super) fn version(asked: bool) -> Result<u8> {
-    if !asked {
-        return Err(Error::invalid(
-            "command",
-            "",
-            "is missing; see condo-runtime --help",
-        ));
-    }
+/// `--version`
+pub(super) fn version() -> Result<u8> {
     let commit = option_env!("CONDO_COMMIT").unwrap_or("unknown");
     let version = env!("CARGO_PKG_VERSION");
     print(&format!(

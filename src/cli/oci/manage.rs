@@ -16,8 +16,13 @@ pub(super) fn start(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
 
 /// `kill`
 pub(super) fn kill(host: &Host, root: &Path, args: &args::Kill) -> Result<u8> {
+    let container = load(root, &args.id)?;
+    // As with kill(2), 0 only asks whether there is somebody to signal.
+    if args.signal == "0" {
+        return container.running_init().map(|_| 0);
+    }
     let signal = signal::parse("signal", &args.signal)?;
-    load(root, &args.id)?.kill(host, signal, args.all).map(|()| 0)
+    container.kill(host, signal, args.all).map(|()| 0)
 }
 
 /// `delete`

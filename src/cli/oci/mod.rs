@@ -3,10 +3,10 @@
 mod args;
 mod checkpoint;
 mod create;
+mod dashes;
 mod events;
 mod exec;
 mod features;
-
 mod list;
 mod log;
 mod manage;
@@ -14,12 +14,14 @@ mod output;
 mod passed;
 mod ps;
 mod restore;
+mod root;
 mod spec;
 mod update;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::error::Error;
@@ -29,6 +31,8 @@ use args::{Cli, Command};
 
 /// Status of a failed `exec`, which callers tell from the program's own.
 const EXEC_FAILED: u8 = 255;
+/// Status for a command that does not exist, as runc's.
+const UNKNOWN_COMMAND: u8 = 3;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -36,12 +40,10 @@ pub fn main() -> ExitCode {
     if std::env::args_os().any(|arg| makes_processes(&arg)) {
         let _ = protect::protect();
     }
-    let cli = match Cli::try_parse_from(std::env::args_os().map(one_dash)) {
+    let words = dashes::doubled(std::env::args_os().collect());
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(u8::from(e.use_stderr()));
-        }
+        Err(e) => return not_understood(&e, &words),
     };
     let passed = passed::check(cli.command.as_ref());
     let log = match log::Log::start(&cli.global) {
@@ -73,33 +75,49 @@ fn makes_processes(arg: &std::ffi::OsStr) -> bool {
     ["create", "run", "exec"].iter().any(|name| arg == *name)
 }
 
-/// containerd writes `-no-subreaper` with a single dash, as runc's flag library allows.
-fn one_dash(arg: OsString) -> OsString {
-    if arg == "-no-subreaper" {
-        "--no-subreaper".into()
-    } else {
-        arg
+/// What is not a command line of this program: help that was asked for, or an error for the caller's eyes and for its log.
+fn not_understood(e: &clap::Error, words: &[OsString]) -> ExitCode {
+    let _ = e.print();
+    if !e.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if let Ok(global) = args::Global::salvage(words)
+        && global.log.is_some()
+        && log::Log::start(&global).is_ok()
+    {
+        let text = e.to_string();
+        let text = text.lines().next().unwrap_or("error: command line");
+        ::log::error!("{}", text.strip_prefix("error: ").unwrap_or(text));
+    }
+    match e.kind() {
+        ErrorKind::InvalidSubcommand => ExitCode::from(UNKNOWN_COMMAND),
+        _ => ExitCode::FAILURE,
     }
 }
 
 fn run(cli: Cli) -> Result<u8, Error> {
     let global = cli.global;
     let Some(command) = cli.command else {
-        return list::version(global.version);
+        return if global.version {
+            list::version()
+        } else {
+            output::print(&Cli::command().render_long_help().to_string())
+        };
     };
-    global.check()?;
     if command.makes_processes() {
         protect::protect()?;
     }
-    let root = global.root.as_path();
     match command {
         Command::Spec(args) => spec::spec(&args),
         Command::Features => features::features(),
         command => {
             let host = Host::probe()?;
+            let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+            let root = root::decide(global.root.clone(), &host.caller, runtime_dir.as_deref())?;
+            let root = root.as_path();
             match command {
-                Command::Create(args) => create::create(&host, root, &args),
-                Command::Run(args) => create::run(&host, root, &args),
+                Command::Create(args) => create::create(&host, root, &global, &args),
+                Command::Run(args) => create::run(&host, root, &global, &args),
                 Command::Exec(args) => exec::exec(&host, root, &args),
                 Command::Start(args) => manage::start(&host, root, &args),
                 Command::State(args) => list::state(&host, root, &args),
@@ -112,7 +130,7 @@ fn run(cli: Cli) -> Result<u8, Error> {
                 Command::Update(args) => update::update(&host, root, &args),
                 Command::Events(args) => events::events(&host, root, &args),
                 Command::Checkpoint(args) => checkpoint::checkpoint(&host, root, &args),
-                Command::Restore(args) => restore::restore(&host, root, &args),
+                Command::Restore(args) => restore::restore(&host, root, &global, &args),
                 Command::Spec(_) | Command::Features => Ok(0),
             }
         }

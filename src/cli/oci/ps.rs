@@ -14,10 +14,7 @@ use crate::runtime::id::Id;
 /// `ps`
 pub(super) fn ps(host: &Host, root: &Path, args: &Ps) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
-    let pids: BTreeSet<i32> = match container.cgroup(host) {
-        Err(e) if e.is_gone() => BTreeSet::new(),
-        cgroup => cgroup?.pids()?.into_iter().collect(),
-    };
+    let pids: BTreeSet<i32> = container.pids(host)?.into_iter().collect();
     match args.format.as_str() {
         "json" => print(&serde_json::to_string(&pids)?),
         "table" => print(&table(&run_ps(&args.options)?, &pids)?),

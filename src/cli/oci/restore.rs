@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use super::args::Restore as Args;
+use super::args::{Global, Restore as Args};
 use super::checkpoint::common;
 use super::create::{check_console, receivers, wants_terminal};
 use crate::error::Result;
@@ -18,7 +18,7 @@ use crate::runtime::id::Id;
 use crate::runtime::plan::Choices;
 
 /// `restore`: the container as it was saved, with our standard streams; unless detached wait for its end and delete it.
-pub(super) fn restore(host: &Host, root: &Path, args: &Args) -> Result<u8> {
+pub(super) fn restore(host: &Host, root: &Path, global: &Global, args: &Args) -> Result<u8> {
     let id = Id::new(&args.id)?;
     let bundle = Bundle::load(&args.bundle)?;
     let terminal = wants_terminal(&bundle);
@@ -40,7 +40,9 @@ pub(super) fn restore(host: &Host, root: &Path, args: &Args) -> Result<u8> {
         preserve_fds: args.preserve_fds,
         choices: Choices {
             no_pivot: args.no_pivot,
-            ..Choices::default()
+            no_new_keyring: false,
+            cgroup_manager: global.manager(),
+            rootless: global.rootless(&host.caller),
         },
         options: &options,
     };

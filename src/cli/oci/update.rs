@@ -20,6 +20,17 @@ pub(super) fn update(host: &Host, root: &Path, args: &Update) -> Result<u8> {
         Some(source) => document(source)?,
         None => from_flags(args)?,
     };
+    let schemata: Vec<String> = [&args.l3_cache_schema, &args.mem_bw_schema]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    if !schemata.is_empty() {
+        container.reallocate(&schemata)?;
+    }
+    if wanted.as_object().is_some_and(Map::is_empty) {
+        return Ok(0);
+    }
     container.update(host, wanted).map(|()| 0)
 }
 
@@ -38,7 +49,11 @@ fn document(source: &Path) -> Result<Value> {
 }
 
 fn from_flags(args: &Update) -> Result<Value> {
-    refuse_unsupported(args)?;
+    if args.kernel_memory.is_some() || args.kernel_memory_tcp.is_some() {
+        log::warn!(
+            "--kernel-memory and --kernel-memory-tcp have no effect: the kernel has no such limits any more"
+        );
+    }
     let mut wanted = Map::new();
     let mut put = |section: &str, fields: &[(&str, Option<Value>)]| {
         let given: Map<String, Value> = fields
@@ -80,7 +95,7 @@ fn from_flags(args: &Update) -> Result<Value> {
     );
     put("pids", &[("limit", args.pids_limit.map(Value::from))]);
     put("blockIO", &[("weight", args.blkio_weight.map(Value::from))]);
-    if wanted.is_empty() {
+    if wanted.is_empty() && !names_something_else(args) {
         return Err(Error::invalid(
             "update",
             "",
@@ -99,16 +114,14 @@ fn amount(option: &str, text: &str) -> Result<i64> {
     i64::try_from(bytes).map_err(|_| Error::invalid(option, text, "is too large"))
 }
 
-fn refuse_unsupported(args: &Update) -> Result<()> {
-    let asked = [
-        ("--l3-cache-schema", &args.l3_cache_schema),
-        ("--mem-bw-schema", &args.mem_bw_schema),
-    ];
-    match asked.iter().find(|(_, value)| value.is_some()) {
-        Some((option, _)) => Err(Error::unsupported(
-            format!("`{option}`"),
-            "this version has no resctrl",
-        )),
-        None => Ok(()),
-    }
+/// Whether there is a flag that is no cgroup's limit.
+fn names_something_else(args: &Update) -> bool {
+    [
+        &args.kernel_memory,
+        &args.kernel_memory_tcp,
+        &args.l3_cache_schema,
+        &args.mem_bw_schema,
+    ]
+    .into_iter()
+    .any(Option::is_some)
 }

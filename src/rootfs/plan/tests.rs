@@ -7,14 +7,6 @@ use super::super::checks::PROC_FILES;
 use super::*;
 use crate::host::{CgroupLayout, Hierarchy, Host};
 
-fn host(cgroups: CgroupLayout) -> Host {
-    Host {
-        cgroups,
-        uid: 0,
-        cpus: 2,
-    }
-}
-
 fn unified() -> CgroupLayout {
     CgroupLayout::Unified("/sys/fs/cgroup".into())
 }
@@ -34,6 +26,7 @@ fn hybrid() -> CgroupLayout {
 }
 
 /// The facts of a test: cgroup layout, and letters `u`, `c`, `n` for a user, cgroup and network namespace.
+/// `x` takes the container's cgroup away.
 fn plan(cgroups: CgroupLayout, namespaces: &str, changes: &Value) -> Result<RootfsPlan> {
     let mut spec = json!({
         "ociVersion": "1.3.0",
@@ -48,11 +41,11 @@ fn plan(cgroups: CgroupLayout, namespaces: &str, changes: &Value) -> Result<Root
     }
     let spec: Spec = serde_json::from_value(spec).unwrap();
     let facts = Facts {
-        host: &host(cgroups),
+        host: &Host::imagined(cgroups),
         userns: namespaces.contains('u'),
         cgroupns: namespaces.contains('c'),
         netns: namespaces.contains('n'),
-        cgroup_path: "/condo/web",
+        cgroup_path: (!namespaces.contains('x')).then_some("/condo/web"),
         no_pivot: false,
     };
     RootfsPlan::from_spec(&spec, Path::new("/srv/web/rootfs"), Path::new("/srv/web"), &facts)
@@ -197,6 +190,19 @@ fn cgroups_of_a_hybrid_host() {
 }
 
 #[test]
+fn a_container_without_a_cgroup_changes_nobody_s() {
+    let list = json!([entry("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"])]);
+    let unified = || CgroupLayout::Unified("/sys/fs/cgroup".into());
+    let empty = "/sys/fs/cgroup tmpfs(cgroup) mode=755 +0xe seal\n";
+    assert_eq!(
+        mounts(unified(), "cx", &list),
+        "/sys/fs/cgroup cgroup2(cgroup)  +0x1\n"
+    );
+    assert_eq!(mounts(unified(), "x", &list), empty);
+    assert_eq!(mounts(hybrid(), "cx", &list), empty);
+}
+
+#[test]
 fn sysfs_of_a_user_namespace_needs_a_network_namespace() {
     let list = json!([entry("/sys", "sysfs", "sysfs", &["ro", "nosuid"])]);
     assert_eq!(mounts(unified(), "un", &list), "/sys sysfs(sysfs)  +0x3\n");
@@ -271,6 +277,11 @@ fn mistakes_name_the_field() {
             .is_ok()
         );
     }
+}
+
+#[test]
+fn mistakes_beside_the_mounts_name_the_field() {
+    let refused = |changes: &Value| plan(unified(), "", changes).unwrap_err().to_string();
     let namespaces = json!({ "linux": { "namespaces": [] } });
     assert!(refused(&namespaces).contains("`mount` is missing"));
     let joined = json!({ "linux": { "namespaces": [{ "type": "mount", "path": "/proc/1/ns/mnt" }] } });
@@ -280,6 +291,16 @@ fn mistakes_name_the_field() {
     let device =
         json!({ "linux": { "devices": [{ "path": "/dev/x", "type": "c", "major": -1, "minor": 0 }] } });
     assert!(refused(&device).starts_with("linux.devices[0].major: `-1`"));
+    let device =
+        json!({ "linux": { "devices": [{ "path": "/dev/../etc/x", "type": "p", "major": 0, "minor": 0 }] } });
+    assert!(refused(&device).starts_with("linux.devices[0].path: `/dev/../etc/x` must not contain `..`"));
+    for list in ["maskedPaths", "readonlyPaths"] {
+        let paths = json!({ "linux": { list: ["/proc/kcore", "proc/keys"] } });
+        assert_eq!(
+            refused(&paths),
+            format!("linux.{list}[1]: `proc/keys` must be an absolute path")
+        );
+    }
 }
 
 #[test]

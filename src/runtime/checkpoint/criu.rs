@@ -11,12 +11,14 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, SocketFlags,
     SocketType,
 };
+use rustix::process::{Signal, WaitIdStatus};
 
 use super::super::console;
 use super::super::init::Newborn;
 use super::rpc::{Features, Kind, Request, Response};
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
+use crate::host::Host;
 use crate::process::program::Program;
 use crate::sys;
 use crate::sys::clone::{Clone, Side};
@@ -278,6 +280,34 @@ fn failure(response: &Response) -> Error {
         _ => String::new(),
     };
     Error::Init(format!("criu failed{why}"))
+}
+
+/// Refuses callers that CRIU would not work for.
+pub(super) fn check_caller(host: &Host, command: &str) -> Result<()> {
+    if host.caller.privileged {
+        return Ok(());
+    }
+    let why = "CRIU works for the machine's root only; call condo-runtime as root";
+    Err(Error::unsupported(format!("`{command}`"), why))
+}
+
+/// Runs `work` in a new process, and waits until that has ended well. It does not outlive us.
+pub(super) fn to_its_end(namespaces: u64, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let helper = in_child(namespaces, None, || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        work()
+    })?;
+    helper.end()?.map_or(Ok(()), |status| match status.exit_status() {
+        Some(0) => Ok(()),
+        _ => Err(died(&status)),
+    })
+}
+
+fn died(status: &WaitIdStatus) -> Error {
+    Error::Init(match status.terminating_signal() {
+        Some(signal) => format!("a helper process died of signal {signal}"),
+        None => "a helper process failed".into(),
+    })
 }
 
 /// Runs `work` in a new process, and returns when that has become another program or has ended; what went wrong until then is

@@ -1,8 +1,8 @@
 //! Standard streams: they lead out of the container, so CRIU cannot make them again. Their names are kept beside the images, and at
 //! restore the caller's streams take their places.
 //!
-//! `descriptors.json` is a list of names by descriptor, as runc writes it: `pipe:[INODE]`, or a path. A file of the host (a log,
-//! `/dev/null` of the caller) is `file[MOUNT:INODE]`, in hexadecimal, which is CRIU's name for it.
+//! `descriptors.json` is a list of names by descriptor, as runc writes it: `pipe:[INODE]`. A file of the host (a log, `/dev/null`
+//! of the caller) is `file[MOUNT:INODE]`, in hexadecimal, which is CRIU's name for it. What is neither has no name.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,15 +18,17 @@ use crate::files::mountinfo::Mounted;
 const FILE: &str = "descriptors.json";
 /// More than any honest file has: it comes with the images, from who knows where.
 const MAX_BYTES: u64 = 64 * 1024;
+/// How many descriptors are looked at: their names fit into that file.
+const MAX_NAMES: usize = 1024;
 
-/// The names of init's first descriptors, up to the first that is not open.
+/// The names of init's first descriptors, up to the first that is not open; empty for what does not lead out.
 ///
 /// A shell puts a file of the container's in a stream's place for the time of a redirection. What its children have there is
 /// asked as well then: `pids` are all processes, init first.
 pub(super) fn names(pids: &[i32], inside: &[Mounted]) -> Result<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for (nth, pid) in pids.iter().enumerate() {
-        for fd in 0.. {
+        for fd in 0..MAX_NAMES {
             let Ok(name) = name(*pid, fd, inside) else { break };
             match names.get_mut(fd) {
                 None if nth == 0 => names.push(name),
@@ -42,7 +44,8 @@ pub(super) fn names(pids: &[i32], inside: &[Mounted]) -> Result<Vec<String>> {
 fn name(pid: i32, fd: usize, inside: &[Mounted]) -> Result<String> {
     let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
     let name = outside(pid, fd, inside)?;
-    Ok(name.unwrap_or_else(|| link.to_string_lossy().into_owned()))
+    let name = name.unwrap_or_else(|| link.to_string_lossy().into_owned());
+    Ok(if is_external(&name) { name } else { String::new() })
 }
 
 /// The name of an open file that is not in the container's mount tree. Terminals are CRIU's to deal with.
@@ -71,9 +74,15 @@ pub(super) fn external(names: &[String]) -> Vec<String> {
     files.into_iter().cloned().collect()
 }
 
-/// Keeps the names beside the images.
+/// Keeps the names beside the images, if [`load`] would take them.
 pub(super) fn save(images: &Path, names: &[String]) -> Result<()> {
-    files::write_atomic(&images.join(FILE), &serde_json::to_vec(names)?, 0o600)
+    let raw = serde_json::to_vec(names)?;
+    if raw.len() as u64 > MAX_BYTES {
+        let text =
+            format!("cannot checkpoint: the names of init's open files take more than {MAX_BYTES} bytes");
+        return Err(Error::Status(text));
+    }
+    files::write_atomic(&images.join(FILE), &raw, 0o600)
 }
 
 /// Which of our descriptors below `end` take the places of saved ones.
@@ -167,5 +176,29 @@ mod tests {
         assert_eq!(load(&dir, 3).unwrap().len(), 1);
         assert!(load(&dir, 0).unwrap().is_empty());
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_saved_can_be_loaded() {
+        let dir = std::env::temp_dir().join(format!("condo-names-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let longest = format!("file[{:x}:{:x}]", u32::MAX, u64::MAX);
+        save(&dir, &vec![longest.clone(); MAX_NAMES]).unwrap();
+        assert_eq!(load(&dir, MAX_NAMES).unwrap().len(), 1);
+        let refused = save(&dir, &vec![longest; 2 * MAX_NAMES]).unwrap_err();
+        assert!(refused.to_string().contains("open files"), "{refused}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_what_leads_out_has_a_name() {
+        let (_read, write) = std::io::pipe().unwrap();
+        let inside = File::open("/proc/self/status").unwrap();
+        use std::os::fd::AsRawFd;
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let mounts = files::mountinfo::of("self").unwrap();
+        let named = |fd: i32| name(pid, usize::try_from(fd).unwrap(), &mounts).unwrap();
+        assert!(named(write.as_raw_fd()).starts_with("pipe:["));
+        assert_eq!(named(inside.as_raw_fd()), "");
     }
 }

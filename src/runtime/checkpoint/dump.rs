@@ -12,7 +12,7 @@ use super::criu::{self, Birth, Criu, Notice};
 use super::options::Dump;
 use super::rpc::{self, Features, Kind as Ask, PageServer, Request};
 use super::{descriptors, external, trouble};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Home, Manager};
 use crate::error::{Error, Result};
 use crate::files::mountinfo;
 use crate::host::Host;
@@ -26,6 +26,7 @@ const LOG: &str = "dump.log";
 /// [`Error::Unsupported`] for a missing or old CRIU and for what it cannot save, [`Error::Status`] for a container that does not
 /// run. When the dump fails the container goes on as before.
 pub fn checkpoint(host: &Host, root: &Path, id: &Id, options: &Dump) -> Result<()> {
+    criu::check_caller(host, "checkpoint")?;
     let container = Container::load(root, id)?;
     let _lock = container.lock()?;
     let before = container.status(host);
@@ -33,6 +34,7 @@ pub fn checkpoint(host: &Host, root: &Path, id: &Id, options: &Dump) -> Result<(
         let text = format!("container cannot be checkpointed in {before} state");
         return Err(Error::Status(text));
     }
+    let cgroup = container.need_cgroup(host, "checkpoint")?;
     let plan = plan_of(host, &container, id)?;
     external::check(&plan.rootfs)?;
     criu::check_version()?;
@@ -41,10 +43,9 @@ pub fn checkpoint(host: &Host, root: &Path, id: &Id, options: &Dump) -> Result<(
     check_parent(options)?;
     trouble::forget(options.common.log(), LOG);
     let dumped =
-        dump(host, &container, &plan, options).map_err(|e| trouble::explain(e, options.common.log(), LOG));
+        dump(&container, &cgroup, &plan, options).map_err(|e| trouble::explain(e, options.common.log(), LOG));
     if dumped.is_err() && before == Status::Running {
         // A CRIU that died may have left it frozen.
-        let cgroup = container.cgroup(host)?;
         if cgroup.is_frozen().unwrap_or(false) {
             cgroup.thaw()?;
         }
@@ -64,7 +65,15 @@ fn plan_of(host: &Host, container: &Container, id: &Id) -> Result<Plan> {
         spec: bundle::parse(&raw)?,
         raw,
     };
-    Plan::decide(&bundle, id, host, Choices::default())
+    let choices = Choices {
+        cgroup_manager: match container.state().cgroup {
+            Some(Home::Scope(_)) => Manager::Systemd,
+            Some(Home::Path(_)) => Manager::Cgroupfs,
+            None => Manager::Disabled,
+        },
+        ..Choices::default()
+    };
+    Plan::decide(&bundle, id, host, choices)
 }
 
 fn check_parent(options: &Dump) -> Result<()> {
@@ -100,8 +109,8 @@ fn check_features(options: &Dump) -> Result<()> {
 }
 
 fn request(
-    host: &Host,
     container: &Container,
+    cgroup: &Cgroup,
     plan: &Plan,
     options: &Dump,
     folders: &[OwnedFd],
@@ -115,7 +124,7 @@ fn request(
         leave_running: options.leave_running,
         tcp_skip_in_flight: options.tcp_skip_in_flight,
         link_remap: options.link_remap,
-        freeze_cgroup: freezer(&container.cgroup(host)?)?,
+        freeze_cgroup: freezer(cgroup)?,
         track_mem: options.parent.is_some() || options.pre_dump,
         parent_img: options.parent.as_deref().map(external::text).transpose()?,
         page_server: options.page_server.clone().map(|(address, port)| PageServer {
@@ -132,11 +141,7 @@ fn request(
     if !options.pre_dump {
         let inside = mountinfo::of(&pid.to_string())?;
         asked.ext_mnt = external::saved(&plan.rootfs, pid, &inside, &mountinfo::of("self")?)?;
-        let others = container
-            .cgroup(host)?
-            .pids()?
-            .into_iter()
-            .filter(|other| *other != pid);
+        let others = cgroup.pids()?.into_iter().filter(|other| *other != pid);
         let pids: Vec<i32> = std::iter::once(pid).chain(others).collect();
         let names = descriptors::names(&pids, &inside)?;
         asked.external.extend(descriptors::external(&names));
@@ -156,12 +161,12 @@ fn freezer(cgroup: &Cgroup) -> Result<Option<String>> {
     place.map(|path| external::text(path)).transpose()
 }
 
-fn dump(host: &Host, container: &Container, plan: &Plan, options: &Dump) -> Result<()> {
+fn dump(container: &Container, cgroup: &Cgroup, plan: &Plan, options: &Dump) -> Result<()> {
     let criu = Criu::start(&Birth {
         folders: &options.common.folders(),
         ..Birth::default()
     })?;
-    let request = request(host, container, plan, options, &criu.folders)?;
+    let request = request(container, cgroup, plan, options, &criu.folders)?;
     let mut attend = |notice: Notice| match (&options.status, notice.script.as_str()) {
         (Some(status), "status-ready") => Ok(rustix::io::write(status.as_fd(), &[0]).map(drop)?),
         _ => Ok(()),

@@ -4,25 +4,26 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::mount::MsFlags;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::process::Signal;
 
 use super::super::bundle::Bundle;
 use super::super::container::Container;
 use super::super::id::Id;
 use super::super::init::Newborn;
+use super::super::init::announce::announce;
 use super::super::init::parent::{
-    announce, first_state, move_devices, own_cgroup, remove_cgroup, state_json,
+    allocate, first_state, move_devices, own_cgroup, place_init, poststop_after, state_json,
 };
 use super::super::plan::{Choices, Plan};
 use super::super::state::{Folder, State};
 use super::super::status::Identity;
-use super::super::{console, hooks};
+use super::super::{console, hooks, lsm};
 use super::criu::{self, Birth, Criu, Notice};
 use super::options::Restore;
 use super::rpc::{self, CgroupRoot, InheritFd, JoinNamespace, Kind as Ask, Request};
 use super::{descriptors, external, lend, trouble, unlock, verify};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Placeholder};
 use crate::error::{During, Error, Result};
 use crate::files::{self, mountinfo};
 use crate::host::Host;
@@ -72,36 +73,31 @@ pub struct Restored {
 /// As `create`'s, before anything was done; [`Error::NotFound`] without the images; [`Error::Unsupported`] for a missing or old
 /// CRIU; what CRIU's log says otherwise.
 pub fn restore(host: &Host, request: &Comeback<'_>) -> Result<Restored> {
+    criu::check_caller(host, "restore")?;
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
-    external::check(&plan.rootfs)?;
-    let common = &request.options.common;
-    common.check_folders(false)?;
-    let end = usize::try_from(request.preserve_fds)
-        .unwrap_or(usize::MAX)
-        .saturating_add(3);
-    let streams = descriptors::load(&common.images, end)?;
-    criu::check_version()?;
+    let home = plan.cgroup.as_ref().ok_or_else(without_cgroup)?;
+    let streams = prepare(request, &plan)?;
     let folder = Folder::new(request.root, request.id);
-    let state = first_state(host, request.id, request.bundle, &plan)?;
-    let _lock = folder.claim()?;
+    let mut state = first_state(host, request.id, request.bundle, &plan)?;
+    let _lock = folder.claim(!host.caller.privileged)?;
     let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
-    let undo_life = Undo::of(|| {
-        if born.get() {
-            hooks::run_all("poststop", &plan.hooks.poststop, &ended);
-        }
-        Ok(())
-    });
+    let undo_life = poststop_after(&born, &plan, &ended);
     let undo_folder = Undo::of(|| folder.remove());
     folder.save(&state)?;
     folder.save_config(&request.bundle.raw)?;
-    let cgroup = own_cgroup(host, &plan)?;
-    let undo_cgroup = Undo::of(|| remove_cgroup(&cgroup));
-    cgroup.apply(&plan.limits)?;
+    let (cgroup, placeholder) = own_cgroup(host, &plan)?;
+    let undo_cgroup = Undo::of(|| home.remove(&host.cgroups));
+    let cgroup = cgroup.ok_or_else(without_cgroup)?;
+    home.confine(&cgroup, &plan.limits)?;
+    let undo_share = allocate(&plan)?;
     if let Some((uid, gid)) = plan.delegate {
         cgroup.delegate(uid, gid)?;
     }
+    state.claimed = true;
+    folder.save(&state)?;
     make_places(&plan.rootfs)?;
-    let mut return_ = Return {
+    let return_ = Return {
+        host,
         plan: &plan,
         request,
         folder: &folder,
@@ -111,14 +107,8 @@ pub fn restore(host: &Host, request: &Comeback<'_>) -> Result<Restored> {
         init: None,
         devices: Undo::new(),
     };
-    trouble::forget(common.log(), LOG);
-    return_
-        .run(streams)
-        .map_err(|e| trouble::explain(e, common.log(), LOG))?;
-    let Return {
-        state, init, devices, ..
-    } = return_;
-    let init = init.ok_or_else(|| Error::Init("criu restored nothing".into()))?;
+    let (init, state, devices) = return_.bring_back(streams, placeholder)?;
+    undo_share.disarm();
     for undo in [devices, undo_cgroup, undo_folder, undo_life] {
         undo.disarm();
     }
@@ -128,15 +118,37 @@ pub fn restore(host: &Host, request: &Comeback<'_>) -> Result<Restored> {
     })
 }
 
+/// What can be refused before anything is done. The saved streams that find ours in their places.
+fn prepare(request: &Comeback<'_>, plan: &Plan) -> Result<Vec<InheritFd>> {
+    lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
+    external::check(&plan.rootfs)?;
+    let common = &request.options.common;
+    common.check_folders(false)?;
+    let end = usize::try_from(request.preserve_fds)
+        .unwrap_or(usize::MAX)
+        .saturating_add(3);
+    let streams = descriptors::load(&common.images, end)?;
+    criu::check_version()?;
+    trouble::forget(common.log(), LOG);
+    Ok(streams)
+}
+
+fn without_cgroup() -> Error {
+    let why =
+        "CRIU puts the processes together in the container's cgroup; leave out `--cgroup-manager disabled`";
+    Error::unsupported("`restore` without a cgroup", why)
+}
+
 /// Makes the places of mounts that the root filesystem lacks (it may be a fresh copy on another host), in the way of `create`: the
 /// tree is put together once, in a process whose mounts end with it.
 fn make_places(plan: &RootfsPlan) -> Result<()> {
     let work = || rootfs::assemble(plan, plan.open_sources()?).map(drop);
-    criu::in_child(Kind::Mount.flag(), None, work)?.reap()
+    criu::to_its_end(Kind::Mount.flag(), work)
 }
 
 /// One restore on its way.
 struct Return<'a> {
+    host: &'a Host,
     plan: &'a Plan,
     request: &'a Comeback<'a>,
     folder: &'a Folder,
@@ -148,7 +160,28 @@ struct Return<'a> {
 }
 
 impl Return<'_> {
-    fn run(&mut self, streams: Vec<InheritFd>) -> Result<()> {
+    /// Init, the state with it, and the way back for network devices. When it fails no process is left of it, wherever the images
+    /// wanted it to be.
+    fn bring_back(
+        mut self,
+        streams: Vec<InheritFd>,
+        placeholder: Option<Placeholder>,
+    ) -> Result<(Newborn, State, Undo<'static>)> {
+        let done = self.run(streams, placeholder);
+        let log = self.request.options.common.log();
+        match (done, self.init) {
+            (Ok(()), Some(init)) => Ok((init, self.state, self.devices)),
+            (Ok(()), None) => Err(Error::Init("criu restored nothing".into())),
+            (Err(e), init) => {
+                if let Some(init) = init {
+                    init.give_up();
+                }
+                Err(trouble::explain(e, log, LOG))
+            }
+        }
+    }
+
+    fn run(&mut self, streams: Vec<InheritFd>, placeholder: Option<Placeholder>) -> Result<()> {
         let namespaces = self.open_namespaces()?;
         // Beside what the caller passed to us: that is inheritable already.
         let inherited: Vec<BorrowedFd<'_>> = namespaces.iter().map(|(_, fd)| fd.as_fd()).collect();
@@ -156,11 +189,11 @@ impl Return<'_> {
         let images = &self.request.options.common.images;
         let users = plan.namespaces.is_new(Kind::User);
         if let Some((uid, _)) = plan.ids.root().filter(|_| users) {
-            // As at `create`: a file among them is opened once more from inside.
-            console::own_streams(uid);
+            // They are opened once more from inside.
+            console::own_pipes(uid);
         }
         let prepare = || {
-            mount_root(plan.rootfs.root())?;
+            plan.rootfs.cover_root()?;
             let root = plan.ids.root().filter(|_| users);
             root.map_or(Ok(()), |(_, gid)| lend::to_group(images, gid))
         };
@@ -172,6 +205,8 @@ impl Return<'_> {
             folders: &self.request.options.common.folders(),
             prepare: Some(&prepare),
         })?;
+        // From here on it keeps the cgroup alive, and what it makes is of its class of caches.
+        place_init(self.host, plan, placeholder, criu.pid())?;
         let mut options = self.options(&criu)?;
         options.inherit_fd = streams;
         for (kind, fd) in &namespaces {
@@ -258,29 +293,38 @@ impl Return<'_> {
                 .map_or(Ok(()), |init| unlock::all_but_one(init.pid)),
             "pre-resume" => {
                 let init = self.init.as_ref().map_or(0, |init| init.pid);
-                // CRIU lets the processes go whatever is answered here.
-                verify::all(self.plan, self.cgroup, init, criu).inspect_err(|_| drop(self.cgroup.kill()))
+                verify::all(self.plan, self.cgroup, init, criu).inspect_err(|_| self.put_down())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// CRIU lets the processes go whatever it is answered. Init need not be in the cgroup.
+    fn put_down(&self) {
+        if let Some(init) = &self.init {
+            let _ = rustix::process::pidfd_send_signal(&init.pidfd, Signal::KILL);
+        }
+        if let Err(e) = self.cgroup.kill() {
+            log::warn!("{e}");
         }
     }
 
     /// The network, which CRIU leaves empty, then the hooks that would find the namespaces complete at `create`.
     fn settle(&mut self, pid: i32) -> Result<()> {
         self.born.set(true);
-        let init = pidfd(pid)?;
+        let init = self.init.insert(Newborn::named(pid)?);
         let own = [Kind::Network, Kind::Ipc, Kind::Uts].into_iter();
         let kinds: Vec<Kind> = own.filter(|kind| self.plan.namespaces.is_new(*kind)).collect();
         let loopback = kinds.contains(&Kind::Network);
         let work = || {
-            enter::join_process(init.as_fd(), &kinds)?;
+            enter::join_process(init.pidfd.as_fd(), &kinds)?;
             if loopback {
                 sys::interface::set_loopback_up().during(|| "bring up the loopback interface")?;
             }
             self.plan.sysctls.apply()
         };
         if !kinds.is_empty() {
-            criu::in_child(0, None, work)?.reap()?;
+            criu::to_its_end(0, work)?;
         }
         self.devices = move_devices(self.plan, pid)?;
         let state = state_json(&self.state, pid, "creating");
@@ -295,9 +339,7 @@ impl Return<'_> {
         self.state.init = Some(Identity::of(pid).ok_or_else(died)?);
         self.state.namespaces = foreign_namespaces(pid)?;
         self.folder.save(&self.state)?;
-        announce(&init, self.request.pid_file, None)?;
-        self.init = Some(init);
-        Ok(())
+        announce(self.init.insert(init), self.request.pid_file, None)
     }
 }
 
@@ -312,24 +354,6 @@ fn foreign_namespaces(pid: i32) -> Result<Vec<Kind>> {
         }
     }
     Ok(kinds)
-}
-
-fn pidfd(pid: i32) -> Result<OwnedFd> {
-    let raw =
-        rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Corrupt("criu names no process".into()))?;
-    Ok(rustix::process::pidfd_open(
-        raw,
-        rustix::process::PidfdFlags::empty(),
-    )?)
-}
-
-/// The root as CRIU wants it: the top of a mount. In a mount namespace of CRIU's own, from which nothing gets back to the host.
-fn mount_root(root: &Path) -> Result<()> {
-    let none = None::<&str>;
-    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
-        .during(|| "cut criu's mounts off from the host's")?;
-    nix::mount::mount(Some(root), root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
-        .during(|| format!("mount root filesystem `{}`", root.display()))
 }
 
 /// Where saved cgroups are put: the container's own, in which CRIU already is, in every hierarchy.

@@ -11,6 +11,8 @@ use crate::namespaces::{Kind, enter};
 
 /// CRIU's chain.
 const CHAIN: &str = "CRIU";
+/// How many seconds others may hold the lock of `iptables`, which need not be honest in a namespace that is theirs as well.
+const PATIENCE: &str = "10";
 
 /// Takes away all jumps into CRIU's chain but one in the network namespace of process `pid`. To be called right before CRIU unlocks.
 pub(super) fn all_but_one(pid: i32) -> Result<()> {
@@ -23,16 +25,18 @@ pub(super) fn all_but_one(pid: i32) -> Result<()> {
         }
         Ok(())
     };
-    criu::in_child(0, None, work)?.reap()
+    criu::to_its_end(0, work)
 }
 
 /// CRIU locks without these programs as well, and has complained by then if they fail.
 fn thin_out(program: &str, list: &str) {
-    let shown = Command::new(program).args(["--wait", "-S", list]).output();
+    let shown = Command::new(program)
+        .args(["--wait", PATIENCE, "-S", list])
+        .output();
     let shown = shown.map(|done| done.stdout).unwrap_or_default();
     for _ in 1..jumps(&String::from_utf8_lossy(&shown)) {
         let mut delete = Command::new(program);
-        let delete = delete.args(["--wait", "-D", list, "-j", CHAIN]);
+        let delete = delete.args(["--wait", PATIENCE, "-D", list, "-j", CHAIN]);
         let _ = delete.output();
     }
 }

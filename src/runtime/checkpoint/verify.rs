@@ -3,13 +3,17 @@
 //! The images decide what processes there are. A damaged or forged one shall not bring processes that share a namespace of the
 //! host's which the config does not share, or that may do more than the config allows.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use super::super::plan::Plan;
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::namespaces::Kind;
+
+/// Our own directory in `proc(5)`.
+const OWN: &str = "/proc/self";
 
 /// Checks all processes in the container's cgroup but CRIU's own: it was started there, and has children.
 ///
@@ -20,13 +24,18 @@ pub(super) fn all(plan: &Plan, cgroup: &Cgroup, init: i32, criu: i32) -> Result<
     if !pids.contains(&init) {
         return Err(wrong(init, "is not in the container's cgroup"));
     }
-    let own = namespace(init, Kind::User)?;
+    let users = users(plan, init)?;
+    if namespace(&process(init), Kind::User)? != users {
+        return Err(wrong(init, "is not in the config's user namespace"));
+    }
     pids.into_iter().try_for_each(|pid| {
         let check = || {
             if descends(pid, criu)? {
                 Ok(())
             } else {
-                one(plan, pid, &own)
+                threads(pid)?
+                    .iter()
+                    .try_for_each(|thread| one(plan, pid, thread, users))
             }
         };
         match check() {
@@ -37,31 +46,52 @@ pub(super) fn all(plan: &Plan, cgroup: &Cgroup, init: i32, criu: i32) -> Result<
     })
 }
 
+/// The user namespace of the config: a new one is what init has, but for the host's.
+fn users(plan: &Plan, init: i32) -> Result<u64> {
+    match plan.namespaces.joined(Kind::User) {
+        Some(path) => inode(path),
+        None if plan.namespaces.is_new(Kind::User) => namespace(&process(init), Kind::User),
+        None => namespace(OWN.as_ref(), Kind::User),
+    }
+}
+
+/// All threads of a process: each has its own capabilities, filters and, mostly, namespaces.
+fn threads(pid: i32) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(process(pid).join("task"))?;
+    Ok(entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<std::io::Result<_>>()?)
+}
+
+fn process(pid: i32) -> PathBuf {
+    format!("/proc/{pid}").into()
+}
+
 /// Whether a process is `ancestor` or below it. Init is CRIU's sibling.
 fn descends(pid: i32, ancestor: i32) -> Result<bool> {
     let mut pid = pid;
     while pid > 0 && pid != ancestor {
-        let parent = field(&status(pid)?, "PPid:").and_then(|text| text.parse().ok());
+        let parent = field(&status(&process(pid))?, "PPid:").and_then(|text| text.parse().ok());
         pid = parent.unwrap_or(0);
     }
     Ok(pid == ancestor)
 }
 
-fn status(pid: i32) -> Result<String> {
-    files::read_text(Path::new(&format!("/proc/{pid}/status")))
+fn status(task: &Path) -> Result<String> {
+    files::read_text(&task.join("status"))
 }
 
-fn one(plan: &Plan, pid: i32, users: &Path) -> Result<()> {
-    let host = i32::try_from(std::process::id()).unwrap_or(0);
+/// Checks the thread with the directory `task`.
+fn one(plan: &Plan, pid: i32, task: &Path, users: u64) -> Result<()> {
     for kind in Kind::ALL {
-        if plan.namespaces.is_new(kind) && namespace(pid, kind)? == namespace(host, kind)? {
+        if plan.namespaces.is_new(kind) && namespace(task, kind)? == namespace(OWN.as_ref(), kind)? {
             return Err(wrong(pid, &format!("is in the host's {} namespace", kind.file())));
         }
     }
-    let status = status(pid)?;
+    let status = status(task)?;
     // In a user namespace of its own making a process has all capabilities, over that namespace.
     let more = capabilities(&status) & !plan.process.capabilities.bounding;
-    if namespace(pid, Kind::User)? == users && more != 0 {
+    if namespace(task, Kind::User)? == users && more != 0 {
         return Err(wrong(
             pid,
             &format!("has capabilities that `process.capabilities.bounding` has not ({more:#x})"),
@@ -82,8 +112,12 @@ fn wrong(pid: i32, problem: &str) -> Error {
     ))
 }
 
-fn namespace(pid: i32, kind: Kind) -> Result<std::path::PathBuf> {
-    Ok(std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.file()))?)
+fn namespace(task: &Path, kind: Kind) -> Result<u64> {
+    inode(&task.join("ns").join(kind.file()))
+}
+
+fn inode(path: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(path)?.ino())
 }
 
 /// What the process has or can come by.
@@ -114,9 +148,23 @@ mod tests {
     }
 
     #[test]
+    fn every_thread_is_looked_at() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || wait.recv());
+        let found = threads(own).unwrap();
+        assert!(found.len() > 1, "{found:?}");
+        drop(stop);
+        let _ = thread.join();
+    }
+
+    #[test]
     fn a_child_descends_from_its_parent() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let parent = field(&status(own).unwrap(), "PPid:").unwrap().parse().unwrap();
+        let parent = field(&status(&process(own)).unwrap(), "PPid:")
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!(descends(own, own).unwrap() && descends(own, parent).unwrap());
         assert!(!descends(parent, own).unwrap());
     }

@@ -13,6 +13,7 @@ use super::super::lsm::Label;
 use super::super::plan::Plan;
 use super::link::{Born, Init, Reporter};
 use crate::error::{During, Error, Result};
+use crate::namespaces::subordinate::Writer;
 use crate::namespaces::{Kind, enter};
 use crate::process::credentials::become_root;
 use crate::process::program::Program;
@@ -25,8 +26,8 @@ use crate::sys;
 pub struct Setup<'a> {
     /// What is to be done.
     pub plan: &'a Plan,
-    /// Mount sources, opened where the host's paths mean what they say.
-    pub sources: Sources,
+    /// Mount sources, opened where the host's paths mean what they say; absent where only init has the privileges for it.
+    pub sources: Option<Sources>,
     /// Where the terminal's master goes.
     pub console: Option<OwnedFd>,
     /// A byte from it is the order to start. Open for writing as well, so that it never ends.
@@ -77,9 +78,11 @@ pub fn report_panics(reporter: &Reporter) {
 
 /// The way from birth to program, each step with the reason for its place:
 ///
-///  1. Hide from the container's processes, before there are any.
+///  1. Hide from the container's processes, before there are any. Where the maps are written without privileges, only after
+///     the next step, because the files of a hidden process belong to root: nobody else is in the new user namespace yet.
 ///  2. **Born**: wait for id maps and limits; without maps nothing below would be allowed. (It entered its cgroup before.)
-///  3. A session of its own, then root of the user namespace: all that follows is checked against it.
+///  3. Without privileges, open the mount sources, while still the caller with all its groups. Then a session of its own, and
+///     root of the user namespace: all that follows is checked against it.
 ///  4. The cgroup namespace, whose root is the cgroup the process is in by now.
 ///  5. Keyring, loopback, host name: only need their namespaces.
 ///  6. Assemble the root filesystem. The host's tree is still there, reached only by descriptors opened before.
@@ -96,11 +99,16 @@ pub fn report_panics(reporter: &Reporter) {
 /// 16. Close what is not the program's, give up privileges, filter system calls, become the program.
 fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> {
     let plan = setup.plan;
-    protect::hide()?;
+    let watched = plan.maps.as_ref().is_some_and(|writer| *writer != Writer::Caller);
+    if !watched {
+        protect::hide()?;
+    }
     let (pid, link) = link.arrive()?;
+    protect::hide()?;
     let pid = own_pid(&pid)?;
+    let sources = setup.sources.map_or_else(|| plan.rootfs.open_sources(), Ok)?;
     settle(plan)?;
-    let assembled = rootfs::assemble(&plan.rootfs, setup.sources)?;
+    let assembled = rootfs::assemble(&plan.rootfs, sources)?;
     let (filter, link) = link.arrive()?;
     let filter = if filter.is_empty() {
         None

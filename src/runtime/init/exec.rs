@@ -8,11 +8,12 @@ use oci_spec::runtime::LinuxSeccomp;
 
 use super::super::console;
 use super::super::lsm::Label;
+use super::announce::announce;
 use super::child;
 use super::link::{self, Done, Entering, Init, Joined, Parent};
-use super::parent::{agent_of, announce};
+use super::parent::agent_of;
 use super::patience::Patience;
-use super::{Newborn, step_aside};
+use super::{Newborn, born_in, step_aside};
 use crate::cgroups::{self, Cgroup};
 use crate::error::{During, Error, Result};
 use crate::host::Host;
@@ -23,7 +24,7 @@ use crate::process::{Process, protect};
 use crate::rootfs;
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys;
-use crate::sys::clone::{Clone, Side};
+use crate::sys::clone::Side;
 
 /// How long a process may take to be inside and run its program: time enough for a busy machine, and an end for a container
 /// whose processes freeze or stop whatever comes in.
@@ -42,8 +43,10 @@ pub struct Request<'a> {
     pub state: &'a [u8],
     /// The namespaces to join.
     pub namespaces: &'a [Kind],
-    /// The container's cgroup.
-    pub cgroup: &'a Cgroup,
+    /// The container's cgroup; without one the process stays in the caller's.
+    pub cgroup: Option<&'a Cgroup>,
+    /// Whether it is that one exactly, and not the one below it that init may have moved to.
+    pub exact_cgroup: bool,
     /// The filter of the process.
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Where a terminal's master goes.
@@ -68,13 +71,17 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     let (parent, link) = link::pair::<Entering>()?;
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
     // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
-    let birth = cgroups::birth_of(&host.cgroups, request.init_pid)?;
-    let cgroup = birth.as_ref().map(AsFd::as_fd).or(request.cgroup.birth());
+    let birth = match request.cgroup {
+        Some(_) if !request.exact_cgroup => cgroups::birth_of(&host.cgroups, request.init_pid)?,
+        _ => None,
+    };
+    let cgroup = birth
+        .as_ref()
+        .map(AsFd::as_fd)
+        .or_else(|| request.cgroup.and_then(Cgroup::birth));
     let confined = request.process.affinity.begin()?;
-    match (Clone { flags: 0, cgroup })
-        .spawn()
-        .during(|| "make a process in the container's cgroup")?
-    {
+    let (side, outside) = born_in(0, cgroup).during(|| "make a process in the container's cgroup")?;
+    match side {
         Side::Child => {
             drop(parent);
             enter_container(request, agent.as_ref(), link)
@@ -82,6 +89,16 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
         Side::Parent { pid, pidfd } => {
             drop((link, confined));
             let standin = Newborn { pid, pidfd };
+            if let (true, Some(cgroup)) = (outside, request.cgroup) {
+                let moved = if request.exact_cgroup {
+                    cgroup.adopt(pid)
+                } else {
+                    cgroup.adopt_beside(&host.cgroups, request.init_pid, pid)
+                };
+                moved
+                    .inspect_err(|_| standin.give_up())
+                    .map_err(|e| not_ours(e, host))?;
+            }
             let (process, link) = attend(request, &standin, parent).inspect_err(|_| standin.give_up())?;
             // Only once the program runs: a failed exec leaves no pid file. The process is our child, so that whatever
             // becomes of it, its pid is its own until we return.
@@ -91,6 +108,16 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
             Ok(process)
         }
     }
+}
+
+/// The kernel lets an ordinary user move processes only within the tree that is the user's.
+fn not_ours(e: Error, host: &Host) -> Error {
+    if e.errno() != Some(rustix::io::Errno::ACCESS.raw_os_error()) || host.caller.privileged {
+        return e;
+    }
+    let why = "processes are put into the container's cgroup only from within the tree that is delegated to you: call it from \
+               there (systemd-run --user --scope)";
+    Error::unsupported("`exec`", why)
 }
 
 fn attend(
@@ -110,7 +137,7 @@ fn attend(
         // It has nothing left to do, and still has to be let do it.
         link.patience().wait(standin.pidfd.as_fd())?;
         standin.reap()?;
-        request.process.limits.apply(process.pid)?;
+        request.process.limits.bound(process.pid)?;
         request.process.affinity.finish(process.pid)?;
         request.process.prioritise(process.pid)?;
         link.wait()?.grant(&process.pid.to_ne_bytes())
@@ -127,8 +154,9 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
     sys::fd::outlast(reporter.as_fd());
     child::report_panics(&reporter);
     let work = || -> Result<std::convert::Infallible> {
+        request.process.limits.score_self()?;
         protect::hide()?;
-        request.cgroup.enter()?;
+        request.cgroup.map_or(Ok(()), Cgroup::enter)?;
         let (filter, link) = link.arrive()?;
         // The host's /proc is out of sight after the next line.
         let labels = Label::open_all(request.process)?;

@@ -1,18 +1,19 @@
 //! Making processes in containers: the conversation ([`link`]), init's side ([`child`]), the runtime's side ([`parent`]),
 //! and further processes ([`exec`]).
 
+pub mod announce;
 pub mod child;
 pub mod exec;
 pub mod link;
 pub mod parent;
 pub mod patience;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use link::Reporter;
 use patience::Patience;
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::error::{During, Error, Result};
 use crate::sys;
@@ -56,14 +57,31 @@ impl Newborn {
 
     /// Waits for its end.
     pub fn reap(&self) -> Result<()> {
+        self.end().map(drop)
+    }
+
+    /// Waits for its end and says what that was; nothing when somebody else has waited for it.
+    pub fn end(&self) -> Result<Option<WaitIdStatus>> {
         loop {
             match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Err(rustix::io::Errno::INTR) => {}
                 // Waited for already, or not our child any more.
-                Err(rustix::io::Errno::CHILD) => return Ok(()),
-                other => return other.map(drop).during(|| "wait for a process"),
+                Err(rustix::io::Errno::CHILD) => return Ok(None),
+                other => return other.during(|| "wait for a process"),
             }
         }
+    }
+}
+
+/// Clones into a cgroup; outside of it, which the flag says, where the kernel lets the caller move nothing from the cgroup it is
+/// in: a session of the system's systemd, seen from the user's own.
+fn born_in(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> std::io::Result<(Side, bool)> {
+    match (Clone { flags, cgroup }).spawn() {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && cgroup.is_some() => {
+            let side = Clone { flags, cgroup: None }.spawn()?;
+            Ok((side, true))
+        }
+        side => Ok((side?, false)),
     }
 }
 

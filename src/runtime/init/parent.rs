@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -12,19 +12,19 @@ use super::super::id::Id;
 use super::super::plan::{Choices, Plan};
 use super::super::state::{Folder, State};
 use super::super::status::Identity;
-use super::super::{console, hooks};
+use super::super::{hooks, lsm};
+use super::announce::announce;
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Parent};
-use super::{Newborn, step_aside};
-use crate::cgroups::Cgroup;
+use super::{Newborn, born_in, step_aside};
+use crate::cgroups::{Cgroup, Placeholder};
 use crate::error::{During, Error, Result};
-use crate::files;
 use crate::host::Host;
 use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
 use crate::rootfs::Sources;
 use crate::seccomp;
-use crate::sys::clone::{Clone, Side};
+use crate::sys::clone::Side;
 use crate::undo::Undo;
 
 /// What the caller of `create` asks for.
@@ -68,30 +68,31 @@ pub struct Created {
 /// with the step that was under way.
 pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
+    lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
     let folder = Folder::new(request.root, request.id);
     let mut state = first_state(host, request.id, request.bundle, &plan)?;
-    let _lock = folder.claim()?;
+    let _lock = folder.claim(!host.caller.privileged)?;
     let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
-    // The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
-    let undo_life = Undo::of(|| {
-        if born.get() {
-            hooks::run_all("poststop", &plan.hooks.poststop, &ended);
-        }
-        Ok(())
-    });
+    let undo_life = poststop_after(&born, &plan, &ended);
     let undo_folder = Undo::of(|| folder.remove());
     // Before the cgroup: whoever finds this directory after our death knows what to clear.
     folder.save(&state)?;
     folder.save_config(&request.bundle.raw)?;
-    let cgroup = own_cgroup(host, &plan)?;
-    let undo_cgroup = Undo::of(|| remove_cgroup(&cgroup));
-    cgroup.apply(&plan.limits)?;
+    let (cgroup, placeholder) = own_cgroup(host, &plan)?;
+    let (home, cgroup) = (plan.cgroup.as_ref(), cgroup.as_ref());
+    let undo_cgroup = Undo::of(|| home.map_or(Ok(()), |home| home.remove(&host.cgroups)));
+    if let (Some(home), Some(cgroup)) = (home, cgroup) {
+        home.confine(cgroup, &plan.limits)?;
+    }
+    let undo_share = allocate(&plan)?;
+    state.claimed = true;
+    folder.save(&state)?;
 
     let oci = |pid: i32, status: &str| state_json(&state, pid, status);
     let agent = agent_of(plan.seccomp.as_ref())?;
     let setup = Setup {
         plan: &plan,
-        sources: plan.rootfs.open_sources()?,
+        sources: open_sources(&plan)?,
         console: request.console,
         fifo: child::make_fifo(&folder.fifo())?,
         listen_fds: request.listen_fds,
@@ -99,16 +100,17 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         agent,
         state: &oci,
     };
-    let (init, sources, link) = bear(&plan, &cgroup, setup)?;
+    let (init, sources, link) = bear(&plan, cgroup, setup)?;
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
+    place_init(host, &plan, placeholder, init.pid)?;
     let undo_devices = move_devices(&plan, init.pid)?;
     let work = || -> Result<Parent<link::Ready>> {
-        let link = raise(&plan, &cgroup, &init, &sources, link)?;
+        let link = raise(&plan, cgroup, &init, sources.as_ref(), link)?;
         mount_and_hook(&plan, link, &oci(init.pid, "creating"))
     };
-    let link = work().map_err(|e| explain(e, &cgroup))?;
-    let held = link.wait().map_err(|e| explain(e, &cgroup))?;
+    let link = work().map_err(|e| explain(e, cgroup))?;
+    let held = link.wait().map_err(|e| explain(e, cgroup))?;
     // Only now: the hooks up to here run at the caller's priority, and a process with deadlines could not fork them.
     plan.process.prioritise(init.pid)?;
     state.init =
@@ -116,6 +118,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     folder.save(&state)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
+    undo_share.disarm();
     for undo in [undo_devices, undo_init, undo_cgroup, undo_folder, undo_life] {
         undo.disarm();
     }
@@ -124,6 +127,38 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         init,
         link,
     })
+}
+
+/// The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
+pub fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> Undo<'a> {
+    Undo::of(|| {
+        if born.get() {
+            hooks::run_all("poststop", &plan.hooks.poststop, ended);
+        }
+        Ok(())
+    })
+}
+
+/// What takes a process that is there: systemd's scope, and the class of caches and memory bandwidth.
+pub fn place_init(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, pid: i32) -> Result<()> {
+    if let Some(home) = &plan.cgroup {
+        home.settle(&host.cgroups, placeholder, &plan.limits)?;
+    }
+    plan.resctrl.as_ref().map_or(Ok(()), |share| share.admit(pid))
+}
+
+/// The container's class of caches and memory bandwidth.
+pub fn allocate(plan: &Plan) -> Result<Undo<'_>> {
+    let Some(share) = &plan.resctrl else {
+        return Ok(Undo::new());
+    };
+    share.prepare()?;
+    Ok(Undo::of(|| share.remove()))
+}
+
+/// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.
+fn open_sources(plan: &Plan) -> Result<Option<Sources>> {
+    (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()
 }
 
 /// The facts about a container that has no init yet.
@@ -141,9 +176,11 @@ pub fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result
             .into_iter()
             .collect(),
         created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
-        owner: host.uid,
+        owner: host.caller.uid,
         init: None,
+        claimed: false,
         cgroup: plan.cgroup.clone(),
+        resctrl: plan.resctrl.clone(),
         namespaces: plan.namespaces.own(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
@@ -165,28 +202,24 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// The container's cgroup, which must be its alone: limits and `kill` act on all that is in it.
-pub fn own_cgroup(host: &Host, plan: &Plan) -> Result<Cgroup> {
-    let cgroup = Cgroup::create(&host.cgroups, &plan.cgroup).map_err(|e| match e {
+/// The container's cgroup, if it is to have one. It must be its alone: limits and `kill` act on all that is in it.
+pub fn own_cgroup(host: &Host, plan: &Plan) -> Result<(Option<Cgroup>, Option<Placeholder>)> {
+    let Some(home) = &plan.cgroup else {
+        return Ok((None, None));
+    };
+    let made = home.create(&host.cgroups, &plan.limits);
+    let (cgroup, placeholder) = made.map_err(|e| match e {
         Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
         e => e,
     })?;
     if cgroup.is_frozen()? {
         return Err(Error::invalid(
             "linux.cgroupsPath",
-            &plan.cgroup,
+            home.path(),
             "is frozen; thaw it or name another",
         ));
     }
-    Ok(cgroup)
-}
-
-/// Ends what is in a cgroup and removes it.
-pub fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
-    let mut failures = crate::error::Failures::default();
-    failures.note(cgroup.kill());
-    failures.note(cgroup.remove());
-    failures.into_result()
+    Ok((Some(cgroup), placeholder))
 }
 
 /// A connection to the profile's seccomp agent, made while the host's paths are in sight.
@@ -197,26 +230,26 @@ pub fn agent_of(profile: Option<&LinuxSeccomp>) -> Result<Option<seccomp::Agent>
         .transpose()
 }
 
+/// Init before its first step, with the sources that are not opened by itself.
+type Unready = (Newborn, Option<Sources>, Parent<Born>);
+
 /// Clones init into its cgroup and namespaces. The sources come back because the parent still has to idmap them.
-fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sources, Parent<Born>)> {
+fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<Unready> {
     let (parent, link) = link::pair::<Born>()?;
-    let mut held = enter::Held::enter(&plan.namespaces)?;
-    if plan.namespaces.is_new(Kind::Time) {
-        held.new_time(&plan.time_offsets)?;
-    }
     let user = plan.namespaces.joined(Kind::User);
+    let held = if early(plan) {
+        enter_namespaces(plan)?
+    } else {
+        enter::Held::default()
+    };
     let flags = if user.is_some() {
         0
     } else {
         plan.namespaces.clone_flags()
     };
-    match (Clone {
-        flags,
-        cgroup: cgroup.birth(),
-    })
-    .spawn()
-    .during(|| "make the init process")?
-    {
+    let (side, outside) =
+        born_in(flags, cgroup.and_then(Cgroup::birth)).during(|| "make the init process")?;
+    match side {
         Side::Child => {
             drop(parent);
             prepare_birth(cgroup, user, plan, &link);
@@ -231,22 +264,45 @@ fn bear(plan: &Plan, cgroup: &Cgroup, setup: Setup<'_>) -> Result<(Newborn, Sour
             } else {
                 newborn
             };
+            if let (true, Some(cgroup)) = (outside, cgroup) {
+                cgroup.adopt(init.pid).inspect_err(|_| drop(init.kill()))?;
+            }
             Ok((init, setup.sources, parent))
         }
     }
 }
 
+/// Whether the parent enters the namespaces that are joined. Who has no privileges gets them in the user namespace that is
+/// joined first.
+fn early(plan: &Plan) -> bool {
+    plan.caller.admin || plan.namespaces.joined(Kind::User).is_none()
+}
+
+fn enter_namespaces(plan: &Plan) -> Result<enter::Held> {
+    let mut held = enter::Held::enter(&plan.namespaces)?;
+    if plan.namespaces.is_new(Kind::Time) {
+        held.new_time(&plan.time_offsets)?;
+    }
+    Ok(held)
+}
+
 /// Enters the cgroup, while still the host's root; then joins a user namespace, if there is one to join, and makes init from
 /// inside of it, so that init's other namespaces belong to it.
-fn prepare_birth(cgroup: &Cgroup, user: Option<&Path>, plan: &Plan, link: &link::Init<Born>) {
+fn prepare_birth(cgroup: Option<&Cgroup>, user: Option<&Path>, plan: &Plan, link: &link::Init<Born>) {
     let Ok(reporter) = link.reporter() else {
         crate::sys::clone::exit(1)
     };
     let work = || -> Result<()> {
-        cgroup.enter()?;
+        cgroup.map_or(Ok(()), Cgroup::enter)?;
         let Some(user) = user else { return Ok(()) };
+        plan.process.limits.score_self()?;
+        // Before anybody inside can see us: their root may trace whoever is of their namespaces (CVE-2016-9962).
+        crate::process::protect::hide()?;
         enter::join(Kind::User, user)?;
         crate::process::credentials::become_root()?;
+        if !early(plan) {
+            enter_namespaces(plan)?.stay();
+        }
         step_aside(plan.namespaces.clone_flags(), &reporter)
     };
     if let Err(e) = work() {
@@ -264,20 +320,25 @@ pub fn successor(standin: &Newborn, named: impl FnOnce() -> Result<i32>) -> Resu
 /// The parent's part of Born.
 fn raise(
     plan: &Plan,
-    cgroup: &Cgroup,
+    cgroup: Option<&Cgroup>,
     init: &Newborn,
-    sources: &Sources,
+    sources: Option<&Sources>,
     link: Parent<Born>,
 ) -> Result<Parent<link::Mounted>> {
     let held = link.wait()?;
-    if plan.namespaces.is_new(Kind::User) {
-        plan.ids.write(init.pid)?;
+    if let Some(writer) = &plan.maps {
+        writer.write(&plan.ids, &plan.caller, init.pid)?;
     }
-    if let Some((uid, gid)) = plan.delegate {
+    if let (Some((uid, gid)), Some(cgroup)) = (plan.delegate, cgroup) {
         cgroup.delegate(uid, gid)?;
     }
-    idmap(plan, init, sources)?;
-    plan.process.limits.apply(init.pid)?;
+    if let Some(sources) = sources {
+        idmap(plan, init, sources)?;
+    }
+    if plan.namespaces.joined(Kind::User).is_none() {
+        plan.process.limits.score(init.pid)?;
+    }
+    plan.process.limits.bound(init.pid)?;
     held.grant(&init.pid.to_ne_bytes())
 }
 
@@ -316,27 +377,12 @@ fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Res
 }
 
 /// Init's mysterious death is often the memory limit's doing.
-fn explain(error: Error, cgroup: &Cgroup) -> Error {
+fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
+    let starved = || cgroup.is_some_and(|c| c.oom_kills().is_ok_and(|n| n > 0));
     match error.root() {
-        Error::Init(text) if text.contains("died") && cgroup.oom_kills().is_ok_and(|n| n > 0) => Error::Init(
-            format!("{text}: out of memory; raise `linux.resources.memory.limit`"),
-        ),
+        Error::Init(text) if text.contains("died") && starved() => Error::Init(format!(
+            "{text}: out of memory; raise `linux.resources.memory.limit`"
+        )),
         _ => error,
     }
-}
-
-/// Tells the caller who init is: the file appears whole, with digits only.
-pub fn announce(process: &Newborn, pid_file: Option<&Path>, pidfd_socket: Option<&Path>) -> Result<()> {
-    if let Some(path) = pidfd_socket {
-        let socket = console::connect(path)?;
-        console::send_fd(socket.as_fd(), b"pidfd", process.pidfd.as_fd())?;
-    }
-    match pid_file {
-        Some(path) => files::write_atomic(&absolute(path)?, process.pid.to_string().as_bytes(), 0o644),
-        None => Ok(()),
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).during(|| format!("--pid-file `{}`", path.display()))
 }

@@ -89,11 +89,8 @@ fn witnessed(condo: &Condo, record: &Record, how: &str, number: i32) -> Result<L
     }
     let out_of_memory = match condo.container(&record.name)? {
         Some(container) => {
-            container
-                .cgroup(&condo.host)
-                .and_then(|c| c.oom_kills())
-                .unwrap_or(0)
-                > 0
+            let cgroup = container.cgroup(&condo.host).ok().flatten();
+            cgroup.is_some_and(|c| c.oom_kills().is_ok_and(|n| n > 0))
         }
         None => false,
     };

@@ -21,6 +21,7 @@ pub fn has(need: &str) -> bool {
         "userns" => has_userns(),
         "ours" => super::is_ours(),
         "criu" => has_criu(),
+        "native" => super::timeout_factor() == 1,
         name => program(OsStr::new(name)).is_some(),
     }
 }

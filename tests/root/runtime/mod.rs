@@ -1,18 +1,25 @@
 //! The OCI runtime by its command line, so that the same tests can be pointed at another one (`CONDO_RUNTIME=runc`).
 
+pub mod budget;
 pub mod capabilities;
 pub mod checkpoint;
+pub mod command_line;
 pub mod config;
 pub mod crash;
 pub mod devices;
+pub mod faults;
 pub mod filters;
 pub mod hooks;
+pub mod hostile;
 pub mod lifecycle;
+pub mod managers;
 pub mod namespaces;
 pub mod priorities;
 pub mod refusals;
 pub mod resources;
+pub mod rootless;
 pub mod security;
+pub mod systemd;
 pub mod terminal;
 
 use std::fs::{self, File};
@@ -188,6 +195,27 @@ impl Container {
         Ok(())
     }
 
+    /// `delete --force` leaves nothing: no state, no cgroup, no process.
+    pub fn cleared(&self) -> Result<()> {
+        let pids = self.members();
+        self.delete()?;
+        self.nothing_left()?;
+        until("its processes end", || Ok(!pids.iter().any(|pid| lives(*pid))))
+    }
+
+    /// The processes in its cgroup, which may have outlived their runtime.
+    fn members(&self) -> Vec<i32> {
+        let path = self.bundle.config["linux"]["cgroupsPath"]
+            .as_str()
+            .unwrap_or_default();
+        let texts = cgroups(path)
+            .into_iter()
+            .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
+        texts
+            .flat_map(|t| t.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+            .collect()
+    }
+
     pub fn state(&self) -> Result<Value> {
         Ok(serde_json::from_str(&self.call(&["state", "@"])?.ok()?)?)
     }
@@ -231,10 +259,9 @@ impl Container {
     /// No state, no cgroup. (Mounts and processes are the harness's to find.)
     pub fn nothing_left(&self) -> Result<()> {
         ensure!(!self.root.join(&self.id).exists(), "the state is left");
-        let cgroup = self.bundle.config["linux"]["cgroupsPath"]
-            .as_str()
-            .unwrap_or_default();
-        let found = cgroups(cgroup);
+        let default = format!("/condo-runtime-{}", self.id);
+        let named = self.bundle.config["linux"]["cgroupsPath"].as_str();
+        let found = cgroups(named.unwrap_or(&default));
         ensure!(found.is_empty(), "cgroups are left: {found:?}");
         Ok(())
     }

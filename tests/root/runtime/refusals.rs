@@ -16,7 +16,7 @@ tests![
     a_rootfs_that_is_a_link_or_a_file,
     fields_with_wrong_values,
     sysctls_of_the_host,
-    fields_this_version_does_not_have,
+    fields_that_need_what_this_machine_has_not,
     a_missing_mount_source,
     mounts_and_hooks_of_nonsense,
     global_flags_that_are_not_supported,
@@ -207,10 +207,14 @@ fn sysctls_of_the_host() -> Result<()> {
     c.refused(&["net"])
 }
 
-fn fields_this_version_does_not_have() -> Result<()> {
+fn fields_that_need_what_this_machine_has_not() -> Result<()> {
     needs!(ours);
     for (pointer, value, field) in [
-        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
+        (
+            "/linux/intelRdt",
+            json!({"l3CacheSchema": "L3:0=f"}),
+            "linux.intelRdt",
+        ),
         (
             "/linux/mountLabel",
             json!("system_u:object_r:x_t:s0"),
@@ -258,15 +262,11 @@ fn mounts_and_hooks_of_nonsense() -> Result<()> {
 fn global_flags_that_are_not_supported() -> Result<()> {
     needs!(ours);
     let c = Container::new(&["true"])?;
-    for (flag, words) in [
-        ("--systemd-cgroup", "--systemd-cgroup"),
-        ("--cgroup-manager=disabled", "--cgroup-manager"),
-        ("--rootless=true", "--rootless"),
-    ] {
-        let fault = c.call(&[flag, "run", "--bundle", "%", "@"])?.fault()?;
-        ensure!(fault.contains(words), "{fault}");
-        c.nothing_left()?;
-    }
+    let fault = c
+        .call(&["--rootless=perhaps", "run", "--bundle", "%", "@"])?
+        .fault()?;
+    ensure!(fault.contains("--rootless"), "{fault}");
+    c.nothing_left()?;
     for args in [
         &["no-such-command"][..],
         &["create"],

@@ -134,7 +134,7 @@ fn exec_has_a_terminal_of_its_own() -> Result<()> {
 }
 
 /// Starts a command on a terminal of its own, as a user does.
-fn on_a_terminal(command: &Command, rows: u16, columns: u16) -> Result<(OwnedFd, Child)> {
+pub fn on_a_terminal(command: &Command, rows: u16, columns: u16) -> Result<(OwnedFd, Child)> {
     let size = nix::pty::Winsize {
         ws_row: rows,
         ws_col: columns,

@@ -7,14 +7,14 @@ mod console;
 mod debian;
 mod enter;
 mod exits;
-mod house;
+pub mod house;
 mod isolation;
 mod life;
 mod limits;
 mod network;
 mod storm;
 mod supervision;
-mod terminal;
+pub mod terminal;
 
 /// The tests of all subjects.
 pub const TESTS: &[&[crate::harness::Test]] = &[

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// What `checkpoint` and `restore` both take.
+// What `checkpoint` and `restore` both take.
 #[derive(Debug, Args)]
 pub(in crate::cli::oci) struct Images {
     /// Directory of the image files
@@ -39,7 +39,6 @@ pub(in crate::cli::oci) struct Images {
     pub(in crate::cli::oci) lazy_pages: bool,
 }
 
-/// `checkpoint`
 #[derive(Debug, Args)]
 pub(in crate::cli::oci) struct Checkpoint {
     #[command(flatten)]
@@ -70,7 +69,6 @@ pub(in crate::cli::oci) struct Checkpoint {
     pub(in crate::cli::oci) id: String,
 }
 
-/// `restore`
 #[derive(Debug, Args)]
 pub(in crate::cli::oci) struct Restore {
     #[command(flatten)]
@@ -99,6 +97,9 @@ pub(in crate::cli::oci) struct Restore {
     /// Let this many descriptors from 3 on take the places of saved ones
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(in crate::cli::oci) preserve_fds: u32,
+    /// Obsolete: the images know where their parent is
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(in crate::cli::oci) parent_path: Option<PathBuf>,
     /// LSM profile of the processes: apparmor:NAME or selinux:LABEL
     #[arg(long, value_name = "PROFILE")]
     pub(in crate::cli::oci) lsm_profile: Option<String>,

@@ -1,0 +1,228 @@
+//! Where a container's cgroup is and who looks after it: what a later invocation needs to find it again.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::dir::is_gone;
+use super::systemd::{Placeholder, Scope};
+use super::{Cgroup, Limits};
+use crate::error::{Error, Failures, Result};
+use crate::host::{CgroupLayout, Host};
+
+/// Who makes the cgroups of new containers (`--cgroup-manager`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Manager {
+    /// condo itself, as directories.
+    #[default]
+    Cgroupfs,
+    /// systemd, as transient scopes.
+    Systemd,
+    /// Nobody: the container stays in its caller's cgroup, without limits of its own.
+    Disabled,
+}
+
+/// The place of one container's cgroup. A container without a cgroup has none: `Option<Home>` throughout, and so
+/// `Option<Cgroup>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Home {
+    /// Directories that condo makes at this absolute path below the root of every hierarchy.
+    Path(String),
+    /// The scope that systemd makes.
+    Scope(Box<Scope>),
+}
+
+impl Home {
+    /// The scope that `linux.cgroupsPath` (`slice:prefix:name`) and the annotations `org.systemd.property.*` of the container
+    /// `id` ask for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is in them, [`Error::Unsupported`] on a host without systemd or with cgroup v1.
+    pub fn scope(
+        host: &Host,
+        cgroups_path: Option<&str>,
+        id: &str,
+        annotations: Option<&HashMap<String, String>>,
+    ) -> Result<Self> {
+        let scope = Scope::plan(host, cgroups_path, id, annotations)?;
+        Ok(Self::Scope(Box::new(scope)))
+    }
+
+    /// The path below the root of every hierarchy.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Path(path) => path,
+            Self::Scope(scope) => scope.path(),
+        }
+    }
+
+    /// Makes the cgroup, or takes one that is there and empty; [`Home::confine`] it next. A scope comes with a process that keeps it
+    /// alive until [`Home::settle`].
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`]; what systemd says against a scope.
+    pub fn create(&self, layout: &CgroupLayout, limits: &Limits) -> Result<(Cgroup, Option<Placeholder>)> {
+        match self {
+            Self::Path(path) => Ok((Cgroup::create(layout, path)?, None)),
+            Self::Scope(scope) => {
+                let placeholder = scope.start(&roomy(limits))?;
+                let cgroup = self.open(layout).map_err(|e| match e {
+                    Error::NotFound { name, .. } => Error::Status(format!(
+                        "systemd has made unit `{}`, but not as cgroup `{name}`",
+                        scope.unit()
+                    )),
+                    e => e,
+                })?;
+                Ok((cgroup, Some(placeholder)))
+            }
+        }
+    }
+
+    /// Puts the limits of a new container in force.
+    ///
+    /// # Errors
+    /// As [`Cgroup::apply`].
+    pub fn confine(&self, cgroup: &Cgroup, limits: &Limits) -> Result<()> {
+        match self {
+            Self::Path(_) => cgroup.apply(limits),
+            Self::Scope(_) => cgroup.apply(&roomy(limits)),
+        }
+    }
+
+    /// Init has been born: the process that kept a scope for it goes, and a limit that left no room for both is put in force.
+    ///
+    /// # Errors
+    /// As [`Home::change`].
+    pub fn settle(
+        &self,
+        layout: &CgroupLayout,
+        placeholder: Option<Placeholder>,
+        limits: &Limits,
+    ) -> Result<()> {
+        let shared = placeholder.is_some();
+        drop(placeholder);
+        match roomy(limits) {
+            Cow::Owned(_) if shared => self.change(layout, limits),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the cgroup that was made here.
+    ///
+    /// # Errors
+    /// As [`Cgroup::open`].
+    pub fn open(&self, layout: &CgroupLayout) -> Result<Cgroup> {
+        let mut cgroup = Cgroup::open(layout, self.path())?;
+        if let Self::Scope(scope) = self {
+            cgroup.scope = Some(scope.clone());
+        }
+        Ok(cgroup)
+    }
+
+    /// Puts other limits in force.
+    ///
+    /// # Errors
+    /// As [`Home::open`] and [`Cgroup::apply`]; what systemd says against them.
+    pub fn change(&self, layout: &CgroupLayout, limits: &Limits) -> Result<()> {
+        let cgroup = self.open(layout)?;
+        cgroup.check_ceilings(limits)?;
+        if let Self::Scope(scope) = self {
+            scope.set(limits)?;
+        }
+        cgroup.apply(limits)
+    }
+
+    /// Ends what is in the cgroup. One that is gone has nothing in it.
+    ///
+    /// # Errors
+    /// As [`Cgroup::kill`].
+    pub fn kill(&self, layout: &CgroupLayout) -> Result<()> {
+        // systemd removes the cgroup of a scope as soon as nobody is in it, at any moment.
+        match self.open(layout).and_then(|cgroup| cgroup.kill()) {
+            Err(e) if is_gone(&e) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Ends what is in the cgroup and removes it. One that is gone already counts as removed.
+    ///
+    /// # Errors
+    /// Whatever stays, each with its reason.
+    pub fn remove(&self, layout: &CgroupLayout) -> Result<()> {
+        let mut failures = Failures::default();
+        failures.note(self.kill(layout));
+        // Before the directory goes, which is systemd's as long as the unit is there.
+        let stopped = match self {
+            Self::Path(_) => Ok(()),
+            Self::Scope(scope) => scope.stop(),
+        };
+        match (self.open(layout).and_then(|cgroup| cgroup.remove()), stopped) {
+            // A scope without processes and directory is over, whether or not there is a bus left to say so.
+            (Ok(()), Err(e)) => log::debug!("{e}"),
+            (Err(left), Err(e)) if is_gone(&left) => log::debug!("{e}"),
+            (removed, stopped) => {
+                failures.note(stopped);
+                failures.note(removed);
+            }
+        }
+        failures.into_result()
+    }
+
+    /// Removes the cgroup unless somebody is in it: whoever made it did not come to say that it is this container's.
+    ///
+    /// # Errors
+    /// As [`Home::remove`].
+    pub fn abandon(&self, layout: &CgroupLayout) -> Result<()> {
+        match self.open(layout).and_then(|cgroup| cgroup.is_populated()) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.remove(layout),
+            Err(e) if is_gone(&e) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Limits with room for the processes that are there while init is being born: a placeholder, and a stand-in that joins a user
+/// namespace for it.
+fn roomy(limits: &Limits) -> Cow<'_, Limits> {
+    const TOGETHER: u64 = 3;
+    limits
+        .with_tasks(TOGETHER)
+        .map_or(Cow::Borrowed(limits), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_an_older_version_names_a_path() {
+        let home: Option<Home> = serde_json::from_str(r#""/condo/web""#).unwrap();
+        assert_eq!(home, Some(Home::Path("/condo/web".into())));
+        assert_eq!(serde_json::to_string(&home).unwrap(), r#""/condo/web""#);
+        assert_eq!(serde_json::from_str::<Option<Home>>("null").unwrap(), None);
+    }
+
+    #[test]
+    fn a_scope_is_told_from_a_path() {
+        let json = r#"{"unit":"a.scope","slice":"b.slice","path":"/b.slice/a.scope","bus":"user"}"#;
+        let home: Home = serde_json::from_str(json).unwrap();
+        assert!(matches!(home, Home::Scope(_)));
+        assert_eq!(home.path(), "/b.slice/a.scope");
+        assert_eq!(serde_json::to_string(&home).unwrap(), json);
+    }
+
+    #[test]
+    fn a_limit_of_one_process_leaves_room_for_the_birth() {
+        let layout = CgroupLayout::Unified("/nonexistent".into());
+        let tasks = |json| {
+            let limits = Limits::from_spec(&serde_json::from_str(json).unwrap(), &layout).unwrap();
+            roomy(&limits).settings().last().map(|s| s.value.clone())
+        };
+        assert_eq!(tasks(r#"{"pids":{"limit":1}}"#).as_deref(), Some("3"));
+        assert_eq!(tasks(r#"{"pids":{"limit":4}}"#).as_deref(), Some("4"));
+        assert_eq!(tasks(r#"{"pids":{"limit":-1}}"#).as_deref(), Some("max"));
+    }
+}

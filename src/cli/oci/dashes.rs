@@ -1,0 +1,123 @@
+//! Long flags with a single dash, which the flag library of runc takes and containerd therefore sends (`-no-subreaper`).
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{Arg, Command, CommandFactory};
+
+use super::args::Cli;
+
+/// The same words, with two dashes before every long flag. What belongs to the container's program is left alone.
+pub(super) fn doubled(words: Vec<OsString>) -> Vec<OsString> {
+    // The table of flags costs more than it takes to see that nobody needs it.
+    if words.iter().any(|word| is_single(word)) {
+        let mut known = Cli::command();
+        known.build();
+        rewrite(&known, words)
+    } else {
+        words
+    }
+}
+
+/// `-word`, which may also be short flags in a row.
+fn is_single(word: &OsStr) -> bool {
+    matches!(word.as_encoded_bytes(), [b'-', first, _, ..] if *first != b'-')
+}
+
+fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
+    let mut level = root;
+    let mut words = words.into_iter();
+    let mut done: Vec<OsString> = words.next().into_iter().collect();
+    while let Some(word) = words.next() {
+        let text = word.to_str().unwrap_or_default();
+        if text.len() > 1 && text.starts_with('-') && text != "--" {
+            let flag = find(level, text);
+            let value = flag
+                .is_some_and(|f| takes_next(f, text))
+                .then(|| words.next())
+                .flatten();
+            let long = flag.is_some() && is_single(&word) && !is_cluster(level, text);
+            done.push(if long { format!("-{text}").into() } else { word });
+            done.extend(value);
+            continue;
+        }
+        let inner = level.find_subcommand(text);
+        let ends = text == "--" || level.get_positionals().any(Arg::is_trailing_var_arg_set);
+        done.push(word);
+        match inner {
+            Some(command) => level = command,
+            None if ends => break,
+            None => {}
+        }
+    }
+    done.extend(words);
+    done
+}
+
+/// The flag that a word names: by its long name with any number of dashes, or by its letter.
+fn find<'a>(level: &'a Command, text: &str) -> Option<&'a Arg> {
+    let name = text.trim_start_matches('-').split('=').next().unwrap_or_default();
+    let mut letters = name.chars();
+    let letter = letters.next().filter(|_| letters.next().is_none());
+    level
+        .get_arguments()
+        .find(|a| a.get_long() == Some(name) || (letter.is_some() && a.get_short() == letter))
+}
+
+/// A single letter keeps its single dash.
+fn is_cluster(level: &Command, text: &str) -> bool {
+    let name = text.trim_start_matches('-').split('=').next().unwrap_or_default();
+    level.get_arguments().all(|a| a.get_long() != Some(name))
+}
+
+/// Whether the next word is the flag's value.
+fn takes_next(flag: &Arg, text: &str) -> bool {
+    flag.get_action().takes_values() && !flag.is_require_equals_set() && !text.contains('=')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doubled(line: &str) -> String {
+        let words = line.split(' ').map(OsString::from).collect();
+        let words: Vec<_> = super::doubled(words)
+            .into_iter()
+            .map(|w| w.into_string().unwrap())
+            .collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn long_flags_get_their_second_dash() {
+        for (given, wanted) in [
+            (
+                "x -root /r run -no-subreaper -bundle=/b id",
+                "x --root /r run --no-subreaper --bundle=/b id",
+            ),
+            ("x run --no-subreaper id", "x run --no-subreaper id"),
+            ("x exec -cwd /bin -tty id sh", "x exec --cwd /bin --tty id sh"),
+            ("x exec -u 5:6 -cwd / id id", "x exec -u 5:6 --cwd / id id"),
+            (
+                "x --log-format json kill -all id KILL",
+                "x --log-format json kill --all id KILL",
+            ),
+        ] {
+            assert_eq!(doubled(given), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_no_flag_of_ours_stays() {
+        for line in [
+            "x exec id ls -all -cwd",
+            "x exec -t id find / -name x -tty",
+            "x ps id -pid",
+            "x exec -e -cwd id env",
+            "x exec -td id sh",
+            "x update -r - id",
+            "x exec -- id -tty",
+        ] {
+            assert_eq!(doubled(line), line);
+        }
+    }
+}

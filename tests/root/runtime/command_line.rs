@@ -1,0 +1,176 @@
+//! The command line as callers of runc type and generate it.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{Container, cgroups, ensure_eq};
+use crate::harness;
+
+tests![
+    no_command_and_help_print_help,
+    unknown_commands_and_flags_fail_and_are_logged,
+    long_flags_may_have_one_dash,
+    signal_zero_asks_whether_init_lives,
+    the_table_of_list_is_three_apart,
+    json_of_list_ends_its_line,
+    obsolete_limits_are_taken_and_ignored,
+    an_environment_needs_names,
+    start_of_a_paused_container,
+    exec_into_a_cgroup_below,
+];
+
+fn no_command_and_help_print_help() -> Result<()> {
+    let c = Container::new(&["true"])?;
+    for args in [&[][..], &["help"], &["--help"], &["-h"]] {
+        let out = c.call(args)?.ok()?;
+        for command in ["create", "exec", "update"] {
+            ensure!(out.contains(command), "{args:?}: no {command}");
+        }
+    }
+    let out = c.call(&["help", "kill"])?.ok()?;
+    ensure!(out.contains("--all") && out.contains("signal"), "{out}");
+    Ok(())
+}
+
+fn unknown_commands_and_flags_fail_and_are_logged() -> Result<()> {
+    let c = Container::new(&["true"])?;
+    ensure_eq!(c.call(&["no-such-command"])?.code(), 3);
+    let log = harness::tempdir().join("log");
+    let path = log.to_str().context("no text")?;
+    let ran = c.call(&[
+        "--log",
+        path,
+        "--log-format",
+        "json",
+        "start",
+        "--no-such-flag",
+        "@",
+    ])?;
+    ensure_eq!(ran.code(), 1);
+    let last: Value = serde_json::from_str(&fs::read_to_string(&log)?)?;
+    ensure_eq!(last["level"], "error");
+    ensure!(
+        last["msg"].as_str().is_some_and(|m| m.contains("no-such-flag")),
+        "{last}"
+    );
+    Ok(())
+}
+
+fn long_flags_may_have_one_dash() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    let out = c.exec(&["-cwd", "/bin", "@", "sh", "-c", "pwd"])?.ok()?;
+    ensure_eq!(out, "/bin\n");
+    // The program's own are its own.
+    let out = c.exec(&["@", "echo", "-tty", "-cwd"])?.ok()?;
+    ensure_eq!(out, "-tty -cwd\n");
+    Ok(())
+}
+
+fn signal_zero_asks_whether_init_lives() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    c.call(&["kill", "@", "0"])?.ok()?;
+    c.call(&["kill", "@", "KILL"])?.ok()?;
+    c.stopped()?;
+    let fault = c.call(&["kill", "@", "0"])?.fault()?;
+    ensure!(fault.contains("container not running"), "{fault}");
+    Ok(())
+}
+
+fn the_table_of_list_is_three_apart() -> Result<()> {
+    let c = Container::idle()?;
+    c.create()?;
+    let out = c.call(&["list"])?.ok()?;
+    let created = c.state()?["created"].as_str().context("no time")?.to_owned();
+    let bundle = c.bundle.dir.display();
+    let row = out.lines().nth(1).context("no row")?;
+    ensure!(row.contains(&format!("{bundle}   {created}   ")), "{out}");
+    Ok(())
+}
+
+fn json_of_list_ends_its_line() -> Result<()> {
+    let c = Container::idle()?;
+    ensure_eq!(c.call(&["list", "--format=json"])?.ok()?, "null\n");
+    c.create()?;
+    let out = c.call(&["list", "-f", "json"])?.ok()?;
+    ensure!(out.ends_with("}]\n"), "{out}");
+    Ok(())
+}
+
+fn obsolete_limits_are_taken_and_ignored() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    c.call(&[
+        "update",
+        "--kernel-memory",
+        "50M",
+        "--kernel-memory-tcp",
+        "50M",
+        "@",
+    ])?
+    .ok()?;
+    Ok(())
+}
+
+fn an_environment_needs_names() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    for bad in ["NOTHING", "=value"] {
+        let fault = c.exec(&["--env", bad, "@", "true"])?.fault()?;
+        ensure!(fault.contains(bad), "{fault}");
+    }
+    ensure_eq!(
+        c.exec(&["--env", "A=b=c", "@", "sh", "-c", "echo $A"])?.ok()?,
+        "b=c\n"
+    );
+    Ok(())
+}
+
+fn start_of_a_paused_container() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    c.call(&["pause", "@"])?.ok()?;
+    let fault = c.call(&["start", "@"])?.fault()?;
+    ensure!(
+        fault.contains("cannot start a container in the paused state"),
+        "{fault}"
+    );
+    Ok(())
+}
+
+fn exec_into_a_cgroup_below() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    let path = c.bundle.config["linux"]["cgroupsPath"]
+        .as_str()
+        .context("no path")?;
+    let unified = harness::has("cgroup2");
+    let (hierarchy, value) = if unified {
+        ("", "inner")
+    } else {
+        ("pids", "pids:inner")
+    };
+    let inner = cgroups(path)
+        .into_iter()
+        .find(|dir| dir.to_string_lossy().contains(&format!("cgroup/{hierarchy}")))
+        .context("no such hierarchy")?
+        .join("inner");
+    let missing = c.exec(&["--cgroup", value, "@", "true"])?.fault()?;
+    ensure!(missing.contains("inner"), "{missing}");
+    fs::create_dir(&inner)?;
+    let own = c
+        .exec(&["--cgroup", value, "@", "cat", "/proc/self/cgroup"])?
+        .ok()?;
+    let line = if unified { "0::/inner" } else { "pids:/inner" };
+    ensure!(own.contains(line), "{own}");
+    let own = c.exec(&["@", "cat", "/proc/self/cgroup"])?.ok()?;
+    ensure!(!own.contains("inner"), "{own}");
+    for (bad, words) in [("../x", "../x"), ("no-such:inner", "no-such")] {
+        let fault = c.exec(&["--cgroup", bad, "@", "true"])?.fault()?;
+        ensure!(fault.contains(words), "{fault}");
+    }
+    Ok(())
+}
