@@ -164,7 +164,7 @@ fn a_wrong_line_is_seen() {
             .unwrap()
             .contains("no `--gently`")
     );
-    assert!(check(&runtime, "condo-runtime checkpoint web").is_some());
+    assert!(check(&runtime, "condo-runtime rollback web").is_some());
     assert_eq!(check(&condo, "condo exec web -- ps --forest"), None);
     assert_eq!(check(&condo, "sudo condo --root /tmp/x stop web"), None);
     assert_eq!(check(&condo, "condo COMMAND --help"), None);

@@ -1,6 +1,7 @@
 //! Files condo owns (state, locks) and files below a root that is not trusted.
 
 mod lock;
+pub mod mountinfo;
 mod root;
 
 use std::ffi::CString;

@@ -20,6 +20,7 @@ mod checks;
 mod console;
 mod copyup;
 mod devices;
+mod foreign;
 mod magic;
 mod masks;
 mod mount;

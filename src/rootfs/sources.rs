@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
+use super::devices::Device;
 use super::mount;
 use super::ops::{Action, Bind, MountOp};
 use super::options::Sharing;
@@ -44,7 +45,7 @@ impl RootfsPlan {
             .iter()
             .map(|device| {
                 if self.confined {
-                    device.open_host()
+                    open_device(device)
                 } else {
                     Ok(None)
                 }
@@ -54,20 +55,18 @@ impl RootfsPlan {
     }
 }
 
+/// A device of the host, cut off from the peers of the host's mount: nothing can be mounted below a node, and CRIU cannot bring back
+/// nodes of several names that are peers of one another.
+fn open_device(device: &Device) -> Result<Option<OwnedFd>> {
+    let node = device.open_host()?;
+    node.iter()
+        .try_for_each(|node| mount::inherit(node, Sharing::Private))?;
+    Ok(node)
+}
+
 /// The rootfs as a tree of its own. Its path is canonical, so a symbolic link anywhere on it was put there after the check.
-fn open_root(path: &Path, sharing: Sharing) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(
-        |e| match e {
-            rustix::io::Errno::LOOP => {
-                Error::invalid("root.path", path.display(), "is or passes a symbolic link")
-            }
-            rustix::io::Errno::NOENT => Error::invalid("root.path", path.display(), "does not exist"),
-            rustix::io::Errno::NOTDIR => Error::invalid("root.path", path.display(), "is not a directory"),
-            other => other.into(),
-        },
-    )?;
-    let tree = mount::clone(&dir, true)?;
+pub(super) fn open_root(path: &Path, sharing: Sharing) -> Result<OwnedFd> {
+    let tree = mount::clone(&open_root_dir(path)?, true)?;
     // Never a peer of the host's mount: what is mounted below it must not appear on the host.
     mount::inherit(
         &tree,
@@ -78,6 +77,19 @@ fn open_root(path: &Path, sharing: Sharing) -> Result<OwnedFd> {
         },
     )?;
     Ok(tree)
+}
+
+/// The rootfs as a place of the host's.
+pub(super) fn open_root_dir(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(|e| match e {
+        rustix::io::Errno::LOOP => {
+            Error::invalid("root.path", path.display(), "is or passes a symbolic link")
+        }
+        rustix::io::Errno::NOENT => Error::invalid("root.path", path.display(), "does not exist"),
+        rustix::io::Errno::NOTDIR => Error::invalid("root.path", path.display(), "is not a directory"),
+        other => other.into(),
+    })
 }
 
 impl MountOp {

@@ -111,6 +111,24 @@ pub fn own_streams(uid: u32) {
     }
 }
 
+/// Gives the user those standard streams that are pipes. This is for host root, who could give away any file of the host's, logs
+/// that others write as well among them.
+pub fn own_pipes(uid: u32) {
+    let streams = [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ];
+    streams.into_iter().for_each(|stream| own_pipe(stream, uid));
+}
+
+fn own_pipe(stream: BorrowedFd<'_>, uid: u32) {
+    let is_pipe = |stat: rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo();
+    if rustix::fs::fstat(stream).is_ok_and(is_pipe) {
+        let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None);
+    }
+}
+
 /// Sends the terminal's master to whoever waits for it.
 pub fn send_master(socket: BorrowedFd<'_>, master: &OwnedFd) -> Result<()> {
     // The name is what runc sends; receivers use it for messages only.

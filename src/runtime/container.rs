@@ -16,7 +16,7 @@ use super::state::{Folder, State};
 use super::status::Status;
 use crate::cgroups::{Cgroup, Limits};
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::{self, Lock};
 use crate::host::Host;
 use crate::namespaces::Kind;
 
@@ -48,6 +48,11 @@ impl Container {
     /// A container that was just made.
     pub fn from_parts(folder: Folder, state: State) -> Self {
         Self { folder, state }
+    }
+
+    /// Waits until no other operation changes it.
+    pub fn lock(&self) -> Result<Lock> {
+        self.folder.lock()
     }
 
     /// The facts.

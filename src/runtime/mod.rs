@@ -3,6 +3,7 @@
 //! [`plan`] decides, [`init`] does, [`state`] remembers, [`container`] is what later invocations work with.
 
 pub mod bundle;
+pub mod checkpoint;
 pub mod console;
 pub mod container;
 pub mod foreground;

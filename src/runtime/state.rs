@@ -64,6 +64,8 @@ pub struct State {
 fn claimed() -> bool {
     true
 }
+/// Whoever waits for the lock may make its file anew while the directory is emptied (`run`, whose container is deleted by another).
+const REMOVALS: u32 = 10;
 
 /// The directory of one container.
 #[derive(Debug, Clone)]
@@ -161,6 +163,13 @@ impl Folder {
 
     /// Removes the directory and with it the claim on the id.
     pub fn remove(&self) -> Result<()> {
+        let not_empty = Some(rustix::io::Errno::NOTEMPTY.raw_os_error());
+        for _ in 1..REMOVALS {
+            match files::remove_tree(&self.path) {
+                Err(e) if e.errno() == not_empty => {}
+                other => return other,
+            }
+        }
         files::remove_tree(&self.path)
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::{self, mountinfo};
 
 /// Filesystems without a block device of their own, by the magic of `statfs(2)`.
 const MAGICS: [(i64, &str, &str); 8] = [
@@ -80,7 +80,7 @@ fn behind(path: &Path) -> Result<(u32, u32)> {
     }
     let source = mount_source(path)?;
     let device = fs::metadata(&source)
-        .during(|| format!("look at `{source}`"))?
+        .during(|| format!("look at `{}`", source.display()))?
         .rdev();
     let device = (rustix::fs::major(device), rustix::fs::minor(device));
     match btrfs_devices(Path::new("/sys/fs/btrfs"), device)? {
@@ -110,29 +110,14 @@ fn btrfs_devices(sys: &Path, device: (u32, u32)) -> Result<usize> {
 }
 
 /// The device that was mounted, by the id of the mount (`statx(2)`), as `/proc/self/mountinfo` names it.
-fn mount_source(path: &Path) -> Result<String> {
+fn mount_source(path: &Path) -> Result<PathBuf> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    let id = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?
-        .stx_mnt_id
-        .to_string();
-    let mounts = files::read_text(Path::new("/proc/self/mountinfo"))?;
-    source_in(&mounts, &id)
-        .map(unescape)
+    let id = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?.stx_mnt_id;
+    let mounts = mountinfo::of("self")?;
+    let found = mounts.into_iter().find(|mount| mount.id == id);
+    found
+        .map(|mount| mount.source.into())
         .ok_or_else(|| Error::Corrupt(format!("`/proc/self/mountinfo` has no mount {id}")))
-}
-
-/// The source field of a mount: `id parent major:minor root target options [tags…] - type source options`.
-fn source_in<'m>(mounts: &'m str, id: &str) -> Option<&'m str> {
-    let line = mounts.lines().find(|line| line.split(' ').next() == Some(id))?;
-    line.split_once(" - ")?.1.split(' ').nth(1)
-}
-
-/// Undoes the octal escapes of `proc_pid_mountinfo(5)`.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
 }
 
 /// `254:0\n`.
@@ -144,14 +129,6 @@ fn parse(number: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sources_of_mounts() {
-        let mounts = "22 27 0:21 / /proc rw - proc proc rw\n\
-            40 27 0:35 /sub /srv rw,relatime shared:1 - btrfs /dev/a\\040b rw,space_cache\n";
-        assert_eq!(source_in(mounts, "40").map(unescape).as_deref(), Some("/dev/a b"));
-        assert_eq!(source_in(mounts, "4"), None);
-    }
 
     #[test]
     fn a_btrfs_is_counted_by_its_devices() {

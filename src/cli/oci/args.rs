@@ -1,5 +1,8 @@
 //! The command line, flag by flag as engines send it.
 
+mod saved;
+mod update;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -7,6 +10,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::cgroups::Manager;
 use crate::host::Caller;
+pub(super) use saved::{Checkpoint, Images, Restore};
+pub(super) use update::Update;
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
 #[derive(Debug, Parser)]
@@ -130,6 +135,10 @@ pub(super) enum Command {
     Update(Box<Update>),
     /// Print figures and out-of-memory events of a container
     Events(Events),
+    /// Save a running container to files, with the help of CRIU
+    Checkpoint(Box<Checkpoint>),
+    /// Bring a saved container back
+    Restore(Box<Restore>),
     /// Print what this runtime can do
     Features,
     /// Write a new config.json
@@ -325,70 +334,6 @@ pub(super) struct Events {
     /// Print the figures once
     #[arg(long)]
     pub(super) stats: bool,
-    /// The container's id
-    #[arg(value_name = "ID")]
-    pub(super) id: String,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Update {
-    /// File with the new resources as JSON, or - for standard input
-    #[arg(long, short, value_name = "FILE", allow_hyphen_values = true)]
-    pub(super) resources: Option<PathBuf>,
-    /// Relative share of disk time, 10 to 1000
-    #[arg(long, value_name = "N")]
-    pub(super) blkio_weight: Option<u16>,
-    /// Period of the processor quota in microseconds
-    #[arg(long, value_name = "USECS")]
-    pub(super) cpu_period: Option<u64>,
-    /// Processor time per period in microseconds
-    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
-    pub(super) cpu_quota: Option<i64>,
-    /// Processor time that may be saved up, in microseconds
-    #[arg(long, value_name = "USECS")]
-    pub(super) cpu_burst: Option<u64>,
-    /// Relative share of processor time
-    #[arg(long, value_name = "N")]
-    pub(super) cpu_share: Option<u64>,
-    /// Period of the realtime quota in microseconds
-    #[arg(long, value_name = "USECS")]
-    pub(super) cpu_rt_period: Option<u64>,
-    /// Realtime per period in microseconds
-    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
-    pub(super) cpu_rt_runtime: Option<i64>,
-    /// 1 runs only when nobody else wants the processor
-    #[arg(long, value_name = "0|1")]
-    pub(super) cpu_idle: Option<i64>,
-    /// Processors to use
-    #[arg(long, value_name = "LIST")]
-    pub(super) cpuset_cpus: Option<String>,
-    /// Memory nodes to use
-    #[arg(long, value_name = "LIST")]
-    pub(super) cpuset_mems: Option<String>,
-    /// Memory limit in bytes, or with a suffix; -1 for none
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub(super) memory: Option<String>,
-    /// Memory that is protected in bytes, or with a suffix
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub(super) memory_reservation: Option<String>,
-    /// Limit of memory and swap together; -1 for none
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub(super) memory_swap: Option<String>,
-    /// Most processes; -1 for no limit
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub(super) pids_limit: Option<i64>,
-    /// Obsolete: the kernel has no such limit any more
-    #[arg(long, value_name = "SIZE", hide = true)]
-    pub(super) kernel_memory: Option<String>,
-    /// Obsolete, as above
-    #[arg(long, value_name = "SIZE", hide = true)]
-    pub(super) kernel_memory_tcp: Option<String>,
-    /// Intel RDT: cache schema
-    #[arg(long, value_name = "SCHEMA")]
-    pub(super) l3_cache_schema: Option<String>,
-    /// Intel RDT: memory bandwidth schema
-    #[arg(long, value_name = "SCHEMA")]
-    pub(super) mem_bw_schema: Option<String>,
     /// The container's id
     #[arg(value_name = "ID")]
     pub(super) id: String,

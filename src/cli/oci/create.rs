@@ -1,6 +1,6 @@
 //! `create` and `run`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::args::{Create, Global, Run};
@@ -19,7 +19,7 @@ use crate::runtime::plan::Choices;
 pub(super) fn create(host: &Host, root: &Path, global: &Global, args: &Create) -> Result<u8> {
     let id = Id::new(&args.id)?;
     let bundle = Bundle::load(&args.bundle)?;
-    check_console(args, wants_terminal(&bundle), true)?;
+    check_console(args.console_socket.as_deref(), wants_terminal(&bundle), true)?;
     let console = args.console_socket.as_deref().map(console::connect).transpose()?;
     make(
         host,
@@ -40,22 +40,9 @@ pub(super) fn run(host: &Host, root: &Path, global: &Global, args: &Run) -> Resu
     let id = Id::new(&args.create.id)?;
     let bundle = Bundle::load(&args.create.bundle)?;
     let terminal = wants_terminal(&bundle);
-    check_console(&args.create, terminal, args.detach)?;
+    check_console(args.create.console_socket.as_deref(), terminal, args.detach)?;
     let signals = if args.detach { None } else { Some(Signals::take()?) };
-    let given = args
-        .create
-        .console_socket
-        .as_deref()
-        .map(console::connect)
-        .transpose()?;
-    let (console, master) = match given {
-        Some(socket) => (Some(socket), None),
-        None if terminal => {
-            let (ours, theirs) = console::pair()?;
-            (Some(theirs), Some(ours))
-        }
-        None => (None, None),
-    };
+    let (console, master) = receivers(args.create.console_socket.as_deref(), terminal)?;
     let made = make(
         host,
         global,
@@ -75,12 +62,16 @@ pub(super) fn run(host: &Host, root: &Path, global: &Global, args: &Run) -> Resu
     status.and_then(|status| cleared.map(|()| status))
 }
 
-fn attend(
-    host: &Host,
-    made: Created,
-    master: Option<std::os::fd::OwnedFd>,
-    signals: Option<Signals>,
-) -> Result<u8> {
+/// Where the terminal's master goes, and where it comes out if that is with us.
+pub(super) fn receivers(socket: Option<&Path>, terminal: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    match socket.map(console::connect).transpose()? {
+        Some(socket) => Ok((Some(socket), None)),
+        None if terminal => console::pair().map(|(ours, theirs)| (Some(theirs), Some(ours))),
+        None => Ok((None, None)),
+    }
+}
+
+fn attend(host: &Host, made: Created, master: Option<OwnedFd>, signals: Option<Signals>) -> Result<u8> {
     let master = master.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
     // Before the program can ask for it.
     master.iter().for_each(foreground::copy_size);
@@ -96,7 +87,7 @@ struct Prepared<'a> {
     root: &'a Path,
     id: &'a Id,
     bundle: &'a Bundle,
-    console: Option<std::os::fd::OwnedFd>,
+    console: Option<OwnedFd>,
 }
 
 fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
@@ -120,7 +111,7 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
     parent::create(host, request)
 }
 
-fn wants_terminal(bundle: &Bundle) -> bool {
+pub(super) fn wants_terminal(bundle: &Bundle) -> bool {
     bundle
         .spec
         .process()
@@ -129,8 +120,8 @@ fn wants_terminal(bundle: &Bundle) -> bool {
         .unwrap_or(false)
 }
 
-fn check_console(args: &Create, terminal: bool, detached: bool) -> Result<()> {
-    match (&args.console_socket, terminal) {
+pub(super) fn check_console(socket: Option<&Path>, terminal: bool, detached: bool) -> Result<()> {
+    match (socket, terminal) {
         (None, true) if detached => {
             let text = "cannot allocate tty if runc will detach without setting console socket";
             Err(Error::Status(text.into()))

@@ -6,6 +6,7 @@ use super::output::print;
 use crate::error::Result;
 use crate::process::memory_policy;
 use crate::rootfs::options;
+use crate::runtime::checkpoint::options::CONFIG_ANNOTATION;
 
 /// `features`
 pub(super) fn features() -> Result<u8> {
@@ -34,7 +35,9 @@ fn document() -> Value {
             "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::FLAGS },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true }
-        }
+        },
+        // Whoever sets it chooses a file of settings for CRIU, which runs as root.
+        "potentiallyUnsafeConfigAnnotations": [CONFIG_ANNOTATION]
     })
 }
 
@@ -71,6 +74,13 @@ mod tests {
         let linux = read.linux().as_ref().unwrap();
         let policy = linux.memory_policy().as_ref().unwrap();
         assert_eq!(policy.modes().as_ref().unwrap().len(), 7);
+        assert_eq!(
+            read.potentially_unsafe_config_annotations()
+                .as_ref()
+                .unwrap()
+                .len(),
+            1
+        );
         assert!(
             document()["mountOptions"]
                 .as_array()

@@ -1,6 +1,7 @@
 //! `condo-runtime`: runc's command line over [`crate::runtime`].
 
 mod args;
+mod checkpoint;
 mod create;
 mod dashes;
 mod events;
@@ -12,6 +13,7 @@ mod manage;
 mod output;
 mod passed;
 mod ps;
+mod restore;
 mod root;
 mod spec;
 mod update;
@@ -127,6 +129,8 @@ fn run(cli: Cli) -> Result<u8, Error> {
                 Command::Ps(args) => ps::ps(&host, root, &args),
                 Command::Update(args) => update::update(&host, root, &args),
                 Command::Events(args) => events::events(&host, root, &args),
+                Command::Checkpoint(args) => checkpoint::checkpoint(&host, root, &args),
+                Command::Restore(args) => restore::restore(&host, root, &global, &args),
                 Command::Spec(_) | Command::Features => Ok(0),
             }
         }

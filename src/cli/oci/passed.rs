@@ -22,9 +22,15 @@ pub(super) fn check(command: Option<&Command>) -> Result<()> {
         Some(Command::Create(args)) => (listening(), args.preserve_fds),
         Some(Command::Run(args)) => (listening(), args.create.preserve_fds),
         Some(Command::Exec(args)) => (0, args.preserve_fds),
+        Some(Command::Restore(args)) => (0, args.preserve_fds),
         _ => (0, 0),
     };
     let open = |fd: u64| crate::files::exists(Path::new(&format!("/proc/self/fd/{fd}")));
+    if let Some(Command::Checkpoint(args)) = command
+        && u64::try_from(args.status_fd).is_ok_and(|fd| !open(fd))
+    {
+        return Err(Error::invalid("--status-fd", args.status_fd, "is not open"));
+    }
     let end = 3 + u64::from(listening) + u64::from(preserved);
     match (3..end).find(|fd| !open(*fd)) {
         None => Ok(()),

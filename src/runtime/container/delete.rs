@@ -60,7 +60,7 @@ impl Container {
     /// Kills, waits, removes; goes on after failures, and leaves the state when something is left to clear.
     ///
     /// Init's end is waited for before its cgroup is removed: until then the kernel refuses that.
-    fn clear(&self, host: &Host) -> Result<()> {
+    pub(in crate::runtime) fn clear(&self, host: &Host) -> Result<()> {
         if !self.state.claimed {
             return self.forget(host);
         }

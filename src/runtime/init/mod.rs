@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use link::Reporter;
 use patience::Patience;
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::error::{During, Error, Result};
 use crate::sys;
@@ -57,12 +57,17 @@ impl Newborn {
 
     /// Waits for its end.
     pub fn reap(&self) -> Result<()> {
+        self.end().map(drop)
+    }
+
+    /// Waits for its end and says what that was; nothing when somebody else has waited for it.
+    pub fn end(&self) -> Result<Option<WaitIdStatus>> {
         loop {
             match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Err(rustix::io::Errno::INTR) => {}
                 // Waited for already, or not our child any more.
-                Err(rustix::io::Errno::CHILD) => return Ok(()),
-                other => return other.map(drop).during(|| "wait for a process"),
+                Err(rustix::io::Errno::CHILD) => return Ok(None),
+                other => return other.during(|| "wait for a process"),
             }
         }
     }

@@ -70,7 +70,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
     let folder = Folder::new(request.root, request.id);
-    let mut state = first_state(host, &request, &plan)?;
+    let mut state = first_state(host, request.id, request.bundle, &plan)?;
     let _lock = folder.claim(!host.caller.privileged)?;
     let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
     let undo_life = poststop_after(&born, &plan, &ended);
@@ -104,7 +104,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     born.set(true);
     let undo_init = Undo::of(|| init.kill());
     place_init(host, &plan, placeholder, init.pid)?;
-    let undo_devices = move_devices(&plan, &init)?;
+    let undo_devices = move_devices(&plan, init.pid)?;
     let work = || -> Result<Parent<link::Ready>> {
         let link = raise(&plan, cgroup, &init, sources.as_ref(), link)?;
         mount_and_hook(&plan, link, &oci(init.pid, "creating"))
@@ -130,7 +130,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
 }
 
 /// The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
-fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> Undo<'a> {
+pub fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> Undo<'a> {
     Undo::of(|| {
         if born.get() {
             hooks::run_all("poststop", &plan.hooks.poststop, ended);
@@ -140,7 +140,7 @@ fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> 
 }
 
 /// What takes a process that is there: systemd's scope, and the class of caches and memory bandwidth.
-fn place_init(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, pid: i32) -> Result<()> {
+pub fn place_init(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, pid: i32) -> Result<()> {
     if let Some(home) = &plan.cgroup {
         home.settle(&host.cgroups, placeholder, &plan.limits)?;
     }
@@ -148,7 +148,7 @@ fn place_init(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, pid: i
 }
 
 /// The container's class of caches and memory bandwidth.
-fn allocate(plan: &Plan) -> Result<Undo<'_>> {
+pub fn allocate(plan: &Plan) -> Result<Undo<'_>> {
     let Some(share) = &plan.resctrl else {
         return Ok(Undo::new());
     };
@@ -161,13 +161,14 @@ fn open_sources(plan: &Plan) -> Result<Option<Sources>> {
     (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()
 }
 
-fn first_state(host: &Host, request: &Request<'_>, plan: &Plan) -> Result<State> {
-    let spec = &request.bundle.spec;
+/// The facts about a container that has no init yet.
+pub fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result<State> {
+    let spec = &bundle.spec;
     Ok(State {
         oci_version: spec.version().clone(),
-        id: request.id.to_string(),
-        bundle: request.bundle.path.clone(),
-        rootfs: request.bundle.rootfs()?,
+        id: id.to_string(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.rootfs()?,
         annotations: spec
             .annotations()
             .clone()
@@ -202,7 +203,7 @@ pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
 }
 
 /// The container's cgroup, if it is to have one. It must be its alone: limits and `kill` act on all that is in it.
-fn own_cgroup(host: &Host, plan: &Plan) -> Result<(Option<Cgroup>, Option<Placeholder>)> {
+pub fn own_cgroup(host: &Host, plan: &Plan) -> Result<(Option<Cgroup>, Option<Placeholder>)> {
     let Some(home) = &plan.cgroup else {
         return Ok((None, None));
     };
@@ -342,12 +343,11 @@ fn raise(
 }
 
 /// Also before Born: init has its namespaces from birth. The devices come back when creation fails.
-fn move_devices(plan: &Plan, init: &Newborn) -> Result<Undo<'static>> {
+pub fn move_devices(plan: &Plan, init: i32) -> Result<Undo<'static>> {
     if plan.devices.is_empty() {
         return Ok(Undo::new());
     }
-    plan.devices
-        .move_into(namespace_of(init.pid, Kind::Network)?.as_fd())
+    plan.devices.move_into(namespace_of(init, Kind::Network)?.as_fd())
 }
 
 fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {

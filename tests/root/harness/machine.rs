@@ -20,6 +20,7 @@ pub fn has(need: &str) -> bool {
         "systemd" => Path::new("/run/systemd/system").is_dir(),
         "userns" => has_userns(),
         "ours" => super::is_ours(),
+        "criu" => has_criu(),
         "native" => super::timeout_factor() == 1,
         name => program(OsStr::new(name)).is_some(),
     }
@@ -40,6 +41,15 @@ pub fn program(name: &OsStr) -> Option<PathBuf> {
 fn has_controller(name: &str) -> bool {
     let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     v2.split_whitespace().any(|c| c == name) || Path::new("/sys/fs/cgroup").join(name).is_dir()
+}
+
+/// CRIU is there and gets on with this kernel.
+fn has_criu() -> bool {
+    let Some(criu) = program(OsStr::new("criu")) else {
+        return false;
+    };
+    let check = std::process::Command::new(criu).arg("check").output();
+    check.is_ok_and(|done| done.status.success())
 }
 
 fn has_userns() -> bool {

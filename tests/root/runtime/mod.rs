@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod capabilities;
+pub mod checkpoint;
 pub mod command_line;
 pub mod config;
 pub mod crash;

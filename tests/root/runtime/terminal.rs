@@ -28,19 +28,19 @@ tests![
 
 const FACTS: &str = "test -t 0 && test -t 1 && test -t 2 && echo terminal; (exec 3</dev/tty) && echo controlling; tty; test -c /dev/console && echo console";
 
-struct Receiver(PathBuf, UnixListener);
+pub struct Receiver(PathBuf, UnixListener);
 
 impl Receiver {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let path = harness::tempdir().join("socket");
         Ok(Self(path.clone(), UnixListener::bind(path)?))
     }
 
-    fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
 
-    fn receive(&self) -> Result<OwnedFd> {
+    pub fn receive(&self) -> Result<OwnedFd> {
         let (stream, _) = self.1.accept()?;
         let mut bytes = [0; 4096];
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

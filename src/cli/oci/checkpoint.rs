@@ -1,0 +1,59 @@
+//! `checkpoint`.
+
+use std::path::Path;
+
+use super::args::{Checkpoint, Images};
+use crate::error::{During, Error, Result};
+use crate::host::Host;
+use crate::runtime::checkpoint::dump;
+use crate::runtime::checkpoint::options::{self, CgroupMode, Common, Dump};
+use crate::runtime::id::Id;
+
+/// `checkpoint`: the container's state in files; it is deleted unless it is to go on.
+pub(super) fn checkpoint(host: &Host, root: &Path, args: &Checkpoint) -> Result<u8> {
+    let options = Dump {
+        common: common(&args.images)?,
+        parent: args.parent_path.clone(),
+        leave_running: args.leave_running,
+        tcp_skip_in_flight: args.tcp_skip_in_flight,
+        link_remap: args.link_remap,
+        status: status(args)?,
+        page_server: args
+            .page_server
+            .as_deref()
+            .map(options::page_server)
+            .transpose()?,
+        pre_dump: args.pre_dump,
+    };
+    dump::checkpoint(host, root, &Id::new(&args.id)?, &options)?;
+    Ok(0)
+}
+
+/// What both commands take.
+pub(super) fn common(args: &Images) -> Result<Common> {
+    if let Some(other) = args.empty_ns.iter().find(|name| *name != "network") {
+        let problem = "is not a namespace that can be left empty: only `network` can";
+        return Err(Error::invalid("--empty-ns", other, problem));
+    }
+    Ok(Common {
+        images: args.image_path.clone(),
+        work: args.work_path.clone(),
+        tcp_established: args.tcp_established,
+        ext_unix_sk: args.ext_unix_sk,
+        shell_job: args.shell_job,
+        file_locks: args.file_locks,
+        cgroups: CgroupMode::from_name(&args.manage_cgroups_mode)?,
+        auto_dedup: args.auto_dedup,
+        lazy_pages: args.lazy_pages,
+    })
+}
+
+fn status(args: &Checkpoint) -> Result<Option<std::os::fd::OwnedFd>> {
+    match args.status_fd {
+        -1 => Ok(None),
+        fd if fd < 0 => Err(Error::invalid("--status-fd", fd, "is not a descriptor")),
+        fd => crate::sys::fd::adopt(fd)
+            .during(|| format!("--status-fd `{fd}`"))
+            .map(Some),
+    }
+}

@@ -1,0 +1,64 @@
+//! The network lock of a checkpoint, where the network namespace outlives it.
+//!
+//! CRIU holds connections by rules of `iptables(8)` that drop all packets, from the dump until the restore. In a namespace that is
+//! the caller's to keep, the restore adds the same rules once more, takes away one set, and fails to: the other is still there.
+
+use std::process::Command;
+
+use super::criu;
+use crate::error::Result;
+use crate::namespaces::{Kind, enter};
+
+/// CRIU's chain.
+const CHAIN: &str = "CRIU";
+/// How many seconds others may hold the lock of `iptables`, which need not be honest in a namespace that is theirs as well.
+const PATIENCE: &str = "10";
+
+/// Takes away all jumps into CRIU's chain but one in the network namespace of process `pid`. To be called right before CRIU unlocks.
+pub(super) fn all_but_one(pid: i32) -> Result<()> {
+    let work = || {
+        enter::join(Kind::Network, format!("/proc/{pid}/ns/net").as_ref())?;
+        for program in ["iptables", "ip6tables"] {
+            for list in ["INPUT", "OUTPUT"] {
+                thin_out(program, list);
+            }
+        }
+        Ok(())
+    };
+    criu::to_its_end(0, work)
+}
+
+/// CRIU locks without these programs as well, and has complained by then if they fail.
+fn thin_out(program: &str, list: &str) {
+    let shown = Command::new(program)
+        .args(["--wait", PATIENCE, "-S", list])
+        .output();
+    let shown = shown.map(|done| done.stdout).unwrap_or_default();
+    for _ in 1..jumps(&String::from_utf8_lossy(&shown)) {
+        let mut delete = Command::new(program);
+        let delete = delete.args(["--wait", PATIENCE, "-D", list, "-j", CHAIN]);
+        let _ = delete.output();
+    }
+}
+
+fn jumps(rules: &str) -> usize {
+    let end = format!("-j {CHAIN}");
+    rules
+        .lines()
+        .filter(|rule| rule.starts_with("-A ") && rule.ends_with(&end))
+        .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_jumps_into_the_chain_count() {
+        assert_eq!(
+            jumps("-P INPUT ACCEPT\n-A INPUT -j CRIU\n-A INPUT -j CRIUX\n-A INPUT -j CRIU\n"),
+            2
+        );
+        assert_eq!(jumps(""), 0);
+    }
+}

@@ -1,0 +1,264 @@
+//! A container's life goes on: what it is after a checkpoint and after a restore.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::{COUNT, Saved};
+use crate::harness;
+use crate::runtime::{ensure_eq, until};
+
+tests![
+    a_count_goes_on: 300,
+    it_can_be_left_running: 300,
+    only_what_changed_since_a_pre_dump_is_saved: 300,
+    in_the_foreground_it_ends_with_its_status: 300,
+    its_streams_are_those_of_the_restore: 300,
+    a_paused_one_is_saved: 300,
+    limits_hold_again: 300,
+    a_user_namespace_comes_back: 300,
+    hooks_run_again: 300,
+    file_locks_are_held_again: 300,
+    a_second_time: 400,
+];
+
+fn a_count_goes_on() -> Result<()> {
+    needs!(root, criu);
+    let s = Saved::new(COUNT)?;
+    s.c.up()?;
+    s.counts()?;
+    let pid_file = harness::tempdir().join("pid");
+    s.there_and_back(
+        &[],
+        &[
+            "--pid-file",
+            pid_file.to_str().context("a path")?,
+            "-no-subreaper",
+        ],
+    )?;
+    ensure_eq!(fs::read_to_string(&pid_file)?, s.c.pid()?.to_string());
+    ensure_eq!(s.c.exec(&["@", "cat", "/proc/1/comm"])?.ok()?, "sh\n");
+    ensure_eq!(s.c.exec(&["@", "hostname"])?.ok()?, "test\n");
+    ensure!(
+        s.c.exec(&["@", "ip", "address"])?.ok()?.contains("127.0.0.1/8"),
+        "no loopback"
+    );
+    s.end()
+}
+
+fn it_can_be_left_running() -> Result<()> {
+    needs!(root, criu);
+    let s = Saved::new(COUNT)?;
+    s.c.up()?;
+    s.counts()?;
+    let pid = s.c.pid()?;
+    s.save(&["--leave-running"])?;
+    ensure_eq!((s.c.status()?.as_str(), s.c.pid()?), ("running", pid));
+    s.counts()?;
+    let later = s.count()?;
+    s.c.delete()?;
+    // Back to what it was at the checkpoint, with the files of today.
+    s.bring_back(&[])?;
+    until("it counts from before", || Ok(s.count()? < later))?;
+    s.end()
+}
+
+fn only_what_changed_since_a_pre_dump_is_saved() -> Result<()> {
+    needs!(root, criu);
+    let mut s = Saved::new(COUNT)?;
+    let dir = harness::tempdir();
+    s.c.up()?;
+    s.counts()?;
+    s.images = dir.join("first");
+    s.save(&["--pre-dump"])?;
+    s.counts()?;
+    s.images = dir.join("second");
+    let refused = s
+        .try_save(&["--parent-path", dir.join("first").to_str().context("a path")?])?
+        .fault()?;
+    ensure!(
+        refused.contains("--parent-path") && refused.contains("relative"),
+        "{refused}"
+    );
+    let refused = s.try_save(&["--parent-path", "../third"])?.fault()?;
+    ensure!(refused.contains("no directory"), "{refused}");
+    s.there_and_back(&["--parent-path", "../first"], &[])?;
+    ensure!(dir.join("second/parent").exists(), "not linked to the first");
+    s.end()
+}
+
+fn in_the_foreground_it_ends_with_its_status() -> Result<()> {
+    needs!(root, criu);
+    let s = Saved::new("echo up > /up; while ! test -e /go; do sleep 0.05; done; exit 7")?;
+    s.c.up()?;
+    until("it is up", || Ok(s.file("up").exists()))?;
+    s.save(&[])?;
+    // A stream that was a file can become another file only.
+    let out = fs::File::create(harness::tempdir().join("out"))?;
+    let err = out.try_clone()?;
+    let mut restore = s.returning(&[])?.stdout(out).stderr(err).spawn()?;
+    until("it runs", || {
+        Ok(s.c.status().is_ok_and(|status| status == "running"))
+    })?;
+    fs::write(s.file("go"), "")?;
+    ensure_eq!(restore.wait()?.code(), Some(7));
+    s.c.nothing_left()
+}
+
+fn its_streams_are_those_of_the_restore() -> Result<()> {
+    needs!(root, criu);
+    let s = Saved::new("i=0; while :; do i=$((i+1)); echo line $i; echo error $i >&2; sleep 0.05; done")?;
+    let mut run = s.c.command(&["run", "--bundle", "%", "@"]);
+    let mut run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(run.stdout.take().context("a pipe")?).lines();
+    ensure_eq!(lines.next().context("a line")??, "line 1");
+    s.save(&[])?;
+    drop(lines);
+    // Killed by CRIU.
+    ensure_eq!(run.wait()?.code(), Some(137));
+    let mut restore = s.returning(&[])?;
+    let mut restore = restore.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    for (stream, word) in [
+        (
+            Box::new(restore.stdout.take().context("a pipe")?) as Box<dyn std::io::Read>,
+            "line ",
+        ),
+        (Box::new(restore.stderr.take().context("a pipe")?), "error "),
+    ] {
+        let line = BufReader::new(stream).lines().next().context("a line")??;
+        let number: u32 = line.strip_prefix(word).with_context(|| line.clone())?.parse()?;
+        ensure!(number > 1, "it began anew");
+    }
+    s.c.call(&["kill", "@", "KILL"])?.ok()?;
+    restore.wait()?;
+    s.c.nothing_left()
+}
+
+fn a_paused_one_is_saved() -> Result<()> {
+    needs!(root, criu);
+    let s = Saved::new(COUNT)?;
+    s.c.up()?;
+    s.counts()?;
+    s.c.call(&["pause", "@"])?.ok()?;
+    s.save(&["--leave-running"])?;
+    ensure_eq!(s.c.status()?, "paused");
+    s.c.call(&["resume", "@"])?.ok()?;
+    s.counts()?;
+    s.end()
+}
+
+fn limits_hold_again() -> Result<()> {
+    needs!(root, criu, cgroup2);
+    let mut s = Saved::new(COUNT)?;
+    s.c.set("/linux/resources/memory", json!({"limit": 268_435_456}))?
+        .set("/linux/resources/pids", json!({"limit": 77}))?;
+    s.c.up()?;
+    s.counts()?;
+    s.there_and_back(&[], &[])?;
+    let limit = |file: &str| s.c.exec(&["@", "cat", &format!("/sys/fs/cgroup/{file}")])?.ok();
+    ensure_eq!(limit("memory.max")?, "268435456\n");
+    ensure_eq!(limit("pids.max")?, "77\n");
+    // The device rules are in force: this container may use none of its own making.
+    let ran = s.c.exec(&["@", "sh", "-c", "cat /proc/self/cgroup"])?.ok()?;
+    ensure_eq!(ran, "0::/\n");
+    s.end()
+}
+
+fn a_user_namespace_comes_back() -> Result<()> {
+    needs!(root, criu, userns);
+    let mut s = Saved::new(COUNT)?;
+    s.c.with_user_namespace()?;
+    std::os::unix::fs::chown(s.c.bundle.rootfs(), Some(100_000), Some(100_000))?;
+    s.c.up()?;
+    s.counts()?;
+    s.there_and_back(&[], &[])?;
+    ensure_eq!(s.c.exec(&["@", "id", "-u"])?.ok()?, "0\n");
+    let map = fs::read_to_string(format!("/proc/{}/uid_map", s.c.pid()?))?;
+    ensure_eq!(
+        map.split_whitespace().collect::<Vec<_>>(),
+        ["0", "100000", "65536"]
+    );
+    ensure!(
+        s.c.exec(&["@", "sh", "-c", "echo > /dev/null && cat /dev/zero | head -c 1"])?
+            .ok()?
+            == "\0",
+        "no devices"
+    );
+    s.end()
+}
+
+fn hooks_run_again() -> Result<()> {
+    needs!(root, criu);
+    let mut s = Saved::new(COUNT)?;
+    let log = harness::tempdir().join("log");
+    for kind in [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "poststart",
+        "poststop",
+    ] {
+        let script = format!(
+            "grep -o '\"status\":\"[a-z]*\"' | sed s/^/{kind}/ >> {}",
+            log.display()
+        );
+        s.c.set(
+            &format!("/hooks/{kind}"),
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]),
+        )?;
+    }
+    s.c.up()?;
+    s.counts()?;
+    fs::remove_file(&log)?;
+    s.save(&[])?;
+    ensure_eq!(fs::read_to_string(&log)?, "poststop\"status\":\"stopped\"\n");
+    fs::remove_file(&log)?;
+    s.bring_back(&[])?;
+    s.end()?;
+    let ran = fs::read_to_string(&log)?
+        .replace("\"status\":", " ")
+        .replace('"', "");
+    ensure_eq!(
+        ran,
+        "prestart creating\ncreateRuntime creating\npoststop stopped\n"
+    );
+    Ok(())
+}
+
+fn file_locks_are_held_again() -> Result<()> {
+    needs!(root, criu, program: flock);
+    // busybox has no flock: the host's, with its libraries.
+    let mut s = Saved::new(&format!("exec /host/bin/flock /lock sh -c '{COUNT}'"))?;
+    for (from, to) in [("/usr", "/host"), ("/usr/lib", "/lib"), ("/usr/lib64", "/lib64")] {
+        s.c.push(
+            "/mounts",
+            json!({"source": from, "destination": to, "type": "bind", "options": ["bind", "ro"]}),
+        )?;
+    }
+    s.c.up()?;
+    s.counts()?;
+    let refused = s.try_save(&[])?.fault()?;
+    ensure!(
+        refused.contains("lock") && refused.contains("dump.log"),
+        "{refused}"
+    );
+    s.counts()?;
+    s.there_and_back(&["--file-locks"], &["--file-locks"])?;
+    let taken = s.c.exec(&["@", "/host/bin/flock", "-n", "/lock", "true"])?;
+    ensure_eq!(taken.code(), 1);
+    s.end()
+}
+
+fn a_second_time() -> Result<()> {
+    needs!(root, criu);
+    let mut s = Saved::new(COUNT)?;
+    s.c.up()?;
+    s.counts()?;
+    s.there_and_back(&[], &[])?;
+    s.images = harness::tempdir().join("again");
+    s.there_and_back(&[], &[])?;
+    s.end()
+}
