@@ -82,6 +82,8 @@ fn attend(
     signals: Option<Signals>,
 ) -> Result<u8> {
     let master = master.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
+    // Before the program can ask for it.
+    master.iter().for_each(foreground::copy_size);
     made.container.start(host)?;
     made.link.wait_for_exec()?;
     match signals {

@@ -102,9 +102,9 @@ fn other_containers_and_mounts_cost_nothing() -> Result<()> {
         nix::mount::umount(&dir.join(n.to_string()))?;
     }
     for ((command, before), (_, after)) in before.each().into_iter().zip(after.each()) {
-        // How often a descriptor is polled is not always the same.
+        // A cgroup that is not yet empty is asked again, on a busy machine more often.
         ensure!(
-            after <= before + 8,
+            after <= before + 60,
             "{command}: {before} system calls, then {after}"
         );
     }
