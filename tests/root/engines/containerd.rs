@@ -15,6 +15,7 @@ use crate::vps::terminal::Terminal;
 tests![
     tasks_live_and_end: 240,
     limits_hold_and_are_told: 240,
+    a_checkpoint_goes_on: 400,
 ];
 
 /// A daemon, and its client in a namespace that is named after the room: `ctr` makes cgroups of a namespace's name.
@@ -195,6 +196,42 @@ fn limits_hold_and_are_told() -> Result<()> {
             room.quota("steady")?
         );
         client.ok("task kill --signal KILL steady", &[])?;
+        containerd.daemon.stop()
+    })
+}
+
+fn a_checkpoint_goes_on() -> Result<()> {
+    needs!(root, ours, criu, program: containerd);
+    Room::test(|room| {
+        let containerd = Containerd::start(room, "")?;
+        containerd.import(room)?;
+        let client = &containerd.client;
+        let script = "read -r own < /proc/sys/kernel/random/uuid; while :; do echo $own > /new; mv /new /own; sleep 0.1; done";
+        client.ok(
+            &format!("{} --detach {} long sh -c", containerd.run, image::IMAGE),
+            &[script],
+        )?;
+        client.comes_to_say(
+            "up",
+            "task exec --exec-id up long sh -c",
+            &["test -e /own && echo up"],
+        )?;
+        let own = client.ok("task exec --exec-id own long cat /own", &[])?;
+        client.ok("container checkpoint --image --rw --task long saved", &[])?;
+        ensure!(
+            status(client)? == "RUNNING",
+            "{} and not running",
+            status(client)?
+        );
+        client.ok("task kill --signal KILL long", &[])?;
+        eventually("it stops", || Ok(status(client)? == "STOPPED"))?;
+        client.ok("task delete long", &[])?;
+        client.ok("container delete long", &[])?;
+        client.ok("container restore --rw --live long saved", &[])?;
+        // What it knows is in its memory, and not in the file only.
+        client.ok("task exec --exec-id away long rm -f /own", &[])?;
+        client.comes_to_say(&own, "task exec --exec-id again long cat", &["/own"])?;
+        client.ok("task kill --signal KILL long", &[])?;
         containerd.daemon.stop()
     })
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +24,7 @@ tests![
     hooks_run_again: 300,
     file_locks_are_held_again: 300,
     a_second_time: 400,
+    a_scope_is_made_again_on_systemd: 400,
 ];
 
 fn a_count_goes_on() -> Result<()> {
@@ -261,4 +263,46 @@ fn a_second_time() -> Result<()> {
     s.images = harness::tempdir().join("again");
     s.there_and_back(&[], &[])?;
     s.end()
+}
+
+fn a_scope_is_made_again_on_systemd() -> Result<()> {
+    needs!(root, ours, systemd, cgroup2, criu);
+    let mut s = Saved::new(COUNT)?;
+    let path = format!("system.slice:condo-test:{}", s.c.id);
+    s.c.set("/linux/cgroupsPath", json!(path))?
+        .set("/linux/resources/pids", json!({"limit": 77}))?;
+    let scope = Path::new("/sys/fs/cgroup/system.slice").join(format!("condo-test-{}.scope", s.c.id));
+    let create = ["--systemd-cgroup", "create", "--bundle", "%", "@"];
+    s.c.create_with(s.c.command(&create))?;
+    s.c.start()?;
+    s.counts()?;
+    // Nobody repeats the flag for a container that is there.
+    s.save(&[])?;
+    until("the scope goes", || Ok(!scope.exists()))?;
+    let before = s.count()?;
+    let images = s.images.to_str().context("a path")?;
+    let restore = [
+        "restore",
+        "--bundle",
+        "%",
+        "--image-path",
+        images,
+        "--detach",
+        "@",
+    ];
+    s.c.create_with(s.c.command(&[&["--systemd-cgroup"], &restore[..]].concat()))?;
+    s.counts()?;
+    ensure!(s.count()? > before, "it began anew");
+    let members = fs::read_to_string(scope.join("cgroup.procs"))?;
+    ensure!(
+        members
+            .lines()
+            .any(|pid| s.c.pid().is_ok_and(|init| pid == init.to_string())),
+        "{members}"
+    );
+    ensure_eq!(fs::read_to_string(scope.join("pids.max"))?.trim(), "77");
+    s.c.call(&["kill", "@", "KILL"])?.ok()?;
+    s.c.stopped()?;
+    s.c.call(&["delete", "@"])?.ok()?;
+    until("the scope goes", || Ok(!scope.exists()))
 }
