@@ -3,8 +3,10 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Access, AtFlags, CWD};
 
 use super::user::{IdMap, Range};
@@ -13,6 +15,9 @@ use crate::host::Caller;
 
 /// Where the tools are looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// How long a tool may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who writes a pair of maps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,12 +133,14 @@ fn find(tool: &str, path: Option<&OsStr>) -> Option<PathBuf> {
 
 fn call(tool: &Path, pid: i32, ranges: &[Range], subject: &Subject) -> Result<()> {
     let numbers = ranges.iter().flat_map(|r| [r.inside, r.outside, r.size]);
-    let output = Command::new(tool)
+    let mut command = Command::new(tool);
+    command
         .arg(pid.to_string())
         .args(numbers.map(|n| n.to_string()))
         .stdin(Stdio::null())
-        .output()
-        .during(|| format!("run `{}`", tool.display()))?;
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let output = in_time(command, PATIENCE).during(|| format!("run `{}`", tool.display()))?;
     if output.status.success() {
         return Ok(());
     }
@@ -144,6 +151,21 @@ fn call(tool: &Path, pid: i32, ranges: &[Range], subject: &Subject) -> Result<()
         show(ranges),
         format!("is refused ({said}): {}", remedy(ranges, subject)),
     ))
+}
+
+/// Runs a tool to its end, or ends it: it asks the machine for names of users, which may never answer.
+fn in_time(mut command: Command, limit: Duration) -> Result<Output> {
+    let mut child = command.spawn()?;
+    let pid = rustix::process::Pid::from_child(&child);
+    let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    let time = Timespec::try_from(limit).ok();
+    if rustix::event::poll(&mut [PollFd::new(&ended, PollFlags::IN)], time.as_ref()) == Ok(0) {
+        child.kill()?;
+        child.wait()?;
+        let text = format!("it has not ended after {} s", limit.as_secs());
+        return Err(Error::Status(text));
+    }
+    Ok(child.wait_with_output()?)
 }
 
 /// The line that would allow it.
@@ -240,5 +262,13 @@ mod tests {
             "{text}"
         );
         assert!(remedy(&ids.gids, &Subject::groups(&USER)).contains("/etc/passwd"));
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_ended() {
+        let mut sleep = Command::new("/bin/sleep");
+        sleep.arg("1000");
+        let e = in_time(sleep, Duration::from_millis(10)).unwrap_err();
+        assert!(e.to_string().contains("has not ended"), "{e}");
     }
 }

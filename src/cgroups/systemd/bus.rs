@@ -1,11 +1,12 @@
 //! A connection to a message bus: blocking, without threads, because the process that has it clones.
 
 use std::io::{Read, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use serde::{Deserialize, Serialize};
 
 use super::message::{FIXED, Message, Target, call};
@@ -248,10 +249,28 @@ fn connect(address: &str) -> Option<std::io::Result<UnixStream>> {
         found.map(unescape)
     };
     if let Some(path) = value("path=") {
-        return Some(UnixStream::connect(path));
+        return Some(
+            SocketAddrUnix::new(path)
+                .map_err(Into::into)
+                .and_then(|to| dial(&to)),
+        );
     }
     let name = value("abstract=")?;
-    Some(SocketAddr::from_abstract_name(name).and_then(|address| UnixStream::connect_addr(&address)))
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes());
+    Some(address.map_err(Into::into).and_then(|to| dial(&to)))
+}
+
+/// A bus that takes nobody in, because as many wait as may, is waited for as long as for an answer (`SO_SNDTIMEO`, `unix(7)`).
+fn dial(address: &SocketAddrUnix) -> std::io::Result<UnixStream> {
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    rustix::net::connect(&socket, address)?;
+    Ok(socket.into())
 }
 
 /// `%2f` and the like, as the specification's "Server Addresses" have it.
