@@ -25,7 +25,11 @@ use crate::runtime::status::Status;
 pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
     let spec = bundle::parse(&container.config()?)?;
-    let process = process(args, spec.process().as_ref())?.of_container(spec.linux().as_ref())?;
+    let mut process = process(args, spec.process().as_ref())?.of_container(spec.linux().as_ref())?;
+    if process.terminal && args.console_socket.is_none() {
+        // Ours, and from the beginning: a program that asks at once must not find a terminal of no size.
+        process.console_size = process.console_size.or_else(foreground::size);
+    }
     let ids = IdMap::from_spec(&spec)?;
     if !ids.is_empty() {
         plan::check_user(&process, &ids)?;
