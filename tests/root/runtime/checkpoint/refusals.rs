@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{COUNT, Saved};
 use crate::harness;
+use crate::runtime::rootless::User;
 use crate::runtime::{ensure_eq, to_the_end};
 
 tests![
@@ -15,6 +16,8 @@ tests![
     restore_needs_its_images,
     an_id_in_use_is_refused,
     flags_are_checked,
+    a_container_without_a_cgroup_is_refused,
+    a_caller_without_root_is_refused,
     a_checkpoint_that_does_not_fit_the_config_is_refused: 300,
     damaged_images_leave_nothing: 300,
 ];
@@ -114,6 +117,37 @@ fn flags_are_checked() -> Result<()> {
     }
     ensure_eq!(s.c.status()?, "running");
     s.end()
+}
+
+fn a_container_without_a_cgroup_is_refused() -> Result<()> {
+    needs!(root, ours);
+    let s = Saved::new(COUNT)?;
+    let manager = "--cgroup-manager=disabled";
+    s.c.create_with(s.c.command(&[manager, "create", "--bundle", "%", "@"]))?;
+    s.c.start()?;
+    let fault = s.try_save(&[])?.fault()?;
+    ensure!(fault.contains("without a cgroup"), "{fault}");
+    s.counts()?;
+    s.end()?;
+    let restore = s.c.call(&[manager, "restore", "--bundle", "%", "@"])?;
+    let fault = restore.fault()?;
+    ensure!(fault.contains("without a cgroup"), "{fault}");
+    s.c.nothing_left()
+}
+
+fn a_caller_without_root_is_refused() -> Result<()> {
+    needs!(root, userns, ours, program: setpriv);
+    let user = User::idle()?;
+    user.up()?;
+    for args in [&["checkpoint", "@"][..], &["restore", "--bundle", "%", "@"]] {
+        let fault = user.call(args)?.fault()?;
+        ensure!(fault.contains("call condo-runtime as root"), "{args:?}: {fault}");
+    }
+    ensure_eq!(user.status()?, "running");
+    user.call(&["kill", "@", "KILL"])?.ok()?;
+    user.container.stopped()?;
+    user.call(&["delete", "@"])?.ok()?;
+    user.container.nothing_left()
 }
 
 fn a_checkpoint_that_does_not_fit_the_config_is_refused() -> Result<()> {
