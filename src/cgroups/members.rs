@@ -51,7 +51,7 @@ impl Cgroup {
     /// Like [`Cgroup::adopt`], into the cgroup at or below this one that the process `beside` is in by now.
     ///
     /// # Errors
-    /// As [`Cgroup::adopt`] and [`birth_of`].
+    /// As [`Cgroup::adopt`] and [`super::birth_of`].
     pub fn adopt_beside(&self, layout: &CgroupLayout, beside: i32, pid: i32) -> Result<()> {
         if let Some(path) = unified::place_of(layout, beside)? {
             self.move_into(&Dir::open(path)?, pid)?;

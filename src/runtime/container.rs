@@ -33,7 +33,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Finds a container. One that was left half-made counts as not there, but for [`delete`].
+    /// Finds a container. One that was left half-made counts as not there, but for [`delete()`].
     pub fn load(root: &Path, id: &Id) -> Result<Self> {
         let folder = Folder::new(root, id);
         match folder.load()? {
