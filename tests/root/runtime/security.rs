@@ -15,6 +15,7 @@ use super::{Container, ensure_eq};
 use crate::harness;
 
 tests![
+    cve_2021_43784_long_configs_are_read_whole,
     cve_2024_21626_host_descriptors_do_not_leak,
     cve_2024_21626_a_working_directory_outside_is_refused,
     cve_2024_21626_a_program_outside_is_not_found: 120,
@@ -461,5 +462,29 @@ fn the_callers_session_is_not_the_containers() -> Result<()> {
         Ok(fields.split_whitespace().nth(3).unwrap_or_default().to_owned())
     };
     ensure_eq!(session(c.pid()?)?, c.pid()?.to_string());
+    Ok(())
+}
+
+fn cve_2021_43784_long_configs_are_read_whole() -> Result<()> {
+    // More than 64 KiB of each thing whose length another runtime kept in 16 bits, with what must not get lost at the end.
+    let mut c = Container::new(&[
+        "sh",
+        "-c",
+        "wc -l < /proc/self/uid_map; echo ${#LONG}; readlink /proc/self/ns/user",
+    ])?;
+    let lines: Vec<_> = (0..300)
+        .map(|n| json!({"containerID": n, "hostID": 100_000 + 2 * n, "size": 1}))
+        .collect();
+    c.push("/linux/namespaces", json!({"type": "user"}))?
+        .set("/linux/uidMappings", lines.clone().into())?
+        .set("/linux/gidMappings", lines.into())?
+        .push("/process/env", format!("LONG={}", "x".repeat(100_000)).into())?
+        .set("/annotations", json!({"long": "y".repeat(200_000)}))?;
+    let out = c.run()?.ok()?;
+    let mut lines = out.lines();
+    ensure!(lines.next().map(str::trim) == Some("300"), "{out}");
+    ensure!(lines.next() == Some("100000"), "{out}");
+    let ours = fs::read_link("/proc/self/ns/user")?;
+    ensure!(lines.next() != ours.to_str(), "{out}");
     Ok(())
 }
