@@ -169,6 +169,16 @@ pub fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(stdout)
 }
 
+/// How often a test repeats what is a matter of luck, or how many it makes of what there can be many of: `many` on a machine that
+/// runs, a fifth of them, and two at least, on one that is emulated.
+pub fn rounds(many: usize) -> usize {
+    if timeout_factor() > 1 {
+        (many / 5).max(2)
+    } else {
+        many
+    }
+}
+
 /// How much longer things may take on this machine than on an idle native one (`CONDO_TEST_TIMEOUT_FACTOR`).
 pub fn timeout_factor() -> u64 {
     std::env::var("CONDO_TEST_TIMEOUT_FACTOR")

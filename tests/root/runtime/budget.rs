@@ -89,12 +89,7 @@ fn other_containers_and_mounts_cost_nothing() -> Result<()> {
     needs!(ours);
     let before = Calls::measure()?;
     let dir = harness::tempdir();
-    // A slow machine has enough with a few.
-    let (mounts, containers) = if harness::timeout_factor() > 1 {
-        (20, 2)
-    } else {
-        (100, 10)
-    };
+    let (mounts, containers) = (harness::rounds(100), harness::rounds(10));
     for n in 0..mounts {
         let place = dir.join(n.to_string());
         std::fs::create_dir(&place)?;

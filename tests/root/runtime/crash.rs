@@ -38,7 +38,7 @@ fn killed_in_the_middle_of_create() -> Result<()> {
     c.create()?;
     let whole = u64::try_from(begin.elapsed().as_micros())?;
     c.delete()?;
-    for round in 0..30 {
+    for round in 0..harness::rounds(30) {
         let mut child = c.command(&["create", "--bundle", "%", "@"]).spawn()?;
         std::thread::sleep(Duration::from_micros(random(whole * 5 / 4)));
         let _ = child.kill();
@@ -56,7 +56,7 @@ fn killed_in_the_middle_of_create() -> Result<()> {
 
 fn killed_in_the_middle_of_start_and_delete() -> Result<()> {
     let c = Container::idle()?;
-    for round in 0..10 {
+    for round in 0..harness::rounds(10) {
         c.create()?;
         let command = if round % 2 == 0 {
             &["start", "@"][..]
@@ -80,8 +80,7 @@ fn killed_in_the_middle_of_start_and_delete() -> Result<()> {
 }
 
 fn fifty_at_once() -> Result<()> {
-    // A slow machine has enough with fewer.
-    let many = if harness::timeout_factor() > 1 { 10 } else { 50 };
+    let many = harness::rounds(50);
     let mut all: Vec<Container> = (0..many).map(|_| Container::idle()).collect::<Result<_>>()?;
     let root = all[0].root.clone();
     for c in &mut all {

@@ -70,13 +70,13 @@ fn at_once(c: &Container, commands: &[&[&str]]) -> Result<Vec<Option<String>>> {
 fn two_deletes_at_once() -> Result<()> {
     known_difference!("runc", "the second may find half of it");
     let c = Container::idle()?;
-    for _ in 0..10 {
+    for _ in 0..harness::rounds(10) {
         c.up()?;
         let done = at_once(&c, &[&["delete", "--force", "@"], &["delete", "--force", "@"]])?;
         ensure_eq!(done, [None, None]);
         c.nothing_left()?;
     }
-    for _ in 0..10 {
+    for _ in 0..harness::rounds(10) {
         c.up()?;
         c.call(&["kill", "@", "KILL"])?.ok()?;
         c.stopped()?;
@@ -91,7 +91,7 @@ fn two_deletes_at_once() -> Result<()> {
 fn delete_during_start() -> Result<()> {
     known_difference!("runc", "has no lock");
     let c = Container::idle()?;
-    for round in 0..20 {
+    for round in 0..harness::rounds(20) {
         c.create()?;
         let mut commands: [&[&str]; 2] = [&["start", "@"], &["delete", "--force", "@"]];
         if round % 2 == 0 {
@@ -107,7 +107,7 @@ fn delete_during_start() -> Result<()> {
 fn kill_and_delete_during_create() -> Result<()> {
     known_difference!("runc", "has no lock");
     let c = Container::idle()?;
-    for _ in 0..10 {
+    for _ in 0..harness::rounds(10) {
         at_once(
             &c,
             &[

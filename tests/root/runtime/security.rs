@@ -124,6 +124,7 @@ fn cve_2024_21626_a_program_outside_is_not_found() -> Result<()> {
 }
 
 fn cve_2024_21626_a_link_to_a_program_outside_is_not_followed() -> Result<()> {
+    needs!(native);
     let program = host_program()?;
     let c = Container::idle()?;
     c.up()?;
@@ -136,6 +137,7 @@ fn cve_2024_21626_a_link_to_a_program_outside_is_not_followed() -> Result<()> {
 }
 
 fn cve_2024_21626_a_working_directory_outside_is_not_made() -> Result<()> {
+    needs!(native);
     let made = harness::tempdir().join("made-by-container");
     for path in ways_out(&made.join("below")) {
         let mut c = Container::new(&["true"])?;

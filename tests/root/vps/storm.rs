@@ -17,7 +17,7 @@ tests![
 fn rounds() -> [u64; 2] {
     let text = std::env::var("CONDO_TEST_ROUNDS").unwrap_or_default();
     let mut numbers = text.split(',').filter_map(|n| n.trim().parse().ok());
-    let first = numbers.next().unwrap_or(10);
+    let first = numbers.next().unwrap_or(crate::harness::rounds(10) as u64);
     [first, numbers.next().unwrap_or(first)]
 }
 
