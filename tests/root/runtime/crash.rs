@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
 
 use super::Container;
 use crate::harness;
@@ -25,13 +24,7 @@ fn random(below: u64) -> u64 {
 
 fn killed_in_the_middle_of_create() -> Result<()> {
     known_difference!("runc", "keeps no state before it makes cgroups");
-    let mut c = Container::idle()?;
-    // Something of every kind to leave behind.
-    c.set("/hooks/createRuntime", json!([{"path": "/bin/true"}]))?
-        .push(
-            "/mounts",
-            json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
-        )?;
+    let c = Container::littering()?;
     let mut killed = 0;
     // From the time of one that is left alone, so that the blows fall all over it on any machine.
     let begin = std::time::Instant::now();

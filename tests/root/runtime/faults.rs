@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
 
 use super::Container;
 use crate::harness;
@@ -19,23 +18,14 @@ tests![
 /// Rounds that run at once: most of a round is waiting for the kernel's grace periods.
 const WORKERS: usize = 4;
 
-/// A container with something of every kind to leave behind.
-fn victim() -> Result<Container> {
-    let mut c = Container::idle()?;
-    c.set("/hooks/createRuntime", json!([{"path": "/bin/true"}]))?
-        .push(
-            "/mounts",
-            json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
-        )?;
-    Ok(c)
-}
-
 /// Calls `round` with 1, 2, 3 … until it says that there is no such system call. A machine that is slow takes every 40th only,
 /// from a random one on: all of them would take it an hour.
 fn for_every_call(round: impl Fn(&Container, usize) -> Result<bool> + Sync) -> Result<usize> {
     let step = if harness::timeout_factor() > 1 { 40 } else { 1 };
     let next = AtomicUsize::new(1 + std::process::id() as usize % step);
-    let containers: Vec<Container> = (0..WORKERS).map(|_| victim()).collect::<Result<_>>()?;
+    let containers: Vec<Container> = (0..WORKERS)
+        .map(|_| Container::littering())
+        .collect::<Result<_>>()?;
     let work = |c: &Container| -> Result<()> {
         loop {
             let n = next.fetch_add(step, Ordering::Relaxed);

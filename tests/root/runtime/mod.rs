@@ -102,6 +102,17 @@ impl Container {
         Self::new(&["sleep", "100000"])
     }
 
+    /// An idle one that has something of every kind to leave behind.
+    pub fn littering() -> Result<Self> {
+        let mut c = Self::idle()?;
+        c.set("/hooks/createRuntime", json!([{"path": "/bin/true"}]))?
+            .push(
+                "/mounts",
+                json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
+            )?;
+        Ok(c)
+    }
+
     pub fn set(&mut self, pointer: &str, value: Value) -> Result<&mut Self> {
         self.bundle.set(pointer, value)?;
         Ok(self)
