@@ -27,10 +27,17 @@ fn the_terminal_is_closed() -> Result<()> {
     let mut terminal = Terminal::new()?;
     let condo = harness::condo();
     let script = format!("{} start web; echo started; sleep 600", condo.display());
-    let mut command = Command::new("setsid");
-    command
-        .env("CONDO_ROOT", &house.root)
-        .args(["--ctty", "--wait", "sh", "-c", &script]);
+    // Whoever runs the tests may have been told to ignore a hang-up (`nohup`), which processes inherit.
+    let mut command = Command::new("env");
+    command.env("CONDO_ROOT", &house.root).args([
+        "--default-signal=HUP",
+        "setsid",
+        "--ctty",
+        "--wait",
+        "sh",
+        "-c",
+        &script,
+    ]);
     let mut session = terminal.spawn(&mut command)?;
     terminal.hear("started")?;
     drop(terminal);
