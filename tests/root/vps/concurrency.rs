@@ -13,12 +13,14 @@ tests![
 ];
 
 /// Rounds, because a race is not lost every time.
-const ROUNDS: usize = 3;
+fn rounds() -> usize {
+    crate::harness::rounds(3)
+}
 
 fn two_starts() -> Result<()> {
     let house = House::new()?;
     house.ok("create web --image busybox")?;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         let both = [house.spawn("start web")?, house.spawn("start web")?];
         let [one, two] = both.map(finish);
         let ends = [one?, two?];
@@ -38,7 +40,7 @@ fn two_starts() -> Result<()> {
 fn a_stop_during_a_start() -> Result<()> {
     let house = House::quick()?;
     house.ok("create web --image quick")?;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         let start = house.spawn("start web")?;
         let stop = house.spawn("stop web --timeout 3")?;
         let (start, stop) = (finish(start)?, finish(stop)?);
@@ -57,7 +59,7 @@ fn a_stop_during_a_start() -> Result<()> {
 
 fn a_delete_during_a_start() -> Result<()> {
     let house = House::new()?;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         house.ok("create web --image busybox")?;
         let start = house.spawn("start web")?;
         let delete = house.spawn("delete --force web")?;
@@ -78,7 +80,7 @@ fn a_delete_during_a_start() -> Result<()> {
 
 fn two_deletes() -> Result<()> {
     let house = House::new()?;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         house.ok("create web --image busybox --start")?;
         let both = [
             house.spawn("delete --force web")?,
