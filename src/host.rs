@@ -46,6 +46,15 @@ impl Caller {
         }
     }
 
+    /// An ordinary user, for tests.
+    #[cfg(test)]
+    pub const USER: Self = Self {
+        uid: 1000,
+        gid: 1000,
+        admin: false,
+        privileged: false,
+    };
+
     /// Root of the machine.
     pub const ROOT: Self = Self {
         uid: 0,

@@ -104,12 +104,7 @@ pub(super) fn settle_for(wanted: Home, resources: &LinuxResources, host: &Host) 
 mod tests {
     use super::*;
 
-    const USER: Caller = Caller {
-        uid: 1000,
-        gid: 1000,
-        admin: false,
-        privileged: false,
-    };
+    const USER: Caller = Caller::USER;
 
     fn checked(linux: &str, caller: &Caller) -> String {
         let spec: Spec =

@@ -35,7 +35,8 @@ fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
                 .is_some_and(|f| takes_next(f, text))
                 .then(|| words.next())
                 .flatten();
-            let long = flag.is_some() && is_single(&word) && !is_cluster(level, text);
+            // A single letter keeps its single dash.
+            let long = is_single(&word) && flag.is_some_and(|f| f.get_long() == Some(name(text)));
             done.push(if long { format!("-{text}").into() } else { word });
             done.extend(value);
             continue;
@@ -55,7 +56,7 @@ fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
 
 /// The flag that a word names: by its long name with any number of dashes, or by its letter.
 fn find<'a>(level: &'a Command, text: &str) -> Option<&'a Arg> {
-    let name = text.trim_start_matches('-').split('=').next().unwrap_or_default();
+    let name = name(text);
     let mut letters = name.chars();
     let letter = letters.next().filter(|_| letters.next().is_none());
     level
@@ -63,10 +64,9 @@ fn find<'a>(level: &'a Command, text: &str) -> Option<&'a Arg> {
         .find(|a| a.get_long() == Some(name) || (letter.is_some() && a.get_short() == letter))
 }
 
-/// A single letter keeps its single dash.
-fn is_cluster(level: &Command, text: &str) -> bool {
-    let name = text.trim_start_matches('-').split('=').next().unwrap_or_default();
-    level.get_arguments().all(|a| a.get_long() != Some(name))
+/// What a word calls its flag, without dashes and value.
+fn name(text: &str) -> &str {
+    text.trim_start_matches('-').split('=').next().unwrap_or_default()
 }
 
 /// Whether the next word is the flag's value.

@@ -61,12 +61,7 @@ pub(super) fn prepare(root: &Path, runtime_dir: Option<&OsStr>) -> Result<()> {
 mod tests {
     use super::*;
 
-    const USER: Caller = Caller {
-        uid: 1000,
-        gid: 1000,
-        admin: false,
-        privileged: false,
-    };
+    const USER: Caller = Caller::USER;
 
     fn decided(caller: &Caller, runtime_dir: Option<&str>) -> Result<PathBuf> {
         decide(None, caller, runtime_dir.map(OsStr::new))
