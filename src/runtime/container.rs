@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::hooks;
 use super::id::Id;
-use super::init::parent::state_json;
 use super::state::{Folder, State};
 use super::status::Status;
 use crate::cgroups::{Cgroup, Limits};
@@ -156,7 +155,7 @@ impl Container {
     /// The OCI state with this status.
     pub fn oci_state(&self, status: &str) -> Vec<u8> {
         let pid = self.state.init.map_or(0, |init| init.pid);
-        state_json(&self.state, if status == "stopped" { 0 } else { pid }, status)
+        self.state.oci(if status == "stopped" { 0 } else { pid }, status)
     }
 
     /// Sends a signal to init, or to all processes.

@@ -1,9 +1,10 @@
 //! The OCI runtime: from a bundle to a running container and back to nothing.
 //!
-//! [`plan`] decides, [`init`] does, [`state`] remembers, [`container`] is what later invocations work with.
+//! [`plan`] decides, [`claim`] reserves, [`init`] does, [`state`] remembers, [`container`] is what later invocations work with.
 
 pub mod bundle;
 pub mod checkpoint;
+pub mod claim;
 pub mod console;
 pub mod container;
 pub mod foreground;

@@ -64,6 +64,24 @@ pub struct State {
 fn claimed() -> bool {
     true
 }
+
+impl State {
+    /// The OCI state of the spec, as hooks get it; 0 for a container without an init.
+    pub fn oci(&self, pid: i32, status: &str) -> Vec<u8> {
+        let mut value = serde_json::json!({
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "status": status,
+            "bundle": self.bundle,
+            "annotations": self.annotations,
+        });
+        if pid > 0 {
+            value["pid"] = pid.into();
+        }
+        value.to_string().into_bytes()
+    }
+}
+
 /// Whoever waits for the lock may make its file anew while the directory is emptied (`run`, whose container is deleted by another).
 const REMOVALS: u32 = 10;
 

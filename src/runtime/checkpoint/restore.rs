@@ -1,6 +1,5 @@
 //! Bringing a saved container back.
 
-use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -8,22 +7,19 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Signal;
 
 use super::super::bundle::Bundle;
+use super::super::claim::Claim;
 use super::super::container::Container;
 use super::super::id::Id;
 use super::super::init::Newborn;
 use super::super::init::announce::announce;
-use super::super::init::parent::{
-    allocate, first_state, move_devices, own_cgroup, place_init, poststop_after, state_json,
-};
+use super::super::init::parent::move_devices;
 use super::super::plan::{Choices, Plan};
-use super::super::state::{Folder, State};
-use super::super::status::Identity;
 use super::super::{console, hooks, lsm};
 use super::criu::{self, Birth, Criu, Notice};
 use super::options::Restore;
 use super::rpc::{self, CgroupRoot, InheritFd, JoinNamespace, Kind as Ask, Request};
 use super::{descriptors, external, lend, trouble, unlock, verify};
-use crate::cgroups::{Cgroup, Placeholder};
+use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files::{self, mountinfo};
 use crate::host::Host;
@@ -75,47 +71,19 @@ pub struct Restored {
 pub fn restore(host: &Host, request: &Comeback<'_>) -> Result<Restored> {
     criu::check_caller(host, "restore")?;
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
-    let home = plan.cgroup.as_ref().ok_or_else(without_cgroup)?;
+    plan.cgroup.as_ref().ok_or_else(without_cgroup)?;
     let streams = prepare(request, &plan)?;
-    let folder = Folder::new(request.root, request.id);
-    let mut state = first_state(host, request.id, request.bundle, &plan)?;
-    let _lock = folder.claim(!host.caller.privileged)?;
-    let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
-    let undo_life = poststop_after(&born, &plan, &ended);
-    let undo_folder = Undo::of(|| folder.remove());
-    folder.save(&state)?;
-    folder.save_config(&request.bundle.raw)?;
-    let (cgroup, placeholder) = own_cgroup(host, &plan)?;
-    let undo_cgroup = Undo::of(|| home.remove(&host.cgroups));
-    let cgroup = cgroup.ok_or_else(without_cgroup)?;
-    home.confine(&cgroup, &plan.limits)?;
-    let undo_share = allocate(&plan)?;
-    if let Some((uid, gid)) = plan.delegate {
-        cgroup.delegate(uid, gid)?;
-    }
-    state.claimed = true;
-    folder.save(&state)?;
+    let claim = Claim::stake(host, request.root, request.id, request.bundle, &plan)?;
+    claim.delegate()?;
     make_places(&plan.rootfs)?;
     let return_ = Return {
-        host,
         plan: &plan,
         request,
-        folder: &folder,
-        cgroup: &cgroup,
-        state,
-        born: &born,
-        init: None,
         devices: Undo::new(),
+        init: None,
+        claim,
     };
-    let (init, state, devices) = return_.bring_back(streams, placeholder)?;
-    undo_share.disarm();
-    for undo in [devices, undo_cgroup, undo_folder, undo_life] {
-        undo.disarm();
-    }
-    Ok(Restored {
-        container: Container::from_parts(folder.clone(), state),
-        init,
-    })
+    return_.bring_back(streams)
 }
 
 /// What can be refused before anything is done. The saved streams that find ours in their places.
@@ -148,29 +116,24 @@ fn make_places(plan: &RootfsPlan) -> Result<()> {
 
 /// One restore on its way.
 struct Return<'a> {
-    host: &'a Host,
     plan: &'a Plan,
     request: &'a Comeback<'a>,
-    folder: &'a Folder,
-    cgroup: &'a Cgroup,
-    state: State,
-    born: &'a Cell<bool>,
-    init: Option<Newborn>,
     devices: Undo<'static>,
+    init: Option<Newborn>,
+    claim: Claim<'a>,
 }
 
 impl Return<'_> {
-    /// Init, the state with it, and the way back for network devices. When it fails no process is left of it, wherever the images
-    /// wanted it to be.
-    fn bring_back(
-        mut self,
-        streams: Vec<InheritFd>,
-        placeholder: Option<Placeholder>,
-    ) -> Result<(Newborn, State, Undo<'static>)> {
-        let done = self.run(streams, placeholder);
+    /// When it fails no process is left of the container, wherever the images wanted it to be.
+    fn bring_back(mut self, streams: Vec<InheritFd>) -> Result<Restored> {
+        let done = self.run(streams);
         let log = self.request.options.common.log();
         match (done, self.init) {
-            (Ok(()), Some(init)) => Ok((init, self.state, self.devices)),
+            (Ok(()), Some(init)) => {
+                self.devices.disarm();
+                let container = self.claim.keep();
+                Ok(Restored { container, init })
+            }
             (Ok(()), None) => Err(Error::Init("criu restored nothing".into())),
             (Err(e), init) => {
                 if let Some(init) = init {
@@ -181,7 +144,11 @@ impl Return<'_> {
         }
     }
 
-    fn run(&mut self, streams: Vec<InheritFd>, placeholder: Option<Placeholder>) -> Result<()> {
+    fn cgroup(&self) -> Result<&Cgroup> {
+        self.claim.cgroup.as_ref().ok_or_else(without_cgroup)
+    }
+
+    fn run(&mut self, streams: Vec<InheritFd>) -> Result<()> {
         let namespaces = self.open_namespaces()?;
         // Beside what the caller passed to us: that is inheritable already.
         let inherited: Vec<BorrowedFd<'_>> = namespaces.iter().map(|(_, fd)| fd.as_fd()).collect();
@@ -200,13 +167,13 @@ impl Return<'_> {
         let criu = Criu::start(&Birth {
             // Its mounts, the root above all, are nobody else's, and gone with it.
             namespaces: Kind::Mount.flag(),
-            cgroup: Some(self.cgroup),
+            cgroup: self.claim.cgroup.as_ref(),
             inherited: &inherited,
             folders: &self.request.options.common.folders(),
             prepare: Some(&prepare),
         })?;
         // From here on it keeps the cgroup alive, and what it makes is of its class of caches.
-        place_init(self.host, plan, placeholder, criu.pid())?;
+        self.claim.settle(criu.pid())?;
         let mut options = self.options(&criu)?;
         options.inherit_fd = streams;
         for (kind, fd) in &namespaces {
@@ -271,7 +238,7 @@ impl Return<'_> {
             ext_mnt: external::provided(&self.plan.rootfs, &mountinfo::of("self")?)?,
             cg_root: cgroup_roots(criu.pid())?,
             join_ns: joined,
-            ..asked.common.request(&criu.folders, &self.state.annotations)
+            ..asked.common.request(&criu.folders, &self.claim.state.annotations)
         })
     }
 
@@ -293,7 +260,8 @@ impl Return<'_> {
                 .map_or(Ok(()), |init| unlock::all_but_one(init.pid)),
             "pre-resume" => {
                 let init = self.init.as_ref().map_or(0, |init| init.pid);
-                verify::all(self.plan, self.cgroup, init, criu).inspect_err(|_| self.put_down())
+                let checked = || verify::all(self.plan, self.cgroup()?, init, criu);
+                checked().inspect_err(|_| self.put_down())
             }
             _ => Ok(()),
         }
@@ -304,14 +272,14 @@ impl Return<'_> {
         if let Some(init) = &self.init {
             let _ = rustix::process::pidfd_send_signal(&init.pidfd, Signal::KILL);
         }
-        if let Err(e) = self.cgroup.kill() {
+        if let Err(e) = self.cgroup().and_then(Cgroup::kill) {
             log::warn!("{e}");
         }
     }
 
     /// The network, which CRIU leaves empty, then the hooks that would find the namespaces complete at `create`.
     fn settle(&mut self, pid: i32) -> Result<()> {
-        self.born.set(true);
+        self.claim.born();
         let init = self.init.insert(Newborn::named(pid)?);
         let own = [Kind::Network, Kind::Ipc, Kind::Uts].into_iter();
         let kinds: Vec<Kind> = own.filter(|kind| self.plan.namespaces.is_new(*kind)).collect();
@@ -327,18 +295,16 @@ impl Return<'_> {
             criu::to_its_end(0, work)?;
         }
         self.devices = move_devices(self.plan, pid)?;
-        let state = state_json(&self.state, pid, "creating");
+        let state = self.claim.state.oci(pid, "creating");
         hooks::run("prestart", &self.plan.hooks.prestart, &state)?;
         hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state)
     }
 
     /// Init is there, and still: from here on the container can be found.
     fn introduce(&mut self, pid: i32) -> Result<()> {
-        let died = || Error::Init("init died before it was ready".into());
         let init = Newborn::named(pid)?;
-        self.state.init = Some(Identity::of(pid).ok_or_else(died)?);
-        self.state.namespaces = foreign_namespaces(pid)?;
-        self.folder.save(&self.state)?;
+        self.claim.state.namespaces = foreign_namespaces(pid)?;
+        self.claim.name_init(pid)?;
         announce(self.init.insert(init), self.request.pid_file, None)
     }
 }

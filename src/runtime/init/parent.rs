@@ -1,23 +1,21 @@
 //! The runtime's side of `create`: from a plan to an init process that waits for the order to start.
 
-use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::super::bundle::Bundle;
+use super::super::claim::Claim;
 use super::super::container::Container;
 use super::super::id::Id;
 use super::super::plan::{Choices, Plan};
-use super::super::state::{Folder, State};
-use super::super::status::Identity;
 use super::super::{hooks, lsm};
 use super::announce::announce;
 use super::child::{self, Setup};
-use super::link::{self, Born, Done, Parent};
+use super::link::{self, Born, Done, Held, Parent, Ready};
 use super::{Newborn, born_in, step_aside};
-use crate::cgroups::{Cgroup, Placeholder};
+use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::host::Host;
 use crate::namespaces::user::namespace_of;
@@ -69,157 +67,46 @@ pub struct Created {
 pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
-    let folder = Folder::new(request.root, request.id);
-    let mut state = first_state(host, request.id, request.bundle, &plan)?;
-    let _lock = folder.claim(!host.caller.privileged)?;
-    let (born, ended) = (Cell::new(false), state_json(&state, 0, "stopped"));
-    let undo_life = poststop_after(&born, &plan, &ended);
-    let undo_folder = Undo::of(|| folder.remove());
-    // Before the cgroup: whoever finds this directory after our death knows what to clear.
-    folder.save(&state)?;
-    folder.save_config(&request.bundle.raw)?;
-    let (cgroup, placeholder) = own_cgroup(host, &plan)?;
-    let (home, cgroup) = (plan.cgroup.as_ref(), cgroup.as_ref());
-    let undo_cgroup = Undo::of(|| home.map_or(Ok(()), |home| home.remove(&host.cgroups)));
-    if let (Some(home), Some(cgroup)) = (home, cgroup) {
-        home.confine(cgroup, &plan.limits)?;
-    }
-    let undo_share = allocate(&plan)?;
-    state.claimed = true;
-    folder.save(&state)?;
-
-    let oci = |pid: i32, status: &str| state_json(&state, pid, status);
-    let agent = agent_of(plan.seccomp.as_ref())?;
+    let mut claim = Claim::stake(host, request.root, request.id, request.bundle, &plan)?;
     let setup = Setup {
-        plan: &plan,
         sources: open_sources(&plan)?,
         console: request.console,
-        fifo: child::make_fifo(&folder.fifo())?,
+        fifo: child::make_fifo(&claim.folder().fifo())?,
         listen_fds: request.listen_fds,
         preserve_fds: request.preserve_fds,
-        agent,
-        state: &oci,
+        agent: agent_of(plan.seccomp.as_ref())?,
+        state: &|pid, status| claim.state.oci(pid, status),
+        plan: &plan,
     };
-    let (init, sources, link) = bear(&plan, cgroup, setup)?;
-    born.set(true);
+    let (init, sources, link) = bear(&plan, claim.cgroup.as_ref(), setup)?;
+    claim.born();
     let undo_init = Undo::of(|| init.kill());
-    place_init(host, &plan, placeholder, init.pid)?;
+    claim.settle(init.pid)?;
     let undo_devices = move_devices(&plan, init.pid)?;
-    let work = || -> Result<Parent<link::Ready>> {
-        let link = raise(&plan, cgroup, &init, sources.as_ref(), link)?;
-        mount_and_hook(&plan, link, &oci(init.pid, "creating"))
+    let cgroup = claim.cgroup.as_ref();
+    let state = claim.state.oci(init.pid, "creating");
+    let work = || -> Result<Held<Ready>> {
+        let link = raise(&plan, &claim, &init, sources.as_ref(), link)?;
+        mount_and_hook(&plan, link, &state)?.wait()
     };
-    let link = work().map_err(|e| explain(e, cgroup))?;
-    let held = link.wait().map_err(|e| explain(e, cgroup))?;
+    let held = work().map_err(|e| explain(e, cgroup))?;
     // Only now: the hooks up to here run at the caller's priority, and a process with deadlines could not fork them.
     plan.process.prioritise(init.pid)?;
-    state.init =
-        Some(Identity::of(init.pid).ok_or_else(|| Error::Init("init died before it was ready".into()))?);
-    folder.save(&state)?;
+    claim.name_init(init.pid)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
-    undo_share.disarm();
-    for undo in [undo_devices, undo_init, undo_cgroup, undo_folder, undo_life] {
-        undo.disarm();
-    }
+    undo_devices.disarm();
+    undo_init.disarm();
     Ok(Created {
-        container: Container::from_parts(folder.clone(), state),
+        container: claim.keep(),
         init,
         link,
     })
 }
 
-/// The spec's life goes on with poststop when creation fails after the container had come to be: last of all.
-pub fn poststop_after<'a>(born: &'a Cell<bool>, plan: &'a Plan, ended: &'a [u8]) -> Undo<'a> {
-    Undo::of(|| {
-        if born.get() {
-            hooks::run_all("poststop", &plan.hooks.poststop, ended);
-        }
-        Ok(())
-    })
-}
-
-/// What takes a process that is there: systemd's scope, and the class of caches and memory bandwidth.
-pub fn place_init(host: &Host, plan: &Plan, placeholder: Option<Placeholder>, pid: i32) -> Result<()> {
-    if let Some(home) = &plan.cgroup {
-        home.settle(&host.cgroups, placeholder, &plan.limits)?;
-    }
-    plan.resctrl.as_ref().map_or(Ok(()), |share| share.admit(pid))
-}
-
-/// The container's class of caches and memory bandwidth.
-pub fn allocate(plan: &Plan) -> Result<Undo<'_>> {
-    let Some(share) = &plan.resctrl else {
-        return Ok(Undo::new());
-    };
-    share.prepare()?;
-    Ok(Undo::of(|| share.remove()))
-}
-
 /// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.
 fn open_sources(plan: &Plan) -> Result<Option<Sources>> {
     (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()
-}
-
-/// The facts about a container that has no init yet.
-pub fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result<State> {
-    let spec = &bundle.spec;
-    Ok(State {
-        oci_version: spec.version().clone(),
-        id: id.to_string(),
-        bundle: bundle.path.clone(),
-        rootfs: bundle.rootfs()?,
-        annotations: spec
-            .annotations()
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
-        created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
-        owner: host.caller.uid,
-        init: None,
-        claimed: false,
-        cgroup: plan.cgroup.clone(),
-        resctrl: plan.resctrl.clone(),
-        namespaces: plan.namespaces.own(),
-        poststart: plan.hooks.poststart.clone(),
-        poststop: plan.hooks.poststop.clone(),
-    })
-}
-
-/// The OCI state of the spec, as hooks get it.
-pub fn state_json(state: &State, pid: i32, status: &str) -> Vec<u8> {
-    let mut value = serde_json::json!({
-        "ociVersion": state.oci_version,
-        "id": state.id,
-        "status": status,
-        "bundle": state.bundle,
-        "annotations": state.annotations,
-    });
-    if pid > 0 {
-        value["pid"] = pid.into();
-    }
-    value.to_string().into_bytes()
-}
-
-/// The container's cgroup, if it is to have one. It must be its alone: limits and `kill` act on all that is in it.
-pub fn own_cgroup(host: &Host, plan: &Plan) -> Result<(Option<Cgroup>, Option<Placeholder>)> {
-    let Some(home) = &plan.cgroup else {
-        return Ok((None, None));
-    };
-    let made = home.create(&host.cgroups, &plan.limits);
-    let (cgroup, placeholder) = made.map_err(|e| match e {
-        Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
-        e => e,
-    })?;
-    if cgroup.is_frozen()? {
-        return Err(Error::invalid(
-            "linux.cgroupsPath",
-            home.path(),
-            "is frozen; thaw it or name another",
-        ));
-    }
-    Ok((Some(cgroup), placeholder))
 }
 
 /// A connection to the profile's seccomp agent, made while the host's paths are in sight.
@@ -311,7 +198,7 @@ fn prepare_birth(cgroup: Option<&Cgroup>, user: Option<&Path>, plan: &Plan, link
 }
 
 /// The process that a stand-in made in its place.
-pub fn successor(standin: &Newborn, named: impl FnOnce() -> Result<i32>) -> Result<Newborn> {
+fn successor(standin: &Newborn, named: impl FnOnce() -> Result<i32>) -> Result<Newborn> {
     let named = named();
     standin.reap()?;
     Newborn::named(named?)
@@ -320,7 +207,7 @@ pub fn successor(standin: &Newborn, named: impl FnOnce() -> Result<i32>) -> Resu
 /// The parent's part of Born.
 fn raise(
     plan: &Plan,
-    cgroup: Option<&Cgroup>,
+    claim: &Claim<'_>,
     init: &Newborn,
     sources: Option<&Sources>,
     link: Parent<Born>,
@@ -329,9 +216,7 @@ fn raise(
     if let Some(writer) = &plan.maps {
         writer.write(&plan.ids, &plan.caller, init.pid)?;
     }
-    if let (Some((uid, gid)), Some(cgroup)) = (plan.delegate, cgroup) {
-        cgroup.delegate(uid, gid)?;
-    }
+    claim.delegate()?;
     if let Some(sources) = sources {
         idmap(plan, init, sources)?;
     }
@@ -363,7 +248,7 @@ fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
 }
 
 /// The parent's part of Mounted. The filter is compiled while init mounts.
-fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Result<Parent<link::Ready>> {
+fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Result<Parent<Ready>> {
     let filter = plan
         .seccomp
         .as_ref()
