@@ -134,31 +134,29 @@ impl Home {
         cgroup.apply(limits)
     }
 
-    /// Ends what is in the cgroup. One that is gone has nothing in it.
-    ///
-    /// # Errors
-    /// As [`Cgroup::kill`].
-    pub fn kill(&self, layout: &CgroupLayout) -> Result<()> {
-        // systemd removes the cgroup of a scope as soon as nobody is in it, at any moment.
-        match self.open(layout).and_then(|cgroup| cgroup.kill()) {
-            Err(e) if is_gone(&e) => Ok(()),
-            other => other,
-        }
-    }
-
     /// Ends what is in the cgroup and removes it. One that is gone already counts as removed.
     ///
     /// # Errors
     /// Whatever stays, each with its reason.
     pub fn remove(&self, layout: &CgroupLayout) -> Result<()> {
+        self.remove_after(layout, || Ok(()))
+    }
+
+    /// Like [`Home::remove`], and waits in between for what has been killed to be dead.
+    ///
+    /// # Errors
+    /// Whatever stays, each with its reason.
+    pub fn remove_after(&self, layout: &CgroupLayout, wait: impl FnOnce() -> Result<()>) -> Result<()> {
         let mut failures = Failures::default();
-        failures.note(self.kill(layout));
+        let cgroup = self.open(layout);
+        failures.note(cgroup.as_ref().map_or(Ok(()), kill));
+        failures.note(wait());
         // Before the directory goes, which is systemd's as long as the unit is there.
         let stopped = match self {
             Self::Path(_) => Ok(()),
             Self::Scope(scope) => scope.stop(),
         };
-        match (self.open(layout).and_then(|cgroup| cgroup.remove()), stopped) {
+        match (cgroup.and_then(|cgroup| cgroup.remove()), stopped) {
             // A scope without processes and directory is over, whether or not there is a bus left to say so.
             (Ok(()), Err(e)) => log::debug!("{e}"),
             (Err(left), Err(e)) if is_gone(&left) => log::debug!("{e}"),
@@ -181,6 +179,14 @@ impl Home {
             Err(e) if is_gone(&e) => Ok(()),
             Err(e) => Err(e),
         }
+    }
+}
+
+/// systemd removes the cgroup of a scope as soon as nobody is in it, at any moment.
+fn kill(cgroup: &Cgroup) -> Result<()> {
+    match cgroup.kill() {
+        Err(e) if is_gone(&e) => Ok(()),
+        other => other,
     }
 }
 

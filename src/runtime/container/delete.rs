@@ -69,19 +69,18 @@ impl Container {
         if let Some(init) = &init {
             let _ = rustix::process::pidfd_send_signal(init, rustix::process::Signal::KILL);
         }
+        let dead = || init.as_ref().map_or(Ok(()), wait_for_death);
         match &self.state.cgroup {
-            Some(home) => failures.note(home.kill(&host.cgroups)),
-            None if self.owns_pids() => {}
-            None => log::warn!(
-                "{}, nor a pid namespace of its own: only its init was ended",
-                self.lacks_cgroup()
-            ),
-        }
-        if let Some(init) = init {
-            failures.note(wait_for_death(&init));
-        }
-        if let Some(home) = &self.state.cgroup {
-            failures.note(home.remove(&host.cgroups));
+            Some(home) => failures.note(home.remove_after(&host.cgroups, dead)),
+            None => {
+                if !self.owns_pids() {
+                    log::warn!(
+                        "{}, nor a pid namespace of its own: only its init was ended",
+                        self.lacks_cgroup()
+                    );
+                }
+                failures.note(dead());
+            }
         }
         if let Some(allocation) = &self.state.resctrl {
             failures.note(allocation.remove());
