@@ -20,7 +20,7 @@ use crate::net::Devices;
 use crate::process::Process;
 use crate::process::scheduler::Scheduler;
 use crate::rootfs::{Facts, RootfsPlan};
-use crate::seccomp;
+use crate::seccomp::{self, Filter};
 use resources::{decide_allocation, decide_cgroup, decide_limits, delegates};
 
 mod resources;
@@ -70,8 +70,10 @@ pub struct Plan {
     pub resctrl: Option<Allocation>,
     /// Who is given the cgroup's management, as the spec's "Cgroup ownership" says.
     pub delegate: Option<(u32, u32)>,
-    /// System call filter.
+    /// Which system calls are let through.
     pub seccomp: Option<LinuxSeccomp>,
+    /// The program made of that.
+    pub filter: Option<Filter>,
     /// The caller's programs.
     pub hooks: hooks::Set,
     /// Host name.
@@ -122,9 +124,6 @@ impl Plan {
             no_pivot: choices.no_pivot,
         };
         let rootfs = RootfsPlan::from_spec(spec, rootfs, &bundle.path, &facts)?;
-        if let Some(profile) = linux.seccomp() {
-            seccomp::compile(profile)?;
-        }
         Ok(Self {
             resctrl: decide_allocation(&linux, id)?,
             limits: decide_limits(&resources, host, cgroup.as_ref())?,
@@ -133,6 +132,7 @@ impl Plan {
                 // Without privileges it belongs to the caller, who cannot give it away.
                 .filter(|_| host.caller.privileged && cgroup.is_some())
                 .filter(|_| delegates(spec, &namespaces, &host.cgroups)),
+            filter: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
             seccomp: linux.seccomp().clone(),
             hooks: decide_hooks(spec, &process)?,
             hostname: uts_name("hostname", spec.hostname().as_deref(), &namespaces)?,

@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
 use crate::rootfs::Sources;
-use crate::seccomp;
+use crate::seccomp::{self, Filter};
 use crate::sys::clone::Side;
 use crate::undo::Undo;
 
@@ -247,14 +247,9 @@ fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
     sources.idmap(&plan.rootfs, &mut made, own.as_ref().map(AsFd::as_fd))
 }
 
-/// The parent's part of Mounted. The filter is compiled while init mounts.
+/// The parent's part of Mounted.
 fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Result<Parent<Ready>> {
-    let filter = plan
-        .seccomp
-        .as_ref()
-        .map(seccomp::compile)
-        .transpose()?
-        .map_or(Vec::new(), |f| f.to_bytes());
+    let filter = plan.filter.as_ref().map_or(Vec::new(), Filter::to_bytes);
     let held = link.wait()?;
     hooks::run("prestart", &plan.hooks.prestart, state)?;
     hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
