@@ -72,7 +72,7 @@ fn system_calls() -> Result<()> {
             create: 1060,
             start: 140,
             exec: 520,
-            delete: 300,
+            delete: 200,
         }
     };
     let calls = Calls::measure()?;
