@@ -46,7 +46,6 @@ fn main() -> std::process::ExitCode {
         cgroups::TESTS,
         image::TESTS,
         net::TESTS,
-        rootfs::TESTS,
         runtime::budget::TESTS,
         runtime::capabilities::TESTS,
         runtime::checkpoint::life::TESTS,
@@ -77,5 +76,5 @@ fn main() -> std::process::ExitCode {
         self_test::TESTS,
         storage::TESTS,
     ];
-    harness::main(&[&modules, engines::TESTS, vps::TESTS].concat())
+    harness::main(&[&modules, engines::TESTS, rootfs::TESTS, vps::TESTS].concat())
 }

@@ -1,0 +1,166 @@
+//! The container's own view of its cgroup.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use condo::host::Host;
+
+use super::bench::Bench;
+use super::inside::{is_readonly, mounted, read};
+
+tests![
+    v1_cgroups_with_a_namespace,
+    v1_cgroups_without_a_namespace,
+    unified_cgroups,
+    cgroup2_on_a_hybrid_host,
+];
+
+/// The container's cgroup, in every hierarchy this machine has.
+pub struct Cgroups {
+    pub name: String,
+    mounts: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    pub fn new() -> Result<Self> {
+        let name = format!("/condo-test-rootfs-{}", std::process::id());
+        let mounts = match Host::probe()?.cgroups {
+            condo::host::CgroupLayout::Unified(mount) => vec![mount],
+            condo::host::CgroupLayout::Hybrid { v1, unified } => {
+                v1.into_iter().map(|h| h.mount).chain(unified).collect()
+            }
+        };
+        let cgroups = Self { name, mounts };
+        for dir in cgroups.dirs() {
+            fs::create_dir(&dir)?;
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                // Only a v1 cpuset starts empty and takes no process until it has these.
+                if dir.join("tasks").exists() && dir.join(file).exists() {
+                    fs::write(dir.join(file), fs::read(dir.with_file_name(file))?)?;
+                }
+            }
+        }
+        Ok(cgroups)
+    }
+
+    fn dirs(&self) -> Vec<PathBuf> {
+        self.mounts
+            .iter()
+            .map(|m| m.join(self.name.trim_start_matches('/')))
+            .collect()
+    }
+
+    pub fn join(&self) -> Result<()> {
+        for dir in self.dirs() {
+            fs::write(dir.join("cgroup.procs"), "0").with_context(|| format!("join {}", dir.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for dir in self.dirs() {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+fn check_v1(writable: bool) -> Result<()> {
+    for name in ["memory", "pids", "unified", "systemd"] {
+        let dir = format!("/sys/fs/cgroup/{name}");
+        let me = read(&format!("{dir}/cgroup.procs"))?;
+        ensure!(
+            me.lines().any(|l| l == "1"),
+            "{dir} is not the container's own: {me:?}"
+        );
+        ensure!(
+            fs::create_dir(format!("{dir}/below")).is_ok() == writable,
+            "{dir}"
+        );
+        if writable {
+            fs::remove_dir(format!("{dir}/below"))?;
+        }
+    }
+    ensure!(is_readonly("/sys/fs/cgroup") != writable);
+    Ok(())
+}
+
+fn v1_cgroups_with_a_namespace() -> Result<()> {
+    needs!(root, hybrid);
+    for option in ["ro", "rw"] {
+        let mut bench = Bench::new()?;
+        bench.cgroup = Some(Cgroups::new()?);
+        bench.cgroupns = true;
+        bench.base().mount("/sys", "sysfs", "sysfs", &["ro"]);
+        bench.mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", option],
+        );
+        bench.run(|| {
+            ensure!(mounted("/sys/fs/cgroup/memory")?.contains(" - cgroup "));
+            ensure!(mounted("/sys/fs/cgroup/unified")?.contains(" - cgroup2 "));
+            check_v1(option == "rw")
+        })?;
+    }
+    Ok(())
+}
+
+fn v1_cgroups_without_a_namespace() -> Result<()> {
+    needs!(root, hybrid);
+    let mut bench = Bench::new()?;
+    bench.cgroup = Some(Cgroups::new()?);
+    bench.base().mount("/sys", "sysfs", "sysfs", &["ro"]);
+    bench.mount(
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["nosuid", "noexec", "nodev", "relatime", "ro"],
+    );
+    bench.run(|| check_v1(false))
+}
+
+fn unified_cgroups() -> Result<()> {
+    needs!(root, cgroup2);
+    for cgroupns in [true, false] {
+        let mut bench = Bench::new()?;
+        bench.cgroup = Some(Cgroups::new()?);
+        bench.cgroupns = cgroupns;
+        bench.base().mount("/sys", "sysfs", "sysfs", &["ro"]);
+        bench.mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", "ro"],
+        );
+        bench.run(|| {
+            ensure!(read("/sys/fs/cgroup/cgroup.procs")?.lines().any(|l| l == "1"));
+            ensure!(is_readonly("/sys/fs/cgroup"));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn cgroup2_on_a_hybrid_host() -> Result<()> {
+    needs!(root, hybrid);
+    let mut bench = Bench::in_userns()?;
+    bench.cgroup = None;
+    bench.cgroupns = true;
+    bench.netns = true;
+    bench.base().mount("/sys", "sysfs", "sysfs", &["ro"]);
+    bench.mount(
+        "/sys/fs/cgroup",
+        "cgroup2",
+        "cgroup",
+        &["nosuid", "noexec", "nodev", "rw"],
+    );
+    bench.run(|| {
+        ensure!(mounted("/sys/fs/cgroup")?.contains(" - cgroup2 "));
+        ensure!(Path::new("/sys/fs/cgroup/cgroup.procs").exists());
+        Ok(())
+    })
+}
