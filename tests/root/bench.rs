@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::{MntFlags, umount2};
 
 use crate::harness::{self, Bundle};
 
@@ -30,9 +29,7 @@ pub fn main(rounds: usize) -> anyhow::Result<()> {
 fn only_v1() -> anyhow::Result<()> {
     let unified = "/sys/fs/cgroup/unified";
     if Path::new(unified).is_dir() {
-        let none = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        harness::private_mounts()?;
         umount2(unified, MntFlags::MNT_DETACH)?;
     }
     Ok(())

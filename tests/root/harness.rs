@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[allow(unused_imports, reason = "for tests of root file systems")]
-pub use bundle::{Bundle, busybox_root};
+pub use bundle::{Bundle, busybox_root, usual_mount};
 pub use leaks::kill_descendants;
 pub use runner::main;
 
@@ -118,6 +118,25 @@ pub fn tempdir() -> PathBuf {
             Err(e) => panic!("make `{}`: {e}", dir.display()),
         }
     }
+}
+
+/// Moves this process into a mount namespace of its own, from which nothing reaches the machine's.
+pub fn private_mounts() -> anyhow::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let everything = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    Ok(mount(None::<&str>, "/", None::<&str>, everything, None::<&str>)?)
+}
+
+/// Gives a tree to a user and the group of the same number.
+pub fn give(top: &Path, id: u32) -> anyhow::Result<()> {
+    std::os::unix::fs::lchown(top, Some(id), Some(id))?;
+    if top.symlink_metadata()?.is_dir() {
+        for entry in std::fs::read_dir(top)? {
+            give(&entry?.path(), id)?;
+        }
+    }
+    Ok(())
 }
 
 /// A name nothing else on this machine has, for cgroups, containers and interfaces: `condo-<pid>-<n>`, at most 15 bytes as

@@ -12,6 +12,7 @@ use condo::image::{Image, Recipe};
 use condo::storage::{RootDisk, whole_disk_of};
 use nix::mount::{MsFlags, mount};
 
+use crate::harness;
 use crate::image::{NET_RAW, Scratch, Tar, import};
 
 tests![
@@ -95,7 +96,7 @@ struct Place {
 
 impl Place {
     fn new() -> Result<Self> {
-        private_mounts()?;
+        harness::private_mounts()?;
         let scratch = Scratch::new();
         let image = scratch.images().build(&Recipe::named("busybox")?, &mut |_| {})?;
         Ok(Self { image, scratch })
@@ -127,13 +128,6 @@ impl Drop for Place {
             }
         }
     }
-}
-
-fn private_mounts() -> Result<()> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    let flags = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
-    Ok(())
 }
 
 fn owners_are_translated_and_the_image_stays() -> Result<()> {
@@ -205,7 +199,7 @@ fn directories_of_the_image_can_be_renamed() -> Result<()> {
 
 fn file_capabilities_of_the_image_hold_inside() -> Result<()> {
     needs!(root, busybox, nsenter);
-    private_mounts()?;
+    harness::private_mounts()?;
     let scratch = Scratch::new();
     let busybox = fs::read("/bin/busybox")?;
     let archive = Tar::system()

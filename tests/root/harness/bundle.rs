@@ -122,7 +122,7 @@ fn config(args: &[&str]) -> Value {
         },
         "root": {"path": "rootfs", "readonly": false},
         "hostname": "test",
-        "mounts": mounts(),
+        "mounts": usual_mounts(),
         "linux": {
             // An absolute path: a relative one lands below the cgroup of whoever runs the tests.
             "cgroupsPath": format!("/{}", super::unique()),
@@ -139,15 +139,21 @@ fn config(args: &[&str]) -> Value {
     })
 }
 
-fn mounts() -> Value {
+/// The one of the usual mounts that is at `destination`.
+pub fn usual_mount(destination: &str) -> Value {
+    let at = |mount: &Value| mount["destination"] == destination;
+    usual_mounts().into_iter().find(at).expect("a usual mount")
+}
+
+fn usual_mounts() -> Vec<Value> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
-    json!([
+    vec![
         mount("/proc", "proc", "proc", &[]),
         mount(
             "/dev",
             "tmpfs",
             "tmpfs",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"]
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
         ),
         mount(
             "/dev/pts",
@@ -159,14 +165,14 @@ fn mounts() -> Value {
                 "newinstance",
                 "ptmxmode=0666",
                 "mode=0620",
-                "gid=5"
-            ]
+                "gid=5",
+            ],
         ),
         mount(
             "/dev/shm",
             "tmpfs",
             "shm",
-            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]
+            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
         ),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
@@ -174,7 +180,7 @@ fn mounts() -> Value {
             "/sys/fs/cgroup",
             "cgroup",
             "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", "ro"]
+            &["nosuid", "noexec", "nodev", "relatime", "ro"],
         ),
-    ])
+    ]
 }

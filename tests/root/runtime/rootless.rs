@@ -61,7 +61,7 @@ impl User {
         };
         let bundle = user.container.bundle.dir.clone();
         for dir in [&user.home, &bundle, &harness_dir(&user.container.root)] {
-            give(dir)?;
+            harness::give(dir, UID)?;
         }
         fs::set_permissions(&user.home, fs::Permissions::from_mode(0o700))?;
         fs::remove_file(bundle.join("config.json"))?;
@@ -148,17 +148,6 @@ impl User {
 /// The directory of the test that holds the runtime's.
 fn harness_dir(root: &Path) -> PathBuf {
     root.parent().unwrap_or(root).to_path_buf()
-}
-
-/// Gives a tree to the user.
-pub fn give(top: &Path) -> Result<()> {
-    std::os::unix::fs::lchown(top, Some(UID), Some(UID))?;
-    if top.is_dir() && !top.is_symlink() {
-        for entry in fs::read_dir(top)? {
-            give(&entry?.path())?;
-        }
-    }
-    Ok(())
 }
 
 fn the_config_of_spec_runs_as_it_is() -> Result<()> {
@@ -405,7 +394,7 @@ fn there_is_no_power_over_the_host() -> Result<()> {
 fn locked_mounts_stay_as_they_are() -> Result<()> {
     use nix::mount::{MsFlags, mount};
     needs!(root, userns, ours, setpriv);
-    private_mounts()?;
+    harness::private_mounts()?;
     let dir = harness::tempdir();
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
     mount(Some("tmpfs"), &dir, Some("tmpfs"), flags, Some("mode=777"))?;
@@ -420,14 +409,6 @@ fn locked_mounts_stay_as_they_are() -> Result<()> {
     }
     user.set("/mounts/7", bind(&["rbind", "dev", "suid"]))?;
     user.refused(&["mounts[7].options: `suid,dev` cannot be had"])
-}
-
-/// Makes the mounts of this test its own.
-pub fn private_mounts() -> Result<()> {
-    use nix::mount::{MsFlags, mount};
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    let everything = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    Ok(mount(None::<&str>, "/", None::<&str>, everything, None::<&str>)?)
 }
 
 fn the_host_s_sys_is_there_and_not_writable() -> Result<()> {

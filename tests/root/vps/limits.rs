@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::house::{House, eventually};
+use crate::harness;
 
 tests![
     processor_time_is_held,
@@ -91,7 +92,7 @@ fn writes_are_throttled() -> Result<()> {
     let house = House::new()?;
     let created = house.output("create web --image busybox --start --io-write 1M")?;
     if String::from_utf8_lossy(&created.stderr).contains("is in memory") {
-        crate::harness::need("temporary-files-on-a-disk");
+        harness::need("temporary-files-on-a-disk");
     }
     ensure!(created.status.success(), "{created:?}");
     house.up("web")?;
@@ -113,15 +114,8 @@ fn writes_are_throttled() -> Result<()> {
 fn a_disk_that_cannot_be_limited_is_refused() -> Result<()> {
     use nix::mount::{MsFlags, mount};
     needs!(root);
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )?;
-    let place = crate::harness::tempdir();
+    harness::private_mounts()?;
+    let place = harness::tempdir();
     mount(
         Some("tmpfs"),
         &place,

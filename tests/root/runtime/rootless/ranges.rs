@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use super::super::ensure_eq;
-use super::{UID, User, private_mounts};
+use super::{UID, User};
 use crate::harness;
 
 tests![
@@ -23,7 +23,7 @@ const FIRST: u32 = 300_000;
 
 /// Gives the user an entry in files that only this test sees, and a container with the further ids.
 fn rich(script: &str) -> Result<User> {
-    private_mounts()?;
+    harness::private_mounts()?;
     let dir = harness::tempdir();
     let ids = format!("{UID}:{FIRST}:1000\n");
     let entry = |file: &str, line: String| -> Result<()> {
@@ -70,17 +70,7 @@ fn further_ids_are_the_user_s_own() -> Result<()> {
         user.set(&format!("/process/capabilities/{set}"), all.clone())?;
     }
     // With ids to choose from, the group of terminals can be had.
-    user.set(
-        "/mounts/2/options",
-        json!([
-            "nosuid",
-            "noexec",
-            "newinstance",
-            "ptmxmode=0666",
-            "mode=0620",
-            "gid=5"
-        ]),
-    )?;
+    user.set("/mounts/2", harness::usual_mount("/dev/pts"))?;
     user.up()?;
     super::super::until("it has printed", || {
         Ok(user.container.printed().contains("allow"))
