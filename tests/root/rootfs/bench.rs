@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::cgroups::Cgroups;
 use super::inside::{is_readonly, mount_table};
+use crate::harness;
 
 /// The test's own corner: a tmpfs in a private mount namespace.
 pub const CORNER: &str = "/mnt";
@@ -37,9 +38,15 @@ const NOTHING_BEFORE: fn(&Assembled) -> Result<()> = |_| Ok(());
 
 impl Bench {
     pub fn new() -> Result<Self> {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        Self::with_userns(false)
+    }
+
+    pub fn in_userns() -> Result<Self> {
+        Self::with_userns(true)
+    }
+
+    pub fn with_userns(userns: bool) -> Result<Self> {
+        harness::private_mounts()?;
         protect_the_machine()?;
         mount(
             Some("corner"),
@@ -62,7 +69,7 @@ impl Bench {
                 "mounts": [],
                 "linux": { "namespaces": [{ "type": "mount" }] },
             }),
-            userns: false,
+            userns,
             cgroupns: false,
             netns: false,
             no_pivot: false,
@@ -71,33 +78,24 @@ impl Bench {
         })
     }
 
-    pub fn in_userns() -> Result<Self> {
-        let mut bench = Self::new()?;
-        bench.userns = true;
-        Ok(bench)
+    pub fn mount(&mut self, destination: &str, fstype: &str, source: &str, options: &[&str]) -> &mut Self {
+        self.push(json!({ "destination": destination, "type": fstype, "source": source, "options": options }))
     }
 
-    pub fn mount(&mut self, destination: &str, fstype: &str, source: &str, options: &[&str]) -> &mut Self {
-        let mount =
-            json!({ "destination": destination, "type": fstype, "source": source, "options": options });
+    /// The mount that everyone has there.
+    pub fn usual(&mut self, destination: &str) -> &mut Self {
+        self.push(harness::usual_mount(destination))
+    }
+
+    pub fn push(&mut self, mount: Value) -> &mut Self {
         self.spec["mounts"].as_array_mut().expect("mounts").push(mount);
         self
     }
 
     pub fn base(&mut self) -> &mut Self {
         self.mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])
-            .mount(
-                "/dev",
-                "tmpfs",
-                "tmpfs",
-                &["nosuid", "strictatime", "mode=755", "size=65536k"],
-            )
-            .mount(
-                "/dev/pts",
-                "devpts",
-                "devpts",
-                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-            )
+            .usual("/dev")
+            .usual("/dev/pts")
     }
 
     fn plan(&self) -> Result<RootfsPlan> {
@@ -119,7 +117,7 @@ impl Bench {
         )?)
     }
 
-    fn flags(&self) -> CloneFlags {
+    fn namespaces(&self) -> CloneFlags {
         let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
         flags.set(CloneFlags::CLONE_NEWUSER, self.userns);
         flags.set(CloneFlags::CLONE_NEWNET, self.netns);
@@ -140,11 +138,11 @@ impl Bench {
         let plan = self.plan()?;
         let sources = plan.open_sources()?;
         if self.userns {
-            own(&self.rootfs, 100_000)?;
+            harness::give(&self.rootfs, 100_000)?;
         }
         let (mut go, mut wait) = std::os::unix::net::UnixStream::pair()?;
         let clone = Clone {
-            flags: self.flags().bits() as u64,
+            flags: self.namespaces().bits() as u64,
             cgroup: None,
         };
         match clone.spawn()? {
@@ -227,20 +225,23 @@ impl Bench {
         inside()
     }
 
-    /// The error of planning, opening or assembling.
-    pub fn refused(&self) -> Result<String> {
-        let plan = match self.plan() {
-            Err(e) => return Ok(format!("{e:#}")),
-            Ok(plan) => plan,
+    /// Planning, opening or assembling must fail, with an error that begins with `subject` and goes on to say `reason`.
+    pub fn refused(&self, subject: &str, reason: &str) -> Result<()> {
+        let built = || -> Result<Assembled> {
+            let plan = self.plan()?;
+            let sources = plan.open_sources()?;
+            Ok(assemble(&plan, sources)?)
         };
-        let sources = match plan.open_sources() {
-            Err(e) => return Ok(format!("{e:#}")),
-            Ok(sources) => sources,
+        let Err(error) = built() else {
+            bail!("it was not refused");
         };
-        match assemble(&plan, sources) {
-            Err(e) => Ok(e.to_string()),
-            Ok(_) => bail!("it was not refused"),
-        }
+        let said = error.to_string();
+        let rest = said.strip_prefix(subject);
+        ensure!(
+            rest.is_some_and(|rest| rest.contains(reason)),
+            "not `{subject}` … `{reason}` but: {said}"
+        );
+        Ok(())
     }
 }
 
@@ -292,16 +293,6 @@ fn user_namespace(map: &str) -> Result<OwnedFd> {
             userns
         }
     }
-}
-
-fn own(path: &Path, id: u32) -> Result<()> {
-    std::os::unix::fs::lchown(path, Some(id), Some(id))?;
-    if path.symlink_metadata()?.is_dir() {
-        for entry in fs::read_dir(path)? {
-            own(&entry?.path(), id)?;
-        }
-    }
-    Ok(())
 }
 
 pub fn outside(name: &str) -> PathBuf {

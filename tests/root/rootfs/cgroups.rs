@@ -87,23 +87,27 @@ fn check_v1(writable: bool) -> Result<()> {
     Ok(())
 }
 
+/// A container in a cgroup of its own, which it sees with `access`: `ro` or `rw`.
+fn in_its_cgroup(cgroupns: bool, access: &str) -> Result<Bench> {
+    let mut bench = Bench::new()?;
+    bench.cgroup = Some(Cgroups::new()?);
+    bench.cgroupns = cgroupns;
+    bench.base().usual("/sys").mount(
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["nosuid", "noexec", "nodev", "relatime", access],
+    );
+    Ok(bench)
+}
+
 fn v1_cgroups_with_a_namespace() -> Result<()> {
     needs!(root, hybrid);
-    for option in ["ro", "rw"] {
-        let mut bench = Bench::new()?;
-        bench.cgroup = Some(Cgroups::new()?);
-        bench.cgroupns = true;
-        bench.base().mount("/sys", "sysfs", "sysfs", &["ro"]);
-        bench.mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", option],
-        );
-        bench.run(|| {
+    for access in ["ro", "rw"] {
+        in_its_cgroup(true, access)?.run(|| {
             ensure!(mounted("/sys/fs/cgroup/memory")?.contains(" - cgroup "));
             ensure!(mounted("/sys/fs/cgroup/unified")?.contains(" - cgroup2 "));
-            check_v1(option == "rw")
+            check_v1(access == "rw")
         })?;
     }
     Ok(())
@@ -111,32 +115,13 @@ fn v1_cgroups_with_a_namespace() -> Result<()> {
 
 fn v1_cgroups_without_a_namespace() -> Result<()> {
     needs!(root, hybrid);
-    let mut bench = Bench::new()?;
-    bench.cgroup = Some(Cgroups::new()?);
-    bench.base().mount("/sys", "sysfs", "sysfs", &["ro"]);
-    bench.mount(
-        "/sys/fs/cgroup",
-        "cgroup",
-        "cgroup",
-        &["nosuid", "noexec", "nodev", "relatime", "ro"],
-    );
-    bench.run(|| check_v1(false))
+    in_its_cgroup(false, "ro")?.run(|| check_v1(false))
 }
 
 fn unified_cgroups() -> Result<()> {
     needs!(root, cgroup2);
     for cgroupns in [true, false] {
-        let mut bench = Bench::new()?;
-        bench.cgroup = Some(Cgroups::new()?);
-        bench.cgroupns = cgroupns;
-        bench.base().mount("/sys", "sysfs", "sysfs", &["ro"]);
-        bench.mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", "ro"],
-        );
-        bench.run(|| {
+        in_its_cgroup(cgroupns, "ro")?.run(|| {
             ensure!(read("/sys/fs/cgroup/cgroup.procs")?.lines().any(|l| l == "1"));
             ensure!(is_readonly("/sys/fs/cgroup"));
             Ok(())
@@ -148,11 +133,9 @@ fn unified_cgroups() -> Result<()> {
 fn cgroup2_on_a_hybrid_host() -> Result<()> {
     needs!(root, hybrid);
     let mut bench = Bench::in_userns()?;
-    bench.cgroup = None;
     bench.cgroupns = true;
     bench.netns = true;
-    bench.base().mount("/sys", "sysfs", "sysfs", &["ro"]);
-    bench.mount(
+    bench.base().usual("/sys").mount(
         "/sys/fs/cgroup",
         "cgroup2",
         "cgroup",

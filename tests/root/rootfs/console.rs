@@ -20,8 +20,7 @@ tests![
 fn the_console_is_the_containers_own_pty() -> Result<()> {
     needs!(root);
     for userns in [false, true] {
-        let mut bench = Bench::new()?;
-        bench.userns = userns;
+        let mut bench = Bench::with_userns(userns)?;
         bench.base();
         bench.run_with(
             |assembled| {
@@ -59,12 +58,7 @@ fn the_console_is_the_containers_own_pty() -> Result<()> {
 fn a_link_where_the_console_belongs_is_not_followed_into_procfs() -> Result<()> {
     needs!(root);
     let mut bench = Bench::new()?;
-    bench.mount("/proc", "proc", "proc", &[]).mount(
-        "/dev/pts",
-        "devpts",
-        "devpts",
-        &["newinstance", "ptmxmode=0666"],
-    );
+    bench.usual("/proc").usual("/dev/pts");
     symlink("/proc/version", bench.rootfs.join("dev/console"))?;
     bench.run_with(
         |assembled| {

@@ -63,8 +63,7 @@ fn devices_are_made_as_root() -> Result<()> {
     })?;
     // Without a tmpfs the image's own files are in the way, among them links to elsewhere.
     for userns in [false, true] {
-        let mut bench = Bench::new()?;
-        bench.userns = userns;
+        let bench = Bench::with_userns(userns)?;
         fs::write(bench.rootfs.join("etc/passwd"), "p")?;
         symlink("/etc/passwd", bench.rootfs.join("dev/null"))?;
         fs::write(bench.rootfs.join("dev/full"), "not full")?;
@@ -85,12 +84,10 @@ fn devices_are_bound_in_a_userns() -> Result<()> {
     bench.run(check_default_devices)?;
     let mut bench = Bench::in_userns()?;
     bench.spec["linux"]["devices"] = json!([{ "path": "/dev/null", "type": "c", "major": 1, "minor": 9 }]);
-    let words = bench.refused()?;
-    ensure!(
-        words.contains("linux.devices[0]: `/dev/null` is not character device 1:9"),
-        "{words}"
-    );
-    Ok(())
+    bench.refused(
+        "linux.devices[0]: open the host's `/dev/null`: ",
+        "linux.devices[0]: `/dev/null` is not character device 1:9",
+    )
 }
 
 fn files_outside_of_dev_are_not_replaced_by_devices() -> Result<()> {
@@ -99,8 +96,7 @@ fn files_outside_of_dev_are_not_replaced_by_devices() -> Result<()> {
     fs::write(outside("data"), "precious")?;
     bench.base().mount("/vol", "bind", "/mnt/outside", &["bind"]);
     bench.spec["linux"]["devices"] = json!([{ "path": "/vol/data", "type": "c", "major": 1, "minor": 3 }]);
-    let words = bench.refused()?;
-    ensure!(words.contains("`/vol/data` is taken"), "{words}");
+    bench.refused("linux.devices[0]: make `/vol/data`: ", "`/vol/data` is taken")?;
     ensure!(fs::read_to_string(outside("data"))? == "precious");
     Ok(())
 }

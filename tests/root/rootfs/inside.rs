@@ -8,12 +8,24 @@ pub fn mount_table() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
 }
 
+/// Where a line of the mount table is mounted.
+pub fn point(line: &str) -> &str {
+    line.split(' ').nth(4).unwrap_or_default()
+}
+
+/// Whether a line of the mount table is of a mount that is read-only.
+pub fn says_readonly(line: &str) -> bool {
+    line.split(' ')
+        .nth(5)
+        .is_some_and(|options| options.starts_with("ro,"))
+}
+
 /// The last line of the mount table for this mount point.
 pub fn mounted(point: &str) -> Result<String> {
     let table = mount_table();
     let line = table
         .lines()
-        .rfind(|l| l.split(' ').nth(4) == Some(point))
+        .rfind(|line| self::point(line) == point)
         .with_context(|| format!("nothing is mounted at {point}:\n{table}"))?;
     Ok(line.to_owned())
 }

@@ -8,15 +8,14 @@ use nix::errno::Errno;
 use serde_json::json;
 
 use super::bench::Bench;
-use super::inside::{errno_of, is_readonly, mounted, read};
+use super::inside::{errno_of, is_readonly, mounted, read, says_readonly};
 
 tests![masks_and_readonly_paths_hold, a_readonly_root_is_readonly,];
 
 fn masks_and_readonly_paths_hold() -> Result<()> {
     needs!(root);
     for userns in [false, true] {
-        let mut bench = Bench::new()?;
-        bench.userns = userns;
+        let mut bench = Bench::with_userns(userns)?;
         bench.base();
         fs::create_dir(bench.rootfs.join("secret"))?;
         fs::write(bench.rootfs.join("secret/key"), "k")?;
@@ -40,11 +39,8 @@ fn masks_and_readonly_paths_hold() -> Result<()> {
                 "the link's target is what is masked"
             );
             ensure!(is_readonly("/kept") && !is_readonly("/tmp"));
-            let options = mounted("/proc/sys")?;
-            ensure!(
-                options.split(' ').nth(5).is_some_and(|o| o.starts_with("ro,")),
-                "{options}"
-            );
+            let sysctls = mounted("/proc/sys")?;
+            ensure!(says_readonly(&sysctls), "{sysctls}");
             let write = fs::OpenOptions::new()
                 .write(true)
                 .open("/proc/sys/kernel/domainname");

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::bench::{Bench, CORNER, outside};
 use super::devices::check_default_devices;
-use super::inside::{is_readonly, mount_table, mounted, read};
+use super::inside::{is_readonly, mount_table, mounted, point, read, says_readonly};
 
 tests![
     busybox_runs,
@@ -29,7 +29,7 @@ fn busybox_runs() -> Result<()> {
         let script = "echo gone > /dev/null && test -d /proc/1 && test ! -e /mnt && ls -d / && echo $$ /proc/self/fd/*";
         let output = Command::new("/bin/busybox").args(["sh", "-c", script]).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let points: Vec<_> = mount_table().lines().filter_map(|l| Some(l.split(' ').nth(4)?.to_owned())).collect();
+        let points: Vec<_> = mount_table().lines().map(|line| point(line).to_owned()).collect();
         ensure!(points == ["/", "/proc", "/dev", "/dev/pts"], "{points:?}");
         Ok(())
     })
@@ -42,20 +42,10 @@ fn the_default_mounts_work_in_a_userns() -> Result<()> {
     bench.cgroupns = true;
     bench
         .base()
-        .mount(
-            "/dev/shm",
-            "tmpfs",
-            "shm",
-            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-        )
-        .mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])
-        .mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])
-        .mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &["nosuid", "noexec", "nodev", "relatime", "ro"],
-        );
+        .usual("/dev/shm")
+        .usual("/dev/mqueue")
+        .usual("/sys")
+        .usual("/sys/fs/cgroup");
     bench.run(|| {
         check_default_devices()?;
         ensure!(fs::metadata("/dev/shm")?.mode() & 0o7777 == 0o1777);
@@ -73,7 +63,7 @@ fn init_of_a_rootless_caller_opens_the_sources_itself() -> Result<()> {
     bench
         .base()
         .mount("/data", "bind", "/mnt/outside", &["rbind", "ro", "nosuid"])
-        .mount("/sys", "sysfs", "sysfs", &["ro"]);
+        .usual("/sys");
     bench.spec["linux"]["maskedPaths"] = json!(["/proc/timer_list", "/etc"]);
     bench.run(|| {
         check_default_devices()?;
@@ -85,19 +75,14 @@ fn init_of_a_rootless_caller_opens_the_sources_itself() -> Result<()> {
 fn sysfs_without_a_netns_is_the_hosts() -> Result<()> {
     needs!(root);
     let mut bench = Bench::in_userns()?;
-    bench
-        .base()
-        .mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]);
+    bench.base().usual("/sys");
     bench.run(|| {
         ensure!(Path::new("/sys/kernel").is_dir());
         for line in mount_table()
             .lines()
-            .filter(|l| l.split(' ').nth(4).is_some_and(|p| p.starts_with("/sys")))
+            .filter(|line| point(line).starts_with("/sys"))
         {
-            ensure!(
-                line.split(' ').nth(5).is_some_and(|o| o.starts_with("ro,")),
-                "writable: {line}"
-            );
+            ensure!(says_readonly(line), "writable: {line}");
         }
         Ok(())
     })
@@ -106,8 +91,7 @@ fn sysfs_without_a_netns_is_the_hosts() -> Result<()> {
 fn chroot_works_where_pivot_root_does_not() -> Result<()> {
     needs!(root);
     for userns in [false, true] {
-        let mut bench = Bench::new()?;
-        bench.userns = userns;
+        let mut bench = Bench::with_userns(userns)?;
         bench.no_pivot = true;
         bench.base();
         bench.run(|| {
