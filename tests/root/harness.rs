@@ -6,6 +6,7 @@
 mod bundle;
 mod leaks;
 mod machine;
+mod receiver;
 mod runner;
 pub mod trace;
 
@@ -15,6 +16,7 @@ use std::process::Command;
 #[allow(unused_imports, reason = "for tests of root file systems")]
 pub use bundle::{Bundle, busybox_root, usual_mount};
 pub use leaks::kill_descendants;
+pub use receiver::Receiver;
 pub use runner::main;
 
 /// Exit status of a test process whose need is not met here.

@@ -3,7 +3,6 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, Whence, lseek, mkdir};
 use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, State};
+
+use crate::harness::{self, Receiver};
 
 tests![
     errno_and_conditions,
@@ -139,9 +140,7 @@ fn privileges_are_left_alone() -> Result<()> {
     };
     ensure!(has("NoNewPrivs: 0") && has("Seccomp: 2"), "{status}");
     // What sudo, su and ping live by.
-    let folder = Folder::new()?;
-    std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o755))?;
-    let program = folder.0.join("id");
+    let program = harness::tempdir().join("id");
     std::fs::copy("/usr/bin/id", &program)?;
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755))?;
     let output = below(&vps_profile(), move || {
@@ -194,29 +193,12 @@ fn program_of_32_bits(number: u32) -> Vec<u8> {
     elf
 }
 
-/// A directory that goes with its owner.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("condo-test-seccomp-{}", std::process::id()));
-        std::fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn programs_of_32_bits() -> Result<()> {
     needs!(root);
     no_core_files()?;
-    let folder = Folder::new()?;
+    let folder = harness::tempdir();
     let status = |profile: &LinuxSeccomp, number: u32| -> Result<ExitStatus> {
-        let path = folder.0.join(number.to_string());
+        let path = folder.join(number.to_string());
         if !path.exists() {
             std::fs::write(&path, program_of_32_bits(number))?;
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
@@ -304,12 +286,10 @@ fn a_vps_can_do_its_work() -> Result<()> {
 /// An agent's socket, and a client of it that is below a filter.
 fn the_listener_is_handed_over() -> Result<()> {
     needs!(root);
-    let folder = Folder::new()?;
-    let path = folder.0.join("agent.sock");
-    let agent = std::os::unix::net::UnixListener::bind(&path)?;
+    let agent = Receiver::new()?;
     let mut profile = rule("SCMP_ACT_NOTIFY");
     profile
-        .set_listener_path(Some(path))
+        .set_listener_path(Some(agent.path().into()))
         .set_listener_metadata(Some("blue".to_owned()));
     let caller = std::thread::spawn(move || -> Result<Errno> {
         let to = Listener::of(&profile).context("an agent")?.connect()?;
@@ -320,7 +300,7 @@ fn the_listener_is_handed_over() -> Result<()> {
         drop(fd);
         Ok(probe())
     });
-    let (state, fd) = receive(&agent)?;
+    let (state, fd): (ContainerProcessState, _) = agent.described()?;
     ensure!(state.metadata().as_deref() == Some("blue"), "{state:?}");
     ensure!(*state.pid() == 7 && state.state().id() == "web", "{state:?}");
     ensure!(state.fds().as_slice() == ["seccompFd"], "{state:?}");
@@ -335,26 +315,6 @@ fn the_listener_is_handed_over() -> Result<()> {
     let seen = caller.join().expect("the caller")?;
     ensure!(seen == Errno::ENOSYS, "{seen}");
     Ok(())
-}
-
-fn receive(
-    agent: &std::os::unix::net::UnixListener,
-) -> Result<(ContainerProcessState, std::os::fd::OwnedFd)> {
-    let (stream, _) = agent.accept()?;
-    let mut bytes = [0; 4096];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
-    let parts = &mut [std::io::IoSliceMut::new(&mut bytes)];
-    let got = rustix::net::recvmsg(&stream, parts, &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC)?;
-    let mut fds = control.drain().filter_map(|message| match message {
-        rustix::net::RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-        _ => None,
-    });
-    let fd = fds
-        .next()
-        .and_then(|mut fds| fds.next())
-        .context("a descriptor")?;
-    Ok((serde_json::from_slice(&bytes[..got.bytes])?, fd))
 }
 
 fn actions_that_the_kernel_knows() -> Result<()> {

@@ -1,14 +1,10 @@
 //! Seccomp profiles of containers and the processes that join them.
 
-use std::io::IoSliceMut;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Container, ensure_eq};
-use crate::harness;
+use crate::harness::{self, Receiver};
 
 tests![
     a_profile_holds_for_init_and_exec,
@@ -54,36 +50,16 @@ fn a_profile_that_cannot_be_compiled_is_refused() -> Result<()> {
     c.nothing_left()
 }
 
-fn receive(agent: &UnixListener) -> Result<(Value, OwnedFd)> {
-    let (stream, _) = agent.accept()?;
-    let mut bytes = vec![0; 65536];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
-    let parts = &mut [IoSliceMut::new(&mut bytes)];
-    let got = rustix::net::recvmsg(&stream, parts, &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC)?;
-    let mut fds = control.drain().filter_map(|message| match message {
-        rustix::net::RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-        _ => None,
-    });
-    let fd = fds
-        .next()
-        .and_then(|mut fds| fds.next())
-        .context("no descriptor")?;
-    Ok((serde_json::from_slice(&bytes[..got.bytes])?, fd))
-}
-
 fn a_listener_goes_to_its_agent() -> Result<()> {
-    let path = harness::tempdir().join("agent");
-    let agent = UnixListener::bind(&path)?;
+    let agent = Receiver::new()?;
     let mut c = Container::sh("echo ready; mkdir /x; exec sleep 100000")?;
     let mut rules = profile("SCMP_ACT_NOTIFY");
-    rules["listenerPath"] = json!(path);
+    rules["listenerPath"] = json!(agent.path());
     rules["listenerMetadata"] = json!("blue");
     c.set("/linux/seccomp", rules)?
         .set("/annotations", json!({"a": "b"}))?;
-    let first = std::thread::spawn(move || receive(&agent).map(|got| (got, agent)));
     c.up()?;
-    let ((about, listener), agent) = first.join().expect("the agent")?;
+    let (about, listener): (Value, _) = agent.described()?;
     ensure_eq!(about["pid"].as_i64(), Some(i64::from(c.pid()?)));
     ensure_eq!(about["metadata"].as_str(), Some("blue"));
     ensure_eq!(about["fds"], json!(["seccompFd"]));
@@ -96,18 +72,11 @@ fn a_listener_goes_to_its_agent() -> Result<()> {
         Ok(c.complained().contains("not implemented"))
     })?;
     // exec reports its calls to an agent of its own.
-    let second = std::thread::spawn(move || receive(&agent));
     let file = harness::tempdir().join("pid");
-    c.exec(&[
-        "--detach",
-        "--pid-file",
-        file.to_str().unwrap_or_default(),
-        "@",
-        "sleep",
-        "100000",
-    ])?
-    .ok()?;
-    let (about, _listener) = second.join().expect("the agent")?;
+    let path = file.to_str().unwrap_or_default();
+    c.exec(&["--detach", "--pid-file", path, "@", "sleep", "100000"])?
+        .ok()?;
+    let (about, _listener): (Value, _) = agent.described()?;
     ensure_eq!(about["pid"].to_string(), std::fs::read_to_string(&file)?);
     ensure_eq!(about["state"]["status"].as_str(), Some("running"));
     super::end(&file)

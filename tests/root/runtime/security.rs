@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::json;
 
 use super::{Container, ensure_eq};
-use crate::harness;
+use crate::harness::{self, Receiver};
 
 tests![
     cve_2021_43784_long_configs_are_read_whole,
@@ -439,17 +439,8 @@ fn cve_2025_52565_the_console_is_not_the_images() -> Result<()> {
     let dev = c.bundle.rootfs().join("dev");
     symlink(&victim, dev.join("console"))?;
     symlink(&victim, dev.join("pts"))?;
-    let socket = harness::tempdir().join("socket");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket)?;
-    c.call(&[
-        "create",
-        "--console-socket",
-        socket.to_str().unwrap_or_default(),
-        "--bundle",
-        "%",
-        "@",
-    ])?
-    .ok()?;
+    let receiver = Receiver::new()?;
+    c.create_with_console(receiver.path())?.ok()?;
     ensure_eq!(fs::read_to_string(&victim)?, "untouched");
     ensure!(!fs::read_to_string("/proc/self/mountinfo")?.contains("victim"));
     Ok(())

@@ -3,16 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 
-use super::{Container, ensure_eq, until};
-use crate::harness;
+use super::{Container, Ran, ensure_eq, until};
+use crate::harness::{self, Receiver};
 
 tests![
     a_console_socket_gets_the_master,
@@ -27,33 +25,6 @@ tests![
 ];
 
 const FACTS: &str = "test -t 0 && test -t 1 && test -t 2 && echo terminal; (exec 3</dev/tty) && echo controlling; tty; test -c /dev/console && echo console";
-
-pub struct Receiver(PathBuf, UnixListener);
-
-impl Receiver {
-    pub fn new() -> Result<Self> {
-        let path = harness::tempdir().join("socket");
-        Ok(Self(path.clone(), UnixListener::bind(path)?))
-    }
-
-    pub fn path(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
-    }
-
-    pub fn receive(&self) -> Result<OwnedFd> {
-        let (stream, _) = self.1.accept()?;
-        let mut bytes = [0; 4096];
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
-        let parts = &mut [std::io::IoSliceMut::new(&mut bytes)];
-        rustix::net::recvmsg(&stream, parts, &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC)?;
-        let mut fds = control.drain().filter_map(|message| match message {
-            rustix::net::RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        });
-        fds.next().and_then(|mut fds| fds.next()).context("no descriptor")
-    }
-}
 
 /// Reads from a terminal until `enough`, or its other side is closed.
 pub fn read_until(master: &OwnedFd, enough: &str) -> Result<String> {
@@ -72,6 +43,21 @@ pub fn read_until(master: &OwnedFd, enough: &str) -> Result<String> {
     Ok(seen.replace('\r', ""))
 }
 
+impl Container {
+    /// `create` with a console socket.
+    pub fn create_with_console(&self, socket: &str) -> Result<Ran> {
+        self.call(&["create", "--console-socket", socket, "--bundle", "%", "@"])
+    }
+
+    /// Creates and starts; the terminal that was handed over.
+    pub fn up_with_console(&self, receiver: &Receiver) -> Result<OwnedFd> {
+        self.create_with_console(receiver.path())?.ok()?;
+        let master = receiver.descriptor()?;
+        self.start()?;
+        Ok(master)
+    }
+}
+
 fn with_terminal(script: &str) -> Result<Container> {
     let mut c = Container::sh(script)?;
     c.set("/process/terminal", true.into())?;
@@ -82,18 +68,7 @@ fn a_console_socket_gets_the_master() -> Result<()> {
     let c = with_terminal(&format!(
         "{FACTS}; read line; echo got $line; echo END; exec sleep 100000"
     ))?;
-    let receiver = Receiver::new()?;
-    c.call(&[
-        "create",
-        "--console-socket",
-        receiver.path(),
-        "--bundle",
-        "%",
-        "@",
-    ])?
-    .ok()?;
-    let master = receiver.receive()?;
-    c.start()?;
+    let master = c.up_with_console(&Receiver::new()?)?;
     File::from(master.try_clone()?).write_all(b"hello\n")?;
     let said = read_until(&master, "END")?;
     for words in [
@@ -128,7 +103,7 @@ fn exec_has_a_terminal_of_its_own() -> Result<()> {
         &script,
     ])?
     .ok()?;
-    let said = read_until(&receiver.receive()?, "END")?;
+    let said = read_until(&receiver.descriptor()?, "END")?;
     ensure!(said.contains("terminal\ncontrolling\n/dev/pts/0\n"), "{said}");
     super::end(&file)
 }
@@ -241,18 +216,7 @@ fn much_input_arrives_whole() -> Result<()> {
 fn the_size_is_as_asked() -> Result<()> {
     let mut c = with_terminal("stty size; echo END; exec sleep 100000")?;
     c.set("/process/consoleSize", json!({"height": 12, "width": 34}))?;
-    let receiver = Receiver::new()?;
-    c.call(&[
-        "create",
-        "--console-socket",
-        receiver.path(),
-        "--bundle",
-        "%",
-        "@",
-    ])?
-    .ok()?;
-    let master = receiver.receive()?;
-    c.start()?;
+    let master = c.up_with_console(&Receiver::new()?)?;
     let said = read_until(&master, "END")?;
     ensure!(said.contains("12 34\n"), "{said}");
     Ok(())
@@ -272,29 +236,13 @@ fn flags_that_contradict_the_config_are_refused() -> Result<()> {
     }
     let c = Container::new(&["true"])?;
     let receiver = Receiver::new()?;
-    let fault = c
-        .call(&[
-            "create",
-            "--console-socket",
-            receiver.path(),
-            "--bundle",
-            "%",
-            "@",
-        ])?
-        .fault()?;
+    let fault = c.create_with_console(receiver.path())?.fault()?;
     ensure!(
         fault.contains("console socket") || fault.contains("--console-socket"),
         "{fault}"
     );
     let fault = with_terminal("true")?
-        .call(&[
-            "create",
-            "--console-socket",
-            "/no/such/socket",
-            "--bundle",
-            "%",
-            "@",
-        ])?
+        .create_with_console("/no/such/socket")?
         .fault()?;
     ensure!(
         fault.contains("/no/such/socket") || !harness::is_ours(),
@@ -309,7 +257,7 @@ fn a_pidfd_is_handed_over() -> Result<()> {
     let receiver = Receiver::new()?;
     c.call(&["create", "--pidfd-socket", receiver.path(), "--bundle", "%", "@"])?
         .ok()?;
-    let pidfd = receiver.receive()?;
+    let pidfd = receiver.descriptor()?;
     let info = std::fs::read_to_string(format!(
         "/proc/self/fdinfo/{}",
         std::os::fd::AsRawFd::as_raw_fd(&pidfd)

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::{COUNT, Saved};
-use crate::harness;
-use crate::runtime::terminal::{Receiver, read_until};
+use crate::harness::{self, Receiver};
+use crate::runtime::terminal::read_until;
 use crate::runtime::{ensure_eq, until};
 
 tests![
@@ -89,17 +89,7 @@ fn a_terminal_is_handed_over_again() -> Result<()> {
     let mut s = Saved::new("i=0; while read line; do i=$((i+1)); echo got $i $line; done")?;
     s.c.set("/process/terminal", true.into())?;
     let receiver = Receiver::new()?;
-    let create = [
-        "create",
-        "--console-socket",
-        receiver.path(),
-        "--bundle",
-        "%",
-        "@",
-    ];
-    s.c.call(&create)?.ok()?;
-    let master = receiver.receive()?;
-    s.c.start()?;
+    let master = s.c.up_with_console(&receiver)?;
     rustix::io::write(&master, b"one\n")?;
     read_until(&master, "got 1 one")?;
     s.save(&["--shell-job"])?;
@@ -109,7 +99,7 @@ fn a_terminal_is_handed_over_again() -> Result<()> {
             .fault()?;
     ensure!(refused.contains("console socket"), "{refused}");
     s.bring_back(&["--shell-job", "--console-socket", receiver.path()])?;
-    let master = receiver.receive()?;
+    let master = receiver.descriptor()?;
     rustix::io::write(&master, b"two\n")?;
     read_until(&master, "got 2 two")?;
     let shown =
