@@ -459,17 +459,7 @@ fn exec_takes_a_process_file() -> Result<()> {
 fn exec_detached_writes_its_pid() -> Result<()> {
     let c = Container::idle()?;
     c.up()?;
-    let file = harness::tempdir().join("pid");
-    c.exec(&[
-        "--detach",
-        "--pid-file",
-        file.to_str().unwrap_or_default(),
-        "@",
-        "sleep",
-        "100000",
-    ])?
-    .ok()?;
-    let pid: i32 = fs::read_to_string(&file)?.parse()?;
+    let pid = c.exec_detached(&[], &["sleep", "100000"])?;
     ensure!(lives(pid) && pid != c.pid()?);
     ensure_eq!(
         fs::read_link(format!("/proc/{pid}/ns/mnt"))?,
@@ -485,7 +475,7 @@ fn exec_detached_writes_its_pid() -> Result<()> {
         status.contains(&format!("PPid:\t{}\n", std::process::id())),
         "{status}"
     );
-    super::end(&file)
+    super::end(pid)
 }
 
 fn exec_fails_with_255_and_leaves_no_pid_file() -> Result<()> {

@@ -171,6 +171,15 @@ impl Container {
         self.call(&[&["exec"], args].concat())
     }
 
+    /// Starts a further process, with these options of `exec`, in the background; it is this test's child, to be [`end`]ed.
+    pub fn exec_detached(&self, options: &[&str], program: &[&str]) -> Result<i32> {
+        let file = harness::tempdir().join("pid");
+        let path = file.to_str().context("a path")?;
+        let first = ["--detach", "--pid-file", path];
+        self.exec(&[&first, options, &["@"], program].concat())?.ok()?;
+        Ok(fs::read_to_string(&file)?.parse()?)
+    }
+
     /// `create`; what init writes is in [`Container::printed`].
     pub fn create(&self) -> Result<()> {
         self.create_with(self.command(&["create", "--bundle", "%", "@"]))
@@ -258,9 +267,7 @@ impl Container {
     pub fn refused(&self, words: &[&str]) -> Result<()> {
         let ran = self.run()?;
         let fault = ran.fault()?;
-        for word in words {
-            ensure!(fault.contains(word), "no `{word}` in: {fault}");
-        }
+        says_all(&fault, words)?;
         if harness::is_ours() {
             ensure!(fault.trim().lines().count() == 1, "not one line: {fault}");
         }
@@ -305,6 +312,14 @@ pub fn to_the_end(mut command: Command) -> Result<Ran> {
     })
 }
 
+/// A text must hold all these words.
+pub fn says_all(text: &str, words: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(text.contains(word), "no {word:?} in: {text}");
+    }
+    Ok(())
+}
+
 /// Waits for something that is to happen by itself.
 pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20 * harness::timeout_factor());
@@ -316,8 +331,8 @@ pub fn until(what: &str, mut happened: impl FnMut() -> Result<bool>) -> Result<(
 }
 
 /// Ends a detached process of `exec`, which is this test's child: until it is waited for, its container's init cannot go.
-pub fn end(pid_file: &Path) -> Result<()> {
-    let pid = nix::unistd::Pid::from_raw(fs::read_to_string(pid_file)?.parse()?);
+pub fn end(pid: i32) -> Result<()> {
+    let pid = nix::unistd::Pid::from_raw(pid);
     nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL)?;
     nix::sys::wait::waitpid(pid, None)?;
     Ok(())

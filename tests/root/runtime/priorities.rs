@@ -151,12 +151,9 @@ fn io_priority_of_init_and_exec() -> Result<()> {
     )?;
     c.up()?;
     ensure_eq!(io_priority(c.pid()?)?, 1 << 13 | 3);
-    let pid_file = harness::tempdir().join("pid");
-    let path = pid_file.to_string_lossy().into_owned();
-    c.exec(&["--detach", "--pid-file", &path, "@", "sleep", "100000"])?
-        .ok()?;
-    let found = io_priority(fs::read_to_string(&pid_file)?.parse()?);
-    super::end(&pid_file)?;
+    let pid = c.exec_detached(&[], &["sleep", "100000"])?;
+    let found = io_priority(pid);
+    super::end(pid)?;
     ensure_eq!(found?, 1 << 13 | 3);
     Ok(())
 }

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::terminal::{on_a_terminal, read_until};
-use super::{Container, Ran, ensure_eq, to_the_end};
+use super::{Container, Ran, ensure_eq, says_all, to_the_end};
 use crate::harness;
 
 tests![
@@ -126,9 +126,7 @@ impl User {
     /// `run` must fail with all these words in its one line, and nothing may be left.
     pub fn refused(&self, words: &[&str]) -> Result<()> {
         let fault = self.run()?.fault()?;
-        for word in words {
-            ensure!(fault.contains(word), "no `{word}` in: {fault}");
-        }
+        says_all(&fault, words)?;
         ensure!(fault.trim().lines().count() == 1, "not one line: {fault}");
         self.container.nothing_left()
     }
@@ -161,9 +159,10 @@ fn the_config_of_spec_runs_as_it_is() -> Result<()> {
     use std::io::Write;
     fs::File::from(master.try_clone()?).write_all(b"id -u; tty; hostname; touch /x; echo EN''D; exit 5\r")?;
     let said = read_until(&master, "END")?;
-    for words in ["\n0\n", "/dev/pts/0\n", "condo\n", "Read-only file system"] {
-        ensure!(said.contains(words), "no {words:?} in {said}");
-    }
+    says_all(
+        &said,
+        &["\n0\n", "/dev/pts/0\n", "condo\n", "Read-only file system"],
+    )?;
     ensure_eq!(child.wait()?.code(), Some(5));
     user.container.nothing_left()
 }
@@ -282,10 +281,10 @@ fn without_a_runtime_directory_the_way_out_is_named() -> Result<()> {
         .arg(harness::condo_runtime())
         .arg("list");
     let fault = to_the_end(user.lower(&list))?.fault()?;
-    for word in ["--root", "XDG_RUNTIME_DIR is not set", "/run/user/12345"] {
-        ensure!(fault.contains(word), "{fault}");
-    }
-    Ok(())
+    says_all(
+        &fault,
+        &["--root", "XDG_RUNTIME_DIR is not set", "/run/user/12345"],
+    )
 }
 
 fn limits_that_nobody_could_hold_are_refused() -> Result<()> {

@@ -223,11 +223,7 @@ fn systemd_scope_takes_in_exec_and_pauses() -> Result<()> {
     needs!(root, ours, systemd, cgroup2);
     let c = idle()?;
     up(&c)?;
-    let pid_file = c.bundle.dir.join("exec.pid");
-    let file = pid_file.display().to_string();
-    c.exec(&["--detach", "--pid-file", &file, "@", "sleep", "100000"])?
-        .ok()?;
-    let other = fs::read_to_string(&pid_file)?;
+    let other = c.exec_detached(&[], &["sleep", "100000"])?;
     let cgroup = fs::read_to_string(format!("/proc/{other}/cgroup"))?;
     ensure_eq!(cgroup.trim(), format!("0::/system.slice/{}", unit(&c)));
     c.call(&["pause", "@"])?.ok()?;
@@ -242,7 +238,7 @@ fn systemd_scope_takes_in_exec_and_pauses() -> Result<()> {
         1
     );
     c.call(&["kill", "--all", "@", "KILL"])?.ok()?;
-    end(&pid_file)?;
+    end(other)?;
     c.delete()?;
     nothing_left(&c)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 
-use super::{Container, Ran, ensure_eq, until};
+use super::{Container, Ran, ensure_eq, says_all, until};
 use crate::harness::{self, Receiver};
 
 tests![
@@ -25,6 +25,9 @@ tests![
 ];
 
 const FACTS: &str = "test -t 0 && test -t 1 && test -t 2 && echo terminal; (exec 3</dev/tty) && echo controlling; tty; test -c /dev/console && echo console";
+
+/// What they are in a container with a terminal of its own.
+const OF_ITS_OWN: &[&str] = &["terminal\n", "controlling\n", "/dev/pts/0\n", "console\n"];
 
 /// Reads from a terminal until `enough`, or its other side is closed.
 pub fn read_until(master: &OwnedFd, enough: &str) -> Result<String> {
@@ -71,16 +74,8 @@ fn a_console_socket_gets_the_master() -> Result<()> {
     let master = c.up_with_console(&Receiver::new()?)?;
     File::from(master.try_clone()?).write_all(b"hello\n")?;
     let said = read_until(&master, "END")?;
-    for words in [
-        "terminal\n",
-        "controlling\n",
-        "/dev/pts/0\n",
-        "console\n",
-        "got hello\n",
-    ] {
-        ensure!(said.contains(words), "no {words:?} in {said}");
-    }
-    Ok(())
+    says_all(&said, OF_ITS_OWN)?;
+    says_all(&said, &["got hello\n"])
 }
 
 fn exec_has_a_terminal_of_its_own() -> Result<()> {
@@ -88,24 +83,11 @@ fn exec_has_a_terminal_of_its_own() -> Result<()> {
     c.up()?;
     let receiver = Receiver::new()?;
     let script = format!("{FACTS}; echo END; exec sleep 100000");
-    let file = harness::tempdir().join("pid");
-    let pid_file = file.to_str().unwrap_or_default();
-    c.exec(&[
-        "--tty",
-        "--detach",
-        "--pid-file",
-        pid_file,
-        "--console-socket",
-        receiver.path(),
-        "@",
-        "sh",
-        "-c",
-        &script,
-    ])?
-    .ok()?;
+    let options = ["--tty", "--console-socket", receiver.path()];
+    let pid = c.exec_detached(&options, &["sh", "-c", &script])?;
     let said = read_until(&receiver.descriptor()?, "END")?;
     ensure!(said.contains("terminal\ncontrolling\n/dev/pts/0\n"), "{said}");
-    super::end(&file)
+    super::end(pid)
 }
 
 /// Starts a command on a terminal of its own, as a user does.
@@ -135,15 +117,8 @@ fn in_the_foreground_it_is_the_callers() -> Result<()> {
     let (master, mut child) = on_a_terminal(&c.command(&["run", "--bundle", "%", "@"]), 33, 99)?;
     File::from(master.try_clone()?).write_all(b"hello\r")?;
     let said = read_until(&master, "END")?;
-    for words in [
-        "terminal\n",
-        "controlling\n",
-        "/dev/pts/0\n",
-        "33 99\n",
-        "got hello\n",
-    ] {
-        ensure!(said.contains(words), "no {words:?} in {said}");
-    }
+    says_all(&said, OF_ITS_OWN)?;
+    says_all(&said, &["33 99\n", "got hello\n"])?;
     ensure_eq!(child.wait()?.code(), Some(6));
     c.nothing_left()
 }
