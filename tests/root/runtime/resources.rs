@@ -167,9 +167,12 @@ fn a_limit_the_kernel_refuses_leaves_nothing() -> Result<()> {
     c.nothing_left()
 }
 
-/// As systemd as PID 1 wants it: a writable cgroup of its own, and a user namespace.
+/// As systemd as PID 1 wants it, with a writable cgroup of its own and a user namespace; it runs, and has done what `script`
+/// does with that cgroup.
 fn delegated(script: &str) -> Result<Container> {
-    let mut c = Container::sh(script)?;
+    let mut c = Container::sh(&format!(
+        "cd /sys/fs/cgroup && {script} && echo moved; exec sleep 100000"
+    ))?;
     c.with_user_namespace()?;
     for mount in c.bundle.config["mounts"].as_array_mut().context("no mounts")? {
         if mount["destination"] == "/sys/fs/cgroup" {
@@ -177,20 +180,18 @@ fn delegated(script: &str) -> Result<Container> {
         }
     }
     c.bundle.write()?;
+    c.up()?;
+    until("it moves", || {
+        Ok(c.printed() == "moved\n" || !c.complained().is_empty())
+    })?;
+    ensure_eq!(c.complained(), "");
     Ok(c)
 }
 
 fn a_delegated_cgroup_belongs_to_the_containers_root() -> Result<()> {
     needs!(cgroup2, userns);
     use std::os::unix::fs::MetadataExt;
-    let c = delegated(
-        "mkdir /sys/fs/cgroup/below && echo 0 > /sys/fs/cgroup/below/cgroup.procs && echo moved; exec sleep 100000",
-    )?;
-    c.up()?;
-    until("it moves", || {
-        Ok(c.printed() == "moved\n" || !c.complained().is_empty())
-    })?;
-    ensure_eq!(c.complained(), "");
+    let c = delegated("mkdir below && echo 0 > below/cgroup.procs")?;
     let top = dir(&c, "")?;
     ensure_eq!(fs::metadata(&top)?.uid(), 100_000);
     ensure_eq!(fs::metadata(top.join("cgroup.procs"))?.uid(), 100_000);
@@ -202,14 +203,7 @@ fn a_delegated_cgroup_belongs_to_the_containers_root() -> Result<()> {
 
 fn exec_follows_init_to_its_cgroup_below() -> Result<()> {
     needs!(cgroup2, userns);
-    let c = delegated(
-        "mkdir /sys/fs/cgroup/init && echo 1 > /sys/fs/cgroup/init/cgroup.procs && echo +pids > /sys/fs/cgroup/cgroup.subtree_control && echo moved; exec sleep 100000",
-    )?;
-    c.up()?;
-    until("it moves", || {
-        Ok(c.printed() == "moved\n" || !c.complained().is_empty())
-    })?;
-    ensure_eq!(c.complained(), "");
+    let c = delegated("mkdir init && echo 1 > init/cgroup.procs && echo +pids > cgroup.subtree_control")?;
     ensure_eq!(c.exec(&["@", "cat", "/proc/self/cgroup"])?.ok()?, "0::/init\n");
     c.delete()?;
     c.nothing_left()
