@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Container, cgroups, ensure_eq};
+use super::{Container, ensure_eq};
 use crate::harness;
 
 tests![
@@ -144,16 +144,14 @@ fn start_of_a_paused_container() -> Result<()> {
 fn exec_into_a_cgroup_below() -> Result<()> {
     let c = Container::idle()?;
     c.up()?;
-    let path = c.bundle.config["linux"]["cgroupsPath"]
-        .as_str()
-        .context("no path")?;
     let unified = harness::has("cgroup2");
     let (hierarchy, value) = if unified {
         ("", "inner")
     } else {
         ("pids", "pids:inner")
     };
-    let inner = cgroups(path)
+    let inner = c
+        .cgroups()
         .into_iter()
         .find(|dir| dir.to_string_lossy().contains(&format!("cgroup/{hierarchy}")))
         .context("no such hierarchy")?

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
-use super::{Container, cgroups, ensure_eq, until};
+use super::{Container, ensure_eq, until};
 use crate::harness;
 
 tests![
@@ -193,15 +193,6 @@ fn a_read_only_state_directory() -> Result<()> {
     Ok(())
 }
 
-/// The container's cgroup directories.
-fn directories(c: &Container) -> Vec<std::path::PathBuf> {
-    cgroups(
-        c.bundle.config["linux"]["cgroupsPath"]
-            .as_str()
-            .unwrap_or_default(),
-    )
-}
-
 fn enter(dir: &Path, pid: u32) -> Result<()> {
     Ok(fs::write(dir.join("cgroup.procs"), pid.to_string())?)
 }
@@ -211,7 +202,7 @@ fn a_cgroup_with_strangers_in_it() -> Result<()> {
     let c = Container::idle()?;
     c.up()?;
     let mut stranger = std::process::Command::new("/bin/sleep").arg("1000").spawn()?;
-    for dir in directories(&c) {
+    for dir in c.cgroups() {
         enter(&dir, stranger.id())?;
     }
     // What is in a container's cgroup is the container's: it ends with it.
@@ -225,7 +216,7 @@ fn a_cgroup_with_children_of_its_own() -> Result<()> {
     c.set("/linux/resources/pids", json!({"limit": 20}))?;
     c.up()?;
     let mut below = Vec::new();
-    for dir in directories(&c) {
+    for dir in c.cgroups() {
         let inner = dir.join("inner");
         fs::create_dir(&inner)?;
         fs::create_dir(inner.join("innermost"))?;

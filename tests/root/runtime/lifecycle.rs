@@ -538,11 +538,8 @@ fn members(cgroup: &Path) -> Result<usize> {
 
 /// The cgroup2 directory of a container.
 fn cgroup2_of(c: &Container) -> Result<PathBuf> {
-    let path = c.bundle.config["linux"]["cgroupsPath"]
-        .as_str()
-        .unwrap_or_default();
-    let all = super::cgroups(path);
-    let found = all.into_iter().find(|dir| dir.join("cgroup.freeze").exists());
+    let mut all = c.cgroups().into_iter();
+    let found = all.find(|dir| dir.join("cgroup.freeze").exists());
     found.context("no cgroup2")
 }
 

@@ -223,12 +223,21 @@ impl Container {
         until("its processes end", || Ok(!pids.iter().any(|pid| lives(*pid))))
     }
 
+    /// The path of its cgroup: by its config, or what is chosen without.
+    pub fn cgroup(&self) -> String {
+        let named = self.bundle.config["linux"]["cgroupsPath"].as_str();
+        named.map_or_else(|| format!("/condo-runtime-{}", self.id), str::to_owned)
+    }
+
+    /// The directories of its cgroup, in all hierarchies.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        cgroups(&self.cgroup())
+    }
+
     /// The processes in its cgroup, which may have outlived their runtime.
     fn members(&self) -> Vec<i32> {
-        let path = self.bundle.config["linux"]["cgroupsPath"]
-            .as_str()
-            .unwrap_or_default();
-        let texts = cgroups(path)
+        let texts = self
+            .cgroups()
             .into_iter()
             .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
         texts
@@ -277,9 +286,7 @@ impl Container {
     /// No state, no cgroup. (Mounts and processes are the harness's to find.)
     pub fn nothing_left(&self) -> Result<()> {
         ensure!(!self.root.join(&self.id).exists(), "the state is left");
-        let default = format!("/condo-runtime-{}", self.id);
-        let named = self.bundle.config["linux"]["cgroupsPath"].as_str();
-        let found = cgroups(named.unwrap_or(&default));
+        let found = self.cgroups();
         ensure!(found.is_empty(), "cgroups are left: {found:?}");
         Ok(())
     }

@@ -23,16 +23,9 @@ tests![
     exec_follows_init_to_its_cgroup_below,
 ];
 
-fn path(c: &Container) -> String {
-    c.bundle.config["linux"]["cgroupsPath"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
 /// The cgroup's directory of a v1 controller, or the one on v2.
 fn dir(c: &Container, controller: &str) -> Result<PathBuf> {
-    let all = cgroups(&path(c));
+    let all = c.cgroups();
     let of_v1 = |p: &&PathBuf| {
         p.components().any(|part| {
             part.as_os_str()
@@ -54,7 +47,7 @@ fn init_is_in_its_cgroup_when_create_returns() -> Result<()> {
         let procs = fs::read_to_string(dir(&c, hierarchy)?.join("cgroup.procs"))?;
         ensure_eq!(procs.trim(), c.pid()?.to_string());
     }
-    ensure!(text.lines().any(|l| l.ends_with(&path(&c))), "{text}");
+    ensure!(text.lines().any(|l| l.ends_with(&c.cgroup())), "{text}");
     Ok(())
 }
 
@@ -125,7 +118,7 @@ fn a_cgroup_in_use_is_refused() -> Result<()> {
     let first = Container::idle()?;
     first.up()?;
     let mut second = Container::new(&["true"])?;
-    second.set("/linux/cgroupsPath", path(&first).into())?;
+    second.set("/linux/cgroupsPath", first.cgroup().into())?;
     let fault = second.run()?.fault()?;
     ensure!(
         fault.contains("linux.cgroupsPath") && fault.contains("is in use"),
