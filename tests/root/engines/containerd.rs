@@ -1,7 +1,7 @@
 //! containerd: `ctr run --runc-binary`.
 
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -67,17 +67,62 @@ impl<'a> Containerd<'a> {
             .ok("image import", &[&archive.display().to_string()])?;
         Ok(())
     }
+
+    /// Runs a test in a room with a daemon that has the image.
+    fn test(body: impl FnOnce(&Room, &Containerd) -> Result<()>) -> Result<()> {
+        Room::test(|room| {
+            let containerd = Containerd::start(room, "")?;
+            containerd.import(room)?;
+            body(room, &containerd)?;
+            containerd.daemon.stop()
+        })
+    }
+
+    /// Starts a task `long` of a shell script, and waits until that has made the file `made`.
+    fn start_long(&self, script: &str, made: &str) -> Result<()> {
+        let run = format!("{} --detach {} long sh -c", self.run, image::IMAGE);
+        self.client.ok(&run, &[script])?;
+        self.client.comes_to_say(
+            "up",
+            "task exec --exec-id up long sh -c",
+            &[&format!("test -e {made} && echo up")],
+        )
+    }
+
+    /// The task `long` must be in this state.
+    fn long_is(&self, expected: &str) -> Result<()> {
+        let found = self.state_of_long()?;
+        ensure!(found == expected, "{found} and not {expected}");
+        Ok(())
+    }
+
+    fn state_of_long(&self) -> Result<String> {
+        let list = self.client.ok("task list", &[])?;
+        let line = list.lines().find(|line| line.starts_with("long"));
+        let word = line.and_then(|line| line.split_whitespace().nth(2));
+        Ok(word
+            .with_context(|| format!("no task `long`: {list}"))?
+            .to_owned())
+    }
+
+    /// Ends the task `long` by a signal, which makes it end with `code`, and removes it.
+    fn end_long(&self, signal: &str, code: i32) -> Result<()> {
+        let client = &self.client;
+        client.ok(&format!("task kill {signal} long"), &[])?;
+        eventually("it stops", || Ok(self.state_of_long()? == "STOPPED"))?;
+        let said = client.ends(0, "task delete long", &[])?;
+        ensure!(said.contains(&format!("exit code {code}")), "{said}");
+        client.ok("container delete long", &[])?;
+        Ok(())
+    }
 }
 
 fn tasks_live_and_end() -> Result<()> {
     needs!(root, ours, program: containerd);
-    Room::test(|room| {
-        let containerd = Containerd::start(room, "")?;
-        containerd.import(room)?;
-        short_ones(&containerd)?;
-        on_a_terminal(&containerd)?;
-        a_long_one(&containerd)?;
-        containerd.daemon.stop()
+    Containerd::test(|_, containerd| {
+        short_ones(containerd)?;
+        on_a_terminal(containerd)?;
+        a_long_one(containerd)
     })
 }
 
@@ -108,15 +153,7 @@ fn on_a_terminal(containerd: &Containerd) -> Result<()> {
 fn a_long_one(containerd: &Containerd) -> Result<()> {
     let client = &containerd.client;
     let script = "trap 'exit 5' TERM; touch /up; while :; do sleep 0.1; done";
-    client.ok(
-        &format!("{} --detach {} long sh -c", containerd.run, image::IMAGE),
-        &[script],
-    )?;
-    client.comes_to_say(
-        "up",
-        "task exec --exec-id look long sh -c",
-        &["test -e /up && echo up"],
-    )?;
+    containerd.start_long(script, "/up")?;
     client.ends(
         3,
         "task exec --exec-id three --user 1000 long sh -c",
@@ -125,45 +162,37 @@ fn a_long_one(containerd: &Containerd) -> Result<()> {
     let said = client.ends(1, "task exec --exec-id none long no-such-program", &[])?;
     ensure!(said.contains("executable file not found"), "{said}");
     client.ok("task pause long", &[])?;
-    ensure!(status(client)? == "PAUSED", "{} and not paused", status(client)?);
+    containerd.long_is("PAUSED")?;
     client.ok("task resume long", &[])?;
-    ensure!(
-        status(client)? == "RUNNING",
-        "{} and not running",
-        status(client)?
-    );
+    containerd.long_is("RUNNING")?;
     let processes = client.ok("task ps long", &[])?;
     ensure!(processes.lines().count() > 1, "{processes}");
     let metrics = client.ok("task metrics long", &[])?;
     ensure!(metrics.contains("memory.usage"), "{metrics}");
-    client.ok("task kill long", &[])?;
-    let mut last = String::new();
-    eventually("it stops", || {
-        last = status(client)?;
-        Ok(last == "STOPPED")
-    })?;
-    let said = client.ends(0, "task delete long", &[])?;
-    ensure!(said.contains("exit code 5"), "{said}");
-    client.ok("container delete long", &[])?;
+    containerd.end_long("", 5)?;
     client.says("", "container list --quiet", &[])
 }
 
-fn status(client: &Client) -> Result<String> {
-    let list = client.ok("task list", &[])?;
-    let line = list.lines().find(|line| line.starts_with("long"));
-    let word = line.and_then(|line| line.split_whitespace().nth(2));
-    Ok(word
-        .with_context(|| format!("no task `long`: {list}"))?
-        .to_owned())
+/// Reads what `ctr events` prints until it names `topic`.
+fn hear_of(topic: &str, mut events: Child) -> Result<()> {
+    let mut heard = String::new();
+    let mut pipe = events.stdout.take().context("no pipe")?;
+    while !heard.contains(topic) {
+        let mut some = [0; 4096];
+        let n = pipe.read(&mut some)?;
+        ensure!(n > 0, "no event `{topic}`: {heard}");
+        heard += &String::from_utf8_lossy(&some[..n]);
+    }
+    events.kill()?;
+    events.wait()?;
+    Ok(())
 }
 
 fn limits_hold_and_are_told() -> Result<()> {
     needs!(root, ours, native, program: containerd);
-    Room::test(|room| {
-        let containerd = Containerd::start(room, "")?;
-        containerd.import(room)?;
+    Containerd::test(|room, containerd| {
         let client = &containerd.client;
-        let mut events = client.command("events", &[]).stdout(Stdio::piped()).spawn()?;
+        let events = client.command("events", &[]).stdout(Stdio::piped()).spawn()?;
         let run = format!(
             "{} --rm --memory-limit 33554432 {} greedy",
             containerd.run,
@@ -174,64 +203,34 @@ fn limits_hold_and_are_told() -> Result<()> {
             &run,
             &["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"],
         )?;
-        let mut heard = String::new();
-        let mut pipe = events.stdout.take().context("no pipe")?;
-        while !heard.contains("/tasks/oom") {
-            let mut some = [0; 4096];
-            let n = pipe.read(&mut some)?;
-            ensure!(n > 0, "no event of an out-of-memory kill: {heard}");
-            heard += &String::from_utf8_lossy(&some[..n]);
-        }
-        events.kill()?;
-        events.wait()?;
+        hear_of("/tasks/oom", events)?;
         let run = format!(
             "{} --detach --cpus 0.5 {} steady sleep 1000",
             containerd.run,
             image::IMAGE
         );
         client.ok(&run, &[])?;
-        ensure!(
-            room.quota("steady")? == "50000",
-            "the quota is {}",
-            room.quota("steady")?
-        );
+        room.has_quota("steady", "50000")?;
         client.ok("task kill --signal KILL steady", &[])?;
-        containerd.daemon.stop()
+        Ok(())
     })
 }
 
 fn a_checkpoint_goes_on() -> Result<()> {
     needs!(root, ours, criu, program: containerd);
-    Room::test(|room| {
-        let containerd = Containerd::start(room, "")?;
-        containerd.import(room)?;
+    Containerd::test(|_, containerd| {
         let client = &containerd.client;
         let script = "read -r own < /proc/sys/kernel/random/uuid; while :; do echo $own > /new; mv /new /own; sleep 0.1; done";
-        client.ok(
-            &format!("{} --detach {} long sh -c", containerd.run, image::IMAGE),
-            &[script],
-        )?;
-        client.comes_to_say(
-            "up",
-            "task exec --exec-id up long sh -c",
-            &["test -e /own && echo up"],
-        )?;
+        containerd.start_long(script, "/own")?;
         let own = client.ok("task exec --exec-id own long cat /own", &[])?;
         client.ok("container checkpoint --image --rw --task long saved", &[])?;
-        ensure!(
-            status(client)? == "RUNNING",
-            "{} and not running",
-            status(client)?
-        );
-        client.ok("task kill --signal KILL long", &[])?;
-        eventually("it stops", || Ok(status(client)? == "STOPPED"))?;
-        client.ok("task delete long", &[])?;
-        client.ok("container delete long", &[])?;
+        containerd.long_is("RUNNING")?;
+        containerd.end_long("--signal KILL", 137)?;
         client.ok("container restore --rw --live long saved", &[])?;
         // What it knows is in its memory, and not in the file only.
         client.ok("task exec --exec-id away long rm -f /own", &[])?;
         client.comes_to_say(&own, "task exec --exec-id again long cat", &["/own"])?;
         client.ok("task kill --signal KILL long", &[])?;
-        containerd.daemon.stop()
+        Ok(())
     })
 }

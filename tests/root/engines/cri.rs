@@ -182,11 +182,7 @@ fn containers(room: &Room, kubelet: &Kubelet, sandbox: &str, pod: &SandboxConfig
         "{ran:?}"
     );
     let below = format!("on-host/{id}");
-    ensure!(
-        room.quota(&below)? == "50000",
-        "the quota is {}",
-        room.quota(&below)?
-    );
+    room.has_quota(&below, "50000")?;
     let more = Resources {
         cpu_period: 100_000,
         cpu_quota: 80_000,
@@ -199,11 +195,7 @@ fn containers(room: &Room, kubelet: &Kubelet, sandbox: &str, pod: &SandboxConfig
             linux: Some(more),
         },
     )?;
-    ensure!(
-        room.quota(&below)? == "80000",
-        "the quota is {} after the update",
-        room.quota(&below)?
-    );
+    room.has_quota(&below, "80000")?;
     let stats: StatsResponse = kubelet.ask("ContainerStats", &Id { id: id.clone() })?;
     let memory = stats
         .stats

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::room::{Daemon, Room};
-use super::{example, image};
+use super::{example, image, long};
 use crate::harness;
 
 tests![
@@ -107,32 +107,12 @@ fn ends_are_told(client: &Client) -> Result<()> {
 }
 
 fn a_long_one(client: &Client) -> Result<()> {
-    let script = "trap 'echo asked; exit 5' TERM; echo up; while :; do sleep 0.1; done";
-    client.ok(&run("--detach --name long"), &["sh", "-c", script])?;
-    client.comes_to_say("up", "logs long", &[])?;
+    client.ok(&run("--detach --name long"), &["sh", "-c", long::SCRIPT])?;
+    long::comes_up(client)?;
     client.says("1", "exec long", &["grep", "-c", "asked", "/proc/1/cmdline"])?;
-    client.ends(
-        3,
-        "exec --user guest long",
-        &["sh", "-c", "test $(id -u) = 1000 && exit 3"],
-    )?;
-    client.says(
-        "terminal",
-        "exec --tty long",
-        &["sh", "-c", "test -t 0 && echo terminal"],
-    )?;
     let top = client.ok("top long", &[])?;
     ensure!(top.contains("while :"), "{top}");
-    client.ok("pause long", &[])?;
-    client.says("paused", "inspect --format {{.State.Status}} long", &[])?;
-    client.ok("unpause long", &[])?;
-    client.ok("stop long", &[])?;
-    client.says(
-        "exited 5",
-        "inspect --format",
-        &["{{.State.Status}} {{.State.ExitCode}}", "long"],
-    )?;
-    client.says("up\nasked", "logs long", &[])?;
+    long::lives_and_ends(client)?;
     client.ok("start long", &[])?;
     client.ok("kill long", &[])?;
     client.comes_to_say("137", "inspect --format {{.State.ExitCode}} long", &[])?;
@@ -255,13 +235,9 @@ fn processors(room: &Room, client: &Client) -> Result<()> {
         true => format!("docker-{id}.scope"),
         false => id,
     };
-    ensure!(room.quota(&id)? == "50000", "the quota is {}", room.quota(&id)?);
+    room.has_quota(&id, "50000")?;
     client.ok("update --cpus 1.5 --memory 96m --memory-swap 96m steady", &[])?;
-    ensure!(
-        room.quota(&id)? == "150000",
-        "the quota is {} after the update",
-        room.quota(&id)?
-    );
+    room.has_quota(&id, "150000")?;
     let stats = client.ok(
         "stats --no-stream --format",
         &["{{.MemUsage}} {{.PIDs}}", "steady"],

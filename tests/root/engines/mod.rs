@@ -6,6 +6,7 @@ mod containerd;
 mod cri;
 mod docker;
 mod image;
+mod long;
 mod podman;
 mod room;
 

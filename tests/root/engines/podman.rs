@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::client::Client;
 use super::room::Room;
-use super::{example, image};
+use super::{example, image, long};
 use crate::harness;
 
 tests![
@@ -83,37 +83,17 @@ fn a_long_one(room: &Room, podman: &Client) -> Result<()> {
         "run --detach --name long --network none --memory 64m --cpus 0.5 --cgroup-parent {}",
         room.cgroup
     );
-    let script = "trap 'echo asked; exit 5' TERM; echo up; while :; do sleep 0.1; done";
-    let id = podman.ok(&format!("{run} {}", image::IMAGE), &["sh", "-c", script])?;
-    podman.comes_to_say("up", "logs long", &[])?;
+    let id = podman.ok(&format!("{run} {}", image::IMAGE), &["sh", "-c", long::SCRIPT])?;
+    long::comes_up(podman)?;
     podman.says("condo", "inspect --format {{.OCIRuntime}} long", &[])?;
     let below = format!("libpod-{id}");
-    ensure!(
-        room.quota(&below)? == "50000",
-        "the quota is {}",
-        room.quota(&below)?
-    );
-    podman.ends(3, "exec --user guest long", &["sh", "-c", "exit 3"])?;
-    podman.says(
-        "terminal",
-        "exec --tty long",
-        &["sh", "-c", "test -t 0 && echo terminal"],
-    )?;
+    room.has_quota(&below, "50000")?;
     podman.ends(127, "exec long no-such-program", &[])?;
-    podman.ok("pause long", &[])?;
-    podman.says("paused", "inspect --format {{.State.Status}} long", &[])?;
-    podman.ok("unpause long", &[])?;
     let stats = podman.ok("stats --no-stream --format", &["{{.MemUsage}} {{.PIDS}}", "long"])?;
     ensure!(stats.contains("67.11MB"), "{stats}");
     let top = podman.ok("top long args", &[])?;
     ensure!(top.contains("while :"), "{top}");
-    podman.ok("stop long", &[])?;
-    podman.says(
-        "exited 5",
-        "inspect --format",
-        &["{{.State.Status}} {{.State.ExitCode}}", "long"],
-    )?;
-    podman.says("up\nasked", "logs long", &[])?;
+    long::lives_and_ends(podman)?;
     podman.ok("rm long", &[])?;
     Ok(())
 }

@@ -155,12 +155,17 @@ impl Room {
         Ok(std::fs::read_to_string(found)?.trim().to_owned())
     }
 
-    /// Microseconds of each tenth of a second that a cgroup below may use.
-    pub fn quota(&self, below: &str) -> Result<String> {
+    /// A cgroup below must be allowed this many microseconds of each tenth of a second.
+    pub fn has_quota(&self, below: &str, expected: &str) -> Result<()> {
         let v2 = self
             .limit(below, "cpu.max")
             .map(|max| max.split(' ').next().unwrap_or_default().to_owned());
-        v2.or_else(|_| self.limit(below, "cpu.cfs_quota_us"))
+        let found = v2.or_else(|_| self.limit(below, "cpu.cfs_quota_us"))?;
+        ensure!(
+            found == expected,
+            "the quota of `{below}` is {found} and not {expected}"
+        );
+        Ok(())
     }
 
     /// The last lines of what daemons and the runtime wrote.
