@@ -13,7 +13,6 @@ pub mod trace;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-#[allow(unused_imports, reason = "for tests of root file systems")]
 pub use bundle::{Bundle, busybox_root, usual_mount};
 pub use leaks::kill_descendants;
 pub use receiver::Receiver;
