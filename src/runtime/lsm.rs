@@ -7,7 +7,62 @@ use oci_spec::runtime::Linux;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::{During, Error, Result};
+use crate::files;
 use crate::process::Process;
+
+/// The labels that a process is to have, before the process is there.
+#[derive(Debug)]
+pub(super) struct Labels {
+    /// The host's `/proc`; absent where there is no label.
+    proc: Option<OwnedFd>,
+    /// Files below `/proc`, and what is written into them.
+    wanted: Vec<(&'static str, String)>,
+}
+
+impl Labels {
+    /// Holds on to the host's `/proc` while it is in sight: a container's could be fake and swallow the label
+    /// (CVE-2019-19921).
+    pub(super) fn of(process: &Process) -> Result<Self> {
+        let mut wanted = Vec::new();
+        if let Some(profile) = process.apparmor_profile.as_deref().filter(|p| *p != "unconfined") {
+            if !has_apparmor() {
+                return Err(Error::invalid(
+                    "process.apparmorProfile",
+                    profile,
+                    "needs AppArmor, which is not enabled here",
+                ));
+            }
+            // Since 5.8 it does not share the file with other security modules.
+            let file = match Path::new("/proc/self/attr/apparmor").is_dir() {
+                true => "self/attr/apparmor/exec",
+                false => "self/attr/exec",
+            };
+            wanted.push((file, format!("exec {profile}")));
+        }
+        if let Some(label) = &process.selinux_label {
+            need_selinux("process.selinuxLabel", label)?;
+            wanted.push(("self/attr/exec", label.clone()));
+        }
+        let proc = match wanted.is_empty() {
+            true => None,
+            false => Some(open(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY)?),
+        };
+        Ok(Self { proc, wanted })
+    }
+
+    /// Opens the files of the calling process, which is to be the program: nobody else may write to them, no child either.
+    pub(super) fn open(&self) -> Result<Vec<Label>> {
+        let Some(proc) = &self.proc else {
+            return Ok(Vec::new());
+        };
+        let label = |(path, value): &(&str, String)| {
+            let file = open(proc.as_fd(), path, OFlags::WRONLY)?;
+            let value = value.clone();
+            Ok(Label { file, value })
+        };
+        self.wanted.iter().map(label).collect()
+    }
+}
 
 /// A label that waits to be written at the very end.
 #[derive(Debug)]
@@ -17,34 +72,6 @@ pub struct Label {
 }
 
 impl Label {
-    /// Opens the attribute files while the host's `/proc` is still in sight: a container's could be fake and swallow
-    /// the label (CVE-2019-19921).
-    pub fn open_all(process: &Process) -> Result<Vec<Self>> {
-        let mut labels = Vec::new();
-        if let Some(profile) = process.apparmor_profile.as_deref().filter(|p| *p != "unconfined") {
-            if !Path::new("/sys/kernel/security/apparmor").exists() {
-                return Err(Error::invalid(
-                    "process.apparmorProfile",
-                    profile,
-                    "needs AppArmor, which is not enabled here",
-                ));
-            }
-            let file = open("/proc/self/attr/apparmor/exec").or_else(|_| open("/proc/self/attr/exec"))?;
-            labels.push(Self {
-                file,
-                value: format!("exec {profile}"),
-            });
-        }
-        if let Some(label) = &process.selinux_label {
-            need_selinux("process.selinuxLabel", label)?;
-            labels.push(Self {
-                file: open("/proc/self/attr/exec")?,
-                value: label.clone(),
-            });
-        }
-        Ok(labels)
-    }
-
     /// The attribute file.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -67,6 +94,13 @@ pub(super) fn check_mount_label(linux: Option<&Linux>) -> Result<()> {
     }
 }
 
+/// Asks the module itself: its folder in securityfs may be out of sight (Podman unmounts that before it makes a container
+/// with a user namespace).
+fn has_apparmor() -> bool {
+    let enabled = files::read_text(Path::new("/sys/module/apparmor/parameters/enabled"));
+    enabled.is_ok_and(|text| text.trim() == "Y")
+}
+
 fn need_selinux(field: &str, label: &str) -> Result<()> {
     if Path::new("/sys/fs/selinux").exists() {
         return Ok(());
@@ -78,7 +112,6 @@ fn need_selinux(field: &str, label: &str) -> Result<()> {
     ))
 }
 
-fn open(path: &str) -> Result<OwnedFd> {
-    rustix::fs::openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .during(|| format!("open `{path}`"))
+fn open(dir: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd> {
+    rustix::fs::openat(dir, path, flags | OFlags::CLOEXEC, Mode::empty()).during(|| format!("open `{path}`"))
 }

@@ -46,6 +46,7 @@ fn main() -> std::process::ExitCode {
         cgroups::TESTS,
         image::TESTS,
         net::TESTS,
+        runtime::apparmor::TESTS,
         runtime::budget::TESTS,
         runtime::capabilities::TESTS,
         runtime::checkpoint::life::TESTS,

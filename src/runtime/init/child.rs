@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode};
 
 use super::super::console;
 use super::super::hooks;
-use super::super::lsm::Label;
+use super::super::lsm::{Label, Labels};
 use super::super::plan::Plan;
 use super::link::{Born, Init, Reporter};
 use crate::error::{During, Error, Result};
@@ -121,7 +121,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
         &(setup.state)(pid, "creating"),
     )?;
     plan.sysctls.apply()?;
-    let labels = Label::open_all(&plan.process)?;
+    let labels = Labels::of(&plan.process)?.open()?;
     if plan.process.terminal {
         take_console(plan, &assembled, setup.console.as_ref())?;
     }

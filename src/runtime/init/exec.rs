@@ -7,7 +7,7 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::super::console;
-use super::super::lsm::Label;
+use super::super::lsm::Labels;
 use super::announce::announce;
 use super::child;
 use super::link::{self, Done, Entering, Init, Joined, Parent};
@@ -159,7 +159,7 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
         request.cgroup.map_or(Ok(()), Cgroup::enter)?;
         let (filter, link) = link.arrive()?;
         // The host's /proc is out of sight after the next line.
-        let labels = Label::open_all(request.process)?;
+        let labels = Labels::of(request.process)?;
         enter::join_process(request.init, request.namespaces)?;
         step_aside(0, &reporter)?;
         go_on(
@@ -181,7 +181,7 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
 /// What a process brings from outside.
 struct Brought<'a> {
     filter: &'a [u8],
-    labels: &'a [Label],
+    labels: &'a Labels,
     agent: Option<&'a Agent>,
 }
 
@@ -202,7 +202,8 @@ fn go_on(
     }
     let mut needed = vec![link.as_fd()];
     needed.extend(brought.agent.map(AsFd::as_fd));
-    child::forget_host(request.preserve_fds, needed, brought.labels)?;
+    let labels = brought.labels.open()?;
+    child::forget_host(request.preserve_fds, needed, &labels)?;
     child::enter_directory(process)?;
     let program = Program::find(&process.args, &process.env)?;
     let filter = if brought.filter.is_empty() {
@@ -216,7 +217,7 @@ fn go_on(
     child::become_program(
         process,
         &program,
-        brought.labels,
+        &labels,
         request.preserve_fds,
         &mut || match &filter {
             Some(filter) => child::install(filter, brought.agent, pid, request.state),

@@ -16,6 +16,7 @@ pub fn has(need: &str) -> bool {
         "root" => nix::unistd::geteuid().is_root(),
         "cgroup2" => Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         "hybrid" => Path::new("/sys/fs/cgroup/memory").exists(),
+        "apparmor" => has_apparmor(),
         // What sd_booted(3) asks.
         "systemd" => Path::new("/run/systemd/system").is_dir(),
         "userns" => has_userns(),
@@ -41,6 +42,12 @@ pub fn program(name: &OsStr) -> Option<PathBuf> {
 fn has_controller(name: &str) -> bool {
     let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     v2.split_whitespace().any(|c| c == name) || Path::new("/sys/fs/cgroup").join(name).is_dir()
+}
+
+/// It is on, and profiles can be loaded.
+fn has_apparmor() -> bool {
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|text| text.trim() == "Y") && Path::new("/sys/kernel/security/apparmor").is_dir()
 }
 
 /// CRIU is there and gets on with this kernel.

@@ -1,5 +1,6 @@
 //! The OCI runtime by its command line, so that the same tests can be pointed at another one (`CONDO_RUNTIME=runc`).
 
+pub mod apparmor;
 pub mod budget;
 pub mod capabilities;
 pub mod checkpoint;
