@@ -97,19 +97,25 @@ impl Dir {
         format!("cgroup `{}`", self.path.display())
     }
 
-    /// Writes one setting, minding what its absence on this kernel means.
+    /// Writes one setting, minding what its absence on this kernel means. A weight is absent too where the file is there, but
+    /// is about devices of another scheduler (`EOPNOTSUPP`).
     pub(super) fn set(&self, setting: &Setting) -> Result<()> {
-        let result = self.write(&setting.file, &setting.value);
-        let is_missing = matches!(&result, Err(e) if e.is_gone()) && self.has("cgroup.procs");
-        if !is_missing {
-            return result;
+        let Err(first) = self.write(&setting.file, &setting.value) else {
+            return Ok(());
+        };
+        let is_elsewhere = first.errno() == Some(Errno::OPNOTSUPP.raw_os_error());
+        let is_missing = first.is_gone() && self.has("cgroup.procs");
+        if !(is_elsewhere || is_missing) {
+            return Err(first);
         }
         match &setting.missing {
             Missing::Skip => Ok(()),
+            Missing::Refuse if is_elsewhere => Err(first),
             Missing::Refuse => Err(self.lacks(&setting.file)),
             Missing::Instead(file, value) => self.write(file, value).map_err(|e| match e {
-                e if e.is_gone() => self.lacks(&format!("{}` or `{file}", setting.file)),
-                e => e,
+                e if !e.is_gone() => e,
+                _ if is_elsewhere => first,
+                _ => self.lacks(&format!("{}` or `{file}", setting.file)),
             }),
         }
     }

@@ -17,6 +17,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+pub mod resources;
+
 tests![
     cpu_quota_holds,
     cpuset_holds,
@@ -110,6 +112,21 @@ fn hybrid() -> Result<Vec<Hierarchy>> {
     }
 }
 
+/// Its directory in the hierarchy of a controller.
+fn dir_of(cgroup: &Cgroup, controller: &str) -> Result<PathBuf> {
+    let mut paths = cgroup.paths().into_iter();
+    let found = paths.find(|(name, _)| name.is_empty() || name.split(',').any(|n| n == controller));
+    Ok(found.with_context(|| format!("no cgroup of `{controller}`"))?.1)
+}
+
+/// What one of its files says.
+fn file_of(cgroup: &Cgroup, file: &str) -> Result<String> {
+    let controller = file.split('.').next().unwrap_or(file);
+    let path = dir_of(cgroup, controller)?.join(file);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}
+
 /// Runs `work` in a child that is in the cgroup before it begins; its result is the exit status.
 fn spawn(cgroup: &Cgroup, work: impl FnOnce() -> i32) -> Result<Pid> {
     let (go, ready) = std::io::pipe()?;
@@ -193,6 +210,9 @@ fn cpuset_holds() -> Result<()> {
     let status = std::fs::read_to_string(format!("/proc/{child}/status"))?;
     let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
     ensure!(allowed.map(str::trim) == Some("0"), "{allowed:?}");
+    // Few machines have a second node. On v1 a cpuset has those of its parent when nobody asks for any.
+    let mems = file_of(&cgroup, "cpuset.mems")?;
+    ensure!(mems == "0", "{mems}");
     Ok(())
 }
 
@@ -387,35 +407,44 @@ fn direct_io(path: &Path, blocks: u64, write: bool) -> std::io::Result<()> {
     Ok(())
 }
 
+/// 3 MiB at 1 MiB/s, and 48 requests at 16 a second, either way.
 fn io_throttle_holds() -> Result<()> {
     needs!(root);
     let (scratch, disk) = scratch_on_disk()?;
     let (major, minor) = disk.split_once(':').context("a device has two numbers")?;
-    let rate = format!(r#"[{{"major":{major},"minor":{minor},"rate":1048576}}]"#);
-    let json = format!(r#"{{"blockIO":{{"throttleReadBpsDevice":{rate},"throttleWriteBpsDevice":{rate}}}}}"#);
     let tree = Tree::new()?;
-    let cgroup = tree.limited(&json)?;
-    for write in [true, false] {
+    for (kind, write, rate) in [
+        ("WriteBps", true, MIB),
+        ("ReadBps", false, MIB),
+        ("WriteIOPS", true, 16),
+        ("ReadIOPS", false, 16),
+    ] {
+        let cgroup = tree.limited(&format!(
+            r#"{{"blockIO":{{"throttle{kind}Device":[{{"major":{major},"minor":{minor},"rate":{rate}}}]}}}}"#
+        ))?;
         let begun = Instant::now();
         let child = spawn(&cgroup, || match direct_io(&scratch.0, 48, write) {
             Ok(()) => 0,
             Err(e) => e.raw_os_error().unwrap_or(98),
         })?;
         let status = exit_status(child)?;
-        ensure!(status == 0, "direct I/O, write: {write}, errno {status}");
+        ensure!(status == 0, "{kind}: direct I/O, errno {status}");
         let took = begun.elapsed();
         ensure!(
             took > Duration::from_millis(1500),
-            "3 MiB at 1 MiB/s took {took:?}, write: {write}"
+            "{kind}: 3 s of work took {took:?}"
         );
+        let io = cgroup.stats()?.io;
+        let device = io.iter().find(|d| format!("{}:{}", d.major, d.minor) == disk);
+        let device = device.with_context(|| format!("no `{disk}` in {io:?}"))?;
+        let done = if write {
+            device.write_bytes
+        } else {
+            device.read_bytes
+        };
+        ensure!(done >= 3 * MIB as u64, "{kind}: {device:?}");
+        cgroup.remove()?;
     }
-    let io = cgroup.stats()?.io;
-    let device = io.iter().find(|d| format!("{}:{}", d.major, d.minor) == disk);
-    let device = device.with_context(|| format!("no `{disk}` in {io:?}"))?;
-    ensure!(
-        device.write_bytes >= 3 * MIB as u64 && device.read_bytes >= 3 * MIB as u64,
-        "{device:?}"
-    );
     Ok(())
 }
 
@@ -702,15 +731,34 @@ fn devices_are_denied_by_program() -> Result<()> {
     Ok(())
 }
 
+/// Opens a file in the cgroup; the error's number, or 0.
+fn open(cgroup: &Cgroup, path: &str, write: bool) -> Result<i32> {
+    let child = spawn(cgroup, || {
+        let opened = std::fs::OpenOptions::new().read(!write).write(write).open(path);
+        opened.map_or_else(|e| e.raw_os_error().unwrap_or(98), |_| 0)
+    })?;
+    exit_status(child)
+}
+
+/// Devices that differ from `kmsg` in one thing each.
+fn neighbours_of_kmsg() -> Result<[String; 3]> {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let dir = crate::harness::tempdir();
+    let make = |name: &str, kind, major, minor| -> Result<String> {
+        let path = dir.join(name);
+        mknod(&path, kind, Mode::S_IRUSR, makedev(major, minor))?;
+        Ok(path.display().to_string())
+    };
+    Ok([
+        make("type", SFlag::S_IFBLK, 1, 11)?,
+        make("major", SFlag::S_IFCHR, 199, 11)?,
+        make("minor", SFlag::S_IFCHR, 1, 12)?,
+    ])
+}
+
 /// `kmsg` (1:11) is a character device that every machine has and no container may open.
 fn denies(tree: &Tree, cgroup: &Cgroup) -> Result<()> {
-    let open = |path: &'static str, write: bool| -> Result<i32> {
-        let child = spawn(cgroup, move || {
-            let opened = std::fs::OpenOptions::new().read(!write).write(write).open(path);
-            opened.map_or_else(|e| e.raw_os_error().unwrap_or(98), |_| 0)
-        })?;
-        exit_status(child)
-    };
+    let open = |path: &str, write: bool| open(cgroup, path, write);
     let denied = Errno::EPERM as i32;
     let rules =
         |json: &str| -> Result<Limits> { Ok(Limits::from_spec(&serde_json::from_str(json)?, &tree.layout)?) };
@@ -723,6 +771,9 @@ fn denies(tree: &Tree, cgroup: &Cgroup) -> Result<()> {
     )?)?;
     ensure!(open("/dev/kmsg", false)? == 0, "reading is allowed");
     ensure!(open("/dev/kmsg", true)? == denied, "writing is not");
+    for other in neighbours_of_kmsg()? {
+        ensure!(open(&other, false)? == denied, "{other} is not");
+    }
     // Nothing said about devices: they stay as they are.
     cgroup.apply(&tree.limits(r#"{"pids":{"limit":100}}"#)?)?;
     ensure!(open("/dev/kmsg", false)? == 0, "an update took it away");
