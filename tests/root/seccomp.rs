@@ -78,7 +78,9 @@ fn errno_and_conditions() -> Result<()> {
         {{"names":["kill"],"action":"SCMP_ACT_ERRNO","errnoRet":77,"args":[
             {{"index":0,"value":{own},"op":"SCMP_CMP_EQ"}},{{"index":1,"value":28,"op":"SCMP_CMP_EQ"}}]}},
         {{"names":["lseek"],"action":"SCMP_ACT_ERRNO","errnoRet":33,"args":[
-            {{"index":1,"value":4294967296,"op":"SCMP_CMP_GT"}}]}}]}}"#
+            {{"index":1,"value":4294967296,"op":"SCMP_CMP_GT"}}]}},
+        {{"names":["lseek"],"action":"SCMP_ACT_ERRNO","errnoRet":34,"args":[
+            {{"index":1,"value":240,"valueTwo":80,"op":"SCMP_CMP_MASKED_EQ"}}]}}]}}"#
     ));
     below(&profile, move || {
         let own = Pid::from_raw(own as i32);
@@ -88,6 +90,9 @@ fn errno_and_conditions() -> Result<()> {
         ensure!(lseek(&file, (1 << 32) + 1, Whence::SeekSet).map_err(|e| e as i32) == Err(33));
         ensure!(lseek(&file, 1 << 32, Whence::SeekSet) == Ok(1 << 32));
         ensure!(lseek(&file, 5, Whence::SeekSet) == Ok(5));
+        // Of 0xf0 only 0x50.
+        ensure!(lseek(&file, 0x753, Whence::SeekSet).map_err(|e| e as i32) == Err(34));
+        ensure!(lseek(&file, 0x743, Whence::SeekSet) == Ok(0x743));
         Ok(())
     })?
 }
@@ -222,6 +227,12 @@ fn programs_of_32_bits() -> Result<()> {
     ensure!(
         status(&allow_list(), 600)?.code() == Some(Errno::ENOSYS as i32),
         "newer than the profile"
+    );
+    let mut otherwise = allow_list();
+    otherwise.set_default_errno_ret(Some(77));
+    ensure!(
+        status(&otherwise, 288)?.code() == Some(77),
+        "the profile's own errno"
     );
     ensure!(status(&vps_profile(), 39)?.code() == Some(Errno::EEXIST as i32));
     ensure!(status(&vps_profile(), 357)?.code() == Some(Errno::EPERM as i32));

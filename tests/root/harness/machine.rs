@@ -16,6 +16,8 @@ pub fn has(need: &str) -> bool {
         "root" => nix::unistd::geteuid().is_root(),
         "cgroup2" => Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         "hybrid" => Path::new("/sys/fs/cgroup/memory").exists(),
+        // Only v1 has it, of kernels with CONFIG_RT_GROUP_SCHED; distributions go without.
+        "realtime_groups" => Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists(),
         "apparmor" => has_apparmor(),
         // What sd_booted(3) asks.
         "systemd" => Path::new("/run/systemd/system").is_dir(),

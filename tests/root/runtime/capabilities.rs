@@ -1,5 +1,8 @@
 //! The five sets, no-new-privs, and what a user change does to them.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::{Result, ensure};
 use serde_json::json;
 
@@ -8,6 +11,7 @@ use super::{Container, ensure_eq};
 tests![
     all_five_sets,
     a_user_keeps_ambient_capabilities_only,
+    what_is_permitted_and_effective_counts_until_the_program_runs,
     none_at_all,
     no_new_privs_is_as_asked,
     what_cannot_be_granted_is_no_failure,
@@ -52,6 +56,28 @@ fn a_user_keeps_ambient_capabilities_only() -> Result<()> {
         }),
     )?;
     ensure_eq!(sets(&c.run()?.ok()?)?, [0, 0, 0, CHOWN, 0]);
+    Ok(())
+}
+
+/// `execve(2)` makes these two sets anew; what was in them decides whether the program may be run at all.
+fn what_is_permitted_and_effective_counts_until_the_program_runs() -> Result<()> {
+    let mut c = Container::new(&["/bin/private/echo", "ran"])?;
+    let dir = c.bundle.rootfs().join("bin/private");
+    fs::create_dir(&dir)?;
+    fs::copy("/bin/busybox", dir.join("echo"))?;
+    fs::set_permissions(dir.join("echo"), fs::Permissions::from_mode(0o700))?;
+    c.set("/process/user", json!({"uid": 1000, "gid": 1000}))?;
+    let all = json!(["CAP_DAC_OVERRIDE"]);
+    for (permitted, effective, may) in [(true, true, true), (true, false, false), (false, true, false)] {
+        let list = |has| if has { all.clone() } else { json!([]) };
+        c.set(
+            "/process/capabilities",
+            json!({"bounding": all, "permitted": list(permitted), "effective": list(effective)}),
+        )?;
+        let ran = c.run()?;
+        ensure!(ran.status.success() == may, "{permitted} {effective}: {ran:?}");
+        ensure_eq!(ran.out, if may { "ran\n" } else { "" });
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use super::{Container, ensure_eq};
 use crate::harness;
 
 tests![
+    the_root_is_where_the_config_says,
     user_groups_and_umask,
     the_working_directory_is_made,
     exec_does_not_make_its_working_directory,
@@ -31,7 +32,21 @@ tests![
     streams_belong_to_the_user,
     signals_are_as_at_birth,
     binds_of_files_and_directories,
+    idmapped_binds_have_their_own_users_and_groups,
 ];
+
+fn the_root_is_where_the_config_says() -> Result<()> {
+    let mut c = Container::sh("cat /where")?;
+    let place = c.bundle.dir.join("a/place");
+    fs::create_dir(c.bundle.dir.join("a"))?;
+    fs::rename(c.bundle.rootfs(), &place)?;
+    fs::write(place.join("where"), "there\n")?;
+    c.set("/root/path", "a/place".into())?;
+    ensure_eq!(c.run()?.ok()?, "there\n");
+    c.set("/root/path", json!(place))?;
+    ensure_eq!(c.run()?.ok()?, "there\n");
+    Ok(())
+}
 
 fn user_groups_and_umask() -> Result<()> {
     let mut c = Container::sh("id -u; id -g; id -G; umask; grep -E '^(Uid|Gid):' /proc/self/status")?;
@@ -323,5 +338,24 @@ fn binds_of_files_and_directories() -> Result<()> {
     c.push("/mounts", json!({"destination": "/etc/given", "type": "bind", "source": source.join("file"), "options": ["bind"]}))?
         .push("/mounts", json!({"destination": "/data", "type": "none", "source": source, "options": ["rbind", "ro"]}))?;
     ensure_eq!(c.run()?.ok()?, "file\nfile\nread-only\n");
+    Ok(())
+}
+
+fn idmapped_binds_have_their_own_users_and_groups() -> Result<()> {
+    known_difference!("runc", "before 1.2 maps only in a user namespace");
+    let source = harness::tempdir();
+    for (name, user, group) in [("first", 1, 4), ("last", 2, 5), ("beyond", 3, 6)] {
+        fs::write(source.join(name), "")?;
+        std::os::unix::fs::chown(source.join(name), Some(user), Some(group))?;
+    }
+    let mut c = Container::sh("cd /data; stat -c '%n %u %g' first last beyond")?;
+    c.push("/mounts", json!({
+        "destination": "/data", "type": "bind", "source": source, "options": ["bind"],
+        "uidMappings": [{"containerID": 1, "hostID": 7001, "size": 2}], "gidMappings": [{"containerID": 4, "hostID": 8004, "size": 2}],
+    }))?;
+    ensure_eq!(
+        c.run()?.ok()?,
+        "first 7001 8004\nlast 7002 8005\nbeyond 65534 65534\n"
+    );
     Ok(())
 }

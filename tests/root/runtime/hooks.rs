@@ -18,6 +18,7 @@ tests![
     a_failing_start_container_ends_the_container,
     failing_ones_after_the_fact_are_no_failure,
     one_that_hangs_is_ended,
+    one_of_another_kind_that_hangs_is_ended,
     a_large_state_does_not_hang_one_that_reads_nothing,
     signals_are_not_blocked_in_them,
 ];
@@ -141,19 +142,31 @@ fn each_runs_where_the_spec_says() -> Result<()> {
 
 fn environment_and_arguments_are_the_hooks_own() -> Result<()> {
     let dir = harness::tempdir();
-    let mut c = Container::new(&["true"])?;
-    let script = format!("echo $0 $1 $A > {0}/said; /usr/bin/env > {0}/env", dir.display());
-    c.set(
-        "/hooks/createRuntime",
-        json!([{"path": "/bin/sh", "args": ["sh", "-c", script, "zero", "one"], "env": ["A=b"]}]),
-    )?;
-    c.run()?.ok()?;
-    ensure_eq!(read(&dir, "said"), "zero one b\n");
-    ensure!(
-        !read(&dir, "env").contains("PATH=/usr/local"),
-        "{}",
-        read(&dir, "env")
+    // Their own folder at its own place inside too, where some of them run.
+    let mut c = noted(&dir, "true")?;
+    let script = format!(
+        "echo $0 $1 $A > {0}/$1; /bin/busybox env > {0}/env-$1",
+        dir.display()
     );
+    for kind in KINDS {
+        let hook = json!([{
+            "path": "/bin/sh", "args": ["sh", "-c", script, "zero", kind], "env": [format!("A=of-{kind}")],
+        }]);
+        c.set(&format!("/hooks/{kind}"), hook)?;
+    }
+    c.up()?;
+    until("the program runs", || {
+        Ok(read(&dir, "order") == "program\n" && dir.join("env-poststart").exists())
+    })?;
+    c.delete()?;
+    for kind in KINDS {
+        ensure_eq!(read(&dir, kind), format!("zero {kind} of-{kind}\n"));
+        let env = read(&dir, &format!("env-{kind}"));
+        ensure!(
+            !env.contains("PATH=/usr/local") && !env.contains("DIR="),
+            "{kind}: {env}"
+        );
+    }
     Ok(())
 }
 
@@ -219,18 +232,52 @@ fn failing_ones_after_the_fact_are_no_failure() -> Result<()> {
     c.nothing_left()
 }
 
-fn one_that_hangs_is_ended() -> Result<()> {
+/// A container with a hook that would take for ever.
+fn with_hanging(kind: &str) -> Result<Container> {
     let mut c = Container::idle()?;
-    c.set(
-        "/hooks/createRuntime",
-        json!([{"path": "/bin/sleep", "args": ["sleep", "100000"], "timeout": 1}]),
-    )?;
+    let hook = json!([{"path": "/bin/sleep", "args": ["sleep", "100000"], "timeout": 1}]);
+    c.set(&format!("/hooks/{kind}"), hook)?;
+    Ok(c)
+}
+
+fn is_told_of(said: &str) -> bool {
+    !harness::is_ours() || said.contains("did not end within 1 s")
+}
+
+fn one_that_hangs_is_ended() -> Result<()> {
+    let c = with_hanging("createRuntime")?;
     let fault = c.call(&["create", "--bundle", "%", "@"])?.fault()?;
-    ensure!(
-        !harness::is_ours() || fault.contains("did not end within 1 s"),
-        "{fault}"
-    );
+    ensure!(is_told_of(&fault), "{fault}");
     c.nothing_left()
+}
+
+fn one_of_another_kind_that_hangs_is_ended() -> Result<()> {
+    // The six are waited for alike, a second each.
+    needs!(native);
+    for kind in ["prestart", "createContainer"] {
+        let c = with_hanging(kind)?;
+        let fault = c.call(&["create", "--bundle", "%", "@"])?.fault()?;
+        ensure!(is_told_of(&fault), "{kind}: {fault}");
+        c.nothing_left()?;
+    }
+    let c = with_hanging("startContainer")?;
+    c.up()?;
+    c.stopped()?;
+    ensure!(is_told_of(&c.complained()), "{}", c.complained());
+    let c = with_hanging("poststop")?;
+    c.up()?;
+    let ran = c.call(&["--debug", "delete", "--force", "@"])?;
+    ensure!(ran.status.success() && is_told_of(&ran.err), "{ran:?}");
+    c.nothing_left()?;
+    known_difference!(
+        "runc",
+        "runs poststart hooks at create, where a failure undoes it"
+    );
+    let c = with_hanging("poststart")?;
+    c.create()?;
+    let ran = c.call(&["--debug", "start", "@"])?;
+    ensure!(ran.status.success() && is_told_of(&ran.err), "{ran:?}");
+    Ok(())
 }
 
 fn a_large_state_does_not_hang_one_that_reads_nothing() -> Result<()> {

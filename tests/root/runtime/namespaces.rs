@@ -17,6 +17,7 @@ tests![
     a_user_namespace_is_joined,
     a_time_namespace_has_its_offsets_and_is_joined,
     a_user_namespace_maps_ids,
+    the_maps_are_the_configs,
     a_user_namespace_owns_the_others,
     paths_of_the_wrong_kind_are_refused,
     the_runtime_comes_back_from_joined_ones,
@@ -166,9 +167,14 @@ fn a_time_namespace_has_its_offsets_and_is_joined() -> Result<()> {
     let mut c = Container::idle()?;
     c.push("/linux/namespaces", json!({"type": "time"}))?.set(
         "/linux/timeOffsets",
-        json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 5, "nanosecs": 0}}),
+        json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 5, "nanosecs": 678}}),
     )?;
     c.up()?;
+    let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", c.pid()?))?;
+    ensure_eq!(
+        offsets.split_whitespace().collect::<Vec<_>>(),
+        ["monotonic", "5", "678", "boottime", "1000000", "0"]
+    );
     let inside = uptime(&c.exec(&["@", "cat", "/proc/uptime"])?.ok()?)?;
     ensure!(inside >= host + 1_000_000, "{inside} {host}");
     ensure!(of(c.pid()?, "time")? != own("time")?);
@@ -209,6 +215,37 @@ fn a_user_namespace_maps_ids() -> Result<()> {
     ensure!(
         !harness::is_ours() || fault.contains("is not in `linux.uidMappings`"),
         "{fault}"
+    );
+    Ok(())
+}
+
+fn the_maps_are_the_configs() -> Result<()> {
+    needs!(userns);
+    let mut c = Container::sh("cat /proc/self/uid_map; echo; cat /proc/self/gid_map")?;
+    let range = |inside: u32, outside: u32, size: u32| json!({"containerID": inside, "hostID": outside, "size": size});
+    c.push("/linux/namespaces", json!({"type": "user"}))?
+        .set(
+            "/linux/uidMappings",
+            json!([range(0, 100_000, 1000), range(5000, 300_000, 10)]),
+        )?
+        .set(
+            "/linux/gidMappings",
+            json!([range(0, 200_000, 2000), range(6000, 400_000, 20)]),
+        )?;
+    let said = c.run()?.ok()?;
+    let lines: Vec<String> = said
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    ensure_eq!(
+        lines,
+        [
+            "0 100000 1000",
+            "5000 300000 10",
+            "",
+            "0 200000 2000",
+            "6000 400000 20"
+        ]
     );
     Ok(())
 }

@@ -13,6 +13,8 @@ tests![
     personality_names_the_machine,
     scheduler_of_init_and_exec,
     scheduler_with_deadlines,
+    scheduler_in_real_time,
+    real_time_is_the_cgroup_s_to_give,
     scheduler_in_a_user_namespace,
     hooks_run_before_the_scheduler,
     io_priority_of_init_and_exec,
@@ -89,6 +91,8 @@ fn scheduler_with_deadlines() -> Result<()> {
     c.up()?;
     let (policy, ..) = scheduling(c.pid()?)?;
     ensure_eq!(policy, 6);
+    let said = harness::run(Command::new("chrt").args(["--pid", &c.pid()?.to_string()]))?;
+    super::says_all(&said, &["SCHED_RESET_ON_FORK", "1000000/50000000/100000000"])?;
     // Init runs hooks under its deadlines: its children have none, or it may have no children.
     c.delete()?;
     c.set("/hooks/startContainer", json!([{"path": "/bin/true"}]))?;
@@ -96,6 +100,36 @@ fn scheduler_with_deadlines() -> Result<()> {
     c.delete()?;
     c.set("/process/scheduler/flags", json!([]))?;
     c.refused(&["process.scheduler.policy", "startContainer"])
+}
+
+fn scheduler_in_real_time() -> Result<()> {
+    known_difference!("runc", "1.1 is older than these fields");
+    let mut c = scheduled(json!({"policy": "SCHED_FIFO", "priority": 7}))?;
+    if harness::has("realtime_groups") {
+        c.set("/linux/resources/cpu", json!({"realtimeRuntime": 20_000}))?;
+    }
+    c.up()?;
+    let (policy, _, priority) = scheduling(c.pid()?)?;
+    ensure_eq!((policy, priority), (1, 7));
+    Ok(())
+}
+
+fn real_time_is_the_cgroup_s_to_give() -> Result<()> {
+    needs!(realtime_groups);
+    known_difference!("runc", "1.1 is older than these fields");
+    let mut c = scheduled(json!({"policy": "SCHED_RR", "priority": 1}))?;
+    c.refused(&["process.scheduler"])?;
+    c.set(
+        "/linux/resources/cpu",
+        json!({"realtimeRuntime": 30_000, "realtimePeriod": 500_000}),
+    )?;
+    c.up()?;
+    let read = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/cpu{}/cpu.{file}", c.cgroup()));
+    ensure_eq!(
+        (read("rt_runtime_us")?.trim(), read("rt_period_us")?.trim()),
+        ("30000", "500000")
+    );
+    Ok(())
 }
 
 fn scheduler_in_a_user_namespace() -> Result<()> {
