@@ -194,23 +194,27 @@ fn documented_fields(text: &str) -> BTreeMap<String, String> {
 }
 
 /// What the tests hold the code to: the rows of `tests/data/config`, which `runtime::plan::golden` proves one by one.
-fn proven_fields() -> BTreeMap<String, String> {
+fn golden_rows() -> Vec<serde_json::Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config");
+    let files = std::fs::read_dir(folder).unwrap();
+    let rows = |file: std::io::Result<std::fs::DirEntry>| -> Vec<serde_json::Value> {
+        serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap()
+    };
+    files.flat_map(rows).collect()
+}
+
+fn proven_fields() -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
-    for file in std::fs::read_dir(folder).unwrap() {
-        let text = std::fs::read(file.unwrap().path()).unwrap();
-        let rows: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
-        for row in rows {
-            let field = row["field"].as_str().unwrap();
-            let verdict = match (row.get("refused"), row.get("ignored")) {
-                // The one whose every value but 1.x is refused.
-                (Some(_), _) if field == "ociVersion" => "yes",
-                (Some(_), _) => "refused",
-                (None, Some(_)) => "ignored",
-                (None, None) => "yes",
-            };
-            fields.insert(field.to_owned(), verdict.to_owned());
-        }
+    for row in golden_rows() {
+        let field = row["field"].as_str().unwrap();
+        let verdict = match (row.get("refused"), row.get("ignored")) {
+            // The one whose every value but 1.x is refused.
+            (Some(_), _) if field == "ociVersion" => "yes",
+            (Some(_), _) => "refused",
+            (None, Some(_)) => "ignored",
+            (None, None) => "yes",
+        };
+        fields.insert(field.to_owned(), verdict.to_owned());
     }
     fields
 }
@@ -240,34 +244,75 @@ fn every_field_of_config_json_is_in_the_table_as_it_is() {
     );
 }
 
-/// The names of all test functions below a directory: marked as one, or listed in a `tests![…]` of the root tests.
-fn test_names(folder: &Path, names: &mut BTreeSet<String>) {
+/// The names of all test functions below a directory, after those of the modules they are in: marked as tests, or listed in a
+/// `tests![…]` of the root tests, whose runner calls them the same.
+fn test_names(folder: &Path, module: &str, names: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        let module = match path.file_stem().unwrap().to_str().unwrap() {
+            "mod" => module.to_owned(),
+            name => format!("{module}{name}::"),
+        };
         if path.is_dir() {
-            test_names(&path, names);
+            test_names(&path, &module, names);
         } else if path.extension().is_some_and(|e| e == "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
             let marked = text.split("#[test]").skip(1);
             let function = |after: &str| Some(after.split_once("fn ")?.1.split('(').next()?.to_owned());
-            names.extend(marked.filter_map(function));
+            let mut found: Vec<String> = marked.filter_map(function).collect();
             for list in text.split("tests![").skip(1) {
                 let list = list.split(']').next().unwrap();
                 // Some have a time limit of their own behind a colon.
                 let name = |entry: &str| entry.split(':').next().map(|name| name.trim().to_owned());
-                names.extend(list.split(',').filter_map(name));
+                found.extend(list.split(',').filter_map(name));
+            }
+            names.extend(found.into_iter().map(|name| format!("{module}{name}")));
+        }
+    }
+}
+
+#[test]
+fn the_root_tests_that_see_a_field_exist() {
+    let mut tests = BTreeSet::new();
+    test_names(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/root"),
+        "",
+        &mut tests,
+    );
+    let mut missing = BTreeSet::new();
+    let mut seen = 0;
+    for row in golden_rows() {
+        for test in row
+            .get("seen")
+            .and_then(|list| list.as_array())
+            .into_iter()
+            .flatten()
+        {
+            seen += 1;
+            let name = test.as_str().unwrap();
+            if !tests.contains(name) {
+                missing.insert(name.to_owned());
             }
         }
     }
+    assert!(
+        missing.is_empty(),
+        "tests/data/config names tests that are not there: {missing:#?}"
+    );
+    assert!(seen > 150, "only {seen} names: did the rows change their form?");
 }
 
 #[test]
 fn every_defence_has_its_tests() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(top.join("SECURITY.md")).unwrap();
-    let mut tests = BTreeSet::new();
-    test_names(&top.join("tests/root"), &mut tests);
-    test_names(&top.join("src"), &mut tests);
+    let mut named_fully = BTreeSet::new();
+    test_names(&top.join("tests/root"), "", &mut named_fully);
+    test_names(&top.join("src"), "", &mut named_fully);
+    let tests: BTreeSet<&str> = named_fully
+        .iter()
+        .filter_map(|name| name.rsplit("::").next())
+        .collect();
     let rows: Vec<Vec<&str>> = text
         .lines()
         .filter(|line| line.starts_with("| CVE-"))
@@ -285,7 +330,7 @@ fn every_defence_has_its_tests() {
         missing.is_empty(),
         "SECURITY.md names tests that are not there: {missing:?}"
     );
-    let is_regression = |name: &&String| {
+    let is_regression = |name: &&&str| {
         ["cve_", "crun_2", "crio_2", "youki_2"]
             .iter()
             .any(|p| name.starts_with(p))
@@ -293,7 +338,7 @@ fn every_defence_has_its_tests() {
     let unlisted: Vec<_> = tests
         .iter()
         .filter(is_regression)
-        .filter(|name| !named.contains(name.as_str()))
+        .filter(|name| !named.contains(**name))
         .collect();
     assert!(unlisted.is_empty(), "SECURITY.md has no row for {unlisted:?}");
 }

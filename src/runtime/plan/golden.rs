@@ -7,9 +7,11 @@
 //!    "plan": ["…"],               what the plan has then, as `Debug` writes it, and has not without the field; or
 //!    "refused": "…",              how the error begins: the field and its value; or
 //!    "elsewhere": "…"             who else looks at it; or
-//!    "ignored": "…" }             why it changes nothing
+//!    "ignored": "…",              why it changes nothing; and where there is something to see of it:
+//!    "seen": ["…"],               the root tests that fail if the kernel did not get it, as their runner lists them; or
+//!    "unseen": "…" }              why no kernel of the tests can show it
 //! ```
-//! README.md's table of fields is held against the same rows by `tests/docs.rs`.
+//! README.md's table of fields and the names of the root tests are held against the same rows by `tests/docs.rs`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,8 @@ struct Row {
     refused: Option<String>,
     elsewhere: Option<String>,
     ignored: Option<String>,
+    seen: Option<Vec<String>>,
+    unseen: Option<String>,
 }
 
 fn rows() -> Vec<Row> {
@@ -145,6 +149,24 @@ fn every_row_is_what_the_plan_makes_of_it() {
         wrong.extend(complaints(&row, made, plan(&without, &host)));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_field_with_an_effect_is_seen_or_says_why_not() {
+    let is_right = |row: &Row| {
+        let has_effect = row.plan.is_some() || row.elsewhere.is_some();
+        match (has_effect, &row.seen, &row.unseen) {
+            (true, Some(tests), None) => !tests.is_empty(),
+            (true, None, Some(_)) | (false, None, None) => true,
+            _ => false,
+        }
+    };
+    let wrong = rows().into_iter().filter(|row| !is_right(row));
+    let wrong: Vec<String> = wrong.map(|row| row.field).collect();
+    assert!(
+        wrong.is_empty(),
+        "not `seen` or `unseen` as they should be: {wrong:#?}"
+    );
 }
 
 fn complaints(row: &Row, made: Result<Plan>, without: Result<Plan>) -> Vec<String> {
