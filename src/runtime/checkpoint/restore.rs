@@ -16,7 +16,7 @@ use super::super::init::parent::move_devices;
 use super::super::plan::{Choices, Plan};
 use super::super::{console, hooks, lsm};
 use super::criu::{self, Birth, Criu, Notice};
-use super::options::Restore;
+use super::options::{CgroupMode, Restore};
 use super::rpc::{self, CgroupRoot, InheritFd, JoinNamespace, Kind as Ask, Request};
 use super::{descriptors, external, lend, trouble, unlock, verify};
 use crate::cgroups::Cgroup;
@@ -159,8 +159,14 @@ impl Return<'_> {
             // They are opened once more from inside.
             console::own_pipes(uid);
         }
+        // Cgroups that CRIU is to leave alone are no reason for it to make their namespace.
+        let unmanaged = self.request.options.common.cgroups == CgroupMode::Ignore;
+        let cgroup_namespace = unmanaged && plan.namespaces.is_new(Kind::Cgroup);
         let prepare = || {
             plan.rootfs.cover_root()?;
+            if cgroup_namespace {
+                enter::unshare(Kind::Cgroup)?;
+            }
             let root = plan.ids.root().filter(|_| users);
             root.map_or(Ok(()), |(_, gid)| lend::to_group(images, gid))
         };

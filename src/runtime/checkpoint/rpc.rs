@@ -127,7 +127,8 @@ pub(super) struct Options {
     pub(super) rst_sibling: bool,
     #[prost(message, repeated, tag = "27")]
     pub(super) inherit_fd: Vec<InheritFd>,
-    #[prost(int32, tag = "34")]
+    /// Required, so that it is sent where it is 0 as well: without it CRIU goes by `manage_cgroups`.
+    #[prost(int32, required, tag = "34")]
     pub(super) manage_cgroups_mode: i32,
     #[prost(string, repeated, tag = "37")]
     pub(super) external: Vec<String>,
@@ -211,8 +212,9 @@ mod tests {
             }),
             ..Request::default()
         };
-        // Tag and wire type, then the value: type 1; options of 8 bytes: fd 3, flag 5, and field 63, whose tag takes two bytes.
-        let bytes = [8, 1, 18, 8, 8, 3, 40, 1, 0xfa, 3, 1, b'x'];
+        // Tag and wire type, then the value: type 1; options of 11 bytes: fd 3, flag 5, field 34 although it is 0, and field 63.
+        // The tags of both take two bytes.
+        let bytes = [8, 1, 18, 11, 8, 3, 40, 1, 0x90, 2, 0, 0xfa, 3, 1, b'x'];
         assert_eq!(request.encode_to_vec(), bytes);
     }
 
