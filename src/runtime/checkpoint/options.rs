@@ -108,9 +108,12 @@ impl CgroupMode {
 /// Reads `--page-server`.
 pub fn page_server(text: &str) -> Result<(String, u16)> {
     let parsed = text.rsplit_once(':').and_then(|(address, port)| {
-        let address = address.trim_start_matches('[').trim_end_matches(']');
+        let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        // Without brackets the port could be the address's last part.
+        let plain = (!address.contains([':', '[', ']'])).then_some(address);
+        let address = bracketed.or(plain).filter(|address| !address.is_empty())?;
         let port = port.parse().ok().filter(|port| *port > 0)?;
-        (!address.is_empty()).then(|| (address.to_owned(), port))
+        Some((address.to_owned(), port))
     });
     parsed.ok_or_else(|| Error::invalid("--page-server", text, "is not ADDRESS:PORT"))
 }
@@ -188,7 +191,9 @@ mod tests {
     fn page_servers_and_modes() {
         assert_eq!(page_server("10.0.0.1:27").unwrap(), ("10.0.0.1".into(), 27));
         assert_eq!(page_server("[fd00::1]:9").unwrap(), ("fd00::1".into(), 9));
-        for bad in ["", "host", ":1", "host:", "host:0", "host:70000", "host:x"] {
+        let hosts = ["", "host", ":1", "[]:1", "[host:1", "fd00::1:9"];
+        let ports = ["host:", "host:0", "host:70000", "host:x"];
+        for bad in hosts.into_iter().chain(ports) {
             assert!(page_server(bad).is_err(), "{bad}");
         }
         assert_eq!(CgroupMode::from_name("full").unwrap() as i32, 4);

@@ -11,6 +11,8 @@ use crate::error::Error;
 const TAIL: u64 = 64 * 1024;
 /// How many lines are told.
 const LINES: usize = 3;
+/// What lines that tell of errors have; the second is of a page server, which CRIU takes for information.
+const COMPLAINTS: [&str; 2] = ["Error (", "Can't connect to server"];
 
 /// Removes an older log, which would be quoted when CRIU does not come to write its own.
 pub(super) fn forget(dir: &Path, name: &str) {
@@ -52,9 +54,10 @@ fn last(text: &str, said: &str) -> String {
         plain(timed.map_or(line, |(_, rest)| rest))
     });
     let lines: Vec<String> = lines.filter(|line| !said.contains(line.as_str())).collect();
-    let complaints: Vec<&String> = lines.iter().filter(|line| line.contains("Error (")).collect();
+    let complains = |line: &str| COMPLAINTS.iter().any(|complaint| line.contains(complaint));
+    let complaints: Vec<&String> = lines.iter().filter(|line| complains(line)).collect();
     let chosen = match complaints.len() {
-        0 if !said.contains("Error (") => lines.last().into_iter().collect(),
+        0 if !complains(said) => lines.last().into_iter().collect(),
         n => complaints[n.saturating_sub(LINES)..].to_vec(),
     };
     chosen.into_iter().map(|line| format!(": {line}")).collect()
@@ -75,5 +78,7 @@ mod tests {
         assert_eq!(last(log, "Error (criu/a.c:2): two").matches("two").count(), 0);
         assert_eq!(last("(00.01) a\n(00.02) b\n", "x"), ": b");
         assert_eq!(last("", "x"), "");
+        let server = "(00.01) Can't connect to server 10.0.0.1:27\n(00.02) Unlock network\n";
+        assert_eq!(last(server, "x"), ": Can't connect to server 10.0.0.1:27");
     }
 }
