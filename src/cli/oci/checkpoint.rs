@@ -2,15 +2,25 @@
 
 use std::path::Path;
 
+use rustix::fs::OFlags;
+use rustix::io::FdFlags;
+
 use super::args::{Checkpoint, Images};
 use crate::error::{During, Error, Result};
 use crate::host::Host;
 use crate::runtime::checkpoint::dump;
 use crate::runtime::checkpoint::options::{self, CgroupMode, Common, Dump};
+use crate::runtime::foreground::Signals;
 use crate::runtime::id::Id;
 
 /// `checkpoint`: the container's state in files; it is deleted unless it is to go on.
 pub(super) fn checkpoint(host: &Host, root: &Path, args: &Checkpoint) -> Result<u8> {
+    if args.images.lazy_pages && args.page_server.is_none() {
+        let problem = "needs `--page-server ADDRESS:PORT`: CRIU would wait at a port that nobody knows";
+        return Err(Error::invalid("--lazy-pages", true, problem));
+    }
+    // Others it ends as it ends any program.
+    let signals = args.images.lazy_pages.then(Signals::take).transpose()?;
     let options = Dump {
         common: common(&args.images)?,
         parent: args.parent_path.clone(),
@@ -24,8 +34,9 @@ pub(super) fn checkpoint(host: &Host, root: &Path, args: &Checkpoint) -> Result<
             .map(options::page_server)
             .transpose()?,
         pre_dump: args.pre_dump,
+        interrupt: signals.as_ref().map(Signals::ending),
     };
-    dump::checkpoint(host, root, &Id::new(&args.id)?, &options)?;
+    dump::checkpoint(host, root, &Id::new(&args.id)?, options)?;
     Ok(0)
 }
 
@@ -52,8 +63,15 @@ fn status(args: &Checkpoint) -> Result<Option<std::os::fd::OwnedFd>> {
     match args.status_fd {
         -1 => Ok(None),
         fd if fd < 0 => Err(Error::invalid("--status-fd", fd, "is not a descriptor")),
-        fd => crate::sys::fd::adopt(fd)
-            .during(|| format!("--status-fd `{fd}`"))
-            .map(Some),
+        number => {
+            let fd = crate::sys::fd::adopt(number).during(|| format!("--status-fd `{number}`"))?;
+            let mode = rustix::fs::fcntl_getfl(&fd)? & OFlags::RWMODE;
+            if mode != OFlags::WRONLY && mode != OFlags::RDWR {
+                return Err(Error::invalid("--status-fd", number, "is not open for writing"));
+            }
+            // Held by CRIU as well, it would have no end before CRIU's.
+            rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+            Ok(Some(fd))
+        }
     }
 }

@@ -24,7 +24,9 @@ use crate::sys;
 use crate::sys::clone::{Clone, Side};
 
 /// The first version that takes external pid namespaces, reports `status-ready`, and freezes cgroups of v2 (3.14).
-const OLDEST: (i32, i32) = (3, 15);
+pub(super) const OLDEST: (i32, i32) = (3, 15);
+/// The first version that puts another LSM profile in the saved one's place.
+pub(super) const OLDEST_FOR_LSM: (i32, i32) = (3, 16);
 /// More than any message of CRIU's.
 const MAX_MESSAGE: usize = 64 * 1024;
 
@@ -112,9 +114,20 @@ impl Criu {
         request: &Request,
         attend: &mut dyn FnMut(Notice) -> Result<()>,
     ) -> Result<Response> {
+        self.ask_while(request, attend, &|_| Ok(()))
+    }
+
+    /// As [`Criu::ask`]; `wait` is called with the socket before each message, and its error ends the conversation.
+    pub(super) fn ask_while(
+        &self,
+        request: &Request,
+        attend: &mut dyn FnMut(Notice) -> Result<()>,
+        wait: &dyn Fn(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<Response> {
         self.send(request)?;
         let mut refused = None;
         loop {
+            wait(self.socket.as_fd())?;
             let (response, fd) = match self.receive() {
                 Err(e) => return Err(refused.unwrap_or(e)),
                 Ok(received) => received,
@@ -193,8 +206,8 @@ impl Drop for Criu {
     }
 }
 
-/// Refuses a CRIU that is too old.
-pub(super) fn check_version() -> Result<()> {
+/// Refuses a CRIU that is older than `oldest`.
+pub(super) fn check_version(oldest: (i32, i32)) -> Result<()> {
     let request = Request {
         kind: Kind::Version as i32,
         ..Request::default()
@@ -205,12 +218,12 @@ pub(super) fn check_version() -> Result<()> {
     let version = response
         .version
         .ok_or_else(|| Error::Corrupt("criu does not tell its version".into()))?;
-    if (version.major, version.minor) >= OLDEST {
+    if (version.major, version.minor) >= oldest {
         return Ok(());
     }
     Err(Error::unsupported(
         format!("criu {}.{}.{}", version.major, version.minor, version.sublevel),
-        format!("install {}.{} or newer", OLDEST.0, OLDEST.1),
+        format!("install {}.{} or newer", oldest.0, oldest.1),
     ))
 }
 

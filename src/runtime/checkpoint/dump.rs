@@ -1,7 +1,11 @@
 //! Saving a container.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::Cell;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 
 use super::super::bundle::{self, Bundle};
 use super::super::container::Container;
@@ -11,7 +15,7 @@ use super::super::status::Status;
 use super::criu::{self, Birth, Criu, Notice};
 use super::options::Dump;
 use super::rpc::{self, Features, Kind as Ask, PageServer, Request};
-use super::{descriptors, external, trouble};
+use super::{descriptors, external, trouble, unlock};
 use crate::cgroups::{Cgroup, Home, Manager};
 use crate::error::{Error, Result};
 use crate::files::mountinfo;
@@ -25,7 +29,7 @@ const LOG: &str = "dump.log";
 /// # Errors
 /// [`Error::Unsupported`] for a missing or old CRIU and for what it cannot save, [`Error::Status`] for a container that does not
 /// run. When the dump fails the container goes on as before.
-pub fn checkpoint(host: &Host, root: &Path, id: &Id, options: &Dump) -> Result<()> {
+pub fn checkpoint(host: &Host, root: &Path, id: &Id, mut options: Dump<'_>) -> Result<()> {
     criu::check_caller(host, "checkpoint")?;
     let container = Container::load(root, id)?;
     let _lock = container.lock()?;
@@ -37,13 +41,14 @@ pub fn checkpoint(host: &Host, root: &Path, id: &Id, options: &Dump) -> Result<(
     let cgroup = container.need_cgroup(host, "checkpoint")?;
     let plan = plan_of(host, &container, id)?;
     external::check(&plan.rootfs)?;
-    criu::check_version()?;
-    check_features(options)?;
+    criu::check_version(criu::OLDEST)?;
+    check_features(&options)?;
     options.common.check_folders(true)?;
-    check_parent(options)?;
+    check_parent(&options)?;
     trouble::forget(options.common.log(), LOG);
-    let dumped =
-        dump(&container, &cgroup, &plan, options).map_err(|e| trouble::explain(e, options.common.log(), LOG));
+    let status = options.status.take();
+    let dumped = dump(&container, &cgroup, &plan, &options, status)
+        .map_err(|e| trouble::explain(e, options.common.log(), LOG));
     if dumped.is_err() && before == Status::Running {
         // A CRIU that died may have left it frozen.
         if cgroup.is_frozen().unwrap_or(false) {
@@ -76,7 +81,7 @@ fn plan_of(host: &Host, container: &Container, id: &Id) -> Result<Plan> {
     Plan::decide(&bundle, id, host, choices)
 }
 
-fn check_parent(options: &Dump) -> Result<()> {
+fn check_parent(options: &Dump<'_>) -> Result<()> {
     let Some(parent) = &options.parent else {
         return Ok(());
     };
@@ -90,7 +95,7 @@ fn check_parent(options: &Dump) -> Result<()> {
     Ok(())
 }
 
-fn check_features(options: &Dump) -> Result<()> {
+fn check_features(options: &Dump<'_>) -> Result<()> {
     if options.pre_dump {
         let wanted = Features {
             mem_track: Some(true),
@@ -112,7 +117,7 @@ fn request(
     container: &Container,
     cgroup: &Cgroup,
     plan: &Plan,
-    options: &Dump,
+    options: &Dump<'_>,
     folders: &[OwnedFd],
 ) -> Result<Request> {
     let gone = || Error::Status("container not running".into());
@@ -161,16 +166,82 @@ fn freezer(cgroup: &Cgroup) -> Result<Option<String>> {
     place.map(|path| external::text(path)).transpose()
 }
 
-fn dump(container: &Container, cgroup: &Cgroup, plan: &Plan, options: &Dump) -> Result<()> {
+fn dump(
+    container: &Container,
+    cgroup: &Cgroup,
+    plan: &Plan,
+    options: &Dump<'_>,
+    mut status: Option<OwnedFd>,
+) -> Result<()> {
     let criu = Criu::start(&Birth {
         folders: &options.common.folders(),
         ..Birth::default()
     })?;
     let request = request(container, cgroup, plan, options, &criu.folders)?;
-    let mut attend = |notice: Notice| match (&options.status, notice.script.as_str()) {
-        (Some(status), "status-ready") => Ok(rustix::io::write(status.as_fd(), &[0]).map(drop)?),
+    let serving = Cell::new(false);
+    let mut attend = |notice: Notice| {
+        if notice.script == "status-ready" {
+            serving.set(true);
+            // Closed by that as well: who reads until the end need not wait for ours.
+            if let Some(status) = status.take() {
+                tell(&status);
+            }
+        }
+        Ok(())
+    };
+    let wait = |socket: BorrowedFd<'_>| match options.interrupt {
+        // Before, the processes have code of CRIU's in them, which is not to be left there.
+        Some(interrupt) if serving.get() => wait(socket, interrupt),
         _ => Ok(()),
     };
-    criu.ask(&request, &mut attend)?;
-    criu.finish()
+    match criu.ask_while(&request, &mut attend, &wait) {
+        // After a pre-dump it waits for the dump, which will be another's to do.
+        Ok(_) if options.pre_dump => Ok(()),
+        Ok(_) => criu.finish(),
+        Err(e) => {
+            drop(criu);
+            // CRIU leaves it to the restore from there on.
+            if serving.get()
+                && let Err(e) = unlock_network(container, plan)
+            {
+                log::warn!("{e}");
+            }
+            Err(e)
+        }
+    }
+}
+
+/// Says that pages can be fetched. Nobody there to listen is no reason to give up.
+fn tell(status: &OwnedFd) {
+    if let Err(e) = rustix::io::write(status, &[0]) {
+        log::warn!("cannot write to `--status-fd`: {e}");
+    }
+}
+
+/// Waits until CRIU says something. Nobody knows whether the pages will ever be fetched.
+fn wait(socket: BorrowedFd<'_>, interrupt: BorrowedFd<'_>) -> Result<()> {
+    let mut fds = [
+        PollFd::from_borrowed_fd(socket, PollFlags::IN),
+        PollFd::from_borrowed_fd(interrupt, PollFlags::IN),
+    ];
+    loop {
+        match rustix::event::poll(&mut fds, None) {
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
+            Ok(_) => {
+                let text = "given up at a signal, before all pages were fetched: the container goes on";
+                return Err(Error::Status(text.into()));
+            }
+        }
+    }
+}
+
+fn unlock_network(container: &Container, plan: &Plan) -> Result<()> {
+    let namespaces = &plan.namespaces;
+    let own = namespaces.is_new(Kind::Network) || namespaces.joined(Kind::Network).is_some();
+    match &container.state().init {
+        Some(init) if own => unlock::once(init.pid),
+        _ => Ok(()),
+    }
 }

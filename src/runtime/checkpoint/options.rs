@@ -1,10 +1,10 @@
 //! What can be asked of a checkpoint and of a restore.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::rpc;
+use super::{criu, rpc};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::namespaces::Kind;
@@ -39,7 +39,7 @@ pub struct Common {
 
 /// `checkpoint`.
 #[derive(Debug, Default)]
-pub struct Dump {
+pub struct Dump<'a> {
     /// See [`Common`].
     pub common: Common,
     /// An earlier pre-dump, relative to the images: only memory that changed since is saved.
@@ -50,12 +50,14 @@ pub struct Dump {
     pub tcp_skip_in_flight: bool,
     /// Files that were deleted while open get a name again.
     pub link_remap: bool,
-    /// Gets a zero byte when pages can be fetched.
+    /// Gets a zero byte when pages can be fetched, and is closed.
     pub status: Option<OwnedFd>,
     /// Memory goes to this page server instead of files.
     pub page_server: Option<(String, u16)>,
     /// Only memory is saved, and the container goes on.
     pub pre_dump: bool,
+    /// While it can be read from and pages wait to be fetched, the checkpoint is given up.
+    pub interrupt: Option<BorrowedFd<'a>>,
 }
 
 /// `restore`.
@@ -69,6 +71,16 @@ pub struct Restore {
     pub lsm_profile: Option<String>,
     /// SELinux context of mounts.
     pub lsm_mount_context: Option<String>,
+}
+
+impl Restore {
+    /// The oldest CRIU that does all of it.
+    pub(super) fn oldest(&self) -> (i32, i32) {
+        match (&self.lsm_profile, &self.lsm_mount_context) {
+            (None, None) => criu::OLDEST,
+            _ => criu::OLDEST_FOR_LSM,
+        }
+    }
 }
 
 /// CRIU's ways with cgroups. The numbers are those of its protocol.

@@ -96,7 +96,7 @@ fn prepare(request: &Comeback<'_>, plan: &Plan) -> Result<Vec<InheritFd>> {
         .unwrap_or(usize::MAX)
         .saturating_add(3);
     let streams = descriptors::load(&common.images, end)?;
-    criu::check_version()?;
+    criu::check_version(request.options.oldest())?;
     trouble::forget(common.log(), LOG);
     Ok(streams)
 }

@@ -2,6 +2,7 @@
 //!
 //! CRIU holds connections by rules of `iptables(8)` that drop all packets, from the dump until the restore. In a namespace that is
 //! the caller's to keep, the restore adds the same rules once more, takes away one set, and fails to: the other is still there.
+//! A dump that fails while pages are fetched late leaves them as well: CRIU has decided by then that there will be a restore.
 
 use std::process::Command;
 
@@ -16,11 +17,20 @@ const PATIENCE: &str = "10";
 
 /// Takes away all jumps into CRIU's chain but one in the network namespace of process `pid`. To be called right before CRIU unlocks.
 pub(super) fn all_but_one(pid: i32) -> Result<()> {
+    take_away(pid, |jumps| jumps.saturating_sub(1))
+}
+
+/// Takes away one set of jumps, that of a dump that has come to nothing after CRIU's last look at the network.
+pub(super) fn once(pid: i32) -> Result<()> {
+    take_away(pid, |jumps| jumps.min(1))
+}
+
+fn take_away(pid: i32, of: impl Fn(usize) -> usize) -> Result<()> {
     let work = || {
         enter::join(Kind::Network, format!("/proc/{pid}/ns/net").as_ref())?;
         for program in ["iptables", "ip6tables"] {
             for list in ["INPUT", "OUTPUT"] {
-                thin_out(program, list);
+                thin_out(program, list, &of);
             }
         }
         Ok(())
@@ -29,12 +39,12 @@ pub(super) fn all_but_one(pid: i32) -> Result<()> {
 }
 
 /// CRIU locks without these programs as well, and has complained by then if they fail.
-fn thin_out(program: &str, list: &str) {
+fn thin_out(program: &str, list: &str, of: impl Fn(usize) -> usize) {
     let shown = Command::new(program)
         .args(["--wait", PATIENCE, "-S", list])
         .output();
     let shown = shown.map(|done| done.stdout).unwrap_or_default();
-    for _ in 1..jumps(&String::from_utf8_lossy(&shown)) {
+    for _ in 0..of(jumps(&String::from_utf8_lossy(&shown))) {
         let mut delete = Command::new(program);
         let delete = delete.args(["--wait", PATIENCE, "-D", list, "-j", CHAIN]);
         let _ = delete.output();

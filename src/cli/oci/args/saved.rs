@@ -55,10 +55,10 @@ pub(in crate::cli::oci) struct Checkpoint {
     /// Give files that were deleted while open a name again
     #[arg(long)]
     pub(in crate::cli::oci) link_remap: bool,
-    /// Descriptor that gets a zero byte when pages can be fetched
+    /// Descriptor that gets a zero byte, and is closed, when pages can be fetched
     #[arg(long, default_value_t = -1, hide_default_value = true, value_name = "FD", allow_hyphen_values = true)]
     pub(in crate::cli::oci) status_fd: i32,
-    /// Send memory to this page server
+    /// Send memory to the page server there; with --lazy-pages, be one there until all is fetched
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(in crate::cli::oci) page_server: Option<String>,
     /// Save memory only, and let the container go on
