@@ -23,7 +23,8 @@ pub fn has(need: &str) -> bool {
         "systemd" => Path::new("/run/systemd/system").is_dir(),
         "userns" => has_userns(),
         "ours" => super::is_ours(),
-        "criu" => has_criu(),
+        "criu" => criu_check(&[]),
+        "lazy_pages" => criu_check(&["--feature", "uffd-noncoop"]),
         "native" => super::timeout_factor() == 1,
         name => program(OsStr::new(name)).is_some(),
     }
@@ -52,12 +53,12 @@ fn has_apparmor() -> bool {
     enabled.is_ok_and(|text| text.trim() == "Y") && Path::new("/sys/kernel/security/apparmor").is_dir()
 }
 
-/// CRIU is there and gets on with this kernel.
-fn has_criu() -> bool {
+/// CRIU is there and gets on with this kernel, or does what it is asked for.
+fn criu_check(args: &[&str]) -> bool {
     let Some(criu) = program(OsStr::new("criu")) else {
         return false;
     };
-    let check = std::process::Command::new(criu).arg("check").output();
+    let check = std::process::Command::new(criu).arg("check").args(args).output();
     check.is_ok_and(|done| done.status.success())
 }
 

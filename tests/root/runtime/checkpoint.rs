@@ -1,6 +1,8 @@
 //! `checkpoint` and `restore`, with CRIU.
 
+pub mod choices;
 pub mod life;
+pub mod memory;
 pub mod outside;
 pub mod refusals;
 

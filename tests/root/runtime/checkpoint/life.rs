@@ -4,14 +4,15 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use super::memory::{KEEPER, held};
 use super::{COUNT, Saved};
 use crate::harness;
-use crate::runtime::{ensure_eq, until};
+use crate::runtime::{ensure_eq, to_the_end, until};
 
 tests![
     a_count_goes_on: 300,
@@ -29,19 +30,28 @@ tests![
 ];
 
 fn a_count_goes_on() -> Result<()> {
-    needs!(root, criu);
+    needs!(root, criu, program: ip, program: nsenter);
     let s = Saved::new(COUNT)?;
     s.c.up()?;
     s.counts()?;
+    // The network is the caller's, whether it is said or not.
+    let pid = s.c.pid()?.to_string();
+    let add = ["-t", &pid, "-n", "ip", "link", "add", "extra", "type", "dummy"];
+    harness::run(Command::new("nsenter").args(add))?;
+    ensure_eq!(s.c.exec(&["@", "ls", "/sys/class/net"])?.ok()?, "extra\nlo\n");
     let pid_file = harness::tempdir().join("pid");
     s.there_and_back(
-        &[],
+        &["--empty-ns", "network"],
         &[
+            "--empty-ns",
+            "network",
             "--pid-file",
             pid_file.to_str().context("a path")?,
             "-no-subreaper",
+            "--no-pivot",
         ],
     )?;
+    ensure_eq!(s.c.exec(&["@", "ls", "/sys/class/net"])?.ok()?, "lo\n");
     ensure_eq!(fs::read_to_string(&pid_file)?, s.c.pid()?.to_string());
     ensure_eq!(s.c.exec(&["@", "cat", "/proc/1/comm"])?.ok()?, "sh\n");
     ensure_eq!(s.c.exec(&["@", "hostname"])?.ok()?, "test\n");
@@ -71,12 +81,14 @@ fn it_can_be_left_running() -> Result<()> {
 
 fn only_what_changed_since_a_pre_dump_is_saved() -> Result<()> {
     needs!(root, criu);
-    let mut s = Saved::new(COUNT)?;
+    let mut s = Saved::new(KEEPER)?;
     let dir = harness::tempdir();
     s.c.up()?;
     s.counts()?;
     s.images = dir.join("first");
-    s.save(&["--pre-dump"])?;
+    let saved = s.try_save(&["--pre-dump"])?;
+    ensure_eq!(saved.err, "");
+    saved.ok()?;
     s.counts()?;
     s.images = dir.join("second");
     let refused = s
@@ -88,8 +100,24 @@ fn only_what_changed_since_a_pre_dump_is_saved() -> Result<()> {
     );
     let refused = s.try_save(&["--parent-path", "../third"])?.fault()?;
     ensure!(refused.contains("no directory"), "{refused}");
-    s.there_and_back(&["--parent-path", "../first"], &[])?;
-    ensure!(dir.join("second/parent").exists(), "not linked to the first");
+    let (work, whole) = (dir.join("work"), held(&dir.join("first"))?);
+    let work_path = work.to_str().context("a path")?;
+    let flags = ["--auto-dedup", "--work-path", work_path];
+    s.save(&[&["--parent-path", "../first"], &flags[..]].concat())?;
+    let link = fs::read_link(s.images.join("parent"))?;
+    ensure_eq!(link, Path::new("../first"));
+    ensure!(
+        work.join("dump.log").exists() && !s.images.join("dump.log").exists(),
+        "the log"
+    );
+    // What is saved anew is dropped from the pre-dump, and the rest when it has been read.
+    let (old, new, before) = (held(&dir.join("first"))?, held(&s.images)?, s.count()?);
+    ensure!(old < whole && new < whole, "{whole} bytes, then {old} and {new}");
+    s.bring_back(&flags)?;
+    ensure!(work.join("restore.log").exists(), "no log");
+    ensure_eq!(held(&s.images)?, 0);
+    s.counts()?;
+    ensure!(s.count()? > before, "it began anew");
     s.end()
 }
 
@@ -142,12 +170,16 @@ fn its_streams_are_those_of_the_restore() -> Result<()> {
 
 fn a_paused_one_is_saved() -> Result<()> {
     needs!(root, criu);
-    let s = Saved::new(COUNT)?;
+    let mut s = Saved::new(COUNT)?;
+    let settings = harness::tempdir().join("settings");
+    fs::write(&settings, "log-file named.log\n")?;
+    s.c.set("/annotations", json!({"org.criu.config": settings}))?;
     s.c.up()?;
     s.counts()?;
     s.c.call(&["pause", "@"])?.ok()?;
     s.save(&["--leave-running"])?;
     ensure_eq!(s.c.status()?, "paused");
+    ensure!(s.images.join("named.log").exists(), "not by its own settings");
     s.c.call(&["resume", "@"])?.ok()?;
     s.counts()?;
     s.end()
@@ -160,10 +192,20 @@ fn limits_hold_again() -> Result<()> {
         .set("/linux/resources/pids", json!({"limit": 77}))?;
     s.c.up()?;
     s.counts()?;
-    s.there_and_back(&[], &[])?;
+    // A checkpoint has no limits of cgroup v2: those of the config hold, in any mode.
+    s.save(&["--manage-cgroups-mode", "full"])?;
+    s.c.set("/linux/resources/pids", json!({"limit": 66}))?;
+    let strict = to_the_end(s.returning(&["--detach", "--manage-cgroups-mode", "strict"])?)?;
+    let refused = strict.fault()?;
+    ensure!(refused.contains("existing cgroups"), "{refused}");
+    s.c.nothing_left()?;
+    let before = s.count()?;
+    s.bring_back(&["--manage-cgroups-mode", "full"])?;
+    s.counts()?;
+    ensure!(s.count()? > before, "it began anew");
     let limit = |file: &str| s.c.exec(&["@", "cat", &format!("/sys/fs/cgroup/{file}")])?.ok();
     ensure_eq!(limit("memory.max")?, "268435456\n");
-    ensure_eq!(limit("pids.max")?, "77\n");
+    ensure_eq!(limit("pids.max")?, "66\n");
     // The device rules are in force: this container may use none of its own making.
     let ran = s.c.exec(&["@", "sh", "-c", "cat /proc/self/cgroup"])?.ok()?;
     ensure_eq!(ran, "0::/\n");

@@ -107,16 +107,27 @@ fn flags_are_checked() -> Result<()> {
     let s = Saved::new(COUNT)?;
     s.c.up()?;
     for (flags, words) in [
-        (["--manage-cgroups-mode", "hard"], "--manage-cgroups-mode"),
-        (["--page-server", "nowhere"], "--page-server"),
-        (["--empty-ns", "user"], "--empty-ns"),
-        (["--status-fd", "77"], "--status-fd"),
+        (
+            &["--manage-cgroups-mode", "hard"][..],
+            "--manage-cgroups-mode: `hard`",
+        ),
+        (&["--page-server", "nowhere"], "--page-server"),
+        (&["--empty-ns", "user"], "--empty-ns: `user`"),
+        (&["--status-fd", "77"], "--status-fd: `77` is not open"),
+        // Its standard input is only there to be read.
+        (&["--status-fd", "0"], "not open for writing"),
+        (&["--lazy-pages"], "--page-server"),
     ] {
-        let fault = s.try_save(&flags)?.fault()?;
+        let fault = s.try_save(flags)?.fault()?;
         ensure!(fault.contains(words), "{flags:?}: {fault}");
     }
     ensure_eq!(s.c.status()?, "running");
-    s.end()
+    s.end()?;
+    for flags in [["--manage-cgroups-mode", "hard"], ["--empty-ns", "user"]] {
+        let fault = to_the_end(s.returning(&flags)?)?.fault()?;
+        ensure!(fault.contains(flags[0]), "{flags:?}: {fault}");
+    }
+    s.c.nothing_left()
 }
 
 fn a_container_without_a_cgroup_is_refused() -> Result<()> {
