@@ -155,15 +155,24 @@ impl Namespaces {
         Kind::ALL.into_iter().filter(|kind| self.has(*kind)).collect()
     }
 
-    /// The flags for the clone that makes init.
-    ///
-    /// The cgroup namespace is left out: its root is the cgroup of whoever makes it, so init makes its own once it is in
-    /// place. A new time namespace is made by the parent, because its offsets must be set before anybody lives in it.
+    /// The flags for the clone that makes init. A new time namespace is made by the parent, because its offsets must be set
+    /// before anybody lives in it.
     pub fn clone_flags(&self) -> u64 {
         self.new
             .iter()
-            .filter(|kind| !matches!(kind, Kind::Cgroup | Kind::Time))
+            .filter(|kind| **kind != Kind::Time && !self.is_late(**kind))
             .fold(0, |flags, kind| flags | kind.flag())
+    }
+
+    /// The new ones that init makes by itself, once it is in its cgroup and root of its user namespace.
+    pub fn late(&self) -> impl Iterator<Item = Kind> {
+        self.new.iter().copied().filter(|kind| self.is_late(*kind))
+    }
+
+    /// The root of a cgroup namespace is the cgroup of whoever makes it, and the root directory of an IPC namespace's message
+    /// queues belongs to whoever makes that: before init is root, to nobody.
+    fn is_late(&self, kind: Kind) -> bool {
+        kind == Kind::Cgroup || (kind == Kind::Ipc && self.is_new(Kind::User))
     }
 }
 
@@ -207,6 +216,16 @@ mod tests {
         assert_eq!(namespaces.joined(Kind::Network), Some(Path::new("/run/netns/a")));
         assert!(!namespaces.has(Kind::User));
         assert_eq!(namespaces.clone_flags(), Kind::Pid.flag() | Kind::Mount.flag());
+        assert_eq!(namespaces.late().collect::<Vec<_>>(), [Kind::Cgroup]);
+    }
+
+    #[test]
+    fn init_makes_those_that_belong_to_its_root() {
+        let ipc = Namespaces::from_spec(&spec(r#"[{"type":"ipc"}]"#)).unwrap();
+        assert_eq!((ipc.clone_flags(), ipc.late().count()), (Kind::Ipc.flag(), 0));
+        let mapped = Namespaces::from_spec(&spec(r#"[{"type":"ipc"},{"type":"user"}]"#)).unwrap();
+        assert_eq!(mapped.clone_flags(), Kind::User.flag());
+        assert_eq!(mapped.late().collect::<Vec<_>>(), [Kind::Ipc]);
     }
 
     #[test]

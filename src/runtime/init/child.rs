@@ -83,7 +83,7 @@ pub fn report_panics(reporter: &Reporter) {
 ///  2. **Born**: wait for id maps and limits; without maps nothing below would be allowed. (It entered its cgroup before.)
 ///  3. Without privileges, open the mount sources, while still the caller with all its groups. Then a session of its own, and
 ///     root of the user namespace: all that follows is checked against it.
-///  4. The cgroup namespace, whose root is the cgroup the process is in by now.
+///  4. The namespaces that depend on who makes them: [`crate::namespaces::Namespaces::late`].
 ///  5. Keyring, loopback, host name: only need their namespaces.
 ///  6. Assemble the root filesystem. The host's tree is still there, reached only by descriptors opened before.
 ///  7. **Mounted**: prestart and createRuntime hooks see complete namespaces; the filter comes back.
@@ -197,8 +197,8 @@ fn settle(plan: &Plan) -> Result<()> {
     if let Some(path) = namespaces.joined(Kind::Mount) {
         enter::join(Kind::Mount, path)?;
     }
-    if namespaces.is_new(Kind::Cgroup) {
-        enter::unshare(Kind::Cgroup)?;
+    for kind in namespaces.late() {
+        enter::unshare(kind)?;
     }
     if !plan.choices.no_new_keyring {
         new_keyring()?;
