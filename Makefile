@@ -20,7 +20,7 @@ check: ## format, lints, documentation, licences; no root needed
 test-root: ## the tests of kernel effects on this machine (T=part of a name, CONDO_RUNTIME=runc)
 	@scripts/test-root native $(T)
 
-test-vm: ## the same in a throw-away guest with cgroup v2 (T=…, TIER=systemd)
+test-vm: ## the same in a throw-away guest with cgroup v2 (T=…, TIER=systemd or selinux)
 	@scripts/test-root $(or $(TIER),plain) $(T)
 
 bench: ## start-up times next to runc's and crun's

@@ -100,7 +100,7 @@ fn tree(
 
 fn top(entry: &Entry<'_>) -> Filesystem {
     let asked = entry.options.top.set;
-    Filesystem {
+    entry.labelled(Filesystem {
         fstype: "tmpfs".to_owned(),
         source: "cgroup".to_owned(),
         data: vec!["mode=755".to_owned()],
@@ -108,7 +108,8 @@ fn top(entry: &Entry<'_>) -> Filesystem {
         seal: asked & attr::RDONLY != 0,
         copy_up: false,
         propagation: entry.options.propagation.clone(),
-    }
+        label: None,
+    })
 }
 
 fn first(facts: &Facts<'_>, entry: &Entry<'_>, path: &str, hierarchy: &Hierarchy) -> MountOp {

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, OFlags};
 
 use super::devices::Device;
 use super::ops::Filesystem;
-use super::{Assembled, devices, mount};
+use super::{Assembled, devices, mount, plan};
 use crate::error::{During, Result};
 use crate::sys::mount::attr;
 
@@ -37,7 +37,7 @@ impl Assembled {
         }
         let cover = match empty {
             Some(first) => mount::clone(first, false)?,
-            None => mount::create(&nothing())?,
+            None => mount::create(&nothing(self.plan.label.as_deref()))?,
         };
         mount::attach(&cover, &place)?;
         empty.get_or_insert(cover);
@@ -73,14 +73,17 @@ impl Assembled {
 }
 
 /// An empty directory that can hold nothing.
-fn nothing() -> Filesystem {
+fn nothing(label: Option<&str>) -> Filesystem {
+    let mut data = vec!["nr_inodes=1".to_owned(), "mode=755".to_owned()];
+    data.extend(label.map(plan::context));
     Filesystem {
         fstype: "tmpfs".to_owned(),
         source: "tmpfs".to_owned(),
-        data: vec!["nr_inodes=1".to_owned(), "mode=755".to_owned()],
+        data,
         attributes: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
         seal: false,
         copy_up: false,
         propagation: Vec::new(),
+        label: None,
     }
 }

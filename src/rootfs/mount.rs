@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
@@ -52,7 +54,7 @@ pub(super) fn change(mount: impl AsFd, recursive: bool, change: Change) -> Resul
 /// option that would clear it is an error; a wish about access times, which costs nobody anything, gives way.
 pub(super) fn change_inherited(mount: impl AsFd, recursive: bool, wanted: Change, field: &str) -> Result<()> {
     let result = change(&mount, recursive, wanted);
-    let denied = |e: &Error| e.errno() == Some(rustix::io::Errno::PERM.raw_os_error());
+    let denied = |e: &Error| e.errno() == Some(Errno::PERM.raw_os_error());
     match result {
         Err(e) if denied(&e) => {
             let rest = wanted.without_atime();
@@ -121,22 +123,37 @@ pub(super) fn inherit(mount: impl AsFd, sharing: Sharing) -> Result<()> {
 pub(super) fn create(fs: &Filesystem) -> Result<OwnedFd> {
     let context = fsopen(fs.fstype.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
         .during(|| format!("open filesystem type `{}`", fs.fstype))?;
-    let make = || -> rustix::io::Result<OwnedFd> {
+    let make = || -> std::result::Result<OwnedFd, Refusal<'_>> {
         fsconfig_set_string(&context, "source", fs.source.as_str())?;
         configure(&context, &fs.data)?;
         fsconfig_create(&context)?;
         // The attributes must be right from the first moment: in a user namespace the kernel compares them with those of the
         // procfs or sysfs that is visible already.
         let attributes = MountAttrFlags::from_bits_retain(u32::try_from(fs.attributes).unwrap_or(u32::MAX));
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
     };
-    let mount = make().map_err(|e| refused(fs, explain(&context, e)))?;
+    let mount = make().map_err(|e| refused(fs, explain(&context, &e)))?;
+    if let Some(label) = &fs.label {
+        set_label(&mount, label)?;
+    }
     match fs.fstype.as_str() {
         "proc" => magic::require(&mount, magic::PROC, "procfs")?,
         "sysfs" => magic::require(&mount, magic::SYSFS, "sysfs")?,
         _ => {}
     }
     Ok(mount)
+}
+
+/// As go-selinux's `SetFileLabel`, which engines use for their own files.
+fn set_label(mount: &OwnedFd, label: &str) -> Result<()> {
+    let root = rustix::fs::openat(
+        mount,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    rustix::fs::fsetxattr(&root, "security.selinux", label.as_bytes(), XattrFlags::empty())
+        .during(|| format!("set label `{label}`"))
 }
 
 /// The kernel does not say why it refuses procfs and sysfs.
@@ -146,7 +163,7 @@ fn refused(fs: &Filesystem, error: Error) -> Error {
         "sysfs" => "network",
         _ => return error,
     };
-    if error.errno() != Some(rustix::io::Errno::PERM.raw_os_error()) {
+    if error.errno() != Some(Errno::PERM.raw_os_error()) {
         return error;
     }
     Error::During {
@@ -164,39 +181,61 @@ pub(super) fn reconfigure(mount: impl AsFd, data: &[String]) -> Result<()> {
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
     let context = fspick(mount, "", flags)?;
     configure(&context, data)
-        .and_then(|()| fsconfig_reconfigure(&context))
-        .map_err(|e| explain(&context, e))
+        .and_then(|()| Ok(fsconfig_reconfigure(&context)?))
+        .map_err(|e| explain(&context, &e))
 }
 
-fn configure(context: &OwnedFd, data: &[String]) -> rustix::io::Result<()> {
+/// What a filesystem did not take: an option, or all of them together.
+struct Refusal<'a> {
+    option: Option<&'a str>,
+    error: Errno,
+}
+
+impl From<Errno> for Refusal<'_> {
+    fn from(error: Errno) -> Self {
+        Self { option: None, error }
+    }
+}
+
+fn configure<'a>(context: &OwnedFd, data: &'a [String]) -> std::result::Result<(), Refusal<'a>> {
     for option in data {
-        match option.split_once('=') {
-            // overlayfs has a second name for what does not fit into one value.
-            Some(("lowerdir", layers)) if layers.len() > MAX_VALUE => {
-                for layer in layers.split(':') {
-                    fsconfig_set_string(context, "lowerdir+", layer)?;
-                }
-            }
-            // Quotes keep a label's commas together in mount(2); here a value is a value.
-            Some((key, value)) if key.ends_with("context") => {
-                fsconfig_set_string(context, key, value.trim_matches('"'))?;
-            }
-            Some((key, value)) => fsconfig_set_string(context, key, value)?,
-            None => fsconfig_set_flag(context, option.as_str())?,
-        }
+        set_option(context, option).map_err(|error| Refusal {
+            option: Some(option),
+            error,
+        })?;
     }
     Ok(())
 }
 
-/// The filesystem says in words what it did not like, one message per `read(2)`: `e tmpfs: Bad value for 'size'`.
-fn explain(context: &OwnedFd, error: rustix::io::Errno) -> Error {
+fn set_option(context: &OwnedFd, option: &str) -> rustix::io::Result<()> {
+    match option.split_once('=') {
+        // overlayfs has a second name for what does not fit into one value.
+        Some(("lowerdir", layers)) if layers.len() > MAX_VALUE => {
+            let mut layers = layers.split(':');
+            layers.try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer))
+        }
+        // Quotes keep a label's commas together in mount(2); here a value is a value.
+        Some((key, value)) if key.ends_with("context") => {
+            fsconfig_set_string(context, key, value.trim_matches('"'))
+        }
+        Some((key, value)) => fsconfig_set_string(context, key, value),
+        None => fsconfig_set_flag(context, option),
+    }
+}
+
+/// The filesystem says in words what it did not like, one message per `read(2)`: `e tmpfs: Bad value for 'size'`. SELinux, whose
+/// options each filesystem has, says nothing.
+fn explain(context: &OwnedFd, refusal: &Refusal<'_>) -> Error {
     let mut words = Vec::new();
     let mut buffer = [0; 512];
     while let Ok(count @ 1..) = rustix::io::read(context, &mut buffer) {
         let text = String::from_utf8_lossy(&buffer[..count]);
         words.push(text.trim_end().trim_start_matches("e ").to_owned());
     }
-    let error = Error::from(error);
+    if words.is_empty() {
+        words.extend(refusal.option.map(|option| format!("option `{option}`")));
+    }
+    let error = Error::from(refusal.error);
     if words.is_empty() {
         return error;
     }

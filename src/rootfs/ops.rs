@@ -76,6 +76,8 @@ pub struct Filesystem {
     pub copy_up: bool,
     /// Propagation, in order.
     pub propagation: Vec<Propagation>,
+    /// SELinux's label of its root, where it takes no option for one: there is one instance in an IPC namespace, made with it.
+    pub label: Option<String>,
 }
 
 /// A change of what is mounted.

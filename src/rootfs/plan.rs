@@ -30,6 +30,8 @@ pub struct RootfsPlan {
     pub(super) devices: Vec<Device>,
     pub(super) masked: Vec<PathBuf>,
     pub(super) readonly_paths: Vec<PathBuf>,
+    /// SELinux's label of what covers masked directories.
+    pub(super) label: Option<String>,
 }
 
 impl RootfsPlan {
@@ -43,7 +45,9 @@ impl RootfsPlan {
         let context = Context {
             bundle,
             facts,
-            label: linux.and_then(|l| l.mount_label().as_deref()).unwrap_or(""),
+            label: linux
+                .and_then(|l| l.mount_label().as_deref())
+                .filter(|label| !label.is_empty()),
         };
         let propagation = root_propagation(linux.and_then(|l| l.rootfs_propagation().as_deref()))?;
         let mut mounts = Vec::new();
@@ -71,6 +75,7 @@ impl RootfsPlan {
                 "linux.readonlyPaths",
                 linux.and_then(|l| l.readonly_paths().as_deref()),
             )?,
+            label: context.label.map(str::to_owned),
         })
     }
 
@@ -145,7 +150,7 @@ fn inherited(propagation: Option<Propagation>, confined: bool) -> Sharing {
 pub(super) struct Context<'a> {
     bundle: &'a Path,
     pub(super) facts: &'a Facts<'a>,
-    label: &'a str,
+    label: Option<&'a str>,
 }
 
 /// One entry of the spec with its options sorted.
@@ -154,6 +159,7 @@ pub(super) struct Entry<'a> {
     pub(super) target: PathBuf,
     pub(super) options: Options,
     pub(super) mount: &'a Mount,
+    label: Option<&'a str>,
 }
 
 impl Entry<'_> {
@@ -190,7 +196,18 @@ impl Entry<'_> {
             seal: false,
             copy_up: self.options.copy_up,
             propagation: self.options.propagation.clone(),
+            label: None,
         }
+    }
+
+    /// With SELinux's label, where its policy does not know better what the files are.
+    pub(super) fn labelled(&self, mut filesystem: Filesystem) -> Filesystem {
+        match (self.label, filesystem.fstype.as_str()) {
+            (None, _) | (_, "proc" | "sysfs") => {}
+            (Some(label), "mqueue") => filesystem.label = Some(label.to_owned()),
+            (Some(label), _) => filesystem.data.push(context(label)),
+        }
+        filesystem
     }
 
     fn data(&self) -> Vec<String> {
@@ -206,6 +223,7 @@ impl Context<'_> {
             target: checks::target(&format!("{field}.destination"), mount.destination())?,
             options: Options::parse(mount.options().as_deref().unwrap_or_default()),
             mount,
+            label: self.label,
         };
         let fstype = mount.typ().as_deref().unwrap_or("");
         let bind = entry.options.bind.or_else(|| (fstype == "bind").then_some(false));
@@ -258,11 +276,13 @@ impl Context<'_> {
             // The filesystem of a read-only device must not even try to write its journal.
             filesystem.data.insert(0, "ro".to_owned());
         }
-        if !self.label.is_empty() && !matches!(fstype, "proc" | "sysfs" | "mqueue") {
-            filesystem.data.push(format!("context={}", self.label));
-        }
-        filesystem
+        entry.labelled(filesystem)
     }
+}
+
+/// The option that labels all of a filesystem's files.
+pub(super) fn context(label: &str) -> String {
+    format!("context={label}")
 }
 
 /// The whole `/sys` of the host: a user namespace may create sysfs only for a network namespace it owns.

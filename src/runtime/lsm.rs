@@ -17,6 +17,8 @@ pub(super) struct Labels {
     proc: Option<OwnedFd>,
     /// Files below `/proc`, and what is written into them.
     wanted: Vec<(&'static str, String)>,
+    /// What SELinux calls the process, and all that is to be its own.
+    selinux: Option<String>,
 }
 
 impl Labels {
@@ -47,20 +49,35 @@ impl Labels {
             true => None,
             false => Some(open(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY)?),
         };
-        Ok(Self { proc, wanted })
+        Ok(Self {
+            proc,
+            wanted,
+            selinux: process.selinux_label.clone(),
+        })
     }
 
-    /// Opens the files of the calling process, which is to be the program: nobody else may write to them, no child either.
-    pub(super) fn open(&self) -> Result<Vec<Label>> {
+    /// Keys that the calling process makes from here on are those of the program: with the runtime's label it could not even
+    /// search its own session keyring.
+    pub(super) fn label_keys(&self) -> Result<()> {
+        let (Some(proc), Some(label)) = (&self.proc, &self.selinux) else {
+            return Ok(());
+        };
+        let file = open(proc.as_fd(), "self/attr/keycreate", OFlags::WRONLY)?;
+        rustix::io::write(&file, label.as_bytes()).during(|| format!("set label `{label}` for keys"))?;
+        Ok(())
+    }
+
+    /// Opens the files of the calling process, which is to be the program: nobody else may write to them, no child either. Lets
+    /// go of the host's `/proc`.
+    pub(super) fn open(self) -> Result<Vec<Label>> {
         let Some(proc) = &self.proc else {
             return Ok(Vec::new());
         };
-        let label = |(path, value): &(&str, String)| {
+        let label = |(path, value)| {
             let file = open(proc.as_fd(), path, OFlags::WRONLY)?;
-            let value = value.clone();
             Ok(Label { file, value })
         };
-        self.wanted.iter().map(label).collect()
+        self.wanted.into_iter().map(label).collect()
     }
 }
 

@@ -74,6 +74,7 @@ fn main() -> std::process::ExitCode {
         runtime::rootless::nested::TESTS,
         runtime::rootless::ranges::TESTS,
         runtime::security::TESTS,
+        runtime::selinux::TESTS,
         runtime::systemd::TESTS,
         runtime::terminal::TESTS,
         seccomp::TESTS,

@@ -77,13 +77,16 @@ fn brief(action: &Action) -> String {
                 .map_or("", |i| if i.recursive { " ridmap" } else { " idmap" }),
         ),
         Action::New(f) => format!(
-            "{}({}) {} +{:#x}{}{}",
+            "{}({}) {} +{:#x}{}{}{}",
             f.fstype,
             f.source,
             f.data.join(","),
             f.attributes,
             if f.seal { " seal" } else { "" },
             if f.copy_up { " copyup" } else { "" },
+            f.label
+                .as_ref()
+                .map_or(String::new(), |label| format!(" label {label}")),
         ),
         Action::Remount(r) => format!("remount {:?} +{:#x} -{:#x}", r.superblock, r.top.set, r.top.clear),
         Action::Link(to) => format!("link {}", to.display()),
@@ -346,10 +349,22 @@ fn devices_of_the_spec_replace_the_defaults() {
 #[test]
 fn a_label_is_for_filesystems_that_hold_files() {
     let changes = json!({
-        "mounts": [entry("/proc", "proc", "proc", &[]), entry("/t", "tmpfs", "tmpfs", &[])],
+        "mounts": [
+            entry("/proc", "proc", "proc", &[]),
+            entry("/t", "tmpfs", "tmpfs", &[]),
+            entry("/q", "mqueue", "mqueue", &[]),
+        ],
         "linux": { "mountLabel": "a:b" },
     });
     let plan = plan(unified(), "", &changes).unwrap();
     let data: Vec<_> = plan.mounts.iter().map(|m| brief(&m.action)).collect();
-    assert_eq!(data, ["proc(proc)  +0x0", "tmpfs(tmpfs) context=a:b +0x0"]);
+    assert_eq!(
+        data,
+        [
+            "proc(proc)  +0x0",
+            "tmpfs(tmpfs) context=a:b +0x0",
+            "mqueue(mqueue)  +0x0 label a:b"
+        ]
+    );
+    assert_eq!(plan.label.as_deref(), Some("a:b"));
 }

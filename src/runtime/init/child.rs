@@ -107,7 +107,8 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     protect::hide()?;
     let pid = own_pid(&pid)?;
     let sources = setup.sources.map_or_else(|| plan.rootfs.open_sources(), Ok)?;
-    settle(plan)?;
+    let labels = Labels::of(&plan.process)?;
+    settle(plan, &labels)?;
     let assembled = rootfs::assemble(&plan.rootfs, sources)?;
     let (filter, link) = link.arrive()?;
     let filter = if filter.is_empty() {
@@ -121,7 +122,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
         &(setup.state)(pid, "creating"),
     )?;
     plan.sysctls.apply()?;
-    let labels = Labels::of(&plan.process)?.open()?;
+    let labels = labels.open()?;
     if plan.process.terminal {
         take_console(plan, &assembled, setup.console.as_ref())?;
     }
@@ -188,7 +189,7 @@ fn environment(process: &Process, listen_fds: u32) -> Vec<String> {
 }
 
 /// Steps 3 to 5.
-fn settle(plan: &Plan) -> Result<()> {
+fn settle(plan: &Plan, labels: &Labels) -> Result<()> {
     let namespaces = &plan.namespaces;
     rustix::process::setsid().during(|| "start a session")?;
     if namespaces.has(Kind::User) {
@@ -201,7 +202,7 @@ fn settle(plan: &Plan) -> Result<()> {
         enter::unshare(kind)?;
     }
     if !plan.choices.no_new_keyring {
-        new_keyring()?;
+        new_keyring(labels)?;
     }
     if namespaces.is_new(Kind::Network) {
         sys::interface::set_loopback_up().during(|| "bring up the loopback interface")?;
@@ -216,7 +217,8 @@ fn settle(plan: &Plan) -> Result<()> {
 }
 
 /// A session keyring that does not show the caller's keys; kernels without keyrings have none to show.
-pub fn new_keyring() -> Result<()> {
+pub(super) fn new_keyring(labels: &Labels) -> Result<()> {
+    labels.label_keys()?;
     match sys::keyring::join_session(c"_condo") {
         Err(e) if e.raw_os_error() == Some(nix::errno::Errno::ENOSYS as i32) => Ok(()),
         other => other

@@ -164,9 +164,9 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
         step_aside(0, &reporter)?;
         go_on(
             request,
-            &Brought {
+            Brought {
                 filter: &filter,
-                labels: &labels,
+                labels,
                 agent,
             },
             link,
@@ -181,14 +181,14 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
 /// What a process brings from outside.
 struct Brought<'a> {
     filter: &'a [u8],
-    labels: &'a Labels,
+    labels: Labels,
     agent: Option<&'a Agent>,
 }
 
 /// The second clone: inside, it only has to become the program.
 fn go_on(
     request: &Request<'_>,
-    brought: &Brought<'_>,
+    brought: Brought<'_>,
     link: Init<Joined>,
 ) -> Result<std::convert::Infallible> {
     let process = request.process;
@@ -196,7 +196,7 @@ fn go_on(
     if request.namespaces.contains(&Kind::User) {
         become_root()?;
     }
-    child::new_keyring()?;
+    child::new_keyring(&brought.labels)?;
     if process.terminal {
         take_console(request)?;
     }

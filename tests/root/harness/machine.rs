@@ -19,6 +19,7 @@ pub fn has(need: &str) -> bool {
         // Only v1 has it, of kernels with CONFIG_RT_GROUP_SCHED; distributions go without.
         "realtime_groups" => Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists(),
         "apparmor" => has_apparmor(),
+        "selinux" => has_selinux(),
         // What sd_booted(3) asks.
         "systemd" => Path::new("/run/systemd/system").is_dir(),
         "userns" => has_userns(),
@@ -51,6 +52,12 @@ fn has_controller(name: &str) -> bool {
 fn has_apparmor() -> bool {
     let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     enabled.is_ok_and(|text| text.trim() == "Y") && Path::new("/sys/kernel/security/apparmor").is_dir()
+}
+
+/// It enforces the policy of the guest's, which has a type that no other has.
+fn has_selinux() -> bool {
+    let enforce = fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|text| text == "1");
+    enforce && fs::write("/sys/fs/selinux/context", "system_u:object_r:secret_t:s0").is_ok()
 }
 
 /// CRIU is there and gets on with this kernel, or does what it is asked for.

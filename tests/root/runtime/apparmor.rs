@@ -108,6 +108,10 @@ fn exec_may_have_a_profile_of_its_own() -> Result<()> {
         .exec(&["--apparmor", "unconfined", "@", "sh", "-c", SHOW])?
         .ok()?;
     ensure_eq!(said, "unconfined\nfirst\nsecond\n");
+    let fault = c
+        .exec(&["--apparmor", &second.name, "@", "no-such-program"])?
+        .fault()?;
+    ensure!(fault.contains("no-such-program"), "{fault}");
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub mod refusals;
 pub mod resources;
 pub mod rootless;
 pub mod security;
+pub mod selinux;
 pub mod systemd;
 pub mod terminal;
 
