@@ -177,6 +177,8 @@ fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result<Sta
         cgroup: plan.cgroup.clone(),
         resctrl: plan.resctrl.clone(),
         namespaces: plan.namespaces.own(),
+        streams: Vec::new(),
+        server: None,
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
     })

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::hooks;
 use super::id::Id;
 use super::state::{Folder, State};
-use super::status::Status;
+use super::status::{Identity, Status};
 use crate::cgroups::{Cgroup, Limits};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
@@ -57,6 +57,13 @@ impl Container {
     /// The facts.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Notes that this process serves the container's memory, or does not any more.
+    pub(super) fn serve(&self, serves: bool) -> Result<()> {
+        let server = serves.then(Identity::own).transpose()?;
+        let state = self.state.clone();
+        self.folder.save(&State { server, ..state })
     }
 
     /// The config as it was at create.

@@ -52,6 +52,12 @@ pub struct State {
     pub resctrl: Option<Allocation>,
     /// The namespaces it does not share with the host.
     pub namespaces: Vec<Kind>,
+    /// What init inherited of its caller's descriptors, by CRIU's names, from 0 on; empty for what does not lead out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
+    /// A checkpoint that serves memory to whoever fetches it, until it is told to give up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Identity>,
     /// Hooks for `start`.
     #[serde(default)]
     pub poststart: Vec<Hook>,

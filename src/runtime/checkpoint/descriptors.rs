@@ -2,18 +2,19 @@
 //! restore the caller's streams take their places.
 //!
 //! `descriptors.json` is a list of names by descriptor, as runc writes it: `pipe:[INODE]`. A file of the host (a log, `/dev/null`
-//! of the caller) is `file[MOUNT:INODE]`, in hexadecimal, which is CRIU's name for it. What is neither has no name.
+//! of the caller) is `file[MOUNT:INODE]`, in hexadecimal, which is CRIU's name for it. What is neither has no
+//! name.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 
 use super::rpc::InheritFd;
 use crate::error::{During, Error, Result};
 use crate::files;
-use crate::files::mountinfo::Mounted;
 
 const FILE: &str = "descriptors.json";
 /// More than any honest file has: it comes with the images, from who knows where.
@@ -21,48 +22,32 @@ const MAX_BYTES: u64 = 64 * 1024;
 /// How many descriptors are looked at: their names fit into that file.
 const MAX_NAMES: usize = 1024;
 
-/// The names of init's first descriptors, up to the first that is not open; empty for what does not lead out.
-///
-/// A shell puts a file of the container's in a stream's place for the time of a redirection. What its children have there is
-/// asked as well then: `pids` are all processes, init first.
-pub(super) fn names(pids: &[i32], inside: &[Mounted]) -> Result<Vec<String>> {
-    let mut names: Vec<String> = Vec::new();
-    for (nth, pid) in pids.iter().enumerate() {
-        for fd in 0..MAX_NAMES {
-            let Ok(name) = name(*pid, fd, inside) else { break };
-            match names.get_mut(fd) {
-                None if nth == 0 => names.push(name),
-                Some(known) if fd < 3 && !is_external(known) && is_external(&name) => *known = name,
-                Some(_) => {}
-                None => break,
-            }
-        }
-    }
-    Ok(names)
+/// The names of the caller's first `count` descriptors, which init inherits, up to the first that is not open; empty for what does
+/// not lead out. Asked when the container is made: a shell puts a file of the container's in a stream's place for the time of a
+/// redirection.
+pub(in crate::runtime) fn own(count: usize) -> Vec<String> {
+    (0..count.min(MAX_NAMES)).map_while(|fd| name(fd).ok()).collect()
 }
 
-fn name(pid: i32, fd: usize, inside: &[Mounted]) -> Result<String> {
-    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"))?;
-    let name = outside(pid, fd, inside)?;
-    let name = name.unwrap_or_else(|| link.to_string_lossy().into_owned());
-    Ok(if is_external(&name) { name } else { String::new() })
-}
-
-/// The name of an open file that is not in the container's mount tree. Terminals are CRIU's to deal with.
-fn outside(pid: i32, fd: usize, inside: &[Mounted]) -> Result<Option<String>> {
-    let found = fs::metadata(format!("/proc/{pid}/fd/{fd}"))?;
-    let kind = found.file_type();
-    let terminal = kind.is_char_device() && rustix::fs::major(found.rdev()) != MEMORY;
-    if terminal || !(kind.is_file() || kind.is_char_device()) {
-        return Ok(None);
+/// Terminals are CRIU's to deal with.
+fn name(fd: usize) -> Result<String> {
+    let path = format!("/proc/self/fd/{fd}");
+    let link = fs::read_link(&path)?;
+    let link = link.to_string_lossy();
+    if is_external(&link) {
+        return Ok(link.into_owned());
     }
-    let info = files::read_text(Path::new(&format!("/proc/{pid}/fdinfo/{fd}")))?;
-    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-    let mount: u64 = mount
-        .and_then(|id| id.trim().parse().ok())
-        .ok_or_else(|| Error::Corrupt(format!("`/proc/{pid}/fdinfo/{fd}` names no mount")))?;
-    let outside = !inside.iter().any(|mounted| mounted.id == mount);
-    Ok(outside.then(|| format!("file[{mount:x}:{:x}]", found.ino())))
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let found = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted)?;
+    let leads_out = match FileType::from_raw_mode(found.stx_mode.into()) {
+        FileType::RegularFile => true,
+        FileType::CharacterDevice => found.stx_rdev_major == MEMORY,
+        _ => false,
+    };
+    Ok(match leads_out {
+        true => format!("file[{:x}:{:x}]", found.stx_mnt_id, found.stx_ino),
+        false => String::new(),
+    })
 }
 
 /// The major number of `/dev/null`, `/dev/zero` and their like.
@@ -74,7 +59,7 @@ pub(super) fn external(names: &[String]) -> Vec<String> {
     files.into_iter().cloned().collect()
 }
 
-/// Keeps the names beside the images, if [`load`] would take them.
+/// Keeps the names beside the images, if [`Streams::load`] would take them.
 pub(super) fn save(images: &Path, names: &[String]) -> Result<()> {
     let raw = serde_json::to_vec(names)?;
     if raw.len() as u64 > MAX_BYTES {
@@ -85,34 +70,59 @@ pub(super) fn save(images: &Path, names: &[String]) -> Result<()> {
     files::write_atomic(&images.join(FILE), &raw, 0o600)
 }
 
-/// Which of our descriptors below `end` take the places of saved ones.
-pub(super) fn load(images: &Path, end: usize) -> Result<Vec<InheritFd>> {
-    let path = images.join(FILE);
-    let read = || -> Result<Vec<InheritFd>> {
-        let mut raw = Vec::new();
-        File::open(&path)?.take(MAX_BYTES + 1).read_to_end(&mut raw)?;
-        if raw.len() as u64 > MAX_BYTES {
-            return Err(Error::Corrupt(format!("is larger than {MAX_BYTES} bytes")));
-        }
-        Ok(inherited(&serde_json::from_slice::<Vec<String>>(&raw)?, end))
-    };
-    read().during(|| format!("checkpoint's `{}`", path.display()))
+/// Saved names, and how many of our descriptors may take their places.
+#[derive(Debug)]
+pub(super) struct Streams {
+    names: Vec<String>,
+    end: usize,
 }
 
-fn inherited(names: &[String], end: usize) -> Vec<InheritFd> {
-    let mut seen = BTreeSet::new();
-    names
-        .iter()
-        .enumerate()
-        .take(end)
-        .filter(|(_, name)| is_external(name) && seen.insert(name.as_str()))
-        .filter_map(|(fd, name)| {
-            Some(InheritFd {
-                key: name.clone(),
-                fd: i32::try_from(fd).ok()?,
+impl Streams {
+    /// Reads what [`save`] wrote. Those below `end` take saved ones' places.
+    pub(super) fn load(images: &Path, end: usize) -> Result<Self> {
+        let path = images.join(FILE);
+        let read = || -> Result<Self> {
+            let mut raw = Vec::new();
+            File::open(&path)?.take(MAX_BYTES + 1).read_to_end(&mut raw)?;
+            if raw.len() as u64 > MAX_BYTES {
+                return Err(Error::Corrupt(format!("is larger than {MAX_BYTES} bytes")));
+            }
+            let names = serde_json::from_slice(&raw)?;
+            Ok(Self { names, end })
+        };
+        read().during(|| format!("checkpoint's `{}`", path.display()))
+    }
+
+    /// Which of ours takes the place of a name: the first that was it.
+    fn place(&self, name: &str) -> Option<usize> {
+        let mut below = self.names.iter().take(self.end);
+        below
+            .position(|known| known == name)
+            .filter(|_| is_external(name))
+    }
+
+    /// The names with our descriptors for them, each once.
+    pub(super) fn inherited(&self) -> Vec<InheritFd> {
+        let names = self.names.iter().enumerate();
+        let first = names.filter(|(nth, name)| self.place(name) == Some(*nth));
+        first
+            .filter_map(|(nth, name)| {
+                Some(InheritFd {
+                    key: name.clone(),
+                    fd: i32::try_from(nth).ok()?,
+                })
             })
-        })
-        .collect()
+            .collect()
+    }
+
+    /// The names of what is in their places then.
+    pub(super) fn renamed(&self) -> Vec<String> {
+        let now = |name: &String| self.place(name).and_then(|fd| self::name(fd).ok());
+        self.names
+            .iter()
+            .map(|name| now(name).unwrap_or_default())
+            .collect()
+    }
 }
 
 /// `pipe:[123]` and `file[1f:2a]`, and nothing else: other files are CRIU's to open.
@@ -139,7 +149,12 @@ mod tests {
     #[test]
     fn only_names_of_the_two_forms_are_taken_and_each_once() {
         let names = ["/dev/null", "pipe:[12]", "pipe:[12]", "file[1f:2a]", "pipe:[13]"].map(str::to_owned);
-        let taken: Vec<_> = inherited(&names, 4)
+        let streams = Streams {
+            names: names.into(),
+            end: 4,
+        };
+        let taken: Vec<_> = streams
+            .inherited()
             .into_iter()
             .map(|fd| (fd.key, fd.fd))
             .collect();
@@ -168,13 +183,13 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         let refused = |content: &[u8]| {
             fs::write(dir.join(FILE), content).unwrap();
-            load(&dir, 3).unwrap_err().to_string()
+            Streams::load(&dir, 3).unwrap_err().to_string()
         };
         assert!(refused(b"{}").contains("descriptors.json"));
         assert!(refused(&vec![b' '; 70_000]).contains("larger"));
         save(&dir, &["pipe:[1]".to_owned()]).unwrap();
-        assert_eq!(load(&dir, 3).unwrap().len(), 1);
-        assert!(load(&dir, 0).unwrap().is_empty());
+        assert_eq!(Streams::load(&dir, 3).unwrap().inherited().len(), 1);
+        assert!(Streams::load(&dir, 0).unwrap().inherited().is_empty());
         fs::remove_dir_all(&dir).unwrap();
     }
 
@@ -184,7 +199,7 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         let longest = format!("file[{:x}:{:x}]", u32::MAX, u64::MAX);
         save(&dir, &vec![longest.clone(); MAX_NAMES]).unwrap();
-        assert_eq!(load(&dir, MAX_NAMES).unwrap().len(), 1);
+        assert_eq!(Streams::load(&dir, MAX_NAMES).unwrap().inherited().len(), 1);
         let refused = save(&dir, &vec![longest; 2 * MAX_NAMES]).unwrap_err();
         assert!(refused.to_string().contains("open files"), "{refused}");
         fs::remove_dir_all(&dir).unwrap();
@@ -192,13 +207,29 @@ mod tests {
 
     #[test]
     fn only_what_leads_out_has_a_name() {
-        let (_read, write) = std::io::pipe().unwrap();
-        let inside = File::open("/proc/self/status").unwrap();
         use std::os::fd::AsRawFd;
-        let pid = i32::try_from(std::process::id()).unwrap();
-        let mounts = files::mountinfo::of("self").unwrap();
-        let named = |fd: i32| name(pid, usize::try_from(fd).unwrap(), &mounts).unwrap();
+        let (_read, write) = std::io::pipe().unwrap();
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let [file, null, directory] =
+            ["/proc/self/status", "/dev/null", "/proc"].map(|path| File::open(path).unwrap());
+        let named = |fd: i32| name(usize::try_from(fd).unwrap()).unwrap();
         assert!(named(write.as_raw_fd()).starts_with("pipe:["));
-        assert_eq!(named(inside.as_raw_fd()), "");
+        for leads_out in [&file, &null] {
+            assert!(is_external(&named(leads_out.as_raw_fd())));
+        }
+        assert_eq!(named(directory.as_raw_fd()), "");
+        assert_eq!(named(socket.as_raw_fd()), "");
+        assert!(name(1_000_000).is_err());
+    }
+
+    #[test]
+    fn what_takes_a_place_gives_it_its_name() {
+        let here = own(1);
+        let names = ["pipe:[12]", "", "pipe:[12]", "pipe:[13]"].map(str::to_owned);
+        let streams = Streams {
+            names: names.into(),
+            end: 3,
+        };
+        assert_eq!(streams.renamed(), [here[0].as_str(), "", here[0].as_str(), ""]);
     }
 }

@@ -146,11 +146,9 @@ fn request(
     if !options.pre_dump {
         let inside = mountinfo::of(&pid.to_string())?;
         asked.ext_mnt = external::saved(&plan.rootfs, pid, &inside, &mountinfo::of("self")?)?;
-        let others = cgroup.pids()?.into_iter().filter(|other| *other != pid);
-        let pids: Vec<i32> = std::iter::once(pid).chain(others).collect();
-        let names = descriptors::names(&pids, &inside)?;
-        asked.external.extend(descriptors::external(&names));
-        descriptors::save(&options.common.images, &names)?;
+        let streams = &container.state().streams;
+        asked.external.extend(descriptors::external(streams));
+        descriptors::save(&options.common.images, streams)?;
     }
     Ok(Request {
         kind: if options.pre_dump { Ask::PreDump } else { Ask::Dump } as i32,
@@ -182,6 +180,7 @@ fn dump(
     let mut attend = |notice: Notice| {
         if notice.script == "status-ready" {
             serving.set(true);
+            container.serve(true)?;
             // Closed by that as well: who reads until the end need not wait for ours.
             if let Some(status) = status.take() {
                 tell(&status);
@@ -200,11 +199,10 @@ fn dump(
         Ok(_) => criu.finish(),
         Err(e) => {
             drop(criu);
-            // CRIU leaves it to the restore from there on.
-            if serving.get()
-                && let Err(e) = unlock_network(container, plan)
-            {
-                log::warn!("{e}");
+            if serving.get() {
+                container.serve(false)?;
+                // CRIU leaves it to the restore from there on.
+                unlock_network(container, plan).unwrap_or_else(|e| log::warn!("{e}"));
             }
             Err(e)
         }
@@ -220,10 +218,7 @@ fn tell(status: &OwnedFd) {
 
 /// Waits until CRIU says something. Nobody knows whether the pages will ever be fetched.
 fn wait(socket: BorrowedFd<'_>, interrupt: BorrowedFd<'_>) -> Result<()> {
-    let mut fds = [
-        PollFd::from_borrowed_fd(socket, PollFlags::IN),
-        PollFd::from_borrowed_fd(interrupt, PollFlags::IN),
-    ];
+    let mut fds = [socket, interrupt].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     loop {
         match rustix::event::poll(&mut fds, None) {
             Err(Errno::INTR) => {}
@@ -237,11 +232,14 @@ fn wait(socket: BorrowedFd<'_>, interrupt: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
+/// A network of the container's own goes with it.
 fn unlock_network(container: &Container, plan: &Plan) -> Result<()> {
     let namespaces = &plan.namespaces;
-    let own = namespaces.is_new(Kind::Network) || namespaces.joined(Kind::Network).is_some();
-    match &container.state().init {
-        Some(init) if own => unlock::once(init.pid),
+    match (namespaces.joined(Kind::Network), container.state().init) {
+        (Some(path), _) => unlock::once(path),
+        (None, Some(init)) if namespaces.is_new(Kind::Network) && init.open().is_some() => {
+            unlock::once(format!("/proc/{}/ns/net", init.pid).as_ref())
+        }
         _ => Ok(()),
     }
 }

@@ -11,7 +11,7 @@
 //! inside of what the config says. That is a second line: only images of a trusted source should be restored.
 
 mod criu;
-mod descriptors;
+pub(in crate::runtime) mod descriptors;
 pub mod dump;
 mod external;
 mod lend;

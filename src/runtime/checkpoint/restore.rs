@@ -16,9 +16,10 @@ use super::super::init::parent::move_devices;
 use super::super::plan::{Choices, Plan};
 use super::super::{console, hooks, lsm};
 use super::criu::{self, Birth, Criu, Notice};
+use super::descriptors::Streams;
 use super::options::{CgroupMode, Restore};
 use super::rpc::{self, CgroupRoot, InheritFd, JoinNamespace, Kind as Ask, Request};
-use super::{descriptors, external, lend, trouble, unlock, verify};
+use super::{external, lend, trouble, unlock, verify};
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files::{self, mountinfo};
@@ -73,7 +74,8 @@ pub fn restore(host: &Host, request: &Comeback<'_>) -> Result<Restored> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     plan.cgroup.as_ref().ok_or_else(without_cgroup)?;
     let streams = prepare(request, &plan)?;
-    let claim = Claim::stake(host, request.root, request.id, request.bundle, &plan)?;
+    let mut claim = Claim::stake(host, request.root, request.id, request.bundle, &plan)?;
+    claim.state.streams = streams.renamed();
     claim.delegate()?;
     make_places(&plan.rootfs)?;
     let return_ = Return {
@@ -83,11 +85,11 @@ pub fn restore(host: &Host, request: &Comeback<'_>) -> Result<Restored> {
         init: None,
         claim,
     };
-    return_.bring_back(streams)
+    return_.bring_back(streams.inherited())
 }
 
 /// What can be refused before anything is done. The saved streams that find ours in their places.
-fn prepare(request: &Comeback<'_>, plan: &Plan) -> Result<Vec<InheritFd>> {
+fn prepare(request: &Comeback<'_>, plan: &Plan) -> Result<Streams> {
     lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
     external::check(&plan.rootfs)?;
     let common = &request.options.common;
@@ -95,7 +97,7 @@ fn prepare(request: &Comeback<'_>, plan: &Plan) -> Result<Vec<InheritFd>> {
     let end = usize::try_from(request.preserve_fds)
         .unwrap_or(usize::MAX)
         .saturating_add(3);
-    let streams = descriptors::load(&common.images, end)?;
+    let streams = Streams::load(&common.images, end)?;
     criu::check_version(request.options.oldest())?;
     trouble::forget(common.log(), LOG);
     Ok(streams)
@@ -260,10 +262,10 @@ impl Return<'_> {
                 )),
             },
             "post-restore" => self.introduce(notice.pid),
-            "network-unlock" if self.plan.namespaces.joined(Kind::Network).is_some() => self
-                .init
-                .as_ref()
-                .map_or(Ok(()), |init| unlock::all_but_one(init.pid)),
+            "network-unlock" => {
+                let network = self.plan.namespaces.joined(Kind::Network);
+                network.map_or(Ok(()), unlock::all_but_one)
+            }
             "pre-resume" => {
                 let init = self.init.as_ref().map_or(0, |init| init.pid);
                 let checked = || verify::all(self.plan, self.cgroup()?, init, criu);

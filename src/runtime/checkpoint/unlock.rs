@@ -4,6 +4,7 @@
 //! the caller's to keep, the restore adds the same rules once more, takes away one set, and fails to: the other is still there.
 //! A dump that fails while pages are fetched late leaves them as well: CRIU has decided by then that there will be a restore.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::criu;
@@ -15,19 +16,19 @@ const CHAIN: &str = "CRIU";
 /// How many seconds others may hold the lock of `iptables`, which need not be honest in a namespace that is theirs as well.
 const PATIENCE: &str = "10";
 
-/// Takes away all jumps into CRIU's chain but one in the network namespace of process `pid`. To be called right before CRIU unlocks.
-pub(super) fn all_but_one(pid: i32) -> Result<()> {
-    take_away(pid, |jumps| jumps.saturating_sub(1))
+/// Takes away all jumps into CRIU's chain but one in a network namespace. To be called right before CRIU unlocks.
+pub(super) fn all_but_one(network: &Path) -> Result<()> {
+    take_away(network, |jumps| jumps.saturating_sub(1))
 }
 
 /// Takes away one set of jumps, that of a dump that has come to nothing after CRIU's last look at the network.
-pub(super) fn once(pid: i32) -> Result<()> {
-    take_away(pid, |jumps| jumps.min(1))
+pub(super) fn once(network: &Path) -> Result<()> {
+    take_away(network, |jumps| jumps.min(1))
 }
 
-fn take_away(pid: i32, of: impl Fn(usize) -> usize) -> Result<()> {
+fn take_away(network: &Path, of: impl Fn(usize) -> usize) -> Result<()> {
     let work = || {
-        enter::join(Kind::Network, format!("/proc/{pid}/ns/net").as_ref())?;
+        enter::join(Kind::Network, network)?;
         for program in ["iptables", "ip6tables"] {
             for list in ["INPUT", "OUTPUT"] {
                 thin_out(program, list, &of);

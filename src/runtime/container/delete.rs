@@ -26,11 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Removes a container and all that belongs to it; with `force` also one that runs, is half-made or is not there.
 pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
     let folder = Folder::new(root, id);
-    let _lock = match patient_lock(&folder) {
+    // It may go between the two: the lock's file is made anew by whoever waits for it.
+    let found = patient_lock(&folder, force).and_then(|lock| Ok((lock, folder.load()?)));
+    let (_lock, state) = match found {
         Err(e) if e.is_gone() && force => return Ok(()),
         other => other?,
     };
-    let Some(state) = folder.load()? else {
+    let Some(state) = state else {
         return folder.remove();
     };
     let container = Container { folder, state };
@@ -46,14 +48,33 @@ pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
     }
 }
 
-fn patient_lock(folder: &Folder) -> Result<Lock> {
+fn patient_lock(folder: &Folder, force: bool) -> Result<Lock> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match folder.try_lock() {
             Err(Error::Busy(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             other => return other,
         }
+        if force {
+            end_serving(folder)?;
+        }
     }
+}
+
+/// Has a checkpoint give up whose pages nobody may ever fetch. It lets go of the processes first: killed while CRIU traces them, they
+/// would not end.
+fn end_serving(folder: &Folder) -> Result<()> {
+    let state = match folder.load() {
+        Err(e) if e.is_gone() => return Ok(()),
+        other => other?,
+    };
+    let server = state
+        .and_then(|state| state.server)
+        .and_then(|server| server.open());
+    if let Some(server) = server {
+        let _ = rustix::process::pidfd_send_signal(&server, rustix::process::Signal::TERM);
+    }
+    Ok(())
 }
 
 impl Container {

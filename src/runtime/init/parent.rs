@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::super::bundle::Bundle;
+use super::super::checkpoint::descriptors;
 use super::super::claim::Claim;
 use super::super::container::Container;
 use super::super::id::Id;
@@ -67,6 +68,7 @@ pub struct Created {
 pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
+    let inherited = request.listen_fds.saturating_add(request.preserve_fds);
     let mut claim = Claim::stake(host, request.root, request.id, request.bundle, &plan)?;
     let setup = Setup {
         sources: open_sources(&plan)?,
@@ -92,6 +94,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let held = work().map_err(|e| explain(e, cgroup))?;
     // Only now: the hooks up to here run at the caller's priority, and a process with deadlines could not fork them.
     plan.process.prioritise(init.pid)?;
+    claim.state.streams = streams(&plan, inherited);
     claim.name_init(init.pid)?;
     announce(&init, request.pid_file, request.pidfd_socket)?;
     let link = held.grant(&[])?;
@@ -102,6 +105,15 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         init,
         link,
     })
+}
+
+/// What a checkpoint has to know of init's descriptors. Those of a terminal do not lead out.
+fn streams(plan: &Plan, inherited: u32) -> Vec<String> {
+    if plan.process.terminal {
+        return Vec::new();
+    }
+    let count = usize::try_from(inherited).unwrap_or(usize::MAX);
+    descriptors::own(count.saturating_add(3))
 }
 
 /// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.

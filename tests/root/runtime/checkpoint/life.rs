@@ -20,6 +20,7 @@ tests![
     only_what_changed_since_a_pre_dump_is_saved: 300,
     in_the_foreground_it_ends_with_its_status: 300,
     its_streams_are_those_of_the_restore: 300,
+    a_redirected_stream_is_its_own_again: 300,
     a_paused_one_is_saved: 300,
     limits_hold_again: 300,
     a_user_namespace_comes_back: 300,
@@ -100,7 +101,9 @@ fn only_what_changed_since_a_pre_dump_is_saved() -> Result<()> {
     );
     let refused = s.try_save(&["--parent-path", "../third"])?.fault()?;
     ensure!(refused.contains("no directory"), "{refused}");
-    let (work, whole) = (dir.join("work"), held(&dir.join("first"))?);
+    // Its children, programs of a moment, may be there or not, and before they are programs they have all of its memory.
+    let of_init = |images: &Path| held(images, "pages-1.img");
+    let (work, whole) = (dir.join("work"), of_init(&dir.join("first"))?);
     let work_path = work.to_str().context("a path")?;
     let flags = ["--auto-dedup", "--work-path", work_path];
     s.save(&[&["--parent-path", "../first"], &flags[..]].concat())?;
@@ -111,11 +114,11 @@ fn only_what_changed_since_a_pre_dump_is_saved() -> Result<()> {
         "the log"
     );
     // What is saved anew is dropped from the pre-dump, and the rest when it has been read.
-    let (old, new, before) = (held(&dir.join("first"))?, held(&s.images)?, s.count()?);
+    let (old, new, before) = (of_init(&dir.join("first"))?, of_init(&s.images)?, s.count()?);
     ensure!(old < whole && new < whole, "{whole} bytes, then {old} and {new}");
     s.bring_back(&flags)?;
     ensure!(work.join("restore.log").exists(), "no log");
-    ensure_eq!(held(&s.images)?, 0);
+    ensure_eq!(held(&s.images, "pages-")?, 0);
     s.counts()?;
     ensure!(s.count()? > before, "it began anew");
     s.end()
@@ -148,8 +151,9 @@ fn its_streams_are_those_of_the_restore() -> Result<()> {
     ensure_eq!(lines.next().context("a line")??, "line 1");
     s.save(&[])?;
     drop(lines);
+    let run = run.wait_with_output()?;
     // Killed by CRIU.
-    ensure_eq!(run.wait()?.code(), Some(137));
+    ensure!(run.status.code() == Some(137), "{run:?}");
     let mut restore = s.returning(&[])?;
     let mut restore = restore.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     for (stream, word) in [
@@ -165,6 +169,29 @@ fn its_streams_are_those_of_the_restore() -> Result<()> {
     }
     s.c.call(&["kill", "@", "KILL"])?.ok()?;
     restore.wait()?;
+    s.c.nothing_left()
+}
+
+fn a_redirected_stream_is_its_own_again() -> Result<()> {
+    needs!(root, criu);
+    // Of its own stdout only the shell's copy is left while the loop runs.
+    let s = Saved::new(
+        "i=0; while ! test -e /go; do i=$((i+1)); echo $i; sleep 0.05; done > /inside; echo done",
+    )?;
+    let mut run = s.c.command(&["run", "--bundle", "%", "@"]);
+    let run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    until("it counts", || {
+        Ok(fs::read(s.file("inside")).is_ok_and(|said| !said.is_empty()))
+    })?;
+    s.save(&[])?;
+    let run = run.wait_with_output()?;
+    ensure!(run.status.code() == Some(137), "{run:?}");
+    let mut restore = s.returning(&[])?;
+    let restore = restore.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    fs::write(s.file("go"), "")?;
+    let restored = restore.wait_with_output()?;
+    ensure!(restored.status.success(), "{restored:?}");
+    ensure_eq!(String::from_utf8_lossy(&restored.stdout), "done\n");
     s.c.nothing_left()
 }
 

@@ -16,6 +16,7 @@ use crate::runtime::{ensure_eq, until};
 tests![
     pages_go_to_a_page_server: 300,
     pages_are_fetched_late: 300,
+    while_pages_are_served_it_can_be_deleted: 300,
 ];
 
 /// Where a page server listens. One number is above the half of all: CRIU keeps them with a sign.
@@ -44,14 +45,16 @@ fn tell(s: &Saved) -> Result<String> {
     Ok(told)
 }
 
-/// Bytes of init's memory in a directory of images, as they take room on the disk. It comes first; its children, programs of a
-/// moment, may be there or not, and before they are programs they have all of its memory.
-pub fn held(images: &Path) -> Result<u64> {
-    match fs::metadata(images.join("pages-1.img")) {
-        Ok(pages) => Ok(pages.blocks() * 512),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(e.into()),
+/// Bytes of memory in those files of a directory of images whose names begin like this, as they take room on the disk.
+pub fn held(images: &Path, prefix: &str) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(images)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            sum += entry.metadata()?.blocks() * 512;
+        }
     }
+    Ok(sum)
 }
 
 /// A network of this test's own, with a loopback interface.
@@ -127,8 +130,11 @@ fn pages_go_to_a_page_server() -> Result<()> {
     s.save(&["--page-server", &address])?;
     s.c.nothing_left()?;
     server.ends_with(0)?;
-    ensure_eq!(held(&s.images)?, 0);
-    ensure!(held(&arrived)? > secret.len() as u64, "not all of it arrived");
+    ensure_eq!(held(&s.images, "pages-")?, 0);
+    ensure!(
+        held(&arrived, "pages-")? > secret.len() as u64,
+        "not all of it arrived"
+    );
     let before = s.count()?;
     for entry in fs::read_dir(&arrived)? {
         let entry = entry?;
@@ -188,7 +194,7 @@ fn pages_are_fetched_late() -> Result<()> {
     let before = s.count()?;
     let mut save = serve(&s)?;
     ensure!(
-        held(&s.images)? < secret.len() as u64,
+        held(&s.images, "pages-")? < secret.len() as u64,
         "its memory was saved at once"
     );
     let work = harness::tempdir();
@@ -217,6 +223,16 @@ fn pages_are_fetched_late() -> Result<()> {
     fetch.ends_with(0)?;
     s.c.nothing_left()?;
     there.end()
+}
+
+fn while_pages_are_served_it_can_be_deleted() -> Result<()> {
+    needs!(root, criu, lazy_pages, cgroup2, program: ip);
+    own_network()?;
+    let (s, _) = keeper()?;
+    let mut save = serve(&s)?;
+    s.c.call(&["delete", "--force", "@"])?.ok()?;
+    save.ends_with(1)?;
+    s.c.nothing_left()
 }
 
 /// Nobody fetches the pages: a signal ends the wait, and the container goes on with its network.
