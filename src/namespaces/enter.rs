@@ -1,5 +1,7 @@
 //! Entering namespaces: for the moment of a clone, so that the child is born in them, or for good.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -76,6 +78,35 @@ impl Drop for Held {
             log::error!("{e}");
             std::process::abort();
         }
+    }
+}
+
+/// The way of a process into a time namespace that it makes for itself.
+#[derive(Debug)]
+pub struct Clocks {
+    offsets: File,
+}
+
+impl Clocks {
+    /// The way there, for an init that makes its own. To be called while the process may be looked into: the file of one that is
+    /// hidden belongs to the host's root.
+    pub fn open(namespaces: &Namespaces) -> Result<Option<Self>> {
+        if !namespaces.is_late(Kind::Time) {
+            return Ok(None);
+        }
+        let offsets = File::options().write(true).open("/proc/self/timens_offsets");
+        let offsets = offsets.during(|| "open `/proc/self/timens_offsets`")?;
+        Ok(Some(Self { offsets }))
+    }
+
+    /// Makes the namespace, sets its clocks and goes there.
+    pub fn enter(mut self, offsets: &str) -> Result<()> {
+        unshare(Kind::Time)?;
+        if !offsets.is_empty() {
+            let written = self.offsets.write_all(offsets.as_bytes());
+            written.during(|| "set `linux.timeOffsets`")?;
+        }
+        join(Kind::Time, "/proc/self/ns/time_for_children".as_ref())
     }
 }
 

@@ -155,8 +155,8 @@ impl Namespaces {
         Kind::ALL.into_iter().filter(|kind| self.has(*kind)).collect()
     }
 
-    /// The flags for the clone that makes init. A new time namespace is made by the parent, because its offsets must be set
-    /// before anybody lives in it.
+    /// The flags for the clone that makes init. A new time namespace is made by the parent, unless init makes it itself, because
+    /// its offsets must be set before anybody lives in it.
     pub fn clone_flags(&self) -> u64 {
         self.new
             .iter()
@@ -169,10 +169,12 @@ impl Namespaces {
         self.new.iter().copied().filter(|kind| self.is_late(*kind))
     }
 
-    /// The root of a cgroup namespace is the cgroup of whoever makes it, and the root directory of an IPC namespace's message
-    /// queues belongs to whoever makes that: before init is root, to nobody.
-    fn is_late(&self, kind: Kind) -> bool {
-        kind == Kind::Cgroup || (kind == Kind::Ipc && self.is_new(Kind::User))
+    /// The root of a cgroup namespace is the cgroup of whoever makes it; the root directory of an IPC namespace's message queues
+    /// belongs to whoever makes that: before init is root, to nobody; and a time namespace that the parent made belongs to the
+    /// parent's user namespace, which may even lack the right to make one.
+    pub fn is_late(&self, kind: Kind) -> bool {
+        let owned = matches!(kind, Kind::Ipc | Kind::Time) && self.is_new(Kind::User);
+        self.is_new(kind) && (kind == Kind::Cgroup || owned)
     }
 }
 
@@ -223,9 +225,11 @@ mod tests {
     fn init_makes_those_that_belong_to_its_root() {
         let ipc = Namespaces::from_spec(&spec(r#"[{"type":"ipc"}]"#)).unwrap();
         assert_eq!((ipc.clone_flags(), ipc.late().count()), (Kind::Ipc.flag(), 0));
-        let mapped = Namespaces::from_spec(&spec(r#"[{"type":"ipc"},{"type":"user"}]"#)).unwrap();
+        let mapped =
+            Namespaces::from_spec(&spec(r#"[{"type":"ipc"},{"type":"time"},{"type":"user"}]"#)).unwrap();
         assert_eq!(mapped.clone_flags(), Kind::User.flag());
-        assert_eq!(mapped.late().collect::<Vec<_>>(), [Kind::Ipc]);
+        assert_eq!(mapped.late().collect::<Vec<_>>(), [Kind::Ipc, Kind::Time]);
+        assert!(!ipc.is_late(Kind::Cgroup));
     }
 
     #[test]

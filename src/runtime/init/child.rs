@@ -13,8 +13,9 @@ use super::super::lsm::{Label, Labels};
 use super::super::plan::Plan;
 use super::link::{Born, Init, Reporter};
 use crate::error::{During, Error, Result};
+use crate::namespaces::Kind;
+use crate::namespaces::enter::{self, Clocks};
 use crate::namespaces::subordinate::Writer;
-use crate::namespaces::{Kind, enter};
 use crate::process::credentials::become_root;
 use crate::process::program::Program;
 use crate::process::{Process, protect};
@@ -78,7 +79,7 @@ pub fn report_panics(reporter: &Reporter) {
 
 /// The way from birth to program, each step with the reason for its place:
 ///
-///  1. Hide from the container's processes, before there are any. Where the maps are written without privileges, only after
+///  1. Open what only a process that is not hidden may. Hide from the container's processes, before there are any. Where the maps are written without privileges, only after
 ///     the next step, because the files of a hidden process belong to root: nobody else is in the new user namespace yet.
 ///  2. **Born**: wait for id maps and limits; without maps nothing below would be allowed. (It entered its cgroup before.)
 ///  3. Without privileges, open the mount sources, while still the caller with all its groups. Then a session of its own, and
@@ -99,6 +100,7 @@ pub fn report_panics(reporter: &Reporter) {
 /// 16. Close what is not the program's, give up privileges, filter system calls, become the program.
 fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> {
     let plan = setup.plan;
+    let clocks = Clocks::open(&plan.namespaces)?;
     let watched = plan.maps.as_ref().is_some_and(|writer| *writer != Writer::Caller);
     if !watched {
         protect::hide()?;
@@ -108,7 +110,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let pid = own_pid(&pid)?;
     let sources = setup.sources.map_or_else(|| plan.rootfs.open_sources(), Ok)?;
     let labels = Labels::of(&plan.process)?;
-    settle(plan, &labels)?;
+    settle(plan, &labels, clocks)?;
     let assembled = rootfs::assemble(&plan.rootfs, sources)?;
     let (filter, link) = link.arrive()?;
     let filter = if filter.is_empty() {
@@ -189,7 +191,7 @@ fn environment(process: &Process, listen_fds: u32) -> Vec<String> {
 }
 
 /// Steps 3 to 5.
-fn settle(plan: &Plan, labels: &Labels) -> Result<()> {
+fn settle(plan: &Plan, labels: &Labels, clocks: Option<Clocks>) -> Result<()> {
     let namespaces = &plan.namespaces;
     rustix::process::setsid().during(|| "start a session")?;
     if namespaces.has(Kind::User) {
@@ -198,9 +200,10 @@ fn settle(plan: &Plan, labels: &Labels) -> Result<()> {
     if let Some(path) = namespaces.joined(Kind::Mount) {
         enter::join(Kind::Mount, path)?;
     }
-    for kind in namespaces.late() {
+    for kind in namespaces.late().filter(|kind| *kind != Kind::Time) {
         enter::unshare(kind)?;
     }
+    clocks.map_or(Ok(()), |clocks| clocks.enter(&plan.time_offsets))?;
     if !plan.choices.no_new_keyring {
         new_keyring(labels)?;
     }

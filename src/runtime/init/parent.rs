@@ -179,7 +179,7 @@ fn early(plan: &Plan) -> bool {
 
 fn enter_namespaces(plan: &Plan) -> Result<enter::Held> {
     let mut held = enter::Held::enter(&plan.namespaces)?;
-    if plan.namespaces.is_new(Kind::Time) {
+    if plan.namespaces.is_new(Kind::Time) && !plan.namespaces.is_late(Kind::Time) {
         held.new_time(&plan.time_offsets)?;
     }
     Ok(held)

@@ -16,6 +16,7 @@ tests![
     a_pid_namespace_is_joined,
     a_user_namespace_is_joined,
     a_time_namespace_has_its_offsets_and_is_joined,
+    a_time_namespace_in_a_user_namespace_too,
     a_user_namespace_maps_ids,
     the_maps_are_the_configs,
     a_user_namespace_owns_the_others,
@@ -162,9 +163,20 @@ fn a_user_namespace_is_joined() -> Result<()> {
 
 fn a_time_namespace_has_its_offsets_and_is_joined() -> Result<()> {
     known_difference!("runc", "before 1.2 has no time namespaces");
+    has_its_offsets_and_is_joined(Container::idle()?)
+}
+
+fn a_time_namespace_in_a_user_namespace_too() -> Result<()> {
+    needs!(userns);
+    known_difference!("runc", "before 1.2 has no time namespaces");
+    let mut c = Container::idle()?;
+    c.with_user_namespace()?;
+    has_its_offsets_and_is_joined(c)
+}
+
+fn has_its_offsets_and_is_joined(mut c: Container) -> Result<()> {
     let uptime = |text: &str| text.split('.').next().unwrap_or_default().parse::<u64>();
     let host = uptime(&fs::read_to_string("/proc/uptime")?)?;
-    let mut c = Container::idle()?;
     c.push("/linux/namespaces", json!({"type": "time"}))?.set(
         "/linux/timeOffsets",
         json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 5, "nanosecs": 678}}),

@@ -19,6 +19,7 @@ use crate::harness;
 tests![
     the_config_of_spec_runs_as_it_is,
     a_container_runs_as_its_user,
+    clocks_are_its_own,
     all_commands_work_without_a_cgroup,
     a_process_of_exec_is_its_user_too,
     the_user_s_directory_is_the_default_and_private,
@@ -178,6 +179,21 @@ fn a_container_runs_as_its_user() -> Result<()> {
     let made = fs::metadata(user.container.bundle.rootfs().join("made"))?;
     ensure_eq!((made.uid(), made.gid()), (UID, UID));
     user.container.nothing_left()
+}
+
+fn clocks_are_its_own() -> Result<()> {
+    needs!(root, userns, ours, setpriv);
+    let mut user = User::idle()?;
+    let offsets = json!({"boottime": {"secs": 1_000_000}});
+    user.container
+        .push("/linux/namespaces", json!({"type": "time"}))?
+        .set("/linux/timeOffsets", offsets)?;
+    user.up()?;
+    let seconds = |text: &str| text.split('.').next().unwrap_or_default().parse::<u64>();
+    let outside = seconds(&fs::read_to_string("/proc/uptime")?)?;
+    let inside = seconds(&user.call(&["exec", "@", "cat", "/proc/uptime"])?.ok()?)?;
+    ensure!(inside >= outside + 1_000_000, "{inside} {outside}");
+    Ok(())
 }
 
 fn all_commands_work_without_a_cgroup() -> Result<()> {
