@@ -1,6 +1,6 @@
 //! Tests of kernel effects: one integration binary whose modules mirror `src/`, with its own runner (see [`harness`]).
 //!
-//! `cargo test --test root -- [--list] [--seed N] [PART OF A NAME]...`; with `scripts/guest` the same binary runs in a
+//! `cargo test --test root -- [--list] [--seed N] [--in-guest] [--quick] [PART OF A NAME]...`; with `scripts/guest` the same binary runs in a
 //! virtual machine with cgroup v2.
 #![allow(
     clippy::unwrap_used,

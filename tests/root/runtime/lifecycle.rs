@@ -12,7 +12,7 @@ use super::{Container, Ran, ensure_eq, lives, until};
 use crate::harness;
 
 tests![
-    create_start_kill_delete,
+    create_start_kill_delete in guest,
     the_exit_status_is_the_programs,
     a_signal_is_128_and_its_number,
     the_pid_file_has_digits_only,
@@ -20,9 +20,9 @@ tests![
     a_taken_id_and_bad_ids_are_refused,
     deleting_what_is_missing,
     a_created_container_can_be_deleted,
-    paused_means_stopped_in_place,
-    a_paused_container_can_be_killed,
-    kill_reaches_all_processes,
+    paused_means_stopped_in_place in guest,
+    a_paused_container_can_be_killed in guest,
+    kill_reaches_all_processes in guest,
     kill_of_all_trusts_no_number,
     signals_have_names_and_numbers,
     list_shows_all,
@@ -33,13 +33,13 @@ tests![
     success_is_silent,
     run_detached_goes_on,
     signals_are_passed_on,
-    exec_runs_a_further_process,
+    exec_runs_a_further_process in guest,
     exec_takes_a_process_file,
     exec_detached_writes_its_pid,
     exec_fails_with_255_and_leaves_no_pid_file,
     exec_into_a_created_container,
-    exec_into_a_cgroup_frozen_from_inside_can_be_ended,
-    exec_into_a_paused_container_can_be_ended,
+    exec_into_a_cgroup_frozen_from_inside_can_be_ended in guest,
+    exec_into_a_paused_container_can_be_ended in guest,
     containers_are_independent,
 ];
 

@@ -11,16 +11,16 @@ use super::{Container, cgroups, ensure_eq, until};
 use crate::harness;
 
 tests![
-    init_is_in_its_cgroup_when_create_returns,
-    a_pids_limit_holds,
-    a_memory_limit_holds,
-    limits_are_written,
-    devices_are_denied,
-    a_cgroup_in_use_is_refused,
-    a_container_without_a_path_gets_one_that_goes_with_it,
-    a_limit_the_kernel_refuses_leaves_nothing,
-    a_delegated_cgroup_belongs_to_the_containers_root,
-    exec_follows_init_to_its_cgroup_below,
+    init_is_in_its_cgroup_when_create_returns in guest,
+    a_pids_limit_holds in guest,
+    a_memory_limit_holds in guest,
+    limits_are_written in guest,
+    devices_are_denied in guest,
+    a_cgroup_in_use_is_refused in guest,
+    a_container_without_a_path_gets_one_that_goes_with_it in guest,
+    a_limit_the_kernel_refuses_leaves_nothing in guest,
+    a_delegated_cgroup_belongs_to_the_containers_root in guest,
+    exec_follows_init_to_its_cgroup_below in guest,
 ];
 
 /// The cgroup's directory of a v1 controller, or the one on v2.

@@ -17,10 +17,10 @@ use super::{Container, Ran, ensure_eq, says_all, to_the_end};
 use crate::harness;
 
 tests![
-    the_config_of_spec_runs_as_it_is,
+    the_config_of_spec_runs_as_it_is in guest,
     a_container_runs_as_its_user,
     clocks_are_its_own,
-    all_commands_work_without_a_cgroup,
+    all_commands_work_without_a_cgroup in guest,
     a_process_of_exec_is_its_user_too,
     the_user_s_directory_is_the_default_and_private,
     without_a_runtime_directory_the_way_out_is_named,

@@ -8,12 +8,12 @@ use super::house::{House, eventually};
 use crate::harness;
 
 tests![
-    processor_time_is_held,
-    processors_are_held,
-    memory_runs_out_inside_only,
-    a_fork_bomb_stays_inside,
-    writes_are_throttled,
-    a_disk_that_cannot_be_limited_is_refused,
+    processor_time_is_held in guest,
+    processors_are_held in guest,
+    memory_runs_out_inside_only in guest,
+    a_fork_bomb_stays_inside in guest,
+    writes_are_throttled in guest: 120,
+    a_disk_that_cannot_be_limited_is_refused in guest,
 ];
 
 fn processor_time_is_held() -> Result<()> {
