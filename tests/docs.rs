@@ -261,9 +261,14 @@ fn test_names(folder: &Path, module: &str, names: &mut BTreeSet<String>) {
             let function = |after: &str| Some(after.split_once("fn ")?.1.split('(').next()?.to_owned());
             let mut found: Vec<String> = marked.filter_map(function).collect();
             for list in text.split("tests![").skip(1) {
-                let list = list.split(']').next().unwrap();
-                // Some have a time limit of their own behind a colon.
-                let name = |entry: &str| entry.split(':').next().map(|name| name.trim().to_owned());
+                let list = list.split(']').next().unwrap().replace('\n', " ");
+                // Behind the name some say where they run and how long they may: `name in guest: 300`.
+                let name = |entry: &str| {
+                    entry
+                        .split([':', ' '])
+                        .find(|word| !word.is_empty())
+                        .map(str::to_owned)
+                };
                 found.extend(list.split(',').filter_map(name));
             }
             names.extend(found.into_iter().map(|name| format!("{module}{name}")));
