@@ -20,6 +20,7 @@ mod checks;
 mod console;
 mod copyup;
 mod devices;
+mod entry;
 mod foreign;
 mod magic;
 mod masks;

@@ -6,6 +6,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use serde::Serialize;
 
 use super::devices::{self, Device};
+use super::entry::Entry;
 use super::ops::{Action, Bind, Filesystem, IdMap, MountOp, Remount};
 use super::options::{Options, Propagation, Sharing};
 use super::{Facts, cgroup, checks};
@@ -147,73 +148,10 @@ fn inherited(propagation: Option<Propagation>, confined: bool) -> Sharing {
 }
 
 /// What turns entries of the spec into steps.
-pub(super) struct Context<'a> {
+struct Context<'a> {
     bundle: &'a Path,
-    pub(super) facts: &'a Facts<'a>,
+    facts: &'a Facts<'a>,
     label: Option<&'a str>,
-}
-
-/// One entry of the spec with its options sorted.
-pub(super) struct Entry<'a> {
-    pub(super) field: &'a str,
-    pub(super) target: PathBuf,
-    pub(super) options: Options,
-    pub(super) mount: &'a Mount,
-    label: Option<&'a str>,
-}
-
-impl Entry<'_> {
-    pub(super) fn op(&self, action: Action) -> MountOp {
-        MountOp {
-            field: self.field.to_owned(),
-            target: self.target.clone(),
-            action,
-        }
-    }
-
-    pub(super) fn bind(&self, source: PathBuf, recursive: bool) -> Bind {
-        Bind {
-            source,
-            recursive,
-            optional: false,
-            top: self.options.top,
-            tree: self.options.tree,
-            propagation: self.options.propagation.clone(),
-            idmap: None,
-        }
-    }
-
-    pub(super) fn filesystem(&self, fstype: &str) -> Filesystem {
-        Filesystem {
-            fstype: fstype.to_owned(),
-            source: self
-                .mount
-                .source()
-                .as_ref()
-                .map_or_else(|| fstype.to_owned(), |s| s.to_string_lossy().into_owned()),
-            data: self.data(),
-            attributes: self.options.top.set | self.options.tree.set,
-            seal: false,
-            copy_up: self.options.copy_up,
-            propagation: self.options.propagation.clone(),
-            label: None,
-        }
-    }
-
-    /// With SELinux's label, where its policy does not know better what the files are.
-    pub(super) fn labelled(&self, mut filesystem: Filesystem) -> Filesystem {
-        match (self.label, filesystem.fstype.as_str()) {
-            (None, _) | (_, "proc" | "sysfs") => {}
-            (Some(label), "mqueue") => filesystem.label = Some(label.to_owned()),
-            (Some(label), _) => filesystem.data.push(context(label)),
-        }
-        filesystem
-    }
-
-    fn data(&self) -> Vec<String> {
-        let flags = self.options.superblock.iter().map(|&flag| flag.to_owned());
-        flags.chain(self.options.data.iter().cloned()).collect()
-    }
 }
 
 impl Context<'_> {
@@ -278,11 +216,6 @@ impl Context<'_> {
         }
         entry.labelled(filesystem)
     }
-}
-
-/// The option that labels all of a filesystem's files.
-pub(super) fn context(label: &str) -> String {
-    format!("context={label}")
 }
 
 /// The whole `/sys` of the host: a user namespace may create sysfs only for a network namespace it owns.
