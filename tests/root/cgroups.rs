@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+pub mod reader;
 pub mod resources;
 
 tests![

@@ -6,6 +6,7 @@
 mod bundle;
 mod leaks;
 mod machine;
+pub mod reader;
 mod receiver;
 mod runner;
 pub mod trace;

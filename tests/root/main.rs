@@ -44,6 +44,7 @@ fn main() -> std::process::ExitCode {
     }
     let modules = [
         cgroups::TESTS,
+        cgroups::reader::TESTS,
         cgroups::resources::TESTS,
         image::TESTS,
         net::TESTS,
