@@ -1,6 +1,6 @@
 # Every target is a line or a script of its own in scripts/, which says at its top what it does. `make` shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test quick check test-root test-vm bench fuzz install doc clean
+.PHONY: help build demo test quick check test-root test-vm bench fuzz install doc book clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -37,6 +37,9 @@ install: ## binaries, recipes, completions, man pages (PREFIX, DESTDIR)
 
 doc: ## the library's documentation into target/doc
 	@cargo doc --locked --no-deps --document-private-items
+
+book: ## the user's book (docs/) into target/book
+	@scripts/book
 
 clean: ## remove everything that was built or downloaded
 	@cargo clean
