@@ -8,7 +8,7 @@ use super::markdown::{parts, spans};
 use super::{Document, documents, pages, top};
 
 /// The programs, with the options that every command has (`--help`).
-fn programs() -> [Command; 2] {
+pub(super) fn programs() -> [Command; 2] {
     [condo::cli::vps::command(), condo::cli::oci::command()].map(|mut program| {
         program.build();
         program

@@ -1,5 +1,6 @@
 //! Messages that the book explains, against those that the programs have.
 
+use super::commands::programs;
 use super::markdown::spans;
 use super::{Document, book, files, top};
 
@@ -61,4 +62,54 @@ fn a_wrong_message_is_seen() {
     assert!(fixed("is above the … of memory of that host").any(|part| !source.contains(part)));
     assert_eq!(message("| message | what to do |"), None);
     assert_eq!(message("| ``a `…` b`` | c |"), Some("a `…` b"));
+}
+
+/// The command lines of the programs that a line of code tells the user to type, between backticks or as `start it: condo …`, with
+/// a word for whatever is filled in.
+fn remedies(line: &str) -> Vec<Vec<&str>> {
+    let unquoted = line
+        .split_once(" it: ")
+        .and_then(|(_, rest)| rest.split('"').next());
+    let typed = spans(line).into_iter().chain(unquoted);
+    let filled = |word| if str::starts_with(word, '{') { "x" } else { word };
+    typed
+        .map(|command| command.split_whitespace().map(filled).collect::<Vec<_>>())
+        .filter(|words| words.len() > 1 && ["condo", "condo-runtime"].contains(&words[0]))
+        .collect()
+}
+
+/// Why a program does not understand a command line, if it does not.
+fn not_understood(words: &[&str]) -> Option<String> {
+    let programs = programs();
+    let program = programs
+        .into_iter()
+        .find(|program| program.get_name() == words[0])?;
+    let e = program.try_get_matches_from(words).err()?;
+    Some(format!(
+        "`{}`: {}",
+        words.join(" "),
+        e.to_string().lines().next()?
+    ))
+}
+
+#[test]
+fn every_command_that_a_message_names_is_understood() {
+    let source = source();
+    let found: Vec<_> = source.lines().flat_map(remedies).collect();
+    let wrong: Vec<_> = found.iter().filter_map(|words| not_understood(words)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(found.len() >= 5, "only {} remedies were found", found.len());
+}
+
+#[test]
+fn a_wrong_remedy_is_seen() {
+    let remedies = |line| {
+        remedies(line)
+            .iter()
+            .filter_map(|words| not_understood(words))
+            .count()
+    };
+    assert_eq!(remedies(r#""make one: `condo image import {name} FILE`""#), 1);
+    assert_eq!(remedies(r#""start it: condo begin {name}""#), 1);
+    assert_eq!(remedies(r#""start it: condo start {name}""#), 0);
 }
