@@ -59,10 +59,12 @@ pub fn read(path: &str) -> Result<Found> {
     let memory: &MemController = cgroup.controller_of().context("no memory controller")?;
     let pids: &PidController = cgroup.controller_of().context("no pids controller")?;
     let io: &BlkIoController = cgroup.controller_of().context("no io controller")?;
+    // First of all: for memory the crate panics where the directory is not there.
+    let quota = cpu.cfs_quota()?;
     let (set, bytes, v2) = (cpuset.cpuset(), memory.memory_stat(), cgroup.v2());
     Ok(Found {
         v2,
-        quota: cpu.cfs_quota()?,
+        quota,
         period: cpu.cfs_period()?,
         weight: cpu.shares()?,
         cpus: set.cpus,
