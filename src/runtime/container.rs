@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
-use super::hooks;
+use super::hooks::{self, Surroundings};
 use super::id::Id;
 use super::state::{Folder, State};
 use super::status::{Identity, Status};
@@ -155,7 +155,13 @@ impl Container {
         }
         rustix::io::write(self.order()?, b"0").during(|| "start")?;
         files::remove_file(&self.folder.fifo())?;
-        hooks::run_all("poststart", &self.state.poststart, &self.oci_state("running"));
+        let around = Surroundings::of_bundle(&self.state.bundle);
+        hooks::run_all(
+            "poststart",
+            &self.state.poststart,
+            &self.oci_state("running"),
+            around,
+        );
         Ok(())
     }
 

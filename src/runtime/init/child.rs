@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::fs::{CWD, Mode};
 
 use super::super::console;
-use super::super::hooks;
+use super::super::hooks::{self, Surroundings};
 use super::super::lsm::{Label, Labels};
 use super::super::plan::Plan;
 use super::link::{Born, Init, Reporter};
@@ -96,8 +96,9 @@ pub fn report_panics(reporter: &Reporter) {
 /// 12. Find the program, take on memory policy and personality: `create` and not `start` reports what is missing.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
 /// 14. Wait for the order to start.
-/// 15. startContainer hooks: inside, with the privileges that init still has.
-/// 16. Close what is not the program's, give up privileges, filter system calls, become the program.
+/// 15. Close what is not the program's, give up privileges, filter system calls.
+/// 16. startContainer hooks. Their programs are the image's, so they run as who the container's program will be, never as more.
+/// 17. Become the program.
 fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> {
     let plan = setup.plan;
     let clocks = Clocks::open(&plan.namespaces)?;
@@ -118,11 +119,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     } else {
         Some(Filter::from_bytes(&filter)?)
     };
-    hooks::run(
-        "createContainer",
-        &plan.hooks.create_container,
-        &(setup.state)(pid, "creating"),
-    )?;
+    run_before_entry(plan, &assembled, &(setup.state)(pid, "creating"))?;
     plan.sysctls.apply()?;
     let labels = labels.open()?;
     if plan.process.terminal {
@@ -141,24 +138,32 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     plan.process.acclimatise()?;
     let (_, _done) = link.arrive()?;
     wait_for_start(&setup.fifo)?;
-    if !plan.hooks.start_container.is_empty() {
-        let own = i32::try_from(std::process::id()).unwrap_or(1);
-        hooks::run(
-            "startContainer",
-            &plan.hooks.start_container,
-            &(setup.state)(own, "created"),
-        )?;
+    let own = i32::try_from(std::process::id()).unwrap_or(1);
+    let state = (setup.state)(own, "created");
+    let hooks = hooks::Ready::make("startContainer", &plan.hooks.start_container, &state)?;
+    let mut seccomp = || match &filter {
+        Some(filter) => install(filter, setup.agent.as_ref(), pid, &(setup.state)(pid, "creating")),
+        None => Ok(()),
+    };
+    become_process(&plan.process, &labels, inherited, &mut seccomp)?;
+    hooks.run(Surroundings {
+        dir: None,
+        env: Some(&env),
+    })?;
+    Err(program.exec())
+}
+
+/// Step 8, with the container's root as working directory.
+fn run_before_entry(plan: &Plan, root: &Assembled, state: &[u8]) -> Result<()> {
+    if plan.hooks.create_container.is_empty() {
+        return Ok(());
     }
-    become_program(
-        &plan.process,
-        &program,
-        &labels,
-        inherited,
-        &mut || match &filter {
-            Some(filter) => install(filter, setup.agent.as_ref(), pid, &(setup.state)(pid, "creating")),
-            None => Ok(()),
-        },
-    )
+    rustix::process::fchdir(root).during(|| "change to the container's root")?;
+    let around = Surroundings {
+        dir: None,
+        env: Some(&plan.process.env),
+    };
+    hooks::run("createContainer", &plan.hooks.create_container, state, around)
 }
 
 /// Closes all that is not needed any more before the first path of the container's is looked up (CVE-2024-21626).
@@ -272,22 +277,20 @@ fn wait_for_start(fifo: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Step 16. The filter is installed by `seccomp` at the moment that [`Process::lower`] chooses.
-pub fn become_program(
+/// Step 15. The filter is installed by `seccomp` at the moment that [`Process::lower`] chooses.
+pub fn become_process(
     process: &Process,
-    program: &Program,
     labels: &[Label],
     preserve_fds: u32,
     seccomp: &mut dyn FnMut() -> Result<()>,
-) -> Result<std::convert::Infallible> {
+) -> Result<()> {
     console::own_streams(process.credentials.uid);
     default_signals()?;
     for label in labels {
         label.apply()?;
     }
     sys::fd::close_on_exec_from(first_own(preserve_fds)).during(|| "close inherited descriptors")?;
-    process.lower(seccomp)?;
-    Err(program.exec())
+    process.lower(seccomp)
 }
 
 /// Rust's start-up ignores SIGPIPE, and the caller may have blocked or ignored more; a program expects the defaults.

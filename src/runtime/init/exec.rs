@@ -214,16 +214,12 @@ fn go_on(
     process.acclimatise()?;
     let (pid, _done) = link.arrive()?;
     let pid = child::own_pid(&pid)?;
-    child::become_program(
-        process,
-        &program,
-        &labels,
-        request.preserve_fds,
-        &mut || match &filter {
-            Some(filter) => child::install(filter, brought.agent, pid, request.state),
-            None => Ok(()),
-        },
-    )
+    let mut seccomp = || match &filter {
+        Some(filter) => child::install(filter, brought.agent, pid, request.state),
+        None => Ok(()),
+    };
+    child::become_process(process, &labels, request.preserve_fds, &mut seccomp)?;
+    Err(program.exec())
 }
 
 fn take_console(request: &Request<'_>) -> Result<()> {

@@ -9,9 +9,10 @@ use super::super::bundle::Bundle;
 use super::super::checkpoint::descriptors;
 use super::super::claim::Claim;
 use super::super::container::Container;
+use super::super::hooks::{self, Surroundings};
 use super::super::id::Id;
+use super::super::lsm;
 use super::super::plan::{Choices, Plan};
-use super::super::{hooks, lsm};
 use super::announce::announce;
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Held, Parent, Ready};
@@ -89,7 +90,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let state = claim.state.oci(init.pid, "creating");
     let work = || -> Result<Held<Ready>> {
         let link = raise(&plan, &claim, &init, sources.as_ref(), link)?;
-        mount_and_hook(&plan, link, &state)?.wait()
+        mount_and_hook(&plan, link, &state, Surroundings::of_bundle(&claim.state.bundle))?.wait()
     };
     let held = work().map_err(|e| explain(e, cgroup))?;
     // Only now: the hooks up to here run at the caller's priority, and a process with deadlines could not fork them.
@@ -260,11 +261,16 @@ fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
 }
 
 /// The parent's part of Mounted.
-fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Result<Parent<Ready>> {
+fn mount_and_hook(
+    plan: &Plan,
+    link: Parent<link::Mounted>,
+    state: &[u8],
+    surroundings: Surroundings<'_>,
+) -> Result<Parent<Ready>> {
     let filter = plan.filter.as_ref().map_or(Vec::new(), Filter::to_bytes);
     let held = link.wait()?;
-    hooks::run("prestart", &plan.hooks.prestart, state)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
+    hooks::run("prestart", &plan.hooks.prestart, state, surroundings)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, state, surroundings)?;
     held.grant(&filter)
 }
 

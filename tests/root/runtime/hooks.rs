@@ -21,6 +21,9 @@ tests![
     one_of_another_kind_that_hangs_is_ended: 120,
     a_large_state_does_not_hang_one_that_reads_nothing,
     signals_are_not_blocked_in_them,
+    start_container_hooks_are_no_more_than_the_process,
+    start_container_hooks_need_few_system_calls,
+    hooks_without_an_environment_have_one_of_their_place,
 ];
 
 const KINDS: [&str; 6] = [
@@ -300,5 +303,123 @@ fn signals_are_not_blocked_in_them() -> Result<()> {
     )?;
     c.run()?.ok()?;
     ensure_eq!(read(&dir, "blocked"), "SigBlk:\t0000000000000000\n");
+    Ok(())
+}
+
+/// Their programs are the image's: run as more than the container's process, they would own the host.
+fn start_container_hooks_are_no_more_than_the_process() -> Result<()> {
+    let show = "id -u; id -g; id -G; umask; ulimit -n; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status; \
+                mkdir /tmp/made || echo filtered; echo $GIVEN; pwd";
+    let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]});
+    for (no_new_privs, names) in [(true, json!([])), (false, json!(["CAP_KILL"]))] {
+        let mut c = Container::sh(&format!("{{ {show}; }} > /out/program 2>&1"))?;
+        let out = harness::tempdir();
+        harness::give(&out, 1000)?;
+        c.push(
+            "/mounts",
+            json!({"destination": "/out", "type": "bind", "source": out, "options": ["bind"]}),
+        )?;
+        fs::create_dir(c.bundle.rootfs().join("out"))?;
+        c.set(
+            "/process/user",
+            json!({"uid": 1000, "gid": 1001, "additionalGids": [1002], "umask": 0o27}),
+        )?;
+        c.set(
+            "/process/capabilities",
+            json!({"bounding": names, "permitted": names, "effective": names, "inheritable": names, "ambient": names}),
+        )?;
+        c.push("/process/env", "GIVEN=by the process".into())?
+            .set("/process/cwd", "/tmp".into())?
+            .set("/process/noNewPrivileges", no_new_privs.into())?
+            .set("/linux/seccomp", filter.clone())?;
+        // One that names no environment.
+        let script = format!("{{ {show}; }} > /out/hook 2>&1");
+        c.set(
+            "/hooks/startContainer",
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]),
+        )?;
+        c.run()?.ok()?;
+        let (hook, program) = (read(&out, "hook"), read(&out, "program"));
+        ensure!(
+            hook.contains("Seccomp:\t2") && hook.contains("filtered"),
+            "{hook}"
+        );
+        ensure!(hook.ends_with("by the process\n/tmp\n"), "{hook}");
+        ensure_eq!(hook, program);
+    }
+    Ok(())
+}
+
+/// A filter that lets a shell work is enough: what the runtime itself wants beyond that, it does before.
+fn start_container_hooks_need_few_system_calls() -> Result<()> {
+    let mut c = Container::new(&["true"])?;
+    let refused = json!([
+        "memfd_create",
+        "pidfd_open",
+        "clone3",
+        "pipe",
+        "openat2",
+        "waitid",
+        "lseek"
+    ]);
+    c.set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": refused, "action": "SCMP_ACT_ERRNO"}]}),
+    )?;
+    let hook = |script: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 30});
+    let hooks = [
+        hook("grep -q startContainer-state && touch /tmp/ran"),
+        hook("cat"),
+    ];
+    c.set("/annotations", json!({"name": "startContainer-state"}))?
+        .set("/hooks/startContainer", json!(hooks))?;
+    c.run()?.ok()?;
+    ensure!(c.bundle.rootfs().join("tmp/ran").exists(), "the hook did not run");
+    c.set("/hooks/startContainer", json!([hook("echo no luck >&2; exit 3")]))?;
+    let fault = c.run()?.fault()?;
+    ensure!(!harness::is_ours() || fault.contains("no luck"), "{fault}");
+    Ok(())
+}
+
+/// The process's in the container's namespaces, the caller's outside; and the bundle, the root or the process's directory.
+fn hooks_without_an_environment_have_one_of_their_place() -> Result<()> {
+    let dir = harness::tempdir();
+    let mut c = noted(&dir, "true")?;
+    c.push("/process/env", "OF=process".into())?;
+    for kind in KINDS {
+        let script = format!("echo $OF > {0}/env-{kind}; pwd > {0}/pwd-{kind}", dir.display());
+        c.set(
+            &format!("/hooks/{kind}"),
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]),
+        )?;
+    }
+    let as_caller = |args: &[&str]| {
+        let mut command = c.command(args);
+        command.env("OF", "caller");
+        command
+    };
+    c.create_with(as_caller(&["create", "--bundle", "%", "@"]))?;
+    super::to_the_end(as_caller(&["start", "@"]))?.ok()?;
+    until("the program runs", || Ok(read(&dir, "order") == "program\n"))?;
+    super::to_the_end(as_caller(&["delete", "--force", "@"]))?.ok()?;
+    let bundle = c.bundle.dir.display().to_string();
+    for (kind, env, pwd) in [
+        ("prestart", "caller", Some(bundle.clone())),
+        ("createRuntime", "caller", Some(bundle.clone())),
+        ("createContainer", "process", None),
+        ("startContainer", "process", Some("/".into())),
+        ("poststart", "caller", Some(bundle.clone())),
+        // runc leaves it where `delete` was called.
+        ("poststop", "caller", harness::is_ours().then_some(bundle)),
+    ] {
+        ensure_eq!(
+            (kind, read(&dir, &format!("env-{kind}"))),
+            (kind, format!("{env}\n"))
+        );
+        let seen = read(&dir, &format!("pwd-{kind}"));
+        if let Some(pwd) = pwd {
+            ensure_eq!((kind, seen.trim()), (kind, &*pwd));
+        }
+    }
     Ok(())
 }
