@@ -77,6 +77,13 @@ fn place_root(root: &OwnedFd, inherited: Sharing) -> Result<()> {
 }
 
 impl Assembled {
+    /// Makes a directory of the process's, as other runtimes do. Where that fails, going there fails too and says what matters.
+    pub fn make_directory(&self, path: &Path) {
+        if self.root.get(path, OFlags::PATH).is_err() {
+            let _ = self.root.create_dir_all(path, 0o755);
+        }
+    }
+
     fn perform(&mut self, op: &MountOp, source: Option<OwnedFd>) -> Result<()> {
         match &op.action {
             Action::Bind(bind) => match source {

@@ -54,6 +54,11 @@ impl Container {
         self.folder.lock()
     }
 
+    /// Where its state is.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     /// The facts.
     pub fn state(&self) -> &State {
         &self.state

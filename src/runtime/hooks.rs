@@ -1,8 +1,10 @@
 //! Hooks: programs of the caller that run at fixed points of a container's life, with its state on standard input.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +14,7 @@ use oci_spec::runtime::{Hook, Hooks};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::error::{During, Error, Result};
-use crate::process::protect;
+use crate::process::{limits, protect};
 
 /// The six kinds, in the order of their lives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub struct Surroundings<'a> {
     /// The working directory; where absent or gone, this process's own.
     pub dir: Option<&'a Path>,
     /// The `NAME=value` lines of hooks without an `env`; where absent, this process's own.
-    pub env: Option<&'a [String]>,
+    pub env: Option<&'a [OsString]>,
 }
 
 /// Runs hooks one after the other with the state on their standard input; the first failure ends it.
@@ -158,19 +160,32 @@ fn command(hook: &Hook, surroundings: Surroundings<'_>) -> Command {
     if let Some((name, rest)) = hook.args().as_deref().unwrap_or_default().split_first() {
         command.arg0(name).args(rest);
     }
-    if let Some(env) = hook.env().as_deref().or(surroundings.env) {
-        let variables = env.iter().filter_map(|line| line.split_once('='));
-        command.env_clear().envs(variables);
-    } else {
-        command.env_remove(protect::MARK);
-    }
+    match (hook.env(), surroundings.env) {
+        (Some(env), _) => command
+            .env_clear()
+            .envs(env.iter().filter_map(|line| variable(line.as_ref()))),
+        (None, Some(env)) => command
+            .env_clear()
+            .envs(env.iter().filter_map(|line| variable(line))),
+        (None, None) => command.env_remove(protect::MARK),
+    };
     if let Some(dir) = surroundings.dir.filter(|dir| dir.is_dir()) {
         command.current_dir(dir);
     }
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     // `run` blocks signals to pass them on; that is not the hook's affair.
     crate::sys::signal::unblock_in(&mut command);
+    limits::restore_files_in(&mut command);
     command
+}
+
+fn variable(line: &OsStr) -> Option<(&OsStr, &OsStr)> {
+    let bytes = line.as_bytes();
+    let end = bytes.iter().position(|b| *b == b'=')?;
+    Some((
+        OsStr::from_bytes(&bytes[..end]),
+        OsStr::from_bytes(&bytes[end + 1..]),
+    ))
 }
 
 /// The state as a file of no name: unlike a pipe it holds any length, for a hook that reads late or never.

@@ -12,6 +12,7 @@ pub mod hooks;
 pub mod id;
 pub mod init;
 mod lsm;
+pub mod notify;
 pub mod plan;
 mod rootless;
 pub mod state;

@@ -6,6 +6,7 @@
 //!        state.json       facts; written before the cgroup is made, and again before init is released
 //!        config.json      the bundle's, as it was at create
 //!        exec.fifo        there until `start`; init waits for a byte from it
+//!        notify/          for the container's socket of `sd_notify(3)`, where the caller of `create` had one
 //! ```
 
 use std::collections::BTreeMap;
@@ -183,6 +184,11 @@ impl Folder {
     /// The fifo that init waits on.
     pub fn fifo(&self) -> PathBuf {
         self.path.join("exec.fifo")
+    }
+
+    /// The directory that the container sees with its socket of `sd_notify(3)`.
+    pub fn notify(&self) -> PathBuf {
+        self.path.join("notify")
     }
 
     /// Removes the directory and with it the claim on the id.

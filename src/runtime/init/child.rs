@@ -1,5 +1,6 @@
 //! Init's side: what the new process does between its birth and its program.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::State;
@@ -18,7 +19,7 @@ use crate::namespaces::enter::{self, Clocks};
 use crate::namespaces::subordinate::Writer;
 use crate::process::credentials::become_root;
 use crate::process::program::Program;
-use crate::process::{Process, protect};
+use crate::process::{Process, environment, protect};
 use crate::rootfs::{self, Assembled, Sources};
 use crate::seccomp::{Agent, Filter};
 use crate::sys;
@@ -86,14 +87,15 @@ pub fn report_panics(reporter: &Reporter) {
 ///     root of the user namespace: all that follows is checked against it.
 ///  4. The namespaces that depend on who makes them: [`crate::namespaces::Namespaces::late`].
 ///  5. Keyring, loopback, host name: only need their namespaces.
-///  6. Assemble the root filesystem. The host's tree is still there, reached only by descriptors opened before.
+///  6. Assemble the root filesystem. The host's tree is still there, reached only by descriptors opened before. Make the working
+///     directory, while the root can still be written to.
 ///  7. **Mounted**: prestart and createRuntime hooks see complete namespaces; the filter comes back.
 ///  8. createContainer hooks: the container's namespaces, the host's files.
 ///  9. Kernel parameters and label files, through the host's `/proc`, which no image can fake.
 /// 10. Console: allocated from the container's own devpts while it is known by descriptor.
 /// 11. Change the root; mask and protect paths. From here on paths are the container's: nothing of the host stays open by
 ///     which one could lead out, nor the lock of the container's state.
-/// 12. Find the program, take on memory policy and personality: `create` and not `start` reports what is missing.
+/// 12. Find the program, as the user who is to run it; take on memory policy and personality: `create` and not `start` reports what is missing.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
 /// 14. Wait for the order to start.
 /// 15. Close what is not the program's, give up privileges, filter system calls.
@@ -113,6 +115,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let labels = Labels::of(&plan.process)?;
     settle(plan, &labels, clocks)?;
     let assembled = rootfs::assemble(&plan.rootfs, sources)?;
+    assembled.make_directory(&plan.process.cwd);
     let (filter, link) = link.arrive()?;
     let filter = if filter.is_empty() {
         None
@@ -131,10 +134,9 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let mut needed = vec![link.as_fd(), setup.fifo.as_fd()];
     needed.extend(setup.agent.as_ref().map(AsFd::as_fd));
     forget_host(inherited, needed, &labels)?;
-    make_directory(&plan.process);
     enter_directory(&plan.process)?;
-    let env = environment(&plan.process, setup.listen_fds);
-    let program = Program::find(&plan.process.args, &env)?;
+    let env = environment_of(&plan.process, setup.listen_fds);
+    let program = plan.process.as_user(|| Program::find(&plan.process.args, &env))?;
     plan.process.acclimatise()?;
     let (_, _done) = link.arrive()?;
     wait_for_start(&setup.fifo)?;
@@ -185,14 +187,15 @@ pub fn own_pid(grant: &[u8]) -> Result<i32> {
     Ok(i32::from_ne_bytes(bytes))
 }
 
-/// The environment, in which listening sockets are announced to the process they are for, by its own pid.
-fn environment(process: &Process, listen_fds: u32) -> Vec<String> {
+/// The environment inside, in which listening sockets are announced to the process they are for, by its own pid.
+pub fn environment_of(process: &Process, listen_fds: u32) -> Vec<OsString> {
     let mut env = process.env.clone();
+    environment::add_home(&mut env, process.credentials.uid);
     if listen_fds > 0 {
-        env.push(format!("LISTEN_FDS={listen_fds}"));
-        env.push(format!("LISTEN_PID={}", std::process::id()));
+        env.push(format!("LISTEN_FDS={listen_fds}").into());
+        env.push(format!("LISTEN_PID={}", std::process::id()).into());
     }
-    env
+    environment::each_once(&env)
 }
 
 /// Steps 3 to 5.
@@ -245,18 +248,15 @@ fn take_console(plan: &Plan, assembled: &Assembled, receiver: Option<&OwnedFd>) 
     console::adopt(slave.as_fd(), plan.process.console_size)
 }
 
-/// Makes the working directory, as other runtimes do. Where that fails, going there fails too and says what matters.
-fn make_directory(process: &Process) {
-    if rustix::fs::stat(&process.cwd).is_err() {
-        let _ = std::fs::create_dir_all(&process.cwd);
-    }
-}
-
 /// Goes to the working directory and makes sure it is inside (CVE-2024-21626).
 pub fn enter_directory(process: &Process) -> Result<()> {
     let cwd = &process.cwd;
     let work = || -> Result<()> {
-        rustix::process::chdir(cwd)?;
+        match rustix::process::chdir(cwd) {
+            // Root may be the one who may not: without its capabilities, or on a file system of the network.
+            Err(rustix::io::Errno::ACCESS) => process.as_user(|| Ok(rustix::process::chdir(cwd)?))?,
+            other => other?,
+        }
         let here = rustix::process::getcwd(Vec::new())?;
         // The kernel writes "(unreachable)" before a directory outside of the root.
         if here.as_bytes().starts_with(b"/") {
@@ -290,6 +290,7 @@ pub fn become_process(
         label.apply()?;
     }
     sys::fd::close_on_exec_from(first_own(preserve_fds)).during(|| "close inherited descriptors")?;
+    process.limits.own_files()?;
     process.lower(seccomp)
 }
 

@@ -20,7 +20,7 @@ use crate::host::Host;
 use crate::namespaces::{Kind, enter};
 use crate::process::credentials::become_root;
 use crate::process::program::Program;
-use crate::process::{Process, protect};
+use crate::process::{Process, limits, protect};
 use crate::rootfs;
 use crate::seccomp::{self, Agent, Filter};
 use crate::sys;
@@ -67,6 +67,7 @@ pub struct Request<'a> {
 ///
 /// Two clones are needed: one enters the namespaces, the other is born in the pid namespace, as our child.
 pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
+    limits::raise_files();
     let agent = agent_of(request.seccomp)?;
     let (parent, link) = link::pair::<Entering>()?;
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
@@ -137,10 +138,11 @@ fn attend(
         // It has nothing left to do, and still has to be let do it.
         link.patience().wait(standin.pidfd.as_fd())?;
         standin.reap()?;
+        let held = link.wait()?;
         request.process.limits.bound(process.pid)?;
         request.process.affinity.finish(process.pid)?;
         request.process.prioritise(process.pid)?;
-        link.wait()?.grant(&process.pid.to_ne_bytes())
+        held.grant(&process.pid.to_ne_bytes())
     };
     let link = work().inspect_err(|_| process.give_up())?;
     Ok((process, link))
@@ -205,7 +207,8 @@ fn go_on(
     let labels = brought.labels.open()?;
     child::forget_host(request.preserve_fds, needed, &labels)?;
     child::enter_directory(process)?;
-    let program = Program::find(&process.args, &process.env)?;
+    let env = child::environment_of(process, 0);
+    let program = process.as_user(|| Program::find(&process.args, &env))?;
     let filter = if brought.filter.is_empty() {
         None
     } else {
