@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
 use serde::Serialize;
 
 use super::devices::{self, Device};
@@ -25,6 +25,8 @@ pub struct RootfsPlan {
     /// See [`Facts::confined`].
     pub(super) confined: bool,
     pub(super) no_pivot: bool,
+    /// Hooks look for the tree at the root's own path, before it is entered.
+    pub(super) shown: bool,
     pub(super) mounts: Vec<MountOp>,
     /// Default devices and links are made, because `/dev` is the container's own.
     pub(super) own_dev: bool,
@@ -65,6 +67,7 @@ impl RootfsPlan {
             propagation,
             confined: facts.confined(),
             no_pivot: facts.no_pivot,
+            shown: spec.hooks().as_ref().is_some_and(look_before),
             mounts,
             own_dev,
             devices: devices::plan(spec_devices, own_dev)?,
@@ -135,6 +138,14 @@ fn root_propagation(name: Option<&str>) -> Result<Option<Propagation>> {
             )
         }),
     }
+}
+
+/// Whether there are hooks that run when the tree is complete and not entered.
+fn look_before(hooks: &Hooks) -> bool {
+    #[allow(deprecated, reason = "Docker still sends prestart hooks")]
+    let prestart = hooks.prestart();
+    let kinds = [prestart, hooks.create_runtime(), hooks.create_container()];
+    kinds.into_iter().flatten().any(|hooks| !hooks.is_empty())
 }
 
 /// What the host's mounts are to the container: `shared` only if the root is asked to be, and never out of a user namespace,

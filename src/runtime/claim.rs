@@ -180,6 +180,7 @@ fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result<Sta
         namespaces: plan.namespaces.own(),
         streams: Vec::new(),
         server: None,
+        start_hooks: !plan.hooks.start_container.is_empty(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
     })

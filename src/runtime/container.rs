@@ -3,9 +3,12 @@
 mod delete;
 mod members;
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
@@ -57,6 +60,15 @@ impl Container {
     /// Where its state is.
     pub fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// The lock; none of a container whose `create` holds it and has come to its hooks, one of which may be the caller.
+    fn lock_or_join(&self) -> Result<Option<Lock>> {
+        match self.folder.try_lock() {
+            Err(Error::Busy(_)) if self.state.init.is_none() && self.state.claimed => Ok(None),
+            Err(Error::Busy(_)) => self.folder.lock().map(Some),
+            other => other.map(Some),
+        }
     }
 
     /// The facts.
@@ -143,31 +155,61 @@ impl Container {
         Ok(rustix::fs::open(self.folder.fifo(), flags, Mode::empty())?)
     }
 
-    /// Lets init become the container's program.
+    /// Lets init become the container's program, and runs the poststart hooks.
+    ///
+    /// # Errors
+    /// Also those of startContainer and poststart hooks. The container is gone then, as the spec has it.
     pub fn start(&self, host: &Host) -> Result<()> {
-        let _lock = self.folder.lock()?;
-        match self.status(host) {
-            Status::Created => {}
-            Status::Running => {
-                return Err(Error::Status("cannot start an already running container".into()));
-            }
-            Status::Paused => {
-                return Err(Error::Status(
-                    "cannot start a container in the paused state".into(),
-                ));
-            }
-            _ => return Err(Error::Status("cannot start a container that has stopped".into())),
-        }
-        rustix::io::write(self.order()?, b"0").during(|| "start")?;
+        let lock = self.folder.lock()?;
+        self.check_created(host)?;
+        let order = self.order()?;
+        let answer = self.answer()?;
+        rustix::io::write(&order, b"0").during(|| "start")?;
+        drop(order);
         files::remove_file(&self.folder.fifo())?;
+        // The hooks may use the runtime, and those inside may take their time.
+        drop(lock);
+        self.run_hooks(answer).inspect_err(|_| self.give_up(host))
+    }
+
+    fn check_created(&self, host: &Host) -> Result<()> {
+        let text = match self.status(host) {
+            Status::Created => return Ok(()),
+            Status::Running => "cannot start an already running container",
+            Status::Paused => "cannot start a container in the paused state",
+            _ => "cannot start a container that has stopped",
+        };
+        Err(Error::Status(text.into()))
+    }
+
+    /// The fifo's reading end. Init may answer the order with what went wrong; by its end it lets go of the fifo.
+    fn answer(&self) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::open(
+            self.folder.fifo(),
+            flags,
+            Mode::empty(),
+        )?))
+    }
+
+    fn run_hooks(&self, answer: File) -> Result<()> {
+        if self.state.start_hooks {
+            hear(answer)?;
+        }
         let around = Surroundings::of_bundle(&self.state.bundle);
-        hooks::run_all(
+        hooks::run(
             "poststart",
             &self.state.poststart,
             &self.oci_state("running"),
             around,
-        );
-        Ok(())
+        )
+    }
+
+    fn give_up(&self, host: &Host) {
+        let ended = self.folder.lock().and_then(|_lock| self.clear(host));
+        if let Err(e) = ended {
+            log::warn!("clean-up after a failed hook is incomplete: {e}");
+        }
     }
 
     /// The OCI state with this status.
@@ -246,7 +288,7 @@ impl Container {
     /// Period and quota, limit and swap depend on each other, so the new document is laid over the container's own before
     /// it is read as a whole. Device rules change only when they are named.
     pub fn update(&self, host: &Host, wanted: Value) -> Result<()> {
-        let _lock = self.folder.lock()?;
+        let _lock = self.lock_or_join()?;
         if self.status(host) == Status::Stopped {
             return Err(Error::Status("cannot update a stopped container".into()));
         }
@@ -267,7 +309,7 @@ impl Container {
 
     /// Gives its class of `linux.intelRdt` other schemata.
     pub fn reallocate(&self, schemata: &[String]) -> Result<()> {
-        let _lock = self.folder.lock()?;
+        let _lock = self.lock_or_join()?;
         match &self.state.resctrl {
             Some(allocation) => allocation.write_schemata(schemata),
             None => Err(Error::Status(
@@ -290,6 +332,28 @@ impl Container {
             Status::Paused => self.need_cgroup(host, "resume")?.thaw(),
             _ => Err(Error::Status("container not paused".into())),
         }
+    }
+}
+
+/// Waits until init has closed the fifo, as it does by becoming the program, and says what it wrote there.
+fn hear(mut answer: File) -> Result<()> {
+    let hangup = |answer: &File| {
+        let mut fds = [PollFd::new(answer, PollFlags::empty())];
+        rustix::event::poll(&mut fds, None).map(drop)
+    };
+    while let Err(e) = hangup(&answer) {
+        if e != rustix::io::Errno::INTR {
+            return Err(e).during(|| "wait for the startContainer hooks");
+        }
+    }
+    let mut said = String::new();
+    answer
+        .read_to_string(&mut said)
+        .during(|| "read what init says")?;
+    // The order itself, of an init that was killed before it read it.
+    match said.trim_start_matches('0') {
+        "" => Ok(()),
+        said => Err(Error::Init(said.into())),
     }
 }
 

@@ -59,6 +59,9 @@ pub struct State {
     /// A checkpoint that serves memory to whoever fetches it, until it is told to give up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Identity>,
+    /// Whether init runs startContainer hooks, for whose success `start` has to wait.
+    #[serde(default)]
+    pub start_hooks: bool,
     /// Hooks for `start`.
     #[serde(default)]
     pub poststart: Vec<Hook>,

@@ -148,9 +148,13 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
         None => Ok(()),
     };
     become_process(&plan.process, &labels, inherited, &mut seccomp)?;
-    hooks.run(Surroundings {
+    let around = Surroundings {
         dir: None,
         env: Some(&env),
+    };
+    // `start` waits at the fifo; the parent, if it is still there, hears of it as well.
+    hooks.run(around).inspect_err(|e| {
+        let _ = rustix::io::write(&setup.fifo, e.to_string().as_bytes());
     })?;
     Err(program.exec())
 }

@@ -60,7 +60,10 @@ fn hear(socket: &UnixDatagram) -> Result<String> {
 }
 
 fn the_manager_hears_that_it_is_ready() -> Result<()> {
-    known_difference!("runc", "passes `READY=0` on as well, and sends no barrier before 1.2");
+    known_difference!(
+        "runc",
+        "passes `READY=0` on as well, and sends no barrier before 1.2"
+    );
     let (socket, path) = manager()?;
     let c = waiting()?;
     let created = with(&path, c.command(&["create", "--bundle", "%", "@"]))?.wait()?;
