@@ -16,6 +16,7 @@ use super::hooks::{self, Surroundings};
 use super::id::Id;
 use super::state::{Folder, State};
 use super::status::{Identity, Status};
+use super::zero;
 use crate::cgroups::{Cgroup, Limits};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
@@ -220,7 +221,8 @@ impl Container {
 
     /// Sends a signal to init, or to all processes.
     pub fn kill(&self, host: &Host, signal: rustix::process::Signal, all: bool) -> Result<()> {
-        if all {
+        let outlives = || self.state.cgroup.is_some() && !self.owns_pids();
+        if all || signal == rustix::process::Signal::KILL && outlives() {
             return self.kill_all(host, signal);
         }
         let init = self.running_init()?;
@@ -267,9 +269,16 @@ impl Container {
         }
     }
 
-    /// Whether its processes end with init.
+    /// Whether its processes end with init, which is the first of a pid namespace that was made for it.
     fn owns_pids(&self) -> bool {
-        self.state.namespaces.contains(&Kind::Pid)
+        self.state.namespaces.contains(&Kind::Pid) && !self.joins_pids().unwrap_or(false)
+    }
+
+    fn joins_pids(&self) -> Result<bool> {
+        let config: Value = serde_json::from_slice(&self.config()?)?;
+        let namespaces = config["linux"]["namespaces"].as_array();
+        let mut pids = namespaces.into_iter().flatten().filter(|n| n["type"] == "pid");
+        Ok(pids.any(|n| n["path"].as_str().is_some_and(|path| !path.is_empty())))
     }
 
     /// A frozen v1 cgroup does not even die; v2 lets `SIGKILL` through by itself, where thawing does no harm.
@@ -287,7 +296,8 @@ impl Container {
     ///
     /// Period and quota, limit and swap depend on each other, so the new document is laid over the container's own before
     /// it is read as a whole. Device rules change only when they are named.
-    pub fn update(&self, host: &Host, wanted: Value) -> Result<()> {
+    pub fn update(&self, host: &Host, mut wanted: Value) -> Result<()> {
+        unlimit_swap(&mut wanted);
         let _lock = self.lock_or_join()?;
         if self.status(host) == Status::Stopped {
             return Err(Error::Status("cannot update a stopped container".into()));
@@ -302,6 +312,7 @@ impl Container {
         if !devices && let Some(fields) = effective.as_object_mut() {
             fields.remove("devices");
         }
+        zero::fill_resources(&mut effective);
         let effective = serde_json::from_value(effective).during(|| "resources")?;
         home.change(&host.cgroups, &Limits::for_update(&effective, &host.cgroups)?)?;
         self.folder.save_config(&serde_json::to_vec(&config)?)
@@ -362,6 +373,17 @@ fn not_running() -> Error {
     Error::Status("container not running".into())
 }
 
+/// A limit for memory and swap together cannot outlive that for memory: without a word about it, it goes as well.
+fn unlimit_swap(wanted: &mut Value) {
+    let Some(memory) = wanted.get_mut("memory").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let unsaid = |swap: &Value| swap.is_null() || *swap == 0;
+    if memory.get("limit").is_some_and(|limit| *limit == -1) && memory.get("swap").is_none_or(unsaid) {
+        memory.insert("swap".into(), (-1).into());
+    }
+}
+
 /// Replaces what `new` names in `old`, object by object; `null` names nothing.
 fn lay_over(old: &mut Value, new: Value) {
     match (old, new) {
@@ -379,6 +401,20 @@ fn lay_over(old: &mut Value, new: Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn without_a_limit_of_memory_there_is_none_of_swap() {
+        for (wanted, swap) in [
+            (json!({ "memory": { "limit": -1 } }), json!(-1)),
+            (json!({ "memory": { "limit": -1, "swap": 0 } }), json!(-1)),
+            (json!({ "memory": { "limit": -1, "swap": 7 } }), json!(7)),
+            (json!({ "memory": { "limit": 5 } }), Value::Null),
+        ] {
+            let mut wanted = wanted;
+            unlimit_swap(&mut wanted);
+            assert_eq!(wanted["memory"]["swap"], swap);
+        }
+    }
 
     #[test]
     fn an_update_changes_what_it_names() {

@@ -19,3 +19,4 @@ pub mod state;
 pub mod status;
 mod sysctl;
 pub mod typed;
+mod zero;

@@ -31,8 +31,10 @@ pub struct State {
     /// The container's id.
     pub id: String,
     /// Absolute path of the bundle.
+    #[serde(with = "any_path")]
     pub bundle: PathBuf,
     /// Absolute path of the root filesystem.
+    #[serde(with = "any_path")]
     pub rootfs: PathBuf,
     /// The bundle's annotations.
     #[serde(default)]
@@ -70,6 +72,37 @@ pub struct State {
     pub poststop: Vec<Hook>,
 }
 
+/// Paths are bytes, which JSON has no word for: one that is not UTF-8 is a list of numbers.
+mod any_path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        let form = path.to_str().map_or_else(
+            || Form::Bytes(path.as_os_str().as_bytes().to_vec()),
+            |text| Form::Text(text.to_owned()),
+        );
+        form.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.into(),
+            Form::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        })
+    }
+}
+
 /// What a state that does not say has: it was written when all was made.
 fn claimed() -> bool {
     true
@@ -82,7 +115,8 @@ impl State {
             "ociVersion": self.oci_version,
             "id": self.id,
             "status": status,
-            "bundle": self.bundle,
+            // JSON has no bytes: what is not UTF-8 is replaced, as by other runtimes.
+            "bundle": self.bundle.to_string_lossy(),
             "annotations": self.annotations,
         });
         if pid > 0 {

@@ -70,6 +70,7 @@ fn main() -> std::process::ExitCode {
         runtime::notify::TESTS,
         runtime::priorities::TESTS,
         runtime::process::TESTS,
+        runtime::reading::TESTS,
         runtime::refusals::TESTS,
         runtime::resources::TESTS,
         runtime::rootless::TESTS,

@@ -77,6 +77,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         .transpose()?;
     let bundle = told.as_ref().unwrap_or(request.bundle);
     let plan = Plan::decide(bundle, request.id, host, request.choices)?;
+    plan.sysctls.check_joined(&plan.namespaces)?;
     lsm::check_mount_label(bundle.spec.linux().as_ref())?;
     let inherited = request.listen_fds.saturating_add(request.preserve_fds);
     let mut claim = Claim::stake(host, request.root, request.id, bundle, &plan)?;

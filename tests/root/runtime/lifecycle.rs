@@ -23,6 +23,7 @@ tests![
     paused_means_stopped_in_place in guest,
     a_paused_container_can_be_killed in guest,
     kill_reaches_all_processes in guest,
+    killing_init_leaves_no_process in guest,
     kill_of_all_trusts_no_number,
     signals_have_names_and_numbers,
     list_shows_all,
@@ -592,4 +593,29 @@ fn exec_into_a_paused_container_can_be_ended() -> Result<()> {
     c.call(&["resume", "@"])?.ok()?;
     ensure_eq!(c.exec(&["@", "echo", "again"])?.ok()?, "again\n");
     Ok(())
+}
+
+/// Only in a pid namespace of its own does the kernel end the others with init.
+fn killing_init_leaves_no_process() -> Result<()> {
+    known_difference!("runc", "since 1.2");
+    let holder = Container::idle()?;
+    holder.up()?;
+    let pods = PathBuf::from(format!("/proc/{}/ns/pid", holder.pid()?));
+    for path in [None, Some(pods.as_path())] {
+        let mut c = Container::sh("setsid sleep 100000 & echo started; exec sleep 100000")?;
+        c.namespace("pid", path)?;
+        c.up()?;
+        let members = || {
+            let mut pids = c.members();
+            pids.sort_unstable();
+            pids.dedup();
+            pids
+        };
+        until("both run", || Ok(members().len() == 2))?;
+        let pids = members();
+        c.call(&["kill", "@", "KILL"])?.ok()?;
+        until("both have ended", || Ok(!pids.iter().any(|pid| lives(*pid))))?;
+        c.cleared()?;
+    }
+    holder.cleared()
 }

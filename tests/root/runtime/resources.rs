@@ -21,6 +21,9 @@ tests![
     a_limit_the_kernel_refuses_leaves_nothing in guest,
     a_delegated_cgroup_belongs_to_the_containers_root in guest,
     exec_follows_init_to_its_cgroup_below in guest,
+    no_limit_of_memory_is_none_of_swap in guest,
+    a_pids_limit_of_zero_is_one in guest,
+    tun_is_allowed in guest,
 ];
 
 /// The cgroup's directory of a v1 controller, or the one on v2.
@@ -199,4 +202,52 @@ fn exec_follows_init_to_its_cgroup_below() -> Result<()> {
     ensure_eq!(c.exec(&["@", "cat", "/proc/self/cgroup"])?.ok()?, "0::/init\n");
     c.delete()?;
     c.nothing_left()
+}
+
+fn no_limit_of_memory_is_none_of_swap() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set(
+        "/linux/resources/memory",
+        json!({"limit": 100 << 20, "swap": 200 << 20, "swappiness": u64::MAX}),
+    )?;
+    c.up()?;
+    c.call(&["update", "--memory", "-1", "@"])?.ok()?;
+    let (limit, swap) = if harness::has("cgroup2") {
+        ("memory.max", "memory.swap.max")
+    } else {
+        ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+    };
+    for file in [limit, swap] {
+        let value = fs::read_to_string(dir(&c, "memory")?.join(file))?;
+        let bytes = value.trim().parse::<u64>();
+        ensure!(
+            value.trim() == "max" || bytes.is_ok_and(|b| b > 1 << 60),
+            "{file}: {value}"
+        );
+    }
+    // What was set once is not remembered: a limit of memory alone is one of memory alone.
+    c.call(&["update", "--memory", "300M", "@"])?.ok()?;
+    c.cleared()
+}
+
+fn a_pids_limit_of_zero_is_one() -> Result<()> {
+    known_difference!("runc", "takes 0 for none before 1.4");
+    let mut c = Container::sh("echo alone; /bin/true; echo never")?;
+    c.set("/linux/resources/pids", json!({"limit": 0}))?;
+    let ran = c.run()?;
+    ensure!(ran.out == "alone\n" && ran.err.contains("fork"), "{ran:?}");
+    c.nothing_left()
+}
+
+fn tun_is_allowed() -> Result<()> {
+    needs!(root);
+    let mut c = Container::sh("for d in tun other; do (: < /dev/$d) 2>/dev/null && echo $d; done; true")?;
+    let device = |name: &str, minor: u32| json!({"path": format!("/dev/{name}"), "type": "c", "major": 10, "minor": minor});
+    // A node of the same kind that no rule allows.
+    c.set(
+        "/linux/devices",
+        json!([device("tun", 200), device("other", 234)]),
+    )?;
+    ensure_eq!(c.run()?.ok()?, "tun\n");
+    Ok(())
 }
