@@ -67,9 +67,13 @@ fn add_variable(spec: &mut Spec) {
     spec.set_process(Some(process));
 }
 
-/// Makes the directory for the socket.
+/// Makes the directory for the socket: open to the container's users, and to them alone.
 pub fn make_place(folder: &Folder) -> Result<()> {
-    files::create_dir_all(&folder.notify(), 0o755)
+    let place = folder.notify();
+    place
+        .parent()
+        .map_or(Ok(()), |outer| files::create_dir_all(outer, 0o700))?;
+    files::create_dir_all(&place, 0o755)
 }
 
 /// Between a container and the service manager.

@@ -223,9 +223,9 @@ impl Folder {
         self.path.join("exec.fifo")
     }
 
-    /// The directory that the container sees with its socket of `sd_notify(3)`.
+    /// The directory that the container sees with its socket of `sd_notify(3)`. On the host nobody but the owner gets as far.
     pub fn notify(&self) -> PathBuf {
-        self.path.join("notify")
+        self.path.join("notify/inside")
     }
 
     /// Removes the directory and with it the claim on the id.

@@ -616,6 +616,9 @@ fn killing_init_leaves_no_process() -> Result<()> {
         c.call(&["kill", "@", "KILL"])?.ok()?;
         until("both have ended", || Ok(!pids.iter().any(|pid| lives(*pid))))?;
         c.cleared()?;
+        // Until they are waited for, the pid namespace that they joined does not end.
+        use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s != WaitStatus::StillAlive) {}
     }
     holder.cleared()
 }
