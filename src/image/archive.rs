@@ -1,7 +1,7 @@
 //! An archive to import: where its bytes come from, its compression, and how far the reading is.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, IsTerminal, Read};
 use std::path::Path;
 
 use super::tarball::too_much;
@@ -21,6 +21,8 @@ pub struct Progress<'a> {
 /// Called as the work goes on.
 pub(super) type OnProgress<'a> = dyn FnMut(Progress<'_>) + 'a;
 
+/// The path that stands for it.
+const STANDARD_INPUT: &str = "-";
 /// Bytes between two reports.
 const REPORT: u64 = 1 << 20;
 /// Memory a decompressor may take: four times what `xz -9` needs.
@@ -44,8 +46,11 @@ impl std::fmt::Debug for Archive<'_> {
 }
 
 impl<'a> Archive<'a> {
-    /// An archive in a file.
+    /// An archive in a file; `-` is standard input.
     pub fn open(path: &Path) -> Result<Self> {
+        if path == Path::new(STANDARD_INPUT) {
+            return Self::from_standard_input();
+        }
         let open = || -> Result<(File, u64)> {
             let file = File::open(path)?;
             let status = file.metadata()?;
@@ -67,6 +72,18 @@ impl<'a> Archive<'a> {
         })
     }
 
+    fn from_standard_input() -> Result<Self> {
+        let stdin = io::stdin();
+        if stdin.is_terminal() {
+            return Err(Error::invalid(
+                "archive",
+                STANDARD_INPUT,
+                "is a terminal; pipe an archive in, or name its file",
+            ));
+        }
+        Ok(Self::from_reader("standard input", stdin.lock()))
+    }
+
     /// An archive out of a stream; `label` names it in the manifest.
     pub fn from_reader(label: impl Into<String>, reader: impl Read + 'a) -> Self {
         Self {
@@ -79,6 +96,11 @@ impl<'a> Archive<'a> {
     /// Where it comes from.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// Its size in bytes as it is, where that is known.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.size
     }
 
     /// The tar stream inside, of at most `limit` bytes.

@@ -23,7 +23,10 @@ impl Images {
                 Base::Debian { suite, packages } => {
                     let sources = debian::install(&mut tree, (suite, packages), work, progress)?;
                     let path = "etc/apt/sources.list.d/debian.sources";
-                    tree.put(&Entry::new(path, Kind::File, 0o644), &mut sources.as_bytes())?;
+                    tree.put(
+                        &Entry::new(path, Kind::File(None), 0o644),
+                        &mut sources.as_bytes(),
+                    )?;
                 }
             }
             progress(Progress {

@@ -18,7 +18,7 @@ pub(super) fn install(tree: &mut Tree<'_>) -> Result<()> {
     let (path, mut program) = find()?;
     let applets = applets(&path)?;
     tree.put(&Entry::new("", Kind::Dir, 0o755), &mut std::io::empty())?;
-    tree.put(&Entry::new("bin/busybox", Kind::File, 0o755), &mut program)?;
+    tree.put(&Entry::new("bin/busybox", Kind::File(None), 0o755), &mut program)?;
     for applet in applets.iter().filter(|a| *a != Path::new("bin/busybox")) {
         let link = Kind::Symlink("/bin/busybox".into());
         tree.put(&Entry::new(applet, link, 0o777), &mut std::io::empty())?;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A regular file; its content follows.
-    File,
+pub enum Kind {
+    /// A regular file; its content follows, of a sparse one the parts that are no holes.
+    File(Option<Sparse>),
     /// A directory.
     Dir,
     /// A symbolic link and its text, which is never looked at.
@@ -19,19 +19,34 @@ pub(super) enum Kind {
     Device,
 }
 
+/// A file with holes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sparse {
+    /// Its size in bytes, with the holes.
+    pub size: u64,
+    /// Offset and length of what lies between the holes, in order.
+    pub parts: Vec<(u64, u64)>,
+}
+
 /// A file and its metadata.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Relative to the root, without `.` and `..`; empty for the root itself.
-    pub(super) path: PathBuf,
-    pub(super) kind: Kind,
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
     /// Permission bits with set-user-ID and friends.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
     /// Seconds since 1970; nothing keeps the time of writing.
-    pub(super) mtime: Option<i64>,
-    pub(super) xattrs: Vec<(String, Vec<u8>)>,
+    pub mtime: Option<i64>,
+    /// Extended attributes, as they were found.
+    pub xattrs: Vec<(String, Vec<u8>)>,
+    /// Bytes of content that follow.
+    pub stored: u64,
 }
 
 impl Entry {
@@ -45,6 +60,7 @@ impl Entry {
             gid: 0,
             mtime: None,
             xattrs: Vec::new(),
+            stored: 0,
         }
     }
 }

@@ -18,12 +18,14 @@ mod entry;
 mod inspect;
 mod name;
 mod recipe;
+mod room;
 mod store;
 mod tarball;
 mod tree;
 
 pub use archive::{Archive, Progress};
+pub use entry::{Entry, Kind, Sparse};
 pub use name::validate_name;
 pub use recipe::Recipe;
 pub use store::{Image, Images, ImportOptions, Manifest};
-pub use tarball::Limits;
+pub use tarball::{Limits, Tarball};

@@ -211,7 +211,7 @@ impl Recipe {
                     .get(name)
                     .ok_or_else(|| Error::invalid("recipe file", name, "is not in the recipe's folder"))?,
             };
-            let mut entry = Entry::new(inside(&file.path)?, Kind::File, octal(&file.mode)?);
+            let mut entry = Entry::new(inside(&file.path)?, Kind::File(None), octal(&file.mode)?);
             entry.gid = file.gid;
             all.push((entry, content));
         }

@@ -1,6 +1,7 @@
 //! The folder of images: an image exists whole or not at all.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::archive::{Archive, OnProgress, Progress};
 use super::recipe::Recipe;
+use super::room::Room;
 use super::tarball::{Limits, Tarball};
 use super::tree::{Contents, Tree};
 use super::{inspect, validate_name};
@@ -291,6 +293,10 @@ pub(super) fn unpack(
     limits: &Limits,
     progress: &mut OnProgress<'_>,
 ) -> Result<Contents> {
+    if let Some(size) = archive.size() {
+        // What is unpacked is hardly ever smaller.
+        Room::new(root.as_fd()).check(size)?;
+    }
     let mut tarball = Tarball::new(archive.decode(limits.bytes, progress)?, limits.clone());
     let mut tree = Tree::new(root);
     tree.fill(&mut tarball)?;

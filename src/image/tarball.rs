@@ -2,13 +2,20 @@
 //!
 //! The `tar` crate reads the fields of a header; the walk from header to header is ours, because the crate splits pax records
 //! at newlines (a binary `security.capability` may hold one) and reads extension headers of any size into memory.
+//!
+//! Nothing is kept of an entry once the next one has come, and what describes an entry has a budget in bytes, however many
+//! headers, records and parts of a sparse file it is spread over: an archive of any size takes little memory.
+
+mod extensions;
+mod sparse;
 
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::entry::{Entry, Kind};
+use self::extensions::Extensions;
+use super::entry::{Entry, Kind, Sparse};
 use crate::error::{Error, Result};
 use crate::files::inside;
 
@@ -24,8 +31,10 @@ pub struct Limits {
     pub bytes: u64,
     /// Bytes of one path or link target.
     pub path: usize,
-    /// Bytes of one extension header (long names, extended attributes).
-    pub extension: u64,
+    /// Bytes that describe one entry beside its header: long names, extended attributes, the parts of a sparse file.
+    pub entry_metadata: u64,
+    /// The same of all entries together.
+    pub metadata: u64,
 }
 
 impl Default for Limits {
@@ -34,32 +43,46 @@ impl Default for Limits {
             entries: 4_000_000,
             bytes: 64 << 30,
             path: 4096,
-            extension: 1 << 20,
+            entry_metadata: 1 << 20,
+            metadata: 256 << 20,
         }
     }
 }
 
-/// A tar stream. After [`Tarball::next`] it reads as the content of that entry.
-pub(super) struct Tarball<R> {
+/// A tar stream. After [`Tarball::next`] it reads as the content of that entry: of a sparse file, the parts it has one after
+/// the other.
+#[derive(Debug)]
+pub struct Tarball<R> {
     reader: R,
     /// Of the current entry's content, not read yet.
     left: u64,
     /// Zeroes behind it.
     padding: u64,
     entries: u64,
+    metadata: Spent,
     limits: Limits,
 }
 
-/// Extension headers, which describe the entry that follows them.
-#[derive(Default)]
-struct Extensions {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<i64>,
-    xattrs: Vec<(String, Vec<u8>)>,
+/// Bytes of metadata that were read, of the current entry and of all.
+#[derive(Debug, Default)]
+struct Spent {
+    entry: u64,
+    all: u64,
+}
+
+impl Spent {
+    /// Takes so much from both budgets, before it is read.
+    fn take(&mut self, bytes: u64, limits: &Limits) -> Result<()> {
+        self.entry = self.entry.saturating_add(bytes);
+        self.all = self.all.saturating_add(bytes);
+        if self.entry > limits.entry_metadata {
+            return Err(too_much("bytes of metadata of one entry", limits.entry_metadata));
+        }
+        if self.all > limits.metadata {
+            return Err(too_much("bytes of metadata", limits.metadata));
+        }
+        Ok(())
+    }
 }
 
 impl<R: Read> Read for Tarball<R> {
@@ -75,19 +98,30 @@ impl<R: Read> Read for Tarball<R> {
 }
 
 impl<R: Read> Tarball<R> {
-    pub(super) fn new(reader: R, limits: Limits) -> Self {
+    /// The archive that `reader` reads, already decompressed.
+    pub fn new(reader: R, limits: Limits) -> Self {
         Self {
             reader,
             left: 0,
             padding: 0,
             entries: 0,
+            metadata: Spent::default(),
             limits,
         }
     }
 
     /// The next entry, with extension headers applied, or nothing behind the last.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>> {
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for what is no archive or ends too early, [`Error::Invalid`] for what is beyond the limits, leads out
+    /// of the root or is of a kind that a root filesystem has not.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an iterator could go on after an error"
+    )]
+    pub fn next(&mut self) -> Result<Option<Entry>> {
         let mut extensions = Extensions::default();
+        self.metadata.entry = 0;
         while let Some(header) = self.header()? {
             self.entries += 1;
             if self.entries > self.limits.entries {
@@ -95,10 +129,12 @@ impl<R: Read> Tarball<R> {
             }
             self.set_size(header.entry_size().map_err(corrupt)?)?;
             match header.entry_type().as_byte() {
-                b'x' => extensions.add_pax(&self.extension()?)?,
-                b'g' => {}
+                // `X` is what Solaris wrote before pax had a name for it.
+                b'x' | b'X' => extensions.add_pax(&self.extension()?)?,
                 b'L' => extensions.path = Some(until_nul(self.extension()?)),
                 b'K' => extensions.link = Some(until_nul(self.extension()?)),
+                // A comment about the whole archive, or the label of its volume.
+                b'g' | b'V' => {}
                 _ => return self.entry(&header, extensions).map(Some),
             }
         }
@@ -110,52 +146,65 @@ impl<R: Read> Tarball<R> {
     fn set_size(&mut self, size: u64) -> Result<()> {
         let padded = size
             .checked_next_multiple_of(BLOCK as u64)
+            .filter(|padded| *padded <= i64::MAX.unsigned_abs())
             .ok_or_else(|| Error::Corrupt("the archive has an entry of impossible size".into()))?;
         self.left = size;
         self.padding = padded - size;
         Ok(())
     }
 
-    /// Skips what is left of the current entry and reads a header; nothing at the end-of-archive mark.
+    /// Skips what is left of the current entry and reads a header; nothing at the end of the archive.
     fn header(&mut self) -> Result<Option<tar::Header>> {
         let skip = self.left + self.padding;
         if io::copy(&mut self.reader.by_ref().take(skip), &mut io::sink())? < skip {
             return Err(truncated());
         }
+        (self.left, self.padding) = (0, 0);
         let mut header = tar::Header::new_old();
         let block = header.as_mut_bytes();
-        match self.reader.read_exact(block) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(truncated()),
-            other => other?,
+        if !self.block(block)? {
+            if self.entries > 0 {
+                log::warn!("the archive has no end-of-archive mark: it may have been cut off");
+            }
+            return Ok(None);
         }
         if block.iter().all(|b| *b == 0) {
             return Ok(None);
         }
-        let sum = block[..148]
-            .iter()
-            .chain(&block[156..])
-            .map(|b| u32::from(*b))
-            .sum::<u32>()
-            + 8 * 32;
-        if header.cksum().ok() != Some(sum) {
+        let sum = header.cksum().ok();
+        if ![unsigned_sum(header.as_bytes()), signed_sum(header.as_bytes())].contains(&sum) {
             return Err(Error::Corrupt("not a tar archive, or a damaged one".into()));
         }
         Ok(Some(header))
     }
 
-    fn extension(&mut self) -> Result<Vec<u8>> {
-        if self.left > self.limits.extension {
-            return Err(too_much("bytes of an extension header", self.limits.extension));
+    /// Reads one block; false where the archive ends before it. Not every `tar` writes blocks of zeroes at its end.
+    fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<bool> {
+        let mut read = 0;
+        while read < BLOCK {
+            match self.reader.read(&mut block[read..]) {
+                Ok(0) if read == 0 => return Ok(false),
+                Ok(0) => return Err(truncated()),
+                Ok(count) => read += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
         }
+        Ok(true)
+    }
+
+    fn extension(&mut self) -> Result<Vec<u8>> {
+        self.metadata.take(self.left, &self.limits)?;
         let mut data = Vec::new();
         self.read_to_end(&mut data)?;
         Ok(data)
     }
 
-    fn entry(&mut self, header: &tar::Header, extensions: Extensions) -> Result<Entry> {
+    fn entry(&mut self, header: &tar::Header, mut extensions: Extensions) -> Result<Entry> {
         if let Some(size) = extensions.size {
             self.set_size(size)?;
         }
+        let sparse = self.sparse(header, &mut extensions)?;
         let raw = extensions
             .path
             .unwrap_or_else(|| header.path_bytes().into_owned());
@@ -167,13 +216,17 @@ impl<R: Read> Tarball<R> {
         let kind = match header.entry_type().as_byte() {
             // Before POSIX a directory was a file with a slash.
             b'0' | 0 if is_dir => Kind::Dir,
-            b'0' | 0 | b'7' => Kind::File,
+            b'0' | 0 | b'7' | b'S' => Kind::File(sparse),
             b'1' => Kind::Hardlink(inside(&self.path(target)?)?),
             b'2' => Kind::Symlink(self.path(target)?),
             b'3' | b'4' => Kind::Device,
-            b'5' => Kind::Dir,
+            // `D` of an incremental archive: a directory whose content is the list of its files.
+            b'5' | b'D' => Kind::Dir,
             b'6' => Kind::Fifo,
-            b'S' => return Err(sparse(&path)),
+            b'M' => {
+                let problem = "goes on from another volume; join the volumes with `tar` first";
+                return Err(Error::invalid("archive entry", path.display(), problem));
+            }
             other => {
                 let problem = format!("is of the unknown type `{}`", other.escape_ascii());
                 return Err(Error::invalid("archive entry", path.display(), problem));
@@ -187,10 +240,51 @@ impl<R: Read> Tarball<R> {
             mtime: extensions
                 .mtime
                 .or_else(|| header.mtime().ok().and_then(|t| i64::try_from(t).ok())),
-            xattrs: extensions.xattrs,
+            xattrs: extensions.xattrs.into_iter().collect(),
+            stored: self.left,
             path,
             kind,
         })
+    }
+
+    /// Where the parts of the entry's content belong, if it is a sparse file in one of the four ways of saying so.
+    fn sparse(&mut self, header: &tar::Header, extensions: &mut Extensions) -> Result<Option<Sparse>> {
+        let sparse = match header.entry_type().as_byte() {
+            b'S' => sparse::old_gnu(header, || {
+                self.metadata.take(BLOCK as u64, &self.limits)?;
+                let mut block = [0; BLOCK];
+                if self.block(&mut block)? {
+                    Ok(block)
+                } else {
+                    Err(truncated())
+                }
+            })?,
+            b'0' | 0 | b'7' => {
+                let Some(size) = extensions.sparse.size else {
+                    return Ok(None);
+                };
+                if let Some(name) = extensions.sparse.name.take() {
+                    extensions.path = Some(name);
+                }
+                let parts = if extensions.sparse.major == Some(1) {
+                    sparse::leading_map(|| {
+                        self.metadata.take(BLOCK as u64, &self.limits)?;
+                        if self.left < BLOCK as u64 {
+                            return Err(sparse::damaged("its list of parts ends too early"));
+                        }
+                        let mut block = [0; BLOCK];
+                        self.read_exact(&mut block)?;
+                        Ok(block)
+                    })?
+                } else {
+                    std::mem::take(&mut extensions.sparse.parts)
+                };
+                Sparse { size, parts }
+            }
+            _ => return Ok(None),
+        };
+        sparse::check(&sparse, self.left)?;
+        Ok(Some(sparse))
     }
 
     fn path(&self, bytes: Vec<u8>) -> Result<PathBuf> {
@@ -201,41 +295,17 @@ impl<R: Read> Tarball<R> {
     }
 }
 
-impl Extensions {
-    /// Records of `pax(5)`: `<length> <key>=<value>\n`, the length in decimal and of the whole record.
-    fn add_pax(&mut self, mut data: &[u8]) -> Result<()> {
-        let bad = || Error::Corrupt("the archive has a damaged pax header".into());
-        while !data.is_empty() {
-            let space = data.iter().position(|b| *b == b' ').ok_or_else(bad)?;
-            let length: usize = number(&data[..space]).ok_or_else(bad)?;
-            let record = data.get(space + 1..length).ok_or_else(bad)?;
-            let record = record.strip_suffix(b"\n").ok_or_else(bad)?;
-            let equals = record.iter().position(|b| *b == b'=').ok_or_else(bad)?;
-            let key = std::str::from_utf8(&record[..equals]).map_err(|_| bad())?;
-            self.set(key, &record[equals + 1..]).ok_or_else(bad)??;
-            data = &data[length..];
-        }
-        Ok(())
-    }
+/// The sum of a header's bytes, its own field taken as blanks.
+fn unsigned_sum(block: &[u8; BLOCK]) -> Option<u32> {
+    let rest = block[..148].iter().chain(&block[156..]);
+    Some(rest.map(|b| u32::from(*b)).sum::<u32>() + 8 * 32)
+}
 
-    /// Takes one record; nothing when the value does not parse.
-    fn set(&mut self, key: &str, value: &[u8]) -> Option<Result<()>> {
-        match key {
-            "path" => self.path = Some(value.to_vec()),
-            "linkpath" => self.link = Some(value.to_vec()),
-            "size" => self.size = Some(number(value)?),
-            "uid" => self.uid = Some(number(value)?),
-            "gid" => self.gid = Some(number(value)?),
-            "mtime" => self.mtime = Some(number(value.split(|b| *b == b'.').next()?)?),
-            _ if key.starts_with("GNU.sparse.") => return Some(Err(sparse(Path::new(key)))),
-            _ => {
-                if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                    self.xattrs.push((name.to_owned(), value.to_vec()));
-                }
-            }
-        }
-        Some(Ok(()))
-    }
+/// The same as some old programs compute it, which took bytes for signed numbers.
+fn signed_sum(block: &[u8; BLOCK]) -> Option<u32> {
+    let rest = block[..148].iter().chain(&block[156..]);
+    let sum = rest.map(|b| i32::from(b.cast_signed())).sum::<i32>() + 8 * 32;
+    u32::try_from(sum).ok()
 }
 
 fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
@@ -265,15 +335,7 @@ fn corrupt(e: impl std::fmt::Display) -> Error {
 }
 
 fn truncated() -> Error {
-    Error::Corrupt("the archive ends too early: its end-of-archive mark is missing".into())
-}
-
-fn sparse(path: &Path) -> Error {
-    Error::invalid(
-        "archive entry",
-        path.display(),
-        "is a sparse file; pack the archive without `--sparse`",
-    )
+    Error::Corrupt("the archive ends too early: it was cut off".into())
 }
 
 pub(super) fn too_much(what: &str, limit: u64) -> Error {
@@ -281,111 +343,4 @@ pub(super) fn too_much(what: &str, limit: u64) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read_all(data: &[u8], limits: Limits) -> Result<Vec<(Entry, Vec<u8>)>> {
-        let mut tarball = Tarball::new(data, limits);
-        let mut all = Vec::new();
-        while let Some(entry) = tarball.next()? {
-            let mut content = Vec::new();
-            if entry.kind == Kind::File {
-                tarball.read_to_end(&mut content)?;
-            }
-            all.push((entry, content));
-        }
-        Ok(all)
-    }
-
-    fn archive(entries: &[(u8, &str, &[u8])]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (kind, path, data) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(tar::EntryType::new(*kind));
-            header.set_size(data.len() as u64);
-            header.set_mode(0o644);
-            header.set_uid(7);
-            header.set_gid(8);
-            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
-            header.set_cksum();
-            builder.append(&header, *data).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
-
-    #[test]
-    fn pax_records_may_hold_newlines_and_override_the_header() {
-        let value = b"\x01\n\x00\n";
-        let mut record = b"SCHILY.xattr.security.capability=".to_vec();
-        record.extend_from_slice(value);
-        let mut pax = format!("{} ", record.len() + 4).into_bytes();
-        pax.extend_from_slice(&record);
-        pax.push(b'\n');
-        pax.extend_from_slice(b"12 path=y/z\n12 uid=1000\n");
-        let all = read_all(
-            &archive(&[(b'x', "p", &pax), (b'0', "f", b"abc")]),
-            Limits::default(),
-        )
-        .unwrap();
-        assert_eq!(all[0].0.path, Path::new("y/z"));
-        assert_eq!((all[0].0.uid, all[0].0.gid), (1000, 8));
-        assert_eq!(
-            all[0].0.xattrs,
-            [("security.capability".to_owned(), value.to_vec())]
-        );
-        assert_eq!(all[0].1, b"abc");
-    }
-
-    #[test]
-    fn gnu_long_names_are_joined() {
-        let long = format!("{}/file\0", "d".repeat(200));
-        let all = read_all(
-            &archive(&[(b'L', "x", long.as_bytes()), (b'0', "short", b"")]),
-            Limits::default(),
-        );
-        assert_eq!(all.unwrap()[0].0.path.to_str(), Some(long.trim_end_matches('\0')));
-    }
-
-    #[test]
-    fn damage_and_excess_are_refused() {
-        let whole = archive(&[(b'0', "a", &[1; 600]), (b'0', "b", b"x")]);
-        let refused = |data: &[u8], limits: Limits| read_all(data, limits).unwrap_err().to_string();
-        assert!(refused(&whole[..2048], Limits::default()).contains("too early"));
-        assert!(refused(&whole[..700], Limits::default()).contains("early"));
-        let mut damaged = whole.clone();
-        damaged[0] ^= 1;
-        assert!(refused(&damaged, Limits::default()).contains("not a tar"));
-        assert!(
-            refused(
-                &whole,
-                Limits {
-                    entries: 1,
-                    ..Limits::default()
-                }
-            )
-            .contains("limit of 1")
-        );
-        assert!(refused(&archive(&[(b'x', "p", b"99 path=a\n")]), Limits::default()).contains("pax"));
-        assert!(refused(&archive(&[(b'S', "p", b"")]), Limits::default()).contains("sparse"));
-        assert!(
-            refused(
-                &archive(&[(b'L', "p", &[b'a'; 2000])]),
-                Limits {
-                    extension: 1024,
-                    ..Limits::default()
-                }
-            )
-            .contains("extension")
-        );
-        assert!(refused(&archive(&[(b'0', "../a", b"")]), Limits::default()).contains(".."));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_input_panics(data: Vec<u8>) {
-            let _ = read_all(&data, Limits::default());
-            let mut extensions = Extensions::default();
-            let _ = extensions.add_pax(&data);
-        }
-    }
-}
+mod tests;

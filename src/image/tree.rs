@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,13 +15,20 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OM
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::entry::{Entry, Kind};
+use super::entry::{Entry, Kind, Sparse};
+use super::room::Room;
 use super::tarball::Tarball;
 use crate::error::{During, Error, Result};
 use crate::files::Root;
 
 /// How a directory is opened to work in it.
 const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
+
+/// How it is opened itself.
+const OPEN_DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// What has been put into a tree.
 #[derive(Debug, Default, Clone)]
@@ -41,9 +48,17 @@ pub(super) struct Tree<'r> {
     root: &'r Root,
     contents: Contents,
     /// The directory of the last entry: archives go through a tree in order.
-    last: Option<(PathBuf, Rc<OwnedFd>)>,
-    /// Times of directories, which change with every file put into them.
-    times: Vec<(PathBuf, i64)>,
+    last: Option<Last>,
+    room: Room<'r>,
+}
+
+/// A directory that files are being put into.
+struct Last {
+    /// Nothing once a file on the way to it has been replaced.
+    path: Option<PathBuf>,
+    fd: Rc<OwnedFd>,
+    /// Its time of writing before, which changes with every file.
+    mtime: i64,
 }
 
 impl<'r> Tree<'r> {
@@ -52,7 +67,7 @@ impl<'r> Tree<'r> {
             root,
             contents: Contents::default(),
             last: None,
-            times: Vec::new(),
+            room: Room::new(root.as_fd()),
         }
     }
 
@@ -75,15 +90,20 @@ impl<'r> Tree<'r> {
     }
 
     /// Finishes the tree.
-    pub(super) fn finish(self) -> Result<Contents> {
-        for (path, mtime) in &self.times {
-            // A later entry may have replaced the directory.
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            if let Ok(dir) = self.root.get(path, flags) {
-                rustix::fs::futimens(&dir, &times(*mtime))?;
-            }
-        }
+    pub(super) fn finish(mut self) -> Result<Contents> {
+        self.leave()?;
         Ok(self.contents)
+    }
+
+    /// Goes out of the last directory, which gets its time back. At once, so that there is nothing to remember of an archive
+    /// with millions of them.
+    fn leave(&mut self) -> Result<()> {
+        let Some(last) = self.last.take() else {
+            return Ok(());
+        };
+        // O_PATH does not do for futimens.
+        let dir = rustix::fs::openat(&*last.fd, ".", OPEN_DIR, Mode::empty())?;
+        Ok(rustix::fs::futimens(&dir, &times(last.mtime))?)
     }
 
     fn put_root(&mut self, entry: &Entry) -> Result<()> {
@@ -94,16 +114,18 @@ impl<'r> Tree<'r> {
                 "is the root and must be a directory",
             ));
         }
+        self.leave()?;
         let root = self
             .root
             .get(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)?;
         dress(root.as_fd(), entry)?;
-        self.times.extend(entry.mtime.map(|t| (PathBuf::from("."), t)));
         self.count(entry);
         Ok(())
     }
 
     fn put_below(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        let attributes: usize = entry.xattrs.iter().map(|(_, value)| value.len()).sum();
+        self.room.take(entry.stored + attributes as u64)?;
         let dir = self.dir_of(&entry.path)?;
         let name = entry.path.file_name().unwrap_or_default();
         match &entry.kind {
@@ -111,7 +133,16 @@ impl<'r> Tree<'r> {
                 self.contents.devices += 1;
                 return Ok(());
             }
-            Kind::File => self.put_file(&dir, name, entry, content)?,
+            Kind::File(None) => {
+                let mut file = self.new_file(&dir, name)?;
+                self.contents.bytes += io::copy(content, &mut file)?;
+                dress(file.as_fd(), entry)?;
+            }
+            Kind::File(Some(sparse)) => {
+                let mut file = self.new_file(&dir, name)?;
+                self.contents.bytes += write_parts(&mut file, sparse, content)?;
+                dress(file.as_fd(), entry)?;
+            }
             Kind::Dir => self.put_dir(&dir, name, entry)?,
             Kind::Hardlink(target) => self.put_hardlink(&dir, name, target)?,
             Kind::Symlink(target) => {
@@ -141,17 +172,15 @@ impl<'r> Tree<'r> {
         self.contents.highest_id = self.contents.highest_id.max(entry.uid).max(entry.gid);
     }
 
-    fn put_file(&mut self, dir: &OwnedFd, name: &OsStr, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+    fn new_file(&mut self, dir: &OwnedFd, name: &OsStr) -> Result<File> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let private = Mode::from_raw_mode(0o600);
-        let mut file = File::from(self.make(dir, name, || rustix::fs::openat(dir, name, flags, private))?);
-        self.contents.bytes += io::copy(content, &mut file)?;
-        dress(file.as_fd(), entry)
+        let file = self.make(dir, name, || rustix::fs::openat(dir, name, flags, private))?;
+        Ok(File::from(file))
     }
 
     fn put_dir(&mut self, dir: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(dir, name, flags, Mode::empty());
+        let open = || rustix::fs::openat(dir, name, OPEN_DIR, Mode::empty());
         let made = match open() {
             Ok(there) => there,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
@@ -162,9 +191,7 @@ impl<'r> Tree<'r> {
             }
             Err(e) => return Err(e.into()),
         };
-        dress(made.as_fd(), entry)?;
-        self.times.extend(entry.mtime.map(|t| (entry.path.clone(), t)));
-        Ok(())
+        dress(made.as_fd(), entry)
     }
 
     fn put_hardlink(&mut self, dir: &OwnedFd, name: &OsStr, target: &Path) -> Result<()> {
@@ -184,35 +211,43 @@ impl<'r> Tree<'r> {
     /// The directory of an entry, made when the archive did not.
     fn dir_of(&mut self, path: &Path) -> Result<Rc<OwnedFd>> {
         let parent = path.parent().unwrap_or(Path::new(""));
-        if let Some((last, fd)) = &self.last
-            && last == parent
+        if let Some(last) = &self.last
+            && last.path.as_deref() == Some(parent)
         {
-            return Ok(Rc::clone(fd));
+            return Ok(Rc::clone(&last.fd));
         }
+        self.leave()?;
         let fd = match self.root.get(&Path::new(".").join(parent), DIR) {
             Err(e) if e.is_gone() => self.make_parents(parent)?,
             other => other?,
         };
         let fd = Rc::new(fd);
-        self.last = Some((parent.to_owned(), Rc::clone(&fd)));
+        self.last = Some(Last {
+            path: Some(parent.to_owned()),
+            mtime: rustix::fs::fstat(&*fd)?.st_mtime,
+            fd: Rc::clone(&fd),
+        });
         Ok(fd)
     }
 
     /// Makes a directory that the archive put files into without naming it, and those above it. New directories are no links, so
     /// from the first one on there is nothing to resolve.
-    fn make_parents(&self, path: &Path) -> Result<OwnedFd> {
+    fn make_parents(&mut self, path: &Path) -> Result<OwnedFd> {
         for there in path.ancestors().skip(1) {
             let mut here = match self.root.get(&Path::new(".").join(there), DIR) {
                 Err(e) if e.is_gone() => continue,
                 other => other?,
             };
+            let mtime = rustix::fs::fstat(&here)?.st_mtime;
+            let top = rustix::fs::openat(&here, ".", OPEN_DIR, Mode::empty())?;
             for part in path.strip_prefix(there).unwrap_or(path) {
+                self.room.take(0)?;
                 rustix::fs::mkdirat(&here, part, Mode::RWXU)?;
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                here = rustix::fs::openat(&here, part, flags, Mode::empty())?;
+                here = rustix::fs::openat(&here, part, OPEN_DIR, Mode::empty())?;
                 // Whatever the umask is.
                 rustix::fs::fchmod(&here, Mode::from_raw_mode(0o755))?;
             }
+            rustix::fs::futimens(&top, &times(mtime))?;
             return Ok(here);
         }
         Err(Error::Corrupt("the root is gone".into()))
@@ -230,13 +265,26 @@ impl<'r> Tree<'r> {
             other => return Ok(other?),
         }
         // The old file may have been a directory, or a link to one, that `last` went through.
-        self.last = None;
+        if let Some(last) = &mut self.last {
+            last.path = None;
+        }
         match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
             Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?,
             other => other?,
         }
         Ok(make()?)
     }
+}
+
+/// Writes the parts of a file where they belong, and holes between them. The number of bytes written.
+fn write_parts(file: &mut File, sparse: &Sparse, content: &mut dyn Read) -> Result<u64> {
+    let mut written = 0;
+    for (offset, length) in &sparse.parts {
+        file.seek(SeekFrom::Start(*offset))?;
+        written += io::copy(&mut content.take(*length), file)?;
+    }
+    file.set_len(sparse.size)?;
+    Ok(written)
 }
 
 /// Gives an open file its owner, mode, attributes and time; in this order, for a change of owner clears set-user-ID bits and

@@ -117,7 +117,7 @@ pub(super) fn create_veth(
     match create(channel, message) {
         Err(e) if is(&e, Errno::EXFULL) => Err(Error::unsupported(
             "another VPS on this bridge",
-            "a Linux bridge has 1023 ports and all are in use; use a second condo network",
+            "a Linux bridge has 1023 ports and all are in use; stop a VPS first",
         )),
         other => other.during(|| format!("create network interface `{}`", port.host_if)),
     }

@@ -11,7 +11,7 @@ use crate::process::signal;
 /// An image to be made of a root filesystem archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRequest {
-    /// The archive: a tar, plain or compressed with gzip, zstd or xz.
+    /// The archive: a tar, plain or compressed with gzip, zstd or xz; `-` for standard input.
     pub archive: PathBuf,
     /// The image's name.
     pub name: String,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -15,6 +15,8 @@ tests![
     every_compression_keeps_owners_modes_times_and_attributes,
     hostile_archives_write_nothing_outside,
     names_that_come_twice_are_replaced,
+    sparse_files_of_every_format_stay_sparse,
+    labels_missing_ends_and_standard_input,
     archives_that_are_no_system_are_refused,
     limits_hold_and_leave_nothing: 120,
     the_second_of_two_makers_is_told,
@@ -36,7 +38,7 @@ impl Scratch {
 }
 
 /// An archive written header by header: `tar::Builder` would refuse much of what a hostile one holds.
-pub(crate) struct Tar(Vec<u8>);
+pub(crate) struct Tar(pub(crate) Vec<u8>);
 
 impl Tar {
     pub(crate) fn new() -> Self {
@@ -119,7 +121,7 @@ pub(crate) fn import(images: &Images, name: &str, data: &[u8]) -> condo::error::
 }
 
 /// The names in the folder of images, hidden ones too.
-fn names(scratch: &Scratch) -> Result<Vec<String>> {
+pub(crate) fn names(scratch: &Scratch) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(scratch.0.join("images"))? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -437,6 +439,103 @@ fn names_that_come_twice_are_replaced() -> Result<()> {
     ensure!(fs::metadata(root.join("d"))?.mode() & 0o7777 == 0o711 && root.join("d/x").exists());
     ensure!(fs::read(root.join("d/y"))? == b"through the link");
     ensure!(fs::read(root.join("l/y"))? == b"in the directory");
+    Ok(())
+}
+
+/// The system's own tar packs, in all its formats; the same file comes out, holes and all.
+fn sparse_files_of_every_format_stay_sparse() -> Result<()> {
+    needs!(root, tar);
+    let scratch = Scratch::new();
+    let tree = scratch.0.join("tree");
+    fs::create_dir_all(tree.join("sbin"))?;
+    fs::write(tree.join("sbin/init"), "#!/bin/sh\n")?;
+    fs::set_permissions(tree.join("sbin/init"), fs::Permissions::from_mode(0o755))?;
+    // More parts than a header has room for, a hole at the end, and one file that is nothing but a hole.
+    let file = fs::File::create(tree.join("data"))?;
+    for n in 0..40_u64 {
+        file.write_all_at(format!("part {n}").as_bytes(), n << 20)?;
+    }
+    file.set_len(100 << 20)?;
+    fs::File::create(tree.join("hole"))?.set_len(1 << 32)?;
+    let expected = fs::read(tree.join("data"))?;
+    let formats: [&[&str]; 4] = [
+        &["--format=gnu"],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+    ];
+    for (n, format) in formats.iter().enumerate() {
+        let archive = scratch.0.join("archive.tar");
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--sparse", "--directory"])
+            .arg(&tree)
+            .arg("--file")
+            .arg(&archive);
+        crate::harness::run(tar.args(*format).arg("."))?;
+        ensure!(
+            fs::metadata(&archive)?.len() < 4 << 20,
+            "{format:?}: tar found no holes"
+        );
+        let images = scratch.images();
+        let image = images.import(
+            &format!("i{n}"),
+            Archive::open(&archive)?,
+            &ImportOptions::default(),
+            &mut |_| {},
+        )?;
+        let (data, hole) = (
+            image.rootfs.join("data"),
+            fs::metadata(image.rootfs.join("hole"))?,
+        );
+        ensure!(fs::read(&data)? == expected, "{format:?}: another content");
+        ensure!(
+            fs::metadata(&data)?.blocks() * 512 < 2 << 20,
+            "{format:?}: the holes take up room"
+        );
+        ensure!(
+            (hole.len(), hole.blocks()) == (1 << 32, 0),
+            "{format:?}: {hole:?}"
+        );
+        ensure!(
+            image.manifest.size_bytes < 2 << 20,
+            "{format:?}: {:?}",
+            image.manifest
+        );
+    }
+    Ok(())
+}
+
+/// An archive without blocks of zeroes, of one that a label begins, through a pipe.
+fn labels_missing_ends_and_standard_input() -> Result<()> {
+    needs!(root);
+    let scratch = Scratch::new();
+    let mut archive = Tar::new().entry(b'V', "backup of May", "", b"").0;
+    archive.extend(Tar::system().file("etc/motd", 0o644, b"hello").0);
+    let import = |name: &str, data: &[u8]| -> Result<std::process::Output> {
+        let mut child = Command::new(crate::harness::condo())
+            .args(["--root", scratch.0.to_str().context("a plain path")?])
+            .args(["image", "import", "-", "--name", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child.stdin.take().context("a pipe")?.write_all(data)?;
+        Ok(child.wait_with_output()?)
+    };
+    let output = import("piped", &archive)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.success() && said.contains("may have been cut off"),
+        "{said}"
+    );
+    let rootfs = scratch.0.join("lib/images/piped/rootfs");
+    ensure!(fs::read(rootfs.join("etc/motd"))? == b"hello" && !rootfs.join("backup of May").exists());
+    // In the middle of an entry there is no doubt.
+    archive.truncate(archive.len() - 100);
+    let cut = import("cut", &archive)?;
+    let said = String::from_utf8_lossy(&cut.stderr).into_owned();
+    ensure!(!cut.status.success() && said.contains("ends too early"), "{said}");
+    ensure!(!scratch.0.join("lib/images/cut").exists());
     Ok(())
 }
 

@@ -21,6 +21,7 @@
 #[macro_use]
 mod harness;
 
+mod attack;
 mod bench;
 mod cgroups;
 mod engines;
@@ -85,5 +86,5 @@ fn main() -> std::process::ExitCode {
         self_test::TESTS,
         storage::TESTS,
     ];
-    harness::main(&[&modules, engines::TESTS, rootfs::TESTS, vps::TESTS].concat())
+    harness::main(&[&modules, attack::TESTS, engines::TESTS, rootfs::TESTS, vps::TESTS].concat())
 }

@@ -159,10 +159,11 @@ pub(super) enum ImageCommand {
     },
     /// Make an image of a root filesystem archive: tar, plain or compressed with gzip, zstd or xz.
     #[command(
-        after_help = "Example:\n  condo image import alpine-minirootfs.tar.gz --name alpine --init /sbin/init"
+        after_help = "Examples:\n  condo image import alpine-minirootfs.tar.gz --name alpine --init /sbin/init\n  \
+                      docker export box | condo image import - --name box"
     )]
     Import {
-        /// The archive.
+        /// The archive; `-` for standard input.
         archive: PathBuf,
         /// The image's name.
         #[arg(short, long, value_name = "IMAGE")]

@@ -1,0 +1,6 @@
+//! Attacks: what a tenant, or whoever wrote an image, tries against the host, its operator and its neighbours.
+
+mod archives;
+
+/// The tests of all subjects.
+pub const TESTS: &[&[crate::harness::Test]] = &[archives::TESTS];
