@@ -52,6 +52,9 @@ pub enum Error {
     /// A file that condo itself wrote, or a peer process, did not say what it should.
     #[error("{0}")]
     Corrupt(String),
+    /// A database of condo's own cannot be read any more. The store makes it anew out of its copies.
+    #[error("{0}")]
+    Damaged(String),
     /// The program to run cannot be run (exit status 126 or 127 of `exec` and `run`).
     #[error("exec: `{program}`: {}", plain(source))]
     Exec {
@@ -137,6 +140,17 @@ impl Error {
         match self.root() {
             Self::Io(e) | Self::Exec { source: e, .. } => e.raw_os_error(),
             _ => None,
+        }
+    }
+
+    /// Whether the disk, or what of it may be used, is full.
+    pub fn is_full(&self) -> bool {
+        match self.root() {
+            Self::Io(e) => matches!(
+                e.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Facts about this host, probed once and passed by reference: the kernel's cgroup layout and the caller.
 
+pub mod kernel_log;
+
 use std::path::{Path, PathBuf};
 
 use rustix::thread::CapabilitySet;

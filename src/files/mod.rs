@@ -48,6 +48,20 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         })
 }
 
+/// As [`write_atomic`], for less than a block. Where the disk has no room for a second file, the first is written over in place:
+/// its block is there already.
+pub fn write_small(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    match write_atomic(path, content, mode) {
+        Err(e) if e.is_full() => {
+            let file = File::options().write(true).open(path)?;
+            std::os::unix::fs::FileExt::write_all_at(&file, content, 0)?;
+            file.set_len(content.len() as u64)
+                .during(|| format!("write `{}` in place", path.display()))
+        }
+        other => other,
+    }
+}
+
 /// Writes to an existing file (a cgroup, sysctl or proc file) below a directory handle in a single `write(2)`.
 pub fn write_at(dir: BorrowedFd<'_>, name: &str, value: &str) -> Result<()> {
     let write = || -> Result<()> {

@@ -1,9 +1,10 @@
 //! The eight kinds of namespace: which are new, which are joined by path, which are shared with the host.
 //!
 //! The spec's list becomes a [`Namespaces`] value; [`enter`] holds the joined ones around a clone, [`user`] deals with id maps,
-//! [`subordinate`] with those of an ordinary user.
+//! [`subordinate`] with those of an ordinary user, [`ranges`] with who on this machine may map which ids.
 
 pub mod enter;
+pub mod ranges;
 pub mod subordinate;
 pub mod user;
 

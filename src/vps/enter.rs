@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime as oci;
 
+use super::crowded;
 use super::lifecycle::Condo;
 use super::name::Name;
 use super::users::{self, User};
@@ -70,7 +71,8 @@ impl Condo {
                 patience: Some(exec::PATIENCE),
                 interrupt: Some(signals.ending()),
             },
-        )?;
+        )
+        .map_err(|e| crowded::explain(e, name, cgroup.as_ref()))?;
         let master = ours.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
         foreground::wait(&made, master, &signals).map(i32::from)
     }

@@ -3,7 +3,10 @@
 //! ```text
 //! /var/lib/condo (DIR/lib)         survives a reboot
 //!   condo.db                       records, see store
+//!   condo.db.network               a copy of what it says of the network
 //!   images/                        see image
+//!   vps/NAME/record.json           a copy of its record
+//!   vps/NAME/running               there until its end is recorded
 //!   vps/NAME/disk/                 the VPS's own layer
 //!   vps/NAME/bundle/config.json    rendered at every start
 //!   vps/NAME/bundle/rootfs/        where the root disk is mounted while it runs
@@ -90,7 +93,27 @@ impl Folders {
 
     /// What lasts of one VPS.
     pub fn vps(&self, name: &Name) -> PathBuf {
-        self.lib.join("vps").join(name)
+        self.all().join(name)
+    }
+
+    /// What lasts of all of them.
+    pub fn all(&self) -> PathBuf {
+        self.lib.join("vps")
+    }
+
+    /// The copy of its record, from which a lost database is made anew.
+    pub fn record(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("record.json")
+    }
+
+    /// The copy of the network's settings.
+    pub fn network(&self) -> PathBuf {
+        self.lib.join("condo.db.network")
+    }
+
+    /// There while it runs, and after a run whose end nobody saw: a power loss leaves nothing else.
+    pub fn running(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("running")
     }
 
     /// Its own layer of the root disk.

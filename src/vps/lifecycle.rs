@@ -80,6 +80,7 @@ impl Condo {
         let facts = Facts::probe(&self.host)?;
         let config = new.config.with_defaults(&facts);
         config.validate(&facts)?;
+        self.refuse_remains(&new.name)?;
         let _images = self.lock_images()?;
         self.images().get(&config.image)?;
         if config.limits.any_io() {
@@ -89,8 +90,8 @@ impl Condo {
         if let Some(ip) = new.wanted_ip {
             ipam::pick(subnet, &BTreeSet::new(), Some(ip))?;
         }
-        self.store
-            .insert(NewVps { config, ..new }, &|taken| ipam::pick(subnet, taken, None))
+        let address = |taken: &BTreeSet<_>| ipam::pick(subnet, taken, None);
+        self.claim(&NewVps { config, ..new }, &address)
     }
 
     /// The VPS's container, if there is one.
@@ -138,6 +139,9 @@ impl Condo {
             .and_then(|stats| stats.memory)
             .map(|memory| memory.usage);
         let peers = self.store.peers(&record.name)?;
+        let last_exit = self
+            .unseen_end(&record, status)
+            .or_else(|| record.last_exit.clone());
         Ok(VpsView {
             status,
             image: record.config.image.clone(),
@@ -153,7 +157,7 @@ impl Condo {
             memory_used,
             allowed: peers.into_iter().map(|(name, _)| name).collect(),
             created: record.created,
-            last_exit: record.last_exit.clone(),
+            last_exit,
             name: record.name,
         })
     }

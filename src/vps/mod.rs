@@ -3,9 +3,11 @@
 //! [`config`] is what the user asked for, checked once against [`facts`]; [`store`] claims what must be unique; [`spec`]
 //! renders the bundle, purely; [`lifecycle`] starts and stops what the bundle describes.
 
+mod claims;
 pub mod config;
 mod console;
 pub mod cpuset;
+mod crowded;
 pub mod enter;
 pub mod facts;
 pub mod folders;
@@ -16,6 +18,7 @@ pub mod name;
 mod network;
 mod power;
 mod provision;
+mod remains;
 pub mod size;
 pub mod spec;
 pub mod store;

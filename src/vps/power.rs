@@ -27,7 +27,7 @@ use crate::runtime::id::Id;
 use crate::runtime::status::Identity;
 
 /// How long a monitor may take to clear up after init's end, or to boot again.
-const MONITOR: Duration = Duration::from_secs(60);
+pub(super) const MONITOR: Duration = Duration::from_secs(60);
 
 /// How many VPSs one command stops at once: it holds a lock and an init of each open, and may have 1024 files.
 const AT_ONCE: usize = 256;
@@ -59,7 +59,10 @@ impl Condo {
             VpsStatus::Created => self.take_down(&record)?,
             status => return Err(Error::Status(format!("the VPS is {} already", status.as_str()))),
         }
+        self.hold_uids(record)?;
         files::create_dir_all(&self.folders.run_of(name), 0o700)?;
+        // Has its room, should the disk be full when it is to be stopped.
+        files::write_atomic(&self.stopping(name), b"-", 0o600)?;
         monitor::launch(self, name, &lock)
     }
 
@@ -105,12 +108,18 @@ impl Condo {
         self.store.get(name)?;
         let stopped = || Error::Status("the VPS is not running".into());
         let container = self.container(name)?.ok_or_else(stopped)?;
+        if signal == Signal::KILL {
+            self.set_killed(name);
+        }
         container.kill(&self.host, signal, false)
     }
 
     /// Removes a stopped VPS, or any with `force`, with everything it left.
     pub fn delete(&self, name: &Name, force: bool) -> Result<()> {
-        let (record, _lock) = self.hold(name)?;
+        let (record, _lock) = match self.hold(name) {
+            Err(e) if e.is_gone() && force && self.has_remains(name) => return self.delete_remains(name),
+            other => other?,
+        };
         if force {
             self.set_stopping(name)?;
         }
@@ -125,6 +134,7 @@ impl Condo {
         files::remove_tree(&self.folders.vps(name))?;
         // The claims go last: until then a delete that was interrupted can be repeated.
         self.store.remove(name)?;
+        self.release_uids(&record)?;
         self.forget(name)
     }
 
@@ -162,7 +172,7 @@ impl Condo {
     }
 
     /// The last of a VPS that has no record any more. The caller holds its lock.
-    fn forget(&self, name: &Name) -> Result<()> {
+    pub(super) fn forget(&self, name: &Name) -> Result<()> {
         network::remove_if_unused(self)?;
         files::remove_file(&self.folders.lock(name))
     }
@@ -269,7 +279,23 @@ impl Condo {
     pub(super) fn free(&self, record: &Record) -> Result<()> {
         let name = &record.name;
         let mut failures = Failures::default();
-        let seen = self.container(name)?.is_some();
+        let seen = self.container(name)?.is_some() || files::exists(&self.folders.running(name));
+        failures.note(self.free_container(name));
+        failures.note(network::detach(self, record));
+        failures.into_result()?;
+        let told = files::exists(&self.recorded(name)) || self.monitor(name).is_some_and(|m| m.is_alive());
+        if seen && !told {
+            let end = self.unseen_end(record, VpsStatus::Stopped);
+            let end = end.unwrap_or_else(|| exit(ExitReason::Unknown, None, None));
+            self.store.record_exit(name, &end)?;
+        }
+        self.clear_running(name)?;
+        files::remove_file(&self.recorded(name))
+    }
+
+    /// Ends what runs in a VPS, and removes its container and cgroup.
+    pub(super) fn free_container(&self, name: &Name) -> Result<()> {
+        let mut failures = Failures::default();
         failures.note(container::delete(
             &self.host,
             &self.folders.runtime(),
@@ -277,14 +303,7 @@ impl Condo {
             true,
         ));
         failures.note(self.clear_cgroup(name));
-        failures.note(network::detach(self, record));
-        failures.into_result()?;
-        let told = files::exists(&self.recorded(name)) || self.monitor(name).is_some_and(|m| m.is_alive());
-        if seen && !told {
-            self.store
-                .record_exit(name, &exit(ExitReason::Unknown, None, None))?;
-        }
-        files::remove_file(&self.recorded(name))
+        failures.into_result()
     }
 
     /// A cgroup may be left without a container when a start was killed in between.
@@ -299,7 +318,7 @@ impl Condo {
 
     /// What VPSs share goes with the last one. A monitor that takes down its VPS is still there itself: then the next command
     /// does it.
-    fn tidy_cgroups(&self) {
+    pub(super) fn tidy_cgroups(&self) {
         for path in [monitor::cgroup(self), self.folders.cgroup_parent()] {
             if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &path) {
                 cgroup.remove_if_empty();
@@ -316,7 +335,7 @@ impl Condo {
     /// Says that we stop the VPS, as long as we live. One without run directory is stopped.
     fn set_stopping(&self, name: &Name) -> Result<()> {
         let own = serde_json::to_vec(&Identity::own()?)?;
-        match files::write_atomic(&self.stopping(name), &own, 0o600) {
+        match files::write_small(&self.stopping(name), &own, 0o600) {
             Err(e) if e.is_gone() => Ok(()),
             other => other,
         }
@@ -362,7 +381,7 @@ pub(super) fn exit(reason: ExitReason, status: Option<i32>, signal: Option<i32>)
 }
 
 /// Waits until a process has ended; false when the time is over first.
-fn wait_for_end(pidfd: &OwnedFd, patience: Duration) -> Result<bool> {
+pub(super) fn wait_for_end(pidfd: &OwnedFd, patience: Duration) -> Result<bool> {
     let deadline = Instant::now() + patience;
     loop {
         let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();

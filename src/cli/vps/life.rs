@@ -46,9 +46,14 @@ pub(super) fn delete(condo: &Condo, targets: &Targets, force: bool) -> Result<Ex
         let _spinner = Spinner::start(format!("deleting {name}"));
         condo.delete(name, force)
     })?;
-    if targets.all {
-        condo.sweep()?;
+    if !targets.all {
+        return Ok(exit);
     }
+    let mut exit = exit;
+    for name in condo.remains()?.iter().filter(|_| force) {
+        exit = note(exit, condo.delete(name, force), "delete", name);
+    }
+    condo.sweep()?;
     Ok(exit)
 }
 

@@ -81,6 +81,7 @@ fn boot(root: Option<&Path>, name: &Name) -> Result<Watched> {
     let record = condo.store.get(name)?;
     files::create_dir_all(&condo.folders.run_of(name), 0o700)?;
     condo.set_monitor(name, &Identity::own()?)?;
+    condo.set_running(name)?;
     let result = raise(&condo, &record);
     if result.is_err() {
         // The failure that stopped us is the one to report; what cannot be freed now, the next command frees.

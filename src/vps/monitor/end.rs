@@ -11,6 +11,7 @@ use super::super::power::exit;
 use super::super::store::{ExitReason, LastExit, Record};
 use super::boot;
 use crate::error::Result;
+use crate::host::kernel_log;
 
 /// A run that is shorter was hardly worth its boot.
 const SHORT: u64 = 10;
@@ -28,10 +29,13 @@ pub(super) fn end(root: Option<&Path>, name: &Name, [how, number, hasty]: [&str;
     // reboot(2) in a pid namespace ends its init by SIGHUP for a restart and by SIGINT for a halt (pid_namespaces(7)).
     let reboot = how == "signal" && number == Signal::SIGHUP as i32 && !stopping;
     let hasty = hasty_runs(&condo, name, hasty.parse().unwrap_or(0))?;
-    condo
-        .store
-        .record_exit(name, &witnessed(&condo, &record, how, number)?)?;
-    condo.set_recorded(name)?;
+    let recorded = witnessed(&condo, &record, how, number)
+        .and_then(|end| condo.store.record_exit(name, &end))
+        .and_then(|()| condo.set_recorded(name));
+    // Not worth leaving the VPS as it is.
+    if let Err(e) = recorded {
+        log::warn!("the end of `{name}` is not recorded: {e}");
+    }
     if !reboot {
         return condo.take_down(&record);
     }
@@ -87,19 +91,26 @@ fn witnessed(condo: &Condo, record: &Record, how: &str, number: i32) -> Result<L
     if by_itself.contains(&number) {
         return Ok(exit(ExitReason::Exited, Some(0), None));
     }
-    let out_of_memory = match condo.container(&record.name)? {
-        Some(container) => {
-            let cgroup = container.cgroup(&condo.host).ok().flatten();
-            cgroup.is_some_and(|c| c.oom_kills().is_ok_and(|n| n > 0))
-        }
-        None => false,
-    };
-    let reason = if out_of_memory && number == Signal::SIGKILL as i32 {
+    let reason = if number == Signal::SIGKILL as i32 && ran_out_of_memory(condo, &record.name)? {
         ExitReason::Oom
     } else {
         ExitReason::Killed
     };
     Ok(exit(reason, None, Some(number)))
+}
+
+/// Whether it was the kernel that killed init, for want of memory. That it killed somebody in the VPS says nothing of init: only
+/// where the kernel's log cannot be had, it has to do, unless condo was killing the VPS itself.
+fn ran_out_of_memory(condo: &Condo, name: &Name) -> Result<bool> {
+    let Some(container) = condo.container(name)? else {
+        return Ok(false);
+    };
+    let cgroup = container.cgroup(&condo.host).ok().flatten();
+    if !cgroup.is_some_and(|c| c.oom_kills().is_ok_and(|n| n > 0)) {
+        return Ok(false);
+    }
+    let pid = container.state().init.map_or(0, |init| init.pid);
+    Ok(kernel_log::was_killed_for_memory(pid).unwrap_or_else(|| !condo.is_killed(name)))
 }
 
 #[cfg(test)]

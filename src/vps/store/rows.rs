@@ -22,7 +22,7 @@ pub struct NewVps {
 }
 
 /// What is known of a VPS.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Its name.
     pub name: Name,
@@ -163,12 +163,12 @@ fn corrupt(what: &str, text: &str) -> Error {
 pub(super) fn sql(e: rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, PermissionDenied, ReadOnly};
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, NotADatabase, SystemIoFailure};
+    use std::io::{Error as Io, ErrorKind::StorageFull};
     match e.sqlite_error_code() {
         Some(DatabaseBusy | DatabaseLocked) => Error::Busy("the database".into()),
-        Some(DiskFull | SystemIoFailure | CannotOpen | PermissionDenied | ReadOnly) => {
-            Error::Io(std::io::Error::other(e))
-        }
-        Some(NotADatabase | DatabaseCorrupt) => Error::Corrupt(format!("the database is damaged: {e}")),
+        Some(DiskFull) => Error::Io(Io::new(StorageFull, e)),
+        Some(SystemIoFailure | CannotOpen | PermissionDenied | ReadOnly) => Error::Io(Io::other(e)),
+        Some(NotADatabase | DatabaseCorrupt) => Error::Damaged(format!("the database is damaged: {e}")),
         _ => Error::Corrupt(format!("the database: {e}")),
     }
 }

@@ -34,7 +34,7 @@ impl Snapshot {
         names("/tmp", "file", |n| n.starts_with("condo-test"), &mut found);
         names("/dev/shm", "file", |n| n.starts_with("condo"), &mut found);
         for root in ["/run", "/var/lib"] {
-            for dir in ["condo", "condo-runtime"] {
+            for dir in ["condo", "condo-ids", "condo-runtime"] {
                 names(&format!("{root}/{dir}"), "file", |_| true, &mut found);
             }
         }

@@ -9,7 +9,9 @@ tests![
     a_status_is_recorded,
     a_signal_is_recorded,
     memory_that_ran_out_is_recorded in guest,
+    a_kill_after_memory_ran_out_for_another in guest,
     an_unseen_end_is_unknown,
+    the_end_of_the_hosts_power_is_unknown,
     an_init_that_is_missing,
 ];
 
@@ -46,6 +48,53 @@ fn memory_that_ran_out_is_recorded() -> Result<()> {
     house.ok("create web --image greedy --memory 24M")?;
     house.ok("start web")?;
     is(&house.ended("web")?, "oom", None, Some(9))?;
+    house.leave()
+}
+
+/// The kernel killed somebody in the VPS before: that says nothing of its init.
+fn a_kill_after_memory_ran_out_for_another() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 48M")?;
+    let end_another = || -> Result<()> {
+        let output = house.try_sh("web", "(x=a; while :; do x=$x$x; done); echo $?")?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            said.contains("137") || output.status.code() == Some(137),
+            "{output:?}"
+        );
+        Ok(())
+    };
+    end_another()?;
+    house.ok("kill web")?;
+    is(&house.ended("web")?, "killed", None, Some(9))?;
+    // By a signal of the host's own tools, of which condo knows nothing.
+    house.ok("start web")?;
+    house.up("web")?;
+    end_another()?;
+    let init = nix::unistd::Pid::from_raw(house.init("web")?);
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL)?;
+    is(&house.ended("web")?, "killed", None, Some(9))?;
+    house.leave()
+}
+
+/// Nothing of the run is left but what is on disk.
+fn the_end_of_the_hosts_power_is_unknown() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    ensure!(house.show("web")?["last_exit"].is_null());
+    house.kill_monitor("web")?;
+    house.ok("kill web")?;
+    for dir in ["run/vps/web", "run/runtime/web"] {
+        std::fs::remove_dir_all(house.root.join(dir))?;
+    }
+    ensure!(house.status("web")? == "stopped");
+    is(&house.show("web")?["last_exit"], "unknown", None, None)?;
+    // It stays so until there is another end to tell of.
+    house.ok("start web")?;
+    house.up("web")?;
+    is(&house.show("web")?["last_exit"], "unknown", None, None)?;
+    house.ok("stop web")?;
+    is(&house.ended("web")?, "exited", Some(0), None)?;
     house.leave()
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::house::{House, eventually};
+use super::house::{House, eventually, said};
 use crate::harness;
 
 tests![
@@ -73,7 +73,7 @@ fn memory_runs_out_inside_only() -> Result<()> {
 fn a_fork_bomb_stays_inside() -> Result<()> {
     let house = House::new()?;
     house.running("web", "--pids 24")?;
-    let output = house.try_sh("web", "for i in $(seq 40); do sleep 600 >/dev/null 2>&1 & done")?;
+    let output = house.try_sh("web", "for i in $(seq 60); do sleep 600 >/dev/null 2>&1 & done")?;
     ensure!(
         String::from_utf8_lossy(&output.stderr).contains("fork"),
         "{output:?}"
@@ -83,7 +83,13 @@ fn a_fork_bomb_stays_inside() -> Result<()> {
         pids.limit == Some(24) && (20..=24).contains(&pids.current),
         "{pids:?}"
     );
-    // Full as it is, it can be stopped.
+    // Full as it is, it says so to whoever wants in, and can be stopped. Its init's own moves make room now and then.
+    eventually("it is full", || {
+        let output = house.output("exec web -- true")?;
+        Ok(!output.status.success()
+            && said(&output).contains("(24): end some")
+            && said(&output).contains("condo restart web"))
+    })?;
     house.ok("stop web --timeout 2")?;
     ensure!(house.show("db").is_err() && house.status("web")? == "stopped");
     house.leave()

@@ -12,6 +12,7 @@ mod isolation;
 mod life;
 mod limits;
 mod network;
+mod records;
 mod storm;
 mod supervision;
 pub mod terminal;
@@ -28,6 +29,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     life::TESTS,
     limits::TESTS,
     network::TESTS,
+    records::TESTS,
     storm::TESTS,
     supervision::TESTS,
 ];

@@ -1,0 +1,233 @@
+//! Ranges of host ids for user namespaces: each has one owner on the whole machine, whatever programs and state folders there are.
+//!
+//! ```text
+//! /run/condo-ids/      0700
+//!   BASE -> OWNER      a claim: a symbolic link, because it comes into being in one step, text and all
+//! ```
+//! Ids on disk are never those of the host (root disks are mounted through an id map), so a claim need not outlive the boot: who
+//! starts after it claims its old range again, and gets another one where somebody was faster.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{During, Error, Result};
+use crate::files;
+
+/// Ids of a range.
+pub const SIZE: u32 = 65_536;
+/// Where ranges begin: behind what systemd-nspawn hands out by itself (systemd's UIDS-GIDS: 524288 to 1879048191) ...
+const FIRST: u32 = 0x7000_0000;
+/// ... and where they end: at its range for trees of foreign owners, and well below 2^31, which some programs take for negative.
+const END: u32 = 0x7FFE_0000;
+/// How many there are.
+pub const COUNT: u32 = (END - FIRST) / SIZE;
+
+/// Ids that the administrator gave to users, for their own containers (`subuid(5)`, `subgid(5)`).
+const GIVEN: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
+
+/// The claims of this machine.
+#[derive(Debug, Clone)]
+pub struct Ranges {
+    dir: PathBuf,
+    /// First id and the one behind the last of what is given away otherwise.
+    given: Vec<(u64, u64)>,
+}
+
+impl Ranges {
+    /// Opens the claims of this machine.
+    pub fn open() -> Result<Self> {
+        let mut given = Vec::new();
+        for path in GIVEN {
+            match fs::read_to_string(path) {
+                Ok(text) => given.extend(text.lines().filter_map(line)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).during(|| format!("read `{path}`")),
+            }
+        }
+        Self::at("/run/condo-ids".into(), given)
+    }
+
+    fn at(dir: PathBuf, given: Vec<(u64, u64)>) -> Result<Self> {
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other.during(|| format!("create `{}`", dir.display()))?,
+        }
+        Ok(Self { dir, given })
+    }
+
+    /// Claims a range for an owner, who is named by a path of its own: the one with this number if that is free, or the next
+    /// that is, and of which `is_taken` does not know better. Returns its first id.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when all are taken.
+    pub fn claim(&self, owner: &Path, number: u32, is_taken: &dyn Fn(u32) -> bool) -> Result<u32> {
+        for step in 0..COUNT {
+            let base = FIRST + number.wrapping_add(step) % COUNT * SIZE;
+            if !is_taken(base) && self.keep(owner, base)? {
+                return Ok(base);
+            }
+        }
+        let why = format!("all {COUNT} ranges of user ids of this machine are taken; delete a VPS");
+        Err(Error::unsupported("another VPS", why))
+    }
+
+    /// Claims this very range, or finds that its owner has it already; false when somebody else does.
+    pub fn keep(&self, owner: &Path, base: u32) -> Result<bool> {
+        if !self.is_ours_to_give(base) {
+            return Ok(false);
+        }
+        let claim = self.claim_of(base);
+        match std::os::unix::fs::symlink(owner, &claim) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                Ok(fs::read_link(&claim).is_ok_and(|there| there == owner))
+            }
+            other => other
+                .map(|()| true)
+                .during(|| format!("claim the user ids from {base} on")),
+        }
+    }
+
+    /// Gives a range back; one that is not the owner's stays as it is.
+    pub fn release(&self, owner: &Path, base: u32) -> Result<()> {
+        let claim = self.claim_of(base);
+        if fs::read_link(&claim).is_ok_and(|there| there == owner) {
+            files::remove_file(&claim)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back whatever an owner has.
+    pub fn release_all(&self, owner: &Path) -> Result<()> {
+        for entry in fs::read_dir(&self.dir).during(|| format!("read `{}`", self.dir.display()))? {
+            let claim = entry?.path();
+            if fs::read_link(&claim).is_ok_and(|there| there == owner) {
+                files::remove_file(&claim)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn claim_of(&self, base: u32) -> PathBuf {
+        self.dir.join(base.to_string())
+    }
+
+    fn is_ours_to_give(&self, base: u32) -> bool {
+        let (start, end) = (u64::from(base), u64::from(base) + u64::from(SIZE));
+        base >= FIRST
+            && end <= u64::from(END)
+            && !self
+                .given
+                .iter()
+                .any(|(first, behind)| start < *behind && *first < end)
+    }
+}
+
+/// `name:first:count`.
+fn line(text: &str) -> Option<(u64, u64)> {
+    let mut fields = text.split(':').skip(1).map(|n| n.trim().parse::<u64>().ok());
+    let (first, count) = (fields.next()??, fields.next()??);
+    Some((first, first.saturating_add(count)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(what: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("condo-ranges-{what}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Self(path)
+        }
+
+        fn ranges(&self, given: &[(u64, u64)]) -> Ranges {
+            Ranges::at(self.0.clone(), given.to_vec()).unwrap()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_range_has_one_owner() {
+        let scratch = Scratch::new("owner");
+        let ranges = scratch.ranges(&[]);
+        let (a, b) = (Path::new("/a/web"), Path::new("/b/web"));
+        let base = ranges.claim(a, 7, &|_| false).unwrap();
+        assert_eq!(base, FIRST + 7 * SIZE);
+        assert_eq!(
+            ranges.claim(a, 7, &|_| false).unwrap(),
+            base,
+            "a claim can be repeated"
+        );
+        assert_eq!(scratch.ranges(&[]).claim(b, 7, &|_| false).unwrap(), base + SIZE);
+        assert!(!ranges.keep(b, base).unwrap());
+        ranges.release(b, base).unwrap();
+        assert!(!ranges.keep(b, base).unwrap(), "only the owner gives it back");
+        ranges.release(a, base).unwrap();
+        ranges.release(a, base).unwrap();
+        assert!(ranges.keep(b, base).unwrap());
+    }
+
+    #[test]
+    fn all_are_within_what_nobody_else_hands_out() {
+        let scratch = Scratch::new("bounds");
+        let ranges = scratch.ranges(&[]);
+        // Of ours, but none whole.
+        for base in [
+            0,
+            65_536,
+            1_000_000_000,
+            FIRST - 1,
+            END - 1,
+            END,
+            u32::MAX - SIZE + 1,
+        ] {
+            assert!(!ranges.keep(Path::new("/x"), base).unwrap(), "{base}");
+        }
+        for number in [0, COUNT - 1, COUNT, u32::MAX] {
+            let base = ranges.claim(Path::new("/x"), number, &|_| false).unwrap();
+            assert!(base > 1_879_048_191 && base + SIZE <= 2_147_352_576, "{base}");
+        }
+    }
+
+    #[test]
+    fn what_users_were_given_is_left_out() {
+        let given: Vec<_> = "a:100000:65536\nb:1879048200:10\n\nbroken\nc:1879113728:131072:x\nd:5"
+            .lines()
+            .filter_map(line)
+            .collect();
+        assert_eq!(given.len(), 3);
+        let scratch = Scratch::new("given");
+        let ranges = scratch.ranges(&given);
+        assert_eq!(
+            ranges.claim(Path::new("/x"), 0, &|_| false).unwrap(),
+            FIRST + 3 * SIZE
+        );
+    }
+
+    #[test]
+    fn threads_that_claim_at_once_get_different_ranges_until_none_is_left() {
+        let scratch = Scratch::new("race");
+        let ranges = scratch.ranges(&[(u64::from(FIRST) + 64 * u64::from(SIZE), u64::from(END))]);
+        let mut bases: Vec<u32> = std::thread::scope(|scope| {
+            let claim = |n: u32| {
+                let ranges = &ranges;
+                move || ranges.claim(&PathBuf::from(format!("/{n}")), n / 8, &|_| false)
+            };
+            let threads: Vec<_> = (0..64).map(|n| scope.spawn(claim(n))).collect();
+            threads.into_iter().map(|t| t.join().unwrap().unwrap()).collect()
+        });
+        bases.sort_unstable();
+        bases.dedup();
+        assert_eq!(bases.len(), 64);
+        let full = ranges.claim(Path::new("/more"), 0, &|_| false).unwrap_err();
+        assert!(matches!(full, Error::Unsupported { .. }), "{full}");
+    }
+}
