@@ -11,6 +11,7 @@ mod crowded;
 pub mod enter;
 pub mod facts;
 pub mod folders;
+mod identity;
 pub mod images;
 pub mod lifecycle;
 pub mod monitor;

@@ -10,6 +10,7 @@ use rustix::mount::MountPropagationFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::super::facts::Facts;
+use super::super::identity::{self, Key};
 use super::super::lifecycle::Condo;
 use super::super::name::Name;
 use super::super::spec::{self, Init, Input};
@@ -19,7 +20,6 @@ use super::RUNNING;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files;
-use crate::image::Image;
 use crate::namespaces::user::{IdMap, namespace_of};
 use crate::namespaces::{Kind, enter};
 use crate::runtime::bundle::Bundle;
@@ -97,8 +97,9 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let image = condo.images().get(&record.config.image)?;
     let home = leave_mounts()?;
     let disk = RootDisk::new(&image.rootfs, condo.folders.disk(&record.name));
-    mount(condo, record, &disk)?;
-    let bundle = render(condo, record, &image)?;
+    let keys = mount(condo, record, &disk)?;
+    let init = identity::init_after(&keys, &image.manifest.init);
+    let bundle = render(condo, record, init)?;
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
     let master = console::receive_fd(ours.as_fd())?;
@@ -127,7 +128,8 @@ fn leave_mounts() -> Result<OwnedFd> {
     Ok(home)
 }
 
-fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<()> {
+/// Returns the host keys that are to be made inside.
+fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Vec<Key>> {
     match disk.create() {
         // There since the first start.
         Err(e) if matches!(e.root(), Error::Exists { .. }) => {}
@@ -140,7 +142,7 @@ fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<()> {
     provision::first_start(condo, record, &target)
 }
 
-fn render(condo: &Condo, record: &Record, image: &Image) -> Result<Bundle> {
+fn render(condo: &Condo, record: &Record, init: Vec<String>) -> Result<Bundle> {
     let limits = &record.config.limits;
     let disk = if limits.any_io() {
         Some(storage::whole_disk_of(condo.folders.lib())?)
@@ -151,9 +153,7 @@ fn render(condo: &Condo, record: &Record, image: &Image) -> Result<Bundle> {
     let rootfs = condo.folders.rootfs(&record.name);
     let spec = spec::render(Input {
         record,
-        init: &Init {
-            args: image.manifest.init.clone(),
-        },
+        init: &Init { args: init },
         rootfs: &rootfs,
         cgroup: &condo.folders.cgroup(&record.name),
         disk,

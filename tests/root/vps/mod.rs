@@ -8,6 +8,7 @@ mod debian;
 mod enter;
 mod exits;
 pub mod house;
+mod identity;
 mod isolation;
 mod life;
 mod limits;
@@ -25,6 +26,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     debian::TESTS,
     enter::TESTS,
     exits::TESTS,
+    identity::TESTS,
     isolation::TESTS,
     life::TESTS,
     limits::TESTS,
