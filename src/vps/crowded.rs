@@ -29,6 +29,6 @@ pub(super) fn explain(e: Error, name: &Name, cgroup: Option<&Cgroup>) -> Error {
         _ => return e,
     };
     Error::Status(format!(
-        "the VPS has {what}: end some of its processes from within, or start it anew: condo restart {name}"
+        "the VPS has {what}: end some of its processes from within, or start it anew: `condo restart {name}`"
     ))
 }

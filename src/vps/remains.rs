@@ -40,7 +40,7 @@ impl Condo {
     pub(super) fn refuse_remains(&self, name: &Name) -> Result<()> {
         match self.store.get(name) {
             Err(e) if e.is_gone() && self.has_remains(name) => Err(Error::Status(format!(
-                "there are remains of a VPS `{name}` that has no record any more; remove them: condo delete --force {name}"
+                "there are remains of a VPS `{name}` that has no record any more; remove them: `condo delete --force {name}`"
             ))),
             _ => Ok(()),
         }

@@ -127,7 +127,9 @@ impl Store {
                 )
                 .map_err(sql)?;
             let record = get(&claim, name)?.ok_or_else(|| missing(name))?;
+            // An earlier condo made no copies.
             copies::write(&self.folders, &record)?;
+            copies::write_network(&self.folders, &claim)?;
             claim.commit().map_err(sql)?;
             Ok(record)
         })
@@ -176,12 +178,7 @@ impl Store {
 
     /// The network this instance chose, once it has.
     pub fn network(&self) -> Result<Option<NetworkSettings>> {
-        let text = "SELECT bridge, nft_table, subnet FROM network";
-        self.with(|db| {
-            db.query_row(text, [], NetworkSettings::read)
-                .optional()
-                .map_err(sql)
-        })
+        self.with(network)
     }
 
     /// Stores the network unless another process was first; returns the one that holds.
@@ -190,7 +187,7 @@ impl Store {
         let settings = self
             .network()?
             .ok_or_else(|| Error::Corrupt("the network settings are gone".into()))?;
-        copies::write_network(&self.folders, &settings)?;
+        self.with(|db| copies::write_network(&self.folders, db))?;
         Ok(settings)
     }
 
@@ -254,6 +251,13 @@ fn missing(name: &Name) -> Error {
         kind: "VPS",
         name: name.to_string(),
     }
+}
+
+fn network(db: &Connection) -> Result<Option<NetworkSettings>> {
+    let text = "SELECT bridge, nft_table, subnet FROM network";
+    db.query_row(text, [], NetworkSettings::read)
+        .optional()
+        .map_err(sql)
 }
 
 fn set_network(db: &Connection, settings: &NetworkSettings) -> Result<()> {

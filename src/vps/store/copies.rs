@@ -5,8 +5,8 @@ use rusqlite::Connection;
 
 use super::super::folders::Folders;
 use super::super::name::Name;
-use super::rows::{NetworkSettings, Record};
-use super::{add, pair, set_network};
+use super::rows::Record;
+use super::{add, network, pair, set_network};
 use crate::error::{During, Result};
 use crate::files;
 
@@ -30,9 +30,14 @@ pub(super) fn remove(folders: &Folders, name: &Name) {
     let _ = std::fs::remove_dir(folders.vps(name));
 }
 
-/// Writes the copy of the network's settings.
-pub(super) fn write_network(folders: &Folders, settings: &NetworkSettings) -> Result<()> {
-    files::write_atomic(&folders.network(), &serde_json::to_vec_pretty(settings)?, 0o600)
+/// Writes the copy of the network's settings, once there are any.
+pub(super) fn write_network(folders: &Folders, db: &Connection) -> Result<()> {
+    match network(db)? {
+        Some(settings) => {
+            files::write_atomic(&folders.network(), &serde_json::to_vec_pretty(&settings)?, 0o600)
+        }
+        None => Ok(()),
+    }
 }
 
 /// Puts all copies into an empty database. How many records there were.

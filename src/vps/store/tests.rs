@@ -380,7 +380,7 @@ fn there_is_room_in_the_file_for_what_a_full_disk_must_not_stop() {
             .unwrap()
     };
     let size = || std::fs::metadata(scratch.folders().database()).unwrap().len();
-    for n in 0..200 {
+    for n in 0..120 {
         store.insert(&new(&format!("v{n}")), &picks()).unwrap();
         assert!(free() >= 24, "{n}: {}", free());
     }
@@ -393,7 +393,7 @@ fn there_is_room_in_the_file_for_what_a_full_disk_must_not_stop() {
         signal: Some(9),
         at: 7,
     };
-    for n in 0..200 {
+    for n in 0..60 {
         store.record_exit(&name(&format!("v{n}")), &end).unwrap();
         store.remove(&name(&format!("v{n}"))).unwrap();
         assert_eq!(size(), before, "{n}: the database grew");
