@@ -151,14 +151,13 @@ fn empty(top: &OwnedFd) -> Result<()> {
         for dir in dirs {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let below = rustix::fs::openat(top, &dir, flags, Mode::empty())?;
-            for name in remove_files(&below)? {
-                loop {
-                    moved += 1;
-                    let flags = RenameFlags::NOREPLACE;
-                    match rustix::fs::renameat_with(&below, &name, top, format!(".removed-{moved}"), flags) {
-                        Err(rustix::io::Errno::EXIST) => {}
-                        other => break other?,
-                    }
+            loop {
+                let names = remove_files(&below)?;
+                if names.is_empty() {
+                    break;
+                }
+                for name in names {
+                    bring_up(&below, &name, top, &mut moved)?;
                 }
             }
             rustix::fs::unlinkat(top, &dir, AtFlags::REMOVEDIR)?;
@@ -166,10 +165,28 @@ fn empty(top: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Removes the files of a directory and returns the names of its directories.
+/// Moves a directory to the top, under a name that nothing has there.
+fn bring_up(below: &OwnedFd, name: &CString, top: &OwnedFd, moved: &mut u64) -> Result<()> {
+    loop {
+        *moved += 1;
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(below, name, top, format!(".removed-{moved}"), flags) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Names of directories that are kept at once: a tenant can make millions in one.
+const AT_ONCE: usize = 1024;
+
+/// Removes the files of a directory and returns the names of its directories, or of some of them when there are many.
 fn remove_files(dir: &OwnedFd) -> Result<Vec<CString>> {
     let mut dirs = Vec::new();
     for entry in Dir::read_from(dir)? {
+        if dirs.len() == AT_ONCE {
+            break;
+        }
         let entry = entry?;
         let name = entry.file_name();
         if name == c"." || name == c".." {
@@ -194,4 +211,32 @@ fn forgive_gone(result: std::io::Result<()>) -> std::io::Result<()> {
 /// Whether `path` is there, without following a symbolic link in its last component.
 pub fn exists(path: &Path) -> bool {
     rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_is_wide_at_every_level_is_removed() {
+        let top = std::env::temp_dir().join(format!("condo-wide-{}", std::process::id()));
+        for n in 0..=AT_ONCE {
+            fs::create_dir_all(top.join(format!("a/b/{n}"))).unwrap();
+            fs::create_dir(top.join(n.to_string())).unwrap();
+            fs::write(top.join(format!("a/b/{n}/file")), "").unwrap();
+        }
+        remove_tree(&top).unwrap();
+        assert!(!exists(&top));
+        remove_tree(&top).unwrap();
+    }
+
+    #[test]
+    fn a_small_file_is_replaced() {
+        let path = std::env::temp_dir().join(format!("condo-small-{}", std::process::id()));
+        write_small(&path, b"longer than the next", 0o600).unwrap();
+        write_small(&path, b"next", 0o600).unwrap();
+        let content = fs::read(&path).unwrap();
+        remove_file(&path).unwrap();
+        assert_eq!(content, b"next");
+    }
 }

@@ -25,10 +25,10 @@ pub(super) type OnProgress<'a> = dyn FnMut(Progress<'_>) + 'a;
 const STANDARD_INPUT: &str = "-";
 /// Bytes between two reports.
 const REPORT: u64 = 1 << 20;
-/// Memory a decompressor may take: four times what `xz -9` needs.
-const MEMORY: u64 = 256 << 20;
-/// The same for zstd, as the logarithm of its window.
-const WINDOW_LOG: u32 = 28;
+/// Memory a decompressor may take: twice what `xz -9` needs.
+const MEMORY: u64 = 128 << 20;
+/// The same for zstd, as the logarithm of its window: the most that `zstd` itself takes without being told.
+const WINDOW_LOG: u32 = 27;
 
 /// A tar archive, plain or compressed with gzip, zstd or xz (told apart by their first bytes).
 pub struct Archive<'a> {
