@@ -36,7 +36,9 @@ impl Condo {
             return Ok(record);
         }
         let pick = |is_taken: IsTaken<'_>| ranges.claim(&owner, self.range_of(record.id), is_taken);
-        self.store.move_uids(&record.name, &pick)
+        let moved = self.store.move_uids(&record.name, &pick)?;
+        ranges.release(&owner, record.uid_base)?;
+        Ok(moved)
     }
 
     /// Gives the user ids of a deleted VPS back.
