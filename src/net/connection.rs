@@ -1,15 +1,19 @@
 //! One VPS's connection, made step by step and taken back in reverse.
 
-use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
 use netlink_packet_route::link::InfoKind;
 use nix::errno::Errno;
 
 use super::elements::{self, ADDRESSES, Change, PAIRS, TENANTS};
+use super::ipam::Taken;
+use super::lease::Lease;
 use super::link::Link;
 use super::netlink::{Channel, forgive_gone, is};
-use super::{GUEST_IF, Network, Port, check_name, ipam, link, netns, route, rule, sysctl};
+use super::port::bridge_mac;
+use super::{
+    GUEST_IF, Network, Port, check_name, conntrack, fence, ipam, link, netns, resolvers, route, rule, sysctl,
+};
 use crate::error::{During, Error, Result};
 use crate::sys::interface::set_loopback_up;
 use crate::undo::Undo;
@@ -28,15 +32,47 @@ impl Network {
         link::create_veth(&mut channel, port, bridge, netns)?;
         undo.push(|| self.unplug(port));
         let host = link::get(&mut channel, &port.host_if)?.index;
-        link::restrict_port(&mut channel, host).during(|| "isolate the bridge port")?;
-        route::add_station(&mut channel, host, port.mac)?;
-        sysctl::without_ipv6(&port.host_if)?;
+        self.secure(&mut channel, port, (host, bridge))?;
         netns::inside(netns, || self.configure_guest(port))?;
-        route::add_neighbour(&mut channel, bridge, port.address, port.mac)?;
         // Last, so that nothing flows before all of the above holds.
         link::set_up(&mut channel, host)?;
         undo.disarm();
         Ok(())
+    }
+
+    /// Makes the host's end of a port what it has to be, whatever somebody has made of it.
+    pub(super) fn reconnect(&self, port: &Port) -> Result<()> {
+        let mut channel = Channel::route()?;
+        let bridge = link::get(&mut channel, &self.bridge)?.index;
+        let host = link::get(&mut channel, &port.host_if)?;
+        if !is_ours(&host, Some(bridge)) {
+            return Ok(());
+        }
+        self.secure(&mut channel, port, (host.index, bridge))?;
+        link::set_up(&mut channel, host.index)
+    }
+
+    /// The fence first: the port may be up.
+    fn secure(&self, channel: &mut Channel, port: &Port, (host, bridge): (u32, u32)) -> Result<()> {
+        let lease = Lease {
+            port,
+            subnet: self.subnet,
+            gateway: (self.gateway(), bridge_mac(&self.bridge)),
+            resolvers: &resolvers(),
+        };
+        fence::guard_port(channel, host, &lease)?;
+        sysctl::set_for_port(&port.host_if)?;
+        link::restrict_port(channel, host, bridge).during(|| "isolate the bridge port")?;
+        route::add_station(channel, host, port.mac)?;
+        route::add_neighbour(channel, bridge, port.address, port.mac)
+    }
+
+    /// Forgets the connections of the port's address.
+    pub(super) fn forget_connections(&self, port: &Port) -> Result<()> {
+        if self.is_anothers(port)? {
+            return Ok(());
+        }
+        conntrack::forget(port.address).during(|| format!("forget the connections of `{}`", port.address))
     }
 
     fn check_port(&self, port: &Port) -> Result<()> {
@@ -48,7 +84,7 @@ impl Network {
                 "must not be a group address",
             ));
         }
-        ipam::pick(self.subnet, &BTreeSet::new(), Some(port.address)).map(drop)
+        ipam::pick(self.subnet, &Taken::default(), Some(port.address)).map(drop)
     }
 
     fn configure_guest(&self, port: &Port) -> Result<()> {

@@ -4,15 +4,17 @@ use std::net::Ipv4Addr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetElementAttribute, SetElementList,
-    SetElementMessage, SetMessage,
+    DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetDescription, SetElementAttribute,
+    SetElementList, SetElementMessage, SetFlags, SetMessage,
 };
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
 
-use super::Network;
-use super::firewall::{Entry, message};
 use super::netlink::{Channel, is_gone};
-use super::rule::pair_of;
+use super::rule::{pair_of, tenant_key};
+use super::ruleset::Entry;
+use super::{Network, Port};
 use crate::error::{During, Result};
 
 /// Elements per message: attributes count their length in 16 bits, and a longer list would overflow silently (CVE-2021-43784).
@@ -24,6 +26,8 @@ pub(super) struct Set {
     pub(super) name: &'static str,
     kind: u32,
     length: u32,
+    /// Whether packets enter elements, at most this many.
+    by_packets: Option<u32>,
 }
 
 const IPV4_TYPE: u32 = 7;
@@ -33,29 +37,43 @@ pub(super) const TENANTS: Set = Set {
     name: "tenants",
     kind: ETHER_TYPE << 6 | IPV4_TYPE,
     length: 12,
+    by_packets: None,
 };
 /// The addresses of the same VPSs.
 pub(super) const ADDRESSES: Set = Set {
     name: "addresses",
     kind: IPV4_TYPE,
     length: 4,
+    by_packets: None,
 };
 /// Who may talk to whom, each pair in both orders.
 pub(super) const PAIRS: Set = Set {
     name: "pairs",
     kind: IPV4_TYPE << 6 | IPV4_TYPE,
     length: 8,
+    by_packets: None,
+};
+/// How many connections each VPS has; only sources that are in the set of tenants come to be in it.
+pub(super) const CONNECTIONS: Set = Set {
+    name: "connections",
+    kind: IPV4_TYPE,
+    length: 4,
+    by_packets: Some(65_535),
 };
 
 /// The message that makes a set; one that is there already keeps its elements.
 pub(super) fn new_set(network: &Network, set: Set, id: u32) -> Entry {
-    let attributes = vec![
+    let mut attributes = vec![
         SetAttribute::Table(network.table.clone()),
         SetAttribute::Name(set.name.into()),
         SetAttribute::KeyType(set.kind),
         SetAttribute::KeyLen(set.length),
         SetAttribute::Id(id),
     ];
+    if let Some(size) = set.by_packets {
+        attributes.push(SetAttribute::Flags(SetFlags::Eval));
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(size)]));
+    }
     (
         message(NfTablesMessage::NewSet(SetMessage { attributes })),
         NLM_F_CREATE,
@@ -82,6 +100,13 @@ impl<'a> Change<'a> {
     pub(super) fn add(mut self, set: Set, keys: &[Vec<u8>]) -> Self {
         self.put(set, keys, NLM_F_CREATE);
         self
+    }
+
+    /// Adds the tenants of these ports; those that are there already are left.
+    pub(super) fn admit(self, ports: &[&Port]) -> Self {
+        let tenants: Vec<_> = ports.iter().map(|p| tenant_key(p.mac, p.address)).collect();
+        let addresses: Vec<_> = ports.iter().map(|p| p.address.octets().to_vec()).collect();
+        self.add(TENANTS, &tenants).add(ADDRESSES, &addresses)
     }
 
     /// Adds an element that must not be there yet.
@@ -187,4 +212,9 @@ fn elements(network: &Network, set: Set, keys: &[Vec<u8>]) -> SetElementMessage 
             SetElementList::Elements(keys.iter().map(element).collect()),
         ],
     }
+}
+
+/// A message about the firewall proper.
+fn message(inner: NfTablesMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), inner)
 }

@@ -14,6 +14,9 @@ use super::netlink::{Channel, is, is_gone};
 use super::port::Port;
 use crate::error::{During, Error, Result};
 
+/// The group of all ports (`ip link show group`), by which the firewall tells them from other interfaces: `VPS` in ASCII.
+pub(super) const PORTS: u32 = 0x0056_5053;
+
 /// What is worth knowing of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
@@ -106,6 +109,7 @@ pub(super) fn create_veth(
     peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
     let mut message = named(&port.host_if);
     message.attributes.push(LinkAttribute::Controller(bridge));
+    message.attributes.push(LinkAttribute::Group(PORTS));
     if let Some(mtu) = port.mtu {
         peer.attributes.push(LinkAttribute::Mtu(mtu));
         message.attributes.push(LinkAttribute::Mtu(mtu));
@@ -123,12 +127,14 @@ pub(super) fn create_veth(
     }
 }
 
-/// Makes a bridge port a tenant's: it reaches the host alone, teaches the bridge nothing and is flooded with nothing.
+/// Makes a link a port of the bridge and a tenant's: it reaches the host alone, teaches the bridge nothing and is flooded with nothing.
 ///
 /// With `locked` (Linux 5.18; older kernels ignore it) frames from other addresses than the port's static ones are dropped.
-pub(super) fn restrict_port(channel: &mut Channel, index: u32) -> Result<()> {
+pub(super) fn restrict_port(channel: &mut Channel, index: u32, bridge: u32) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;
+    message.attributes.push(LinkAttribute::Controller(bridge));
+    message.attributes.push(LinkAttribute::Group(PORTS));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(vec![

@@ -1,29 +1,37 @@
 //! The network of VPSs: a bridge whose ports are isolated from each other, and a firewall table, both made over netlink.
 //!
 //! ```text
-//!   VPS eth0 ── veth ── vc<id> ─┐  isolated, locked, no learning, no flooding
+//!   VPS eth0 ── veth ── vc<id> ─┐  fenced, isolated, locked, no learning, no flooding
 //!   VPS eth0 ── veth ── vc<id> ─┤
-//!                            condo0  gateway address, proxy_arp_pvlan, permanent neighbours
+//!                            condo0  fenced; gateway address, proxy_arp_pvlan, permanent neighbours
 //!                               │
-//!                       inet table condo: antispoof, input, forward, deliver, masquerade
+//!                      netdev table condo: gate
+//!                       inet table condo: antispoof, share, input, forward, deliver, masquerade
 //!                               │
 //!                         the host's other interfaces, under the host's address
 //! ```
 //! A port reaches the host and nothing else, so every packet between VPSs is routed by the host and meets the firewall.
 //! A VPS can send from its own hardware and IPv4 address only; nobody learns anything from what it claims by ARP. It cannot
-//! reach services of the host (ping is answered) nor link-local addresses, where clouds keep their metadata. There is no
-//! IPv6 yet, and the host drops it.
+//! reach services of the host (ping is answered) nor link-local addresses, where clouds keep their metadata, and it has no more
+//! connections than its share. Its port answers DHCP with the address it has anyway. There is no IPv6 yet, and the host drops it.
+//!
+//! Where somebody takes the tables away (`nft flush ruleset`), the [`fence`] stays: nothing gets further than the bridge until
+//! [`Network::restore`] has put them back.
 //!
 //! Only `ip_forward` is set for the host as a whole: a host that must not route between its other interfaces needs a rule of
 //! its own. Another table that drops forwarded packets by policy (Docker's does) also drops those of VPSs.
 //!
 //! All calls work on the network namespace of the calling thread and wait for the kernel's answer.
 
+mod code;
 mod connection;
+mod conntrack;
 mod device;
 mod elements;
+mod fence;
 mod firewall;
 pub mod ipam;
+mod lease;
 mod link;
 mod netlink;
 mod netns;
@@ -31,6 +39,7 @@ mod port;
 mod resolver;
 mod route;
 mod rule;
+mod ruleset;
 mod subnet;
 mod sysctl;
 
@@ -48,10 +57,10 @@ pub use route::routes;
 pub use subnet::choose_subnet;
 
 use crate::error::{During, Error, Failures, Result};
-use elements::{ADDRESSES, Change, PAIRS, TENANTS};
-use firewall::State;
+use elements::{Change, PAIRS};
 use link::Link;
 use netlink::{Channel, forgive_exists, forgive_gone};
+use ruleset::State;
 
 /// The VPS's end of its veth pair.
 const GUEST_IF: &str = "eth0";
@@ -81,7 +90,7 @@ impl Network {
     pub fn ensure(&self) -> Result<()> {
         self.check()?;
         // The firewall first: no VPS is ever on a bridge without it.
-        self.ensure_firewall()?;
+        firewall::rules(self).ensure(&mut Channel::netfilter()?)?;
         self.ensure_bridge()
             .during(|| format!("set up bridge `{}`", self.bridge))
     }
@@ -99,10 +108,7 @@ impl Network {
             .during(|| format!("connect `{}`", port.address))
     }
 
-    /// Disconnects a VPS and forgets its pairs; what is gone already is fine.
-    ///
-    /// The kernel's connection tracking is left to time out: for a while, an outside server's late packets for the old holder
-    /// of an address reach a new one, so an address is better not given out again at once.
+    /// Disconnects a VPS and forgets its pairs and its connections; what is gone already is fine.
     ///
     /// # Errors
     /// All that could not be removed, after the rest was.
@@ -110,6 +116,8 @@ impl Network {
         let mut failures = Failures::default();
         failures.note(self.dismiss(port));
         failures.note(self.unplug(port));
+        // When nothing can come from it any more.
+        failures.note(self.forget_connections(port));
         failures
             .into_result()
             .during(|| format!("disconnect `{}`", port.address))
@@ -122,7 +130,9 @@ impl Network {
     pub fn remove(&self) -> Result<()> {
         let mut failures = Failures::default();
         failures.note(self.remove_bridge());
-        failures.note(self.remove_firewall());
+        let mut channel = Channel::netfilter()?;
+        failures.note(firewall::gate(self).remove(&mut channel));
+        failures.note(firewall::rules(self).remove(&mut channel));
         failures.into_result()
     }
 
@@ -150,18 +160,51 @@ impl Network {
         )
     }
 
-    /// Enters the attached ports into the firewall again, after [`Network::ensure`] had to make it anew because somebody
-    /// flushed all rules. Ports that are entered already are fine.
+    /// Whether bridge and tables are there, whole and as condo made them.
     ///
     /// # Errors
-    /// Those of the netlink socket.
-    pub fn admit(&self, ports: &[Port]) -> Result<()> {
-        let tenants: Vec<_> = ports.iter().map(|p| rule::tenant_key(p.mac, p.address)).collect();
-        let addresses: Vec<_> = ports.iter().map(|p| p.address.octets().to_vec()).collect();
+    /// Those of the netlink sockets.
+    pub fn stands(&self) -> Result<bool> {
+        let mut channel = Channel::netfilter()?;
+        for ruleset in [firewall::gate(self), firewall::rules(self)] {
+            if ruleset.state(&mut channel)? != State::Current {
+                return Ok(false);
+            }
+        }
+        let bridge = link::find(&mut Channel::route()?, &self.bridge)?;
+        Ok(bridge.is_some_and(|bridge| self.is_ours(&bridge) && bridge.up))
+    }
+
+    /// Puts back what somebody took away from a network in use: rules, bridge, fences, and what belongs to each of `ports`
+    /// that is attached, with the `pairs` that may talk. What is there already is fine.
+    ///
+    /// # Errors
+    /// Those of [`Network::ensure`], and of the netlink sockets.
+    pub fn restore(&self, ports: &[Port], pairs: &[(Ipv4Addr, Ipv4Addr)]) -> Result<()> {
+        self.check()?;
+        let mut channel = Channel::netfilter()?;
+        firewall::rules(self).ensure(&mut channel)?;
+        let mut attached = Vec::new();
+        for port in ports {
+            if link::find(&mut Channel::route()?, &port.host_if)?.is_some() {
+                attached.push(port);
+            }
+        }
+        let mut keys = Vec::new();
+        for (a, b) in pairs {
+            keys.extend(self.pair(*a, *b)?);
+        }
+        // Before the gate opens.
         Change::of(self)
-            .add(TENANTS, &tenants)
-            .add(ADDRESSES, &addresses)
-            .apply(&mut Channel::netfilter()?)
+            .admit(&attached)
+            .add(PAIRS, &keys)
+            .apply(&mut channel)?;
+        self.ensure_bridge()
+            .during(|| format!("set up bridge `{}`", self.bridge))?;
+        attached.into_iter().try_for_each(|port| {
+            self.reconnect(port)
+                .during(|| format!("reconnect `{}`", port.address))
+        })
     }
 
     fn check(&self) -> Result<()> {
@@ -184,18 +227,6 @@ impl Network {
         Ok(())
     }
 
-    fn ensure_firewall(&self) -> Result<()> {
-        let mut channel = Channel::netfilter()?;
-        match firewall::state(&mut channel, self)? {
-            State::Current => Ok(()),
-            State::Missing | State::Outdated => firewall::create(&mut channel, self),
-            State::Foreign => Err(Error::Exists {
-                kind: "nftables table",
-                name: format!("inet {}", self.table),
-            }),
-        }
-    }
-
     fn ensure_bridge(&self) -> Result<()> {
         let mut channel = Channel::route()?;
         let bridge = match link::find(&mut channel, &self.bridge)? {
@@ -214,10 +245,22 @@ impl Network {
         }
         sysctl::set_for_bridge(&self.bridge)?;
         route::add_address(&mut channel, bridge.index, self.gateway(), self.subnet.prefix())?;
+        self.ensure_gate(&mut channel, bridge.index)?;
         if !bridge.up {
             link::set_up(&mut channel, bridge.index)?;
         }
         Ok(())
+    }
+
+    /// The gate is opened when there is a fence that it opens.
+    fn ensure_gate(&self, channel: &mut Channel, bridge: u32) -> Result<()> {
+        let mut tables = Channel::netfilter()?;
+        let gate = firewall::gate(self);
+        if gate.state(&mut tables)? == State::Current {
+            return Ok(());
+        }
+        fence::guard_bridge(channel, bridge)?;
+        gate.ensure(&mut tables)
     }
 
     /// A bridge that condo made has the hardware address that condo derives from its name.
@@ -241,14 +284,6 @@ impl Network {
             Some(bridge) if self.is_ours(&bridge) => forgive_gone(link::delete(&mut channel, bridge.index))
                 .during(|| format!("delete bridge `{}`", self.bridge)),
             _ => Ok(()),
-        }
-    }
-
-    fn remove_firewall(&self) -> Result<()> {
-        let mut channel = Channel::netfilter()?;
-        match firewall::state(&mut channel, self)? {
-            State::Current | State::Outdated => forgive_gone(firewall::delete(&mut channel, self)),
-            State::Missing | State::Foreign => Ok(()),
         }
     }
 }

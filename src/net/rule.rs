@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
     MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
@@ -41,7 +41,11 @@ const ICMP_TYPE: Field = Field(2, 0, 1);
 /// Connection facts that a rule can ask for: the key and the bits, as `linux/netfilter/nf_conntrack_common.h` has them.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Connection {
-    /// The packet belongs or relates to a connection that was let in before.
+    /// The packet begins a connection.
+    New,
+    /// The packet belongs to a connection that has had an answer.
+    Established,
+    /// The packet belongs or relates to such a connection.
     Known,
     /// The connection's destination was translated by somebody's rule.
     Redirected,
@@ -51,8 +55,6 @@ pub(super) enum Connection {
 #[derive(Debug, Default)]
 pub(super) struct Rule {
     expressions: Vec<ListAttribute<ExpressionAttribute>>,
-    /// Shown by `nft list ruleset`.
-    pub(super) comment: Option<String>,
 }
 
 impl Rule {
@@ -61,15 +63,9 @@ impl Rule {
         Self::default()
     }
 
-    /// Adds a comment.
-    pub(super) fn comment(mut self, text: String) -> Self {
-        self.comment = Some(text);
-        self
-    }
-
     /// The expressions, for a netlink message.
-    pub(super) fn into_expressions(self) -> Vec<ListAttribute<ExpressionAttribute>> {
-        self.expressions
+    pub(super) fn expressions(&self) -> &[ListAttribute<ExpressionAttribute>] {
+        &self.expressions
     }
 
     fn then(mut self, expression: Expressions) -> Self {
@@ -81,6 +77,12 @@ impl Rule {
     pub(super) fn from(self, interface: &str) -> Self {
         self.meta(MetaKey::Iifname)
             .compare(Operator::Equal, &padded(interface))
+    }
+
+    /// The packet came in by an interface of this group.
+    pub(super) fn in_group(self, group: u32) -> Self {
+        self.meta(MetaKey::Iifgroup)
+            .compare(Operator::Equal, &group.to_ne_bytes())
     }
 
     /// The packet came in by another interface.
@@ -146,15 +148,50 @@ impl Rule {
 
     /// The connection is of this sort.
     pub(super) fn connection(self, connection: Connection) -> Self {
-        // NFT_CT_STATE with the bits of established and related; NFT_CT_STATUS with IPS_DST_NAT.
+        // NFT_CT_STATE with the bits of established, related and new; NFT_CT_STATUS with IPS_DST_NAT.
         let (key, bits): (u32, u32) = match connection {
+            Connection::Established => (0, 2),
             Connection::Known => (0, 2 | 4),
+            Connection::New => (0, 8),
             Connection::Redirected => (2, 1 << 5),
         };
         let attributes = vec![number(CT_REGISTER, Register::Reg1.into()), number(CT_KEY, key)];
         self.other("ct", attributes)
             .mask(&bits.to_ne_bytes())
             .compare(Operator::NotEqual, &[0; 4])
+    }
+
+    /// Enters the field into the set, where connections are counted, and goes on when it has more than this many of them.
+    pub(super) fn beyond(self, connections: u32, field: Field, set: &str) -> Self {
+        // NFTA_CONNLIMIT_COUNT, and NFTA_CONNLIMIT_FLAGS with NFT_CONNLIMIT_F_INV: more than.
+        let limit = [number(1, connections), number(2, 1)];
+        // NFTA_EXPR_NAME and NFTA_EXPR_DATA.
+        let count = [
+            DefaultNla::new(1, b"connlimit\0".to_vec()),
+            DefaultNla::new(2 | NLA_F_NESTED, bytes_of(&limit)),
+        ];
+        // NFTA_DYNSET_SET_NAME, _SREG_KEY and _EXPR; the operation is NFT_DYNSET_OP_ADD, 0.
+        let attributes = vec![
+            DefaultNla::new(1, [set.as_bytes(), &[0]].concat()),
+            number(3, 0),
+            number(4, KEY.into()),
+            DefaultNla::new(7 | NLA_F_NESTED, bytes_of(&count)),
+        ];
+        self.load(field, KEY).other("dynset", attributes)
+    }
+
+    /// The packet is for this host, whatever the interface made of it.
+    pub(super) fn for_us(self) -> Self {
+        // PACKET_HOST.
+        let host = DataAttribute::Value(vec![0]);
+        self.then(Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Reg1),
+            Immediate::Data(host),
+        ]))
+        .then(Expressions::Meta(vec![
+            Meta::Key(MetaKey::PacketType),
+            Meta::SourceRegister(Register::Reg1),
+        ]))
     }
 
     /// The packet goes on.
@@ -224,6 +261,12 @@ impl Rule {
 
 fn number(kind: u16, value: u32) -> DefaultNla {
     DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}
+
+fn bytes_of(attributes: &[DefaultNla]) -> Vec<u8> {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    bytes
 }
 
 fn padded(interface: &str) -> Vec<u8> {

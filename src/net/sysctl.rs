@@ -18,6 +18,7 @@ pub(super) fn set_for_bridge(bridge: &str) -> Result<()> {
     set(&conf.join("proxy_arp_pvlan"), "1")?;
     set(&conf.join("send_redirects"), "0")?;
     set(&conf.join("accept_redirects"), "0")?;
+    set(&conf.join("accept_source_route"), "0")?;
     set(&conf.join("rp_filter"), "1")?;
     // The host's other addresses are not told to VPSs that ask for them.
     set(&conf.join("arp_ignore"), "1")?;
@@ -27,6 +28,15 @@ pub(super) fn set_for_bridge(bridge: &str) -> Result<()> {
     // VPSs are permanent neighbours; whoever is not one is not asked for, so nobody can claim to be it.
     set(&neighbours.join("mcast_solicit"), "0")?;
     without_ipv6(bridge)
+}
+
+/// A port is the bridge's: the host itself takes nothing from it and answers nothing to it.
+pub(super) fn set_for_port(port: &str) -> Result<()> {
+    let conf = PathBuf::from("/proc/sys/net/ipv4/conf").join(port);
+    set(&conf.join("rp_filter"), "1")?;
+    // For no address of the host.
+    set(&conf.join("arp_ignore"), "8")?;
+    without_ipv6(port)
 }
 
 /// Keeps the kernel from giving an interface an IPv6 link-local address.

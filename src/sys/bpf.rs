@@ -1,4 +1,4 @@
-//! `bpf(2)`: device programs of cgroup2 directories.
+//! `bpf(2)`: device programs of cgroup2 directories, and classifiers of packets.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -12,6 +12,7 @@ const PROG_DETACH: libc::c_int = 9;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
@@ -111,9 +112,21 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 /// # Errors
 /// `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`, `EINVAL` or `EACCES` from the verifier, `ENOSYS` without `CONFIG_BPF_SYSCALL`.
 pub fn load_device_program(instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
+    load(PROG_TYPE_CGROUP_DEVICE, instructions, name)
+}
+
+/// Loads a `BPF_PROG_TYPE_SCHED_CLS` program, which `tc(8)` runs for packets, with a name of at most 15 bytes.
+///
+/// # Errors
+/// Those of [`load_device_program`]; the type needs `CAP_NET_ADMIN` as well.
+pub fn load_classifier(instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
+    load(PROG_TYPE_SCHED_CLS, instructions, name)
+}
+
+fn load(kind: u32, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
     let mut attributes = Load {
-        prog_type: PROG_TYPE_CGROUP_DEVICE,
+        prog_type: kind,
         insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         insns: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,

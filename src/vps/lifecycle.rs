@@ -1,6 +1,5 @@
 //! One instance of condo, and what it knows of its VPSs.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::facts::Facts;
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::files::Lock;
 use crate::host::Host;
 use crate::image::Images;
-use crate::net::ipam;
+use crate::net::ipam::{self, Taken};
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::status::{Identity, Status};
@@ -88,9 +87,9 @@ impl Condo {
         }
         let subnet = network::of(self)?.subnet;
         if let Some(ip) = new.wanted_ip {
-            ipam::pick(subnet, &BTreeSet::new(), Some(ip))?;
+            ipam::pick(subnet, &Taken::default(), Some(ip))?;
         }
-        let address = |taken: &BTreeSet<_>| ipam::pick(subnet, taken, None);
+        let address = |taken: &Taken| ipam::pick(subnet, taken, None);
         self.claim(&NewVps { config, ..new }, &address)
     }
 

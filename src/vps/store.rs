@@ -6,6 +6,7 @@
 //!   last_exit     name PK -> vps | reason | status | signal | at (unix seconds)
 //!   pair          a, b -> vps, a < b: these two may talk to each other
 //!   network       one row: bridge | nft_table | subnet
+//!   turn          one row: the address that was handed out last
 //! condo.db-journal  kept, see schema
 //! condo.db.lock     flock while a new database is set up
 //! condo.db.damaged  one that could not be read any more
@@ -18,7 +19,6 @@
 //! A database that is lost, emptied or cannot be read is made anew out of the copies: a record is worth as much as the VPS.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,6 +29,7 @@ use super::name::Name;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::namespaces::ranges;
+use crate::net::ipam::Taken;
 
 mod copies;
 mod rows;
@@ -60,7 +61,7 @@ pub struct Picks<'a> {
 }
 
 /// Chooses an address that is not among those taken.
-pub type PickAddress<'a> = &'a dyn Fn(&BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr>;
+pub type PickAddress<'a> = &'a dyn Fn(&Taken) -> Result<Ipv4Addr>;
 
 /// Whether a VPS has the range of user ids that begins here.
 pub type IsTaken<'a> = &'a dyn Fn(u32) -> bool;
@@ -219,12 +220,15 @@ fn claimed(claim: &Connection, new: &NewVps, picks: &Picks<'_>) -> Result<Record
     if get(claim, &new.name)?.is_some() {
         return Err(exists("VPS", &new.name));
     }
-    let taken = addresses(claim)?;
+    let taken = taken(claim)?;
     let address = match new.wanted_ip {
         Some(ip) => ip,
         None => (picks.address)(&taken)?,
     };
-    if taken.contains(&address) {
+    if new.wanted_ip.is_none() {
+        take_turn(claim, address)?;
+    }
+    if taken.by_others.contains(&address) {
         return Err(exists("address", &address));
     }
     let id = free_id(claim)?;
@@ -283,12 +287,25 @@ fn get(db: &Connection, name: &Name) -> Result<Option<Record>> {
         .transpose()
 }
 
-fn addresses(db: &Connection) -> Result<BTreeSet<Ipv4Addr>> {
+fn taken(db: &Connection) -> Result<Taken> {
     let mut query = db.prepare_cached("SELECT address FROM vps").map_err(sql)?;
     let rows = query
         .query_map([], |row| Ok(rows::address(row, 0)))
         .map_err(sql)?;
-    rows.map(|row| row.map_err(sql)?).collect()
+    let last = db
+        .query_row("SELECT address FROM turn", [], |row| Ok(rows::address(row, 0)))
+        .optional()
+        .map_err(sql)?;
+    Ok(Taken {
+        by_others: rows.map(|row| row.map_err(sql)?).collect::<Result<_>>()?,
+        last: last.transpose()?,
+    })
+}
+
+fn take_turn(db: &Connection, address: Ipv4Addr) -> Result<()> {
+    let text = "INSERT OR REPLACE INTO turn (one, address) VALUES (1, ?1)";
+    db.execute(text, [address.to_string()]).map_err(sql)?;
+    Ok(())
 }
 
 /// The smallest number from 1 that no VPS has. It is part of interface names.

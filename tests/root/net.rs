@@ -1,7 +1,7 @@
 //! The network with real packets, in network namespaces that each test makes for itself.
 
-mod frame;
-mod room;
+pub mod frame;
+pub mod room;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -32,6 +32,7 @@ tests![
     names_of_others_are_not_taken,
     foreign_rules_stay,
     flushed_rules_come_back in guest,
+    dhcp_tells_what_it_has in guest,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -487,8 +488,8 @@ fn flushed_rules_come_back() -> Result<()> {
     nft(&["flush ruleset"])?;
     network.ensure()?;
     ensure!(!a.glimpses(network.gateway())?, "unknown until entered again");
-    network.admit(std::slice::from_ref(&a.port))?;
-    network.admit(std::slice::from_ref(&a.port))?;
+    network.restore(std::slice::from_ref(&a.port), &[])?;
+    network.restore(std::slice::from_ref(&a.port), &[])?;
     ensure!(ruleset() == before);
     ensure!(a.reaches(network.gateway())?);
     // Rules of another version are replaced, and who is entered stays.
@@ -502,7 +503,37 @@ fn flushed_rules_come_back() -> Result<()> {
     Ok(())
 }
 
-fn nft(args: &[&str]) -> Result<String> {
+fn dhcp_tells_what_it_has() -> Result<()> {
+    needs!(root, busybox);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    let script = crate::harness::tempdir().join("script");
+    let text = "#!/bin/sh\n[ $1 = bound ] && echo \"$ip $subnet $router $serverid $lease $dns\"; exit 0\n";
+    std::fs::write(&script, text)?;
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let ask = |more: &[&str]| {
+        a.room.run(|| {
+            let mut client = Command::new("busybox");
+            client
+                .args(["udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s"])
+                .arg(&script)
+                .args(more);
+            crate::harness::run(&mut client)
+        })
+    };
+    let servers: Vec<String> = condo::net::resolvers().iter().map(ToString::to_string).collect();
+    let told = format!(
+        "10.171.0.2 255.255.0.0 10.171.0.1 10.171.0.1 4294967295 {}",
+        servers.join(" ")
+    );
+    ensure!(ask(&[])?.trim() == told, "{}", ask(&[])?);
+    // Somebody else's address is not to be had, and answers that are asked to be broadcast come too.
+    ensure!(ask(&["-r", "10.171.0.9", "-B"])?.trim() == told);
+    ensure!(a.reaches(network.gateway())?, "asking changes nothing");
+    Ok(())
+}
+
+pub(crate) fn nft(args: &[&str]) -> Result<String> {
     let output = Command::new("nft").args(args).output()?;
     ensure!(
         output.status.success(),

@@ -53,6 +53,14 @@ CREATE TABLE network (
 ) STRICT;
 ";
 
+/// What databases of this version may lack, because it came later.
+const ADDED: &str = "
+CREATE TABLE IF NOT EXISTS turn (
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    address TEXT NOT NULL
+) STRICT;
+";
+
 /// How long to wait for another process's transaction, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -70,7 +78,7 @@ fn open(folders: &Folders) -> Result<Connection> {
         create(&db, folders)?;
     }
     match version(&db)? {
-        VERSION => Ok(db),
+        VERSION => db.execute_batch(ADDED).map_err(sql).map(|()| db),
         other => Err(Error::Corrupt(format!(
             "the database is of version {other}, this condo knows version {VERSION}; use the condo that made it"
         ))),

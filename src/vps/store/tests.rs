@@ -1,4 +1,5 @@
 use super::super::config::VpsConfig;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -43,10 +44,10 @@ fn new(text: &str) -> NewVps {
 }
 
 /// The lowest address of 10.9.0.0/16 from .2 on.
-fn lowest(taken: &BTreeSet<Ipv4Addr>) -> Result<Ipv4Addr> {
+fn lowest(taken: &Taken) -> Result<Ipv4Addr> {
     (2..60_000_u32)
         .map(|n| Ipv4Addr::from(0x0a09_0000 + n))
-        .find(|ip| !taken.contains(ip))
+        .find(|ip| !taken.by_others.contains(ip))
         .ok_or_else(|| Error::unsupported("an address", "none is left"))
 }
 
@@ -73,6 +74,49 @@ fn a_record_comes_back_as_it_was_stored() {
     assert_eq!(record.uuid.len(), 36);
     assert_eq!(record.uid_base, FIRST_UID + UIDS);
     assert_eq!(store.list().unwrap(), [record]);
+}
+
+#[test]
+fn addresses_are_handed_out_in_turn() {
+    let scratch = Scratch::new("turn");
+    let subnet = "10.9.0.0/29".parse().unwrap();
+    let pick = |taken: &Taken| crate::net::ipam::pick(subnet, taken, None);
+    let in_turn = Picks {
+        address: &pick,
+        ..picks()
+    };
+    // Each time as a command of its own, as after a restart.
+    let next = |text: &str| {
+        scratch
+            .store()
+            .insert(&new(text), &in_turn)
+            .unwrap()
+            .address
+            .octets()[3]
+    };
+    assert_eq!([next("a"), next("b")], [2, 3]);
+    scratch.store().remove(&name("b")).unwrap();
+    assert_eq!([next("c"), next("d"), next("e")], [4, 5, 6]);
+    // Whom it is the turn of is not changed by who asks for an address of his choice.
+    scratch.store().remove(&name("d")).unwrap();
+    let mut chosen = new("f");
+    chosen.wanted_ip = Some(Ipv4Addr::new(10, 9, 0, 5));
+    scratch.store().insert(&chosen, &in_turn).unwrap();
+    assert_eq!(next("g"), 3);
+    assert!(scratch.store().insert(&new("h"), &in_turn).is_err());
+}
+
+#[test]
+fn a_database_from_before_turns_is_used() {
+    let scratch = Scratch::new("before");
+    scratch
+        .store()
+        .db
+        .borrow()
+        .execute_batch("DROP TABLE turn")
+        .unwrap();
+    let record = scratch.store().insert(&new("web"), &picks()).unwrap();
+    assert_eq!(scratch.store().get(&name("web")).unwrap(), record);
 }
 
 #[test]
@@ -236,7 +280,7 @@ const CHILD: &str = "CONDO_TEST_STORE";
 fn a_process_killed_in_its_claim_has_claimed_nothing() {
     if let Some(root) = std::env::var_os(CHILD) {
         let store = Store::open(&Folders::open(Some(root.as_ref())).unwrap()).unwrap();
-        let stop = |_: &BTreeSet<_>| {
+        let stop = |_: &Taken| {
             std::fs::write(PathBuf::from(&root).join("here"), "").unwrap();
             std::thread::sleep(Duration::from_secs(600));
             Err(Error::Busy("never".into()))

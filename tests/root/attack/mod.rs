@@ -2,6 +2,7 @@
 
 mod archives;
 mod disk;
+mod network;
 
 /// The tests of all subjects.
-pub const TESTS: &[&[crate::harness::Test]] = &[archives::TESTS, disk::TESTS];
+pub const TESTS: &[&[crate::harness::Test]] = &[archives::TESTS, disk::TESTS, network::TESTS];

@@ -1,6 +1,6 @@
 //! Frames as a hostile VPS would send them, byte by byte, and a look at what arrives.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 pub type Mac = [u8; 6];
 pub const BROADCAST: Mac = [0xff; 6];
@@ -29,6 +29,61 @@ pub fn udp(macs: (Mac, Mac), from: Ipv4Addr, to: Ipv4Addr, text: &str) -> Vec<u8
     let sum = checksum(&header).to_be_bytes();
     header[10..12].copy_from_slice(&sum);
     ethernet(macs.1, macs.0, IPV4, &[header, datagram].concat())
+}
+
+/// As [`udp`], from this port to another.
+pub fn udp_ports(frame: Vec<u8>, from: u16, to: u16) -> Vec<u8> {
+    let mut frame = frame;
+    frame[34..36].copy_from_slice(&from.to_be_bytes());
+    frame[36..38].copy_from_slice(&to.to_be_bytes());
+    frame
+}
+
+/// An ICMP message that says of a UDP packet, sent between these ends, that it was too long for `mtu` bytes.
+pub fn too_long(
+    macs: (Mac, Mac),
+    (from, to): (Ipv4Addr, Ipv4Addr),
+    sent: (SocketAddrV4, SocketAddrV4),
+    mtu: u16,
+) -> Vec<u8> {
+    let quoted = udp_ports(
+        udp((macs.0, macs.1), *sent.0.ip(), *sent.1.ip(), "quoted"),
+        sent.0.port(),
+        sent.1.port(),
+    );
+    let mut message = vec![3, 4, 0, 0, 0, 0];
+    message.extend(mtu.to_be_bytes());
+    message.extend(&quoted[14..]);
+    let sum = checksum(&message).to_be_bytes();
+    message[2..4].copy_from_slice(&sum);
+    let mut frame = udp(macs, from, to, "");
+    frame.truncate(34);
+    frame[16..18].copy_from_slice(&(20 + message.len() as u16).to_be_bytes());
+    frame[23] = 1;
+    frame[24..26].copy_from_slice(&[0; 2]);
+    let sum = checksum(&frame[14..34]).to_be_bytes();
+    frame[24..26].copy_from_slice(&sum);
+    frame.extend(message);
+    frame
+}
+
+/// The frame with a VLAN's tag of this kind: `[0x81, 0]` or `[0x88, 0xa8]`.
+pub fn tagged(mut frame: Vec<u8>, kind: [u8; 2], vlan: u16) -> Vec<u8> {
+    let [a, b] = vlan.to_be_bytes();
+    frame.splice(12..12, [kind[0], kind[1], a, b]);
+    frame
+}
+
+/// The IPv4 frame with an option that does nothing.
+pub fn with_option(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.splice(34..34, [1, 1, 1, 0]);
+    frame[14] = 0x46;
+    let length = u16::from_be_bytes([frame[16], frame[17]]) + 4;
+    frame[16..18].copy_from_slice(&length.to_be_bytes());
+    frame[24..26].copy_from_slice(&[0; 2]);
+    let sum = checksum(&frame[14..38]).to_be_bytes();
+    frame[24..26].copy_from_slice(&sum);
+    frame
 }
 
 /// Makes an IPv4 frame a fragment, `offset` in units of eight bytes.

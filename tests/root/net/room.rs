@@ -91,6 +91,17 @@ impl Vps {
         self.room.run(|| inject("eth0", frame))
     }
 
+    /// Puts many frames on the wire.
+    pub fn flood(&self, frames: impl Iterator<Item = Vec<u8>> + Send) -> Result<()> {
+        self.room.run(|| {
+            let (to, socket) = (link("eth0")?, raw()?);
+            for frame in frames {
+                sendto(socket.as_raw_fd(), &frame, &to, MsgFlags::empty())?;
+            }
+            Ok(())
+        })
+    }
+
     /// Whether the address answers a ping, waiting for it as long as it takes.
     pub fn reaches(&self, to: Ipv4Addr) -> Result<bool> {
         self.room.run(|| ping(to, PATIENCE))
@@ -126,9 +137,17 @@ pub fn mac(interface: &str) -> Result<Mac> {
     link(interface)?.addr().context("a hardware address")
 }
 
+fn raw() -> Result<OwnedFd> {
+    Ok(socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?)
+}
+
 pub fn inject(interface: &str, frame: &[u8]) -> Result<()> {
-    let to = link(interface)?;
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let (to, socket) = (link(interface)?, raw()?);
     sendto(socket.as_raw_fd(), frame, &to, MsgFlags::empty())?;
     Ok(())
 }

@@ -1,0 +1,245 @@
+//! nftables tables of condo's: whether they stand as they were written, and writing them in one batch.
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, DevHookNumber, Hook, HookNumber, InetHookNumber, NfTablesMessage,
+    RuleAttribute, RuleMessage, TableAttribute, TableMessage,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+
+use super::Network;
+use super::elements::{Set, new_set};
+use super::netlink::{Channel, is_gone};
+use super::rule::Rule;
+use crate::error::{During, Error, Result};
+
+/// Changed whenever rules change, so that tables of older versions are found.
+const VERSION: u32 = 2;
+/// What a table of condo's says of itself, whatever becomes of its rules; the mark of a version begins with it.
+const OURS: &str = "condo ";
+
+/// Where a chain is called.
+#[derive(Debug, Clone)]
+pub(super) enum At {
+    /// At this point of the host's IP.
+    Ip(InetHookNumber),
+    /// Where packets come in by this interface.
+    Interface(String),
+}
+
+/// A base chain.
+#[derive(Debug)]
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) at: At,
+    pub(super) priority: i32,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// What [`Ruleset::state`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// No such table.
+    Missing,
+    /// The rules of this version with the network's settings.
+    Current,
+    /// Rules that condo wrote, of another version, with other settings, or not all of them.
+    Outdated,
+    /// A table that somebody else made.
+    Foreign,
+}
+
+/// A message and its flags.
+pub(super) type Entry = (NetfilterMessage, u16);
+
+/// A table of the network's name in one family, with all that is in it. Its first rule carries the mark.
+#[derive(Debug)]
+pub(super) struct Ruleset<'a> {
+    pub(super) network: &'a Network,
+    pub(super) family: NetfilterProtoFamily,
+    pub(super) sets: &'static [Set],
+    pub(super) chains: Vec<Chain>,
+}
+
+impl Ruleset<'_> {
+    /// Makes the table what it should be, unless it is.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when somebody else made a table of this name.
+    pub(super) fn ensure(self, channel: &mut Channel) -> Result<()> {
+        match self.state(channel)? {
+            State::Current => Ok(()),
+            State::Missing | State::Outdated => self.write(channel),
+            State::Foreign => Err(Error::Exists {
+                kind: "nftables table",
+                name: format!("{} {}", self.family_name(), self.network.table),
+            }),
+        }
+    }
+
+    /// Removes the table, if condo made it.
+    pub(super) fn remove(&self, channel: &mut Channel) -> Result<()> {
+        match self.state(channel)? {
+            State::Current | State::Outdated => {
+                let table = NfTablesMessage::DeleteTable(self.named());
+                match channel.batch(vec![(self.message(table), 0)]) {
+                    Err(e) if is_gone(&e) => Ok(()),
+                    other => other.during(|| format!("delete the firewall table `{}`", self.network.table)),
+                }
+            }
+            State::Missing | State::Foreign => Ok(()),
+        }
+    }
+
+    /// Looks at the table. It is current with our mark on a rule and with as many rules as we wrote: whoever flushes chains
+    /// flushes some of them.
+    pub(super) fn state(&self, channel: &mut Channel) -> Result<State> {
+        let table = match channel.request(self.message(NfTablesMessage::GetTable(self.named())), 0) {
+            Err(e) if is_gone(&e) => return Ok(State::Missing),
+            other => other.during(|| format!("look up the firewall table `{}`", self.network.table))?,
+        };
+        let query = NfTablesMessage::GetRule(RuleMessage {
+            attributes: vec![RuleAttribute::Table(self.network.table.clone())],
+        });
+        let rules = channel
+            .request(self.message(query), NLM_F_DUMP)
+            .during(|| format!("list the firewall table `{}`", self.network.table))?;
+        let whole = rules.len() == self.chains.iter().map(|chain| chain.rules.len()).sum::<usize>();
+        let said: Vec<String> = table.into_iter().chain(rules).filter_map(comment_of).collect();
+        Ok(match () {
+            () if whole && said.contains(&self.mark()) => State::Current,
+            () if said.iter().any(|text| text.starts_with(OURS)) => State::Outdated,
+            () => State::Foreign,
+        })
+    }
+
+    /// Creates the table, or replaces the rules of an older one and leaves the sets' elements: one batch, the same however often.
+    fn write(self, channel: &mut Channel) -> Result<()> {
+        let mut about = self.named();
+        about.attributes.push(TableAttribute::UserData(comment(OURS)));
+        let mut batch = vec![(self.message(NfTablesMessage::NewTable(about)), NLM_F_CREATE)];
+        let sets = self.sets.iter().zip(1..);
+        batch.extend(sets.map(|(set, id)| new_set(self.network, *set, id)));
+        let mut mark = Some(comment(&self.mark()));
+        for chain in &self.chains {
+            batch.push(self.new_chain(chain));
+            batch.push(self.flush_chain(chain));
+            for rule in &chain.rules {
+                batch.push(self.new_rule(chain, rule, mark.take()));
+            }
+        }
+        channel
+            .batch(batch)
+            .during(|| format!("create the firewall table `{}`", self.network.table))
+    }
+
+    fn mark(&self) -> String {
+        format!("{OURS}{VERSION}: {} {}", self.network.bridge, self.network.subnet)
+    }
+
+    fn family_name(&self) -> &'static str {
+        match self.family {
+            NetfilterProtoFamily::NetDev => "netdev",
+            _ => "inet",
+        }
+    }
+
+    fn named(&self) -> TableMessage {
+        TableMessage {
+            attributes: vec![TableAttribute::Name(self.network.table.clone())],
+        }
+    }
+
+    fn message(&self, inner: NfTablesMessage) -> NetfilterMessage {
+        NetfilterMessage::new(NetfilterHeader::new(self.family, 0, 0), inner)
+    }
+
+    fn new_chain(&self, chain: &Chain) -> Entry {
+        let mut hook = vec![Hook::Priority(chain.priority.cast_unsigned())];
+        match &chain.at {
+            At::Ip(point) => hook.push(Hook::Number(HookNumber::Inet(*point))),
+            At::Interface(name) => hook.extend([
+                Hook::Number(HookNumber::Dev(DevHookNumber::Ingress)),
+                Hook::NetDeviceName(name.clone()),
+            ]),
+        }
+        let attributes = vec![
+            ChainAttribute::Table(self.network.table.clone()),
+            ChainAttribute::Name(chain.name.into()),
+            ChainAttribute::Hook(hook),
+            ChainAttribute::Policy(1),
+            ChainAttribute::Type(chain.kind.into()),
+        ];
+        let message = NfTablesMessage::NewChain(ChainMessage { attributes });
+        (self.message(message), NLM_F_CREATE)
+    }
+
+    fn flush_chain(&self, chain: &Chain) -> Entry {
+        let attributes = vec![
+            RuleAttribute::Table(self.network.table.clone()),
+            RuleAttribute::Chain(chain.name.into()),
+        ];
+        let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
+        (self.message(message), 0)
+    }
+
+    fn new_rule(&self, chain: &Chain, rule: &Rule, comment: Option<Vec<u8>>) -> Entry {
+        let mut attributes = vec![
+            RuleAttribute::Table(self.network.table.clone()),
+            RuleAttribute::Chain(chain.name.into()),
+        ];
+        attributes.extend(comment.map(RuleAttribute::UserData));
+        attributes.push(RuleAttribute::Expressions(rule.expressions().to_vec()));
+        let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+        (self.message(message), NLM_F_CREATE | NLM_F_APPEND)
+    }
+}
+
+/// The comment of a table or a rule.
+fn comment_of(answer: NetfilterMessage) -> Option<String> {
+    match answer.inner {
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) => {
+            rule.attributes.into_iter().find_map(|attribute| match attribute {
+                RuleAttribute::UserData(data) => comment_in(&data),
+                _ => None,
+            })
+        }
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) => table
+            .attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                TableAttribute::UserData(data) => comment_in(&data),
+                _ => None,
+            }),
+        _ => None,
+    }
+}
+
+/// A comment as nft(8) stores it in the user data of a rule or a table: type 0, a length byte, and the text with its NUL.
+fn comment(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    let mut data = vec![0, length];
+    data.extend(text.bytes().take(usize::from(length) - 1));
+    data.push(0);
+    data
+}
+
+fn comment_in(data: &[u8]) -> Option<String> {
+    let text = data.strip_prefix(&[0])?.get(1..)?.strip_suffix(&[0])?;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_is_read_back() {
+        assert_eq!(comment_in(&comment("condo 1: x")).as_deref(), Some("condo 1: x"));
+        assert_eq!(comment_in(&[]), None);
+        assert_eq!(comment_in(&[1, 2, b'x', 0]), None);
+    }
+}

@@ -1,0 +1,347 @@
+//! By the network: frames past the fence, tables that are shared, and what is left when somebody takes the firewall away.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness;
+use crate::net::frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, Mac};
+use crate::net::frame::{arp, carries, tagged, too_long, udp, udp_ports, with_option};
+use crate::net::nft;
+use crate::net::room::{Ears, Room, Vps, address, host, mac};
+use condo::net::Network;
+
+tests![
+    frames_past_the_bridge_reach_nobody,
+    what_is_no_plain_packet_is_dropped,
+    invented_senders_leave_no_neighbours,
+    one_vps_leaves_connections_for_others,
+    a_forged_icmp_is_not_believed,
+    a_flush_of_all_rules_opens_nothing,
+    a_port_without_its_fence_reaches_nothing,
+    the_next_tenant_gets_no_packets_of_the_last,
+];
+
+/// Groups that a bridge does not forward but hands to the host, as input of the port.
+fn link_local() -> impl Iterator<Item = Mac> {
+    (0..16).map(|last| [0x01, 0x80, 0xc2, 0, 0, last])
+}
+
+/// A service of the host at the port that forged frames are sent to.
+fn service() -> Result<UdpSocket> {
+    let service = UdpSocket::bind("0.0.0.0:9")?;
+    service.set_nonblocking(true)?;
+    Ok(service)
+}
+
+fn unheard(service: &UdpSocket) -> Result<()> {
+    let mut heard = [0; 64];
+    match service.recv_from(&mut heard) {
+        Ok((length, from)) => anyhow::bail!(
+            "the host's service heard `{}` from {from}",
+            String::from_utf8_lossy(&heard[..length])
+        ),
+        Err(_) => Ok(()),
+    }
+}
+
+fn frames_past_the_bridge_reach_nobody() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
+    let service = service()?;
+    ensure!(a.reaches(network.gateway())? && b.reaches(network.gateway())?);
+    for to in link_local() {
+        for from in [a.ip(), b.ip(), Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::LOCALHOST] {
+            a.inject(&udp((a.port.mac, to), from, network.gateway(), "forged"))?;
+        }
+        a.inject(&udp((a.port.mac, to), a.ip(), b.ip(), "forged"))?;
+        a.inject(&udp((a.port.mac, to), a.ip(), Ipv4Addr::LOCALHOST, "forged"))?;
+    }
+    // What came before this was seen by the host before this was.
+    ensure!(a.reaches(network.gateway())?);
+    unheard(&service)?;
+    UdpSocket::bind("0.0.0.0:0")?.send_to(b"the end", (b.ip(), 9))?;
+    let heard = b.ears.until("the end")?;
+    ensure!(
+        !heard.iter().any(|f| carries(f, "forged")),
+        "a neighbour heard it"
+    );
+    Ok(())
+}
+
+fn what_is_no_plain_packet_is_dropped() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
+    network.allow(a.ip(), b.ip())?;
+    ensure!(a.reaches(b.ip())?);
+    let macs = (a.port.mac, mac("condo0")?);
+    let honest = || udp(macs, a.ip(), b.ip(), "forged");
+    for frame in [
+        tagged(honest(), [0x81, 0], 0),
+        tagged(honest(), [0x81, 0], 7),
+        tagged(honest(), [0x88, 0xa8], 7),
+        tagged(tagged(honest(), [0x81, 0], 7), [0x81, 0], 0),
+        with_option(honest()),
+        udp(macs, a.ip(), Ipv4Addr::new(224, 0, 0, 1), "forged"),
+        udp((a.port.mac, BROADCAST), a.ip(), Ipv4Addr::BROADCAST, "forged"),
+        honest()[..20].to_vec(),
+    ] {
+        a.inject(&frame)?;
+    }
+    a.inject(&udp(macs, a.ip(), b.ip(), "honest"))?;
+    let heard = b.ears.until("honest")?;
+    ensure!(!heard.iter().any(|f| carries(f, "forged")), "one came through");
+    // The host's own IP saw none of them either: it would have counted them.
+    Ok(())
+}
+
+fn neighbours() -> Result<usize> {
+    Ok(std::fs::read_to_string("/proc/thread-self/net/arp")?
+        .lines()
+        .count())
+}
+
+fn invented_senders_leave_no_neighbours() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    ensure!(a.reaches(network.gateway())?);
+    let before = neighbours()?;
+    let (own, gateway) = (a.port.mac, mac("condo0")?);
+    let bridge = (gateway, network.gateway());
+    a.flood((0..200).flat_map(|n| {
+        let invented = Ipv4Addr::new(10, 171, 9, n);
+        let claims = [BROADCAST, gateway, [0x01, 0x80, 0xc2, 0, 0, 0]].map(|to| {
+            [
+                arp((own, to), ARP_REQUEST, (own, invented), bridge),
+                arp((own, to), ARP_REPLY, (own, invented), bridge),
+                arp((own, to), ARP_REQUEST, ([2, 9, 9, 9, 9, n], a.ip()), bridge),
+            ]
+        });
+        // Nor do those that it looks for.
+        let sought = udp((own, gateway), a.ip(), invented, "who is there");
+        claims.into_iter().flatten().chain([sought])
+    }))?;
+    ensure!(a.reaches(network.gateway())?);
+    ensure!(
+        neighbours()? == before,
+        "{} neighbours, {before} before",
+        neighbours()?
+    );
+    Ok(())
+}
+
+const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+/// A network behind this host's `eth0` with a server in it: nothing between them but a wire.
+fn internet() -> Result<Room> {
+    let world = Room::new()?;
+    let fd = world.fd().as_raw_fd();
+    let ip = |line: &str| harness::run(Command::new("ip").args(line.split(' '))).map(drop);
+    let peer = format!("/proc/{}/fd/{fd}", std::process::id());
+    ip(&format!("link add eth0 type veth peer name eth0 netns {peer}"))?;
+    ip(&format!("addr add {HOST}/24 dev eth0"))?;
+    ip("link set eth0 up")?;
+    world.run(|| {
+        ip(&format!("addr add {SERVER}/24 dev eth0"))?;
+        ip("link set eth0 up")
+    })?;
+    Ok(world)
+}
+
+/// Answers questions in the outside world.
+fn resolver(world: &Room) -> Result<SocketAddrV4> {
+    let socket = world.run(|| Ok(UdpSocket::bind((SERVER, 53))?))?;
+    std::thread::spawn(move || {
+        let mut question = [0; 64];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            if &question[..length] == b"answer" {
+                let _ = socket.send_to(b"here", from);
+            }
+        }
+    });
+    Ok(SocketAddrV4::new(SERVER, 53))
+}
+
+/// Whether somebody in this namespace gets an answer, given several attempts.
+fn is_answered(resolver: SocketAddrV4) -> Result<bool> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    for _ in 0..10 {
+        socket.send_to(b"answer", resolver)?;
+        if socket.recv_from(&mut [0; 16]).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn one_vps_leaves_connections_for_others() -> Result<()> {
+    needs!(root, ip);
+    let network = host()?;
+    let world = internet()?;
+    let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
+    let resolver = resolver(&world)?;
+    ensure!(a.room.run(|| is_answered(resolver))? && b.room.run(|| is_answered(resolver))?);
+    // Every port to which the host could translate.
+    let question = udp((a.port.mac, mac("condo0")?), a.ip(), SERVER, "x");
+    a.flood((1024..=u16::MAX).map(|port| udp_ports(question.clone(), port, 53)))?;
+    let ears = Ears::open()?;
+    a.inject(&udp((a.port.mac, mac("condo0")?), a.ip(), SERVER, "the last"))?;
+    ears.until("the last")?;
+    let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count")?;
+    let count: u32 = count.trim().parse()?;
+    ensure!((4000..4200).contains(&count), "{count} connections");
+    ensure!(
+        b.room.run(|| is_answered(resolver))?,
+        "a neighbour gets no answer"
+    );
+    ensure!(is_answered(resolver)?, "the host gets no answer");
+    Ok(())
+}
+
+fn a_forged_icmp_is_not_believed() -> Result<()> {
+    needs!(root, ip);
+    let network = host()?;
+    let world = internet()?;
+    let a = Vps::new(&network, 2)?;
+    let resolver = resolver(&world)?;
+    ensure!(is_answered(resolver)? && a.reaches(network.gateway())?);
+    // A conversation of the host's, which the attacker has guessed.
+    let socket = UdpSocket::bind((HOST, 4000))?;
+    socket.connect(resolver)?;
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+    socket.send(b"answer")?;
+    socket.recv(&mut [0; 16])?;
+    let sent = (SocketAddrV4::new(HOST, 4000), resolver);
+    let macs = (a.port.mac, mac("condo0")?);
+    for target in [HOST, network.gateway()] {
+        a.inject(&too_long(macs, (a.ip(), target), sent, 600))?;
+    }
+    ensure!(a.reaches(network.gateway())?);
+    let route = harness::run(Command::new("ip").args(["route", "get", &SERVER.to_string()]))?;
+    ensure!(!route.contains("mtu"), "the host's path has changed: {route}");
+    Ok(())
+}
+
+fn a_flush_of_all_rules_opens_nothing() -> Result<()> {
+    needs!(root, nft);
+    let network = host()?;
+    let (a, b, c) = (
+        Vps::new(&network, 2)?,
+        Vps::new(&network, 3)?,
+        Vps::new(&network, 4)?,
+    );
+    network.allow(a.ip(), c.ip())?;
+    let service = service()?;
+    ensure!(a.reaches(network.gateway())? && b.reaches(network.gateway())? && a.reaches(c.ip())?);
+    ensure!(network.stands()?);
+    for wreck in [
+        &["flush ruleset"][..],
+        &["flush table inet condo", "flush table netdev condo"],
+        &["delete table netdev condo"],
+        &["delete table inet condo"],
+    ] {
+        nft(&[&wreck.join("; ")])?;
+        ensure!(!network.stands()?, "`{wreck:?}` is not noticed");
+        if wreck.len() == 1 && wreck[0].ends_with("inet condo") {
+            // The gate is open still: this is a wreck of one who knows what he does.
+            network.restore(
+                &[a.port.clone(), b.port.clone(), c.port.clone()],
+                &[(a.ip(), c.ip())],
+            )?;
+            continue;
+        }
+        knock(&network, &a, &b)?;
+        unheard(&service)?;
+        network.restore(
+            &[a.port.clone(), b.port.clone(), c.port.clone()],
+            &[(a.ip(), c.ip())],
+        )?;
+        ensure!(network.stands()?);
+        ensure!(
+            a.reaches(network.gateway())? && a.reaches(c.ip())?,
+            "not all is back"
+        );
+        unheard(&service)?;
+        UdpSocket::bind("0.0.0.0:0")?.send_to(b"the end", (b.ip(), 9))?;
+        let heard = b.ears.until("the end")?;
+        ensure!(!heard.iter().any(|f| carries(f, "knock")), "a neighbour heard it");
+    }
+    Ok(())
+}
+
+/// Sends what no rule stands against now, and waits until the host has seen the last of it.
+fn knock(network: &Network, a: &Vps, b: &Vps) -> Result<()> {
+    let ears = Ears::open()?;
+    let macs = (a.port.mac, mac("condo0")?);
+    for to in [network.gateway(), b.ip(), Ipv4Addr::LOCALHOST] {
+        for from in [a.ip(), b.ip(), Ipv4Addr::new(8, 8, 8, 8)] {
+            a.inject(&udp(macs, from, to, "knock"))?;
+        }
+    }
+    a.inject(&udp(macs, a.ip(), network.gateway(), "knock for the last time"))?;
+    ears.until("for the last time").map(drop)
+}
+
+fn a_port_without_its_fence_reaches_nothing() -> Result<()> {
+    needs!(root, tc);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    let service = service()?;
+    ensure!(a.reaches(network.gateway())?);
+    harness::run(Command::new("tc").args(["qdisc", "del", "dev", &a.port.host_if, "clsact"]))?;
+    for to in link_local() {
+        a.inject(&udp((a.port.mac, to), a.ip(), network.gateway(), "forged"))?;
+    }
+    ensure!(a.reaches(network.gateway())?);
+    unheard(&service)
+}
+
+fn the_next_tenant_gets_no_packets_of_the_last() -> Result<()> {
+    needs!(root, ip);
+    let network = host()?;
+    let world = internet()?;
+    let a = Vps::new(&network, 2)?;
+    ensure!(a.reaches(SERVER)?);
+    let server = world.run(|| Ok(UdpSocket::bind((SERVER, 53))?))?;
+    server.set_read_timeout(Some(Duration::from_secs(20)))?;
+    a.room.run(|| {
+        let client = UdpSocket::bind((address(2), 4000))?;
+        client.send_to(b"hello", (SERVER, 53))?;
+        server.recv_from(&mut [0; 16]).context("the first packet")?;
+        // An answer makes it a connection that packets belong to.
+        server.send_to(b"hello", (HOST, 4000))?;
+        client.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(client.recv(&mut [0; 16]).map(drop)?)
+    })?;
+    // And one of the host's with the tenant.
+    let host = UdpSocket::bind((network.gateway(), 4001))?;
+    host.send_to(b"hello", (a.ip(), 9))?;
+    a.ears.until("hello")?;
+    let known = || -> Result<String> {
+        Ok(std::fs::read_to_string(
+            "/proc/sys/net/netfilter/nf_conntrack_count",
+        )?)
+    };
+    ensure!(known()?.trim() != "0");
+    network.detach(&a.port)?;
+    let next = Vps::new(&network, 2)?;
+    ensure!(next.reaches(network.gateway())?);
+    server.send_to(b"late", (HOST, 4000))?;
+    // The same way, after it.
+    ensure!(next.reaches(SERVER)?);
+    UdpSocket::bind("0.0.0.0:0")?.send_to(b"the end", (next.ip(), 9))?;
+    let heard = next.ears.until("the end")?;
+    ensure!(
+        !heard.iter().any(|f| carries(f, "late")),
+        "the next tenant heard it"
+    );
+    Ok(())
+}
