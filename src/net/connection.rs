@@ -48,6 +48,9 @@ impl Network {
         if !is_ours(&host, Some(bridge)) {
             return Ok(());
         }
+        if host.bridge != Some(bridge) {
+            link::plug(&mut channel, host.index, bridge).during(|| "plug it into the bridge")?;
+        }
         self.secure(&mut channel, port, (host.index, bridge))?;
         link::set_up(&mut channel, host.index)
     }
@@ -62,7 +65,7 @@ impl Network {
         };
         fence::guard_port(channel, host, &lease)?;
         sysctl::set_for_port(&port.host_if)?;
-        link::restrict_port(channel, host, bridge).during(|| "isolate the bridge port")?;
+        link::restrict_port(channel, host).during(|| "isolate the bridge port")?;
         route::add_station(channel, host, port.mac)?;
         route::add_neighbour(channel, bridge, port.address, port.mac)
     }

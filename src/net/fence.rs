@@ -18,9 +18,11 @@ use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
 
+use nix::errno::Errno;
+
 use super::code::{Argument, Code, Helper, Size};
 use super::lease::{self, Lease};
-use super::netlink::{Channel, forgive_exists};
+use super::netlink::{Channel, forgive_exists, is, is_gone};
 use crate::error::{During, Result};
 use crate::sys::bpf;
 
@@ -77,16 +79,7 @@ fn attach(channel: &mut Channel, link: u32, name: &str, instructions: &[u64]) ->
     qdisc.attributes = vec![TcAttribute::Kind("clsact".into())];
     let made = channel.request(Message::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_EXCL);
     forgive_exists(made.map(drop)).during(|| "add the `clsact` queueing discipline")?;
-    let mut filter = about(
-        link,
-        TcHandle {
-            major: u16::MAX,
-            minor: TcHandle::MIN_INGRESS,
-        },
-    );
-    // One filter of the first priority for all protocols: a repetition replaces it, and there is no moment without it.
-    filter.header.handle = 1.into();
-    filter.header.info = 1 << 16 | u32::from(3_u16.to_be());
+    let mut filter = the_filter(link);
     let fd = program.as_fd().as_raw_fd().cast_unsigned();
     let options = [
         TcFilterBpfOption::ProgFd(fd),
@@ -101,6 +94,31 @@ fn attach(channel: &mut Channel, link: u32, name: &str, instructions: &[u64]) ->
         .request(Message::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
         .map(drop)
         .during(|| "attach the program of the fence")
+}
+
+/// Whether there is a fence at the link.
+pub(super) fn stands(channel: &mut Channel, link: u32) -> Result<bool> {
+    let mut filter = the_filter(link);
+    filter.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.into())];
+    match channel.request(Message::GetTrafficFilter(filter), 0) {
+        Ok(_) => Ok(true),
+        // No such filter, and no such queueing discipline.
+        Err(e) if is_gone(&e) || is(&e, Errno::EINVAL) => Ok(false),
+        Err(e) => Err(e).during(|| "look up the program of the fence"),
+    }
+}
+
+/// One filter of the first priority for all protocols: a repetition replaces it, and there is no moment without it.
+fn the_filter(link: u32) -> TcMessage {
+    let ingress = TcHandle {
+        major: u16::MAX,
+        minor: TcHandle::MIN_INGRESS,
+    };
+    let mut filter = about(link, ingress);
+    filter.header.handle = 1.into();
+    // ETH_P_ALL.
+    filter.header.info = 1 << 16 | u32::from(3_u16.to_be());
+    filter
 }
 
 fn about(link: u32, parent: TcHandle) -> TcMessage {

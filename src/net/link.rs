@@ -127,14 +127,21 @@ pub(super) fn create_veth(
     }
 }
 
-/// Makes a link a port of the bridge and a tenant's: it reaches the host alone, teaches the bridge nothing and is flooded with nothing.
-///
-/// With `locked` (Linux 5.18; older kernels ignore it) frames from other addresses than the port's static ones are dropped.
-pub(super) fn restrict_port(channel: &mut Channel, index: u32, bridge: u32) -> Result<()> {
+/// Makes a link a port of the bridge.
+pub(super) fn plug(channel: &mut Channel, index: u32, bridge: u32) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(LinkAttribute::Controller(bridge));
     message.attributes.push(LinkAttribute::Group(PORTS));
+    channel.request(Message::SetLink(message), 0).map(drop)
+}
+
+/// Makes a bridge port a tenant's: it reaches the host alone, teaches the bridge nothing and is flooded with nothing.
+///
+/// With `locked` (Linux 5.18; older kernels ignore it) frames from other addresses than the port's static ones are dropped.
+pub(super) fn restrict_port(channel: &mut Channel, index: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(vec![

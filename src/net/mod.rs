@@ -171,8 +171,11 @@ impl Network {
                 return Ok(false);
             }
         }
-        let bridge = link::find(&mut Channel::route()?, &self.bridge)?;
-        Ok(bridge.is_some_and(|bridge| self.is_ours(&bridge) && bridge.up))
+        let mut channel = Channel::route()?;
+        match link::find(&mut channel, &self.bridge)? {
+            Some(bridge) if self.is_ours(&bridge) && bridge.up => fence::stands(&mut channel, bridge.index),
+            _ => Ok(false),
+        }
     }
 
     /// Puts back what somebody took away from a network in use: rules, bridge, fences, and what belongs to each of `ports`
@@ -252,15 +255,13 @@ impl Network {
         Ok(())
     }
 
-    /// The gate is opened when there is a fence that it opens.
+    /// The fence first, and then the rule that lets packets past it.
     fn ensure_gate(&self, channel: &mut Channel, bridge: u32) -> Result<()> {
-        let mut tables = Channel::netfilter()?;
-        let gate = firewall::gate(self);
-        if gate.state(&mut tables)? == State::Current {
-            return Ok(());
+        // Newer kernels keep the rule for the next bridge of this name when one is deleted.
+        if !fence::stands(channel, bridge)? {
+            fence::guard_bridge(channel, bridge)?;
         }
-        fence::guard_bridge(channel, bridge)?;
-        gate.ensure(&mut tables)
+        firewall::gate(self).ensure(&mut Channel::netfilter()?)
     }
 
     /// A bridge that condo made has the hardware address that condo derives from its name.

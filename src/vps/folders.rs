@@ -136,9 +136,14 @@ impl Folders {
         self.vps(name).join("console.log")
     }
 
+    /// What VPSs leave in the run directory.
+    pub fn runs(&self) -> PathBuf {
+        self.run.join("vps")
+    }
+
     /// What it leaves in the run directory.
     pub fn run_of(&self, name: &Name) -> PathBuf {
-        self.run.join("vps").join(name)
+        self.runs().join(name)
     }
 
     /// The lock held by whoever changes it. Not in [`Folders::run_of`], which `delete` removes while it holds the lock.

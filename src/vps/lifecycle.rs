@@ -45,12 +45,17 @@ impl Condo {
         }
         let folders = Folders::open(root)?;
         let store = Store::open(&folders)?;
-        Ok(Self {
+        let condo = Self {
             folders,
             host,
             store,
             root: root.map(Into::into),
-        })
+        };
+        // Nothing that the command is about: it goes on.
+        if let Err(e) = network::restore_if_damaged(&condo) {
+            log::warn!("the network of running VPSs is damaged and could not be restored: {e}");
+        }
+        Ok(condo)
     }
 
     /// The `--root` this instance was opened with.

@@ -1,11 +1,13 @@
 //! The network of an instance and of its VPSs: which subnet, which port, who may talk to whom.
 
+use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
 use super::lifecycle::Condo;
+use super::name::Name;
 use super::store::{NetworkSettings, Record};
 use crate::error::{During, Error, Failures, Result};
-use crate::files::Lock;
+use crate::files::{self, Lock};
 use crate::net::{self, Network, Port};
 
 /// The instance's network; its subnet is chosen on first use, so that it collides with no route of the host.
@@ -42,6 +44,36 @@ fn port(condo: &Condo, record: &Record) -> Port {
 /// Held around changes of bridge and table: the last VPS takes them away while the first one makes them.
 fn lock(condo: &Condo) -> Result<Lock> {
     Lock::wait(&condo.folders.run().join("network.lock"))
+}
+
+/// Puts back what somebody took away while VPSs run: the rules with `nft flush ruleset`, as a restart of Debian's
+/// nftables.service does, or the bridge. Until then nothing of theirs gets through (see [`net`]).
+pub(super) fn restore_if_damaged(condo: &Condo) -> Result<()> {
+    if !any_runs(condo) || condo.store.network()?.is_none() {
+        return Ok(());
+    }
+    let network = of(condo)?;
+    if network.stands()? {
+        return Ok(());
+    }
+    let _lock = lock(condo)?;
+    let runs = |record: &Record| files::exists(&condo.folders.run_of(&record.name));
+    let running: Vec<Record> = condo.store.list()?.into_iter().filter(runs).collect();
+    let ports: Vec<Port> = running.iter().map(|record| port(condo, record)).collect();
+    let names: BTreeSet<&Name> = running.iter().map(|record| &record.name).collect();
+    let mut pairs = Vec::new();
+    for record in &running {
+        for (peer, address) in condo.store.peers(&record.name)? {
+            if names.contains(&peer) {
+                pairs.push((record.address, address));
+            }
+        }
+    }
+    network.restore(&ports, &pairs)
+}
+
+fn any_runs(condo: &Condo) -> bool {
+    std::fs::read_dir(condo.folders.runs()).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Connects a VPS whose init waits.

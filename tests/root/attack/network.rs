@@ -231,7 +231,7 @@ fn a_forged_icmp_is_not_believed() -> Result<()> {
 }
 
 fn a_flush_of_all_rules_opens_nothing() -> Result<()> {
-    needs!(root, nft);
+    needs!(root, nft, tc);
     let network = host()?;
     let (a, b, c) = (
         Vps::new(&network, 2)?,
@@ -242,6 +242,9 @@ fn a_flush_of_all_rules_opens_nothing() -> Result<()> {
     let service = service()?;
     ensure!(a.reaches(network.gateway())? && b.reaches(network.gateway())? && a.reaches(c.ip())?);
     ensure!(network.stands()?);
+    harness::run(Command::new("tc").args(["qdisc", "del", "dev", "condo0", "clsact"]))?;
+    ensure!(!network.stands()?, "the bridge without its fence is not noticed");
+    network.ensure()?;
     for wreck in [
         &["flush ruleset"][..],
         &["flush table inet condo", "flush table netdev condo"],

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::house::{House, eventually, finish};
 use crate::harness;
@@ -15,6 +15,9 @@ tests![
     the_way_outside,
     addresses_are_never_shared,
     foreign_rules_stay,
+    what_somebody_takes_away_comes_back,
+    an_address_survives_dhcp_and_reboots,
+    a_freed_address_rests,
 ];
 
 /// Whether `name` hears an answer from `address`, trying for as long as it takes.
@@ -145,5 +148,111 @@ fn foreign_rules_stay() -> Result<()> {
     ensure!(foreign()? == before);
     let tables = harness::run(Command::new("nft").args(["list", "tables"]))?;
     ensure!(tables.trim() == "table inet foreign", "{tables}");
+    house.leave()
+}
+
+fn what_somebody_takes_away_comes_back() -> Result<()> {
+    let house = House::new()?;
+    needs!(nft, ip);
+    house.running("a", "")?;
+    house.running("b", "--allow a")?;
+    house.running("c", "")?;
+    let gateway = gateway(&house, "a")?;
+    let (b, c) = (house.address("b")?, house.address("c")?);
+    reaches(&house, "a", &b)?;
+    let bridge = harness::run(Command::new("ip").args(["-br", "link", "show", "type", "bridge"]))?;
+    let bridge = bridge.split_whitespace().next().unwrap_or_default().to_owned();
+    let port = format!("{}-1", bridge.replace("ondo-", ""));
+    let flush = vec!["nft", "flush", "ruleset"];
+    let wrecks = [
+        flush.clone(),
+        vec!["ip", "link", "delete", &bridge],
+        vec!["ip", "link", "set", &bridge, "down"],
+    ];
+    for wreck in wrecks {
+        harness::run(Command::new(wreck[0]).args(&wreck[1..])).with_context(|| format!("{wreck:?}"))?;
+        // Any command, also one that has nothing to do with it.
+        house.ok("list")?;
+        for name in ["a", "b", "c"] {
+            reaches(&house, name, &gateway).with_context(|| format!("after {wreck:?}"))?;
+        }
+        reaches(&house, "a", &b)?;
+        reaches(&house, "b", &house.address("a")?)?;
+        ensure!(!glimpses(&house, "a", &c)?, "strangers talk after {wreck:?}");
+    }
+    // The next start is such a command, and whoever has stopped meanwhile is not restored.
+    house.ok("stop b --timeout 20")?;
+    harness::run(Command::new(flush[0]).args(&flush[1..]))?;
+    house.running("d", "--allow a")?;
+    reaches(&house, "a", &house.address("d")?)?;
+    let rules = harness::run(Command::new("nft").args(["list", "ruleset"]))?;
+    ensure!(!rules.contains(&b), "{b} is let through: {rules}");
+    ensure!(harness::run(Command::new("ip").args(["link", "show", &port]))?.contains(&bridge));
+    house.leave()
+}
+
+fn an_address_survives_dhcp_and_reboots() -> Result<()> {
+    let mut house = House::new()?;
+    // As ifupdown does it with `inet dhcp`: what is there is dropped, and asked for.
+    house.import(
+        "dhcp",
+        r#"busybox ip addr flush dev eth0
+        cat > /tmp/script <<"END"
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+busybox ip addr add $ip/$mask dev $interface
+busybox ip route replace default via $router
+END
+        busybox chmod +x /tmp/script
+        busybox udhcpc -i eth0 -q -n -f -s /tmp/script || exit 1
+        echo up
+        trap 'exit 0' TERM
+        trap 'busybox reboot -f' USR1
+        while :; do busybox sleep 60 & wait $!; done"#
+            .replace("cat >", "busybox cat >")
+            .as_str(),
+    )?;
+    house.ok("create web --image dhcp --start")?;
+    let address = house.address("web")?;
+    let up = |times: usize| {
+        eventually("it has its address", || {
+            Ok(house.ok("logs web")?.matches("up").count() >= times)
+        })
+    };
+    for boot in 1..=2 {
+        up(boot)?;
+        let shown = house.sh("web", "busybox ip -4 addr show eth0; busybox ip route")?;
+        ensure!(shown.contains(&format!("inet {address}/")), "{shown}");
+        ensure!(shown.contains("default via"), "{shown}");
+        let gateway = shown
+            .split("default via ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next())
+            .unwrap_or_default();
+        house.sh("web", &format!("busybox ping -c 1 -W 5 {gateway}"))?;
+        if boot == 1 {
+            house.ok("kill web --signal USR1")?;
+        }
+    }
+    house.leave()
+}
+
+fn a_freed_address_rests() -> Result<()> {
+    let house = House::new()?;
+    house.ok("create a --image busybox")?;
+    let first = house.address("a")?;
+    house.ok("delete a")?;
+    for n in 0..3 {
+        house.ok(&format!("create b{n} --image busybox"))?;
+        ensure!(
+            house.address(&format!("b{n}"))? != first,
+            "{first} is handed out again"
+        );
+    }
+    house.ok(&format!("create wanted --image busybox --ip {first}"))?;
+    ensure!(
+        house.address("wanted")? == first,
+        "but whoever asks for it gets it"
+    );
     house.leave()
 }
