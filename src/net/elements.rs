@@ -26,8 +26,8 @@ pub(super) struct Set {
     pub(super) name: &'static str,
     kind: u32,
     length: u32,
-    /// Whether packets enter elements, at most this many.
-    by_packets: Option<u32>,
+    /// Whether packets enter elements, and after how many seconds without one they go; 0 is never.
+    by_packets: Option<u64>,
 }
 
 const IPV4_TYPE: u32 = 7;
@@ -58,8 +58,24 @@ pub(super) const CONNECTIONS: Set = Set {
     name: "connections",
     kind: IPV4_TYPE,
     length: 4,
-    by_packets: Some(65_535),
+    by_packets: Some(0),
 };
+/// On whose behalf the host has lately sent to which neighbour of its own.
+pub(super) const HOPS: Set = Set {
+    name: "hops",
+    kind: IPV4_TYPE << 6 | IPV4_TYPE,
+    length: 8,
+    by_packets: Some(60),
+};
+/// How fast each VPS makes the host look for neighbours.
+pub(super) const SEEKERS: Set = Set {
+    name: "seekers",
+    kind: IPV4_TYPE,
+    length: 4,
+    by_packets: Some(0),
+};
+/// As many elements as packets may enter; the sources of all are tenants.
+const BY_PACKETS: u32 = 65_535;
 
 /// The message that makes a set; one that is there already keeps its elements.
 pub(super) fn new_set(network: &Network, set: Set, id: u32) -> Entry {
@@ -70,9 +86,14 @@ pub(super) fn new_set(network: &Network, set: Set, id: u32) -> Entry {
         SetAttribute::KeyLen(set.length),
         SetAttribute::Id(id),
     ];
-    if let Some(size) = set.by_packets {
-        attributes.push(SetAttribute::Flags(SetFlags::Eval));
-        attributes.push(SetAttribute::Description(vec![SetDescription::Size(size)]));
+    if let Some(seconds) = set.by_packets {
+        let mut flags = SetFlags::Eval;
+        if seconds > 0 {
+            flags |= SetFlags::Timeout;
+            attributes.push(SetAttribute::Timeout(seconds * 1000));
+        }
+        attributes.push(SetAttribute::Flags(flags));
+        attributes.push(SetAttribute::Description(vec![SetDescription::Size(BY_PACKETS)]));
     }
     (
         message(NfTablesMessage::NewSet(SetMessage { attributes })),

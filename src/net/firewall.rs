@@ -7,6 +7,8 @@
 //!          input       input        from the bridge to the host: answers and ping, the rest dropped
 //!          forward     forward      VPS to VPS: (ip saddr . ip daddr) in @pairs, or dropped
 //!                                   VPS to link-local (the cloud's metadata service): dropped
+//!                                   VPS to outside: faster than a VPS may make the host look for neighbours (@seekers) in
+//!                                   vain (@hops has those that it has sent to), dropped
 //!                                   anybody to VPS: known connections and, within its share, redirected ports, or dropped
 //!          deliver     postrouting  to the bridge: ip daddr in @addresses and no ICMP redirect, or dropped
 //!          masquerade  postrouting  VPS to outside: under the host's address
@@ -24,7 +26,7 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
 use super::Network;
-use super::elements::{ADDRESSES, CONNECTIONS, PAIRS, TENANTS};
+use super::elements::{ADDRESSES, CONNECTIONS, HOPS, PAIRS, SEEKERS, TENANTS};
 use super::link::PORTS;
 use super::rule::{Connection, DESTINATION, ETHER_SOURCE, Rule, SOURCE};
 use super::ruleset::{At, Chain, Ruleset};
@@ -35,13 +37,16 @@ const ECHO_REQUEST: u8 = 8;
 /// Connections that a VPS may have at a time, those that are over and still remembered included. The kernel remembers 65,536
 /// or more in all, and as many share the host's address towards one server: a VPS comes near neither.
 const SHARE: u32 = 4096;
+/// How many neighbours of the host's, on the networks that it is on itself, a VPS may begin to send to: a second, and at
+/// once. Each takes a place in a table of 1024 (`gc_thresh3`) for seconds, whether it is there or not. A gateway is one.
+const NEIGHBOURS: (u64, u32) = (8, 64);
 
 /// The firewall proper.
 pub(super) fn rules(network: &Network) -> Ruleset<'_> {
     Ruleset {
         network,
         family: NetfilterProtoFamily::Inet,
-        sets: &[TENANTS, ADDRESSES, PAIRS, CONNECTIONS],
+        sets: &[TENANTS, ADDRESSES, PAIRS, CONNECTIONS, HOPS, SEEKERS],
         chains: chains(network),
     }
 }
@@ -151,7 +156,11 @@ fn forward(bridge: &str) -> Vec<Rule> {
                 .drop(),
         );
     }
+    let outside = || Rule::new().from(bridge).not_to(bridge).to_ethernet().ipv4();
     rules.extend([
+        outside().next_hop_in_set(SOURCE, HOPS.name).accept(),
+        outside().oftener(NEIGHBOURS, SOURCE, SEEKERS.name).drop(),
+        outside().enter_next_hop(SOURCE, HOPS.name),
         Rule::new().not_to(bridge).accept(),
         Rule::new().connection(Connection::Known).accept(),
         Rule::new()

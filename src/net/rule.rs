@@ -16,6 +16,8 @@ use netlink_packet_netfilter::nftables::{
 const NAME: usize = 16;
 /// `NFPROTO_IPV4`.
 const IPV4: u8 = 2;
+/// The type of Ethernet interfaces, in `linux/if_arp.h`.
+const ARPHRD_ETHER: u16 = 1;
 /// `NF_DROP` and `NF_ACCEPT`.
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
@@ -108,9 +110,14 @@ impl Rule {
         self.meta(MetaKey::Nfproto).compare(Operator::Equal, &[IPV4])
     }
 
+    /// The packet leaves by an Ethernet interface, where neighbours have to be looked for.
+    pub(super) fn to_ethernet(self) -> Self {
+        self.meta(MetaKey::Oiftype)
+            .compare(Operator::Equal, &ARPHRD_ETHER.to_ne_bytes())
+    }
+
     /// The packet came in by an Ethernet interface; to be said before a field of the frame is named.
     pub(super) fn ethernet(self) -> Self {
-        const ARPHRD_ETHER: u16 = 1;
         self.meta(MetaKey::Iftype)
             .compare(Operator::Equal, &ARPHRD_ETHER.to_ne_bytes())
     }
@@ -140,7 +147,11 @@ impl Rule {
             rule = rule.load(*field, Register::Other(register));
             register += field.2.div_ceil(4);
         }
-        rule.then(Expressions::Lookup(vec![
+        rule.look_up(set)
+    }
+
+    fn look_up(self, set: &str) -> Self {
+        self.then(Expressions::Lookup(vec![
             Lookup::Set(set.to_owned()),
             Lookup::SourceRegister(KEY),
         ]))
@@ -165,19 +176,54 @@ impl Rule {
     pub(super) fn beyond(self, connections: u32, field: Field, set: &str) -> Self {
         // NFTA_CONNLIMIT_COUNT, and NFTA_CONNLIMIT_FLAGS with NFT_CONNLIMIT_F_INV: more than.
         let limit = [number(1, connections), number(2, 1)];
-        // NFTA_EXPR_NAME and NFTA_EXPR_DATA.
-        let count = [
-            DefaultNla::new(1, b"connlimit\0".to_vec()),
-            DefaultNla::new(2 | NLA_F_NESTED, bytes_of(&limit)),
+        self.load(field, KEY).enter(set, Some(("connlimit", &limit)))
+    }
+
+    /// Enters the field into the set, and goes on when that happens more often than so many times a second, after a burst.
+    pub(super) fn oftener(self, (a_second, burst): (u64, u32), field: Field, set: &str) -> Self {
+        // NFTA_LIMIT_RATE, _UNIT and _BURST, and _FLAGS with NFT_LIMIT_F_INV: more often than.
+        let limit = [
+            DefaultNla::new(1, a_second.to_be_bytes().to_vec()),
+            DefaultNla::new(2, 1_u64.to_be_bytes().to_vec()),
+            number(3, burst),
+            number(5, 1),
         ];
-        // NFTA_DYNSET_SET_NAME, _SREG_KEY and _EXPR; the operation is NFT_DYNSET_OP_ADD, 0.
-        let attributes = vec![
+        self.load(field, KEY).enter(set, Some(("limit", &limit)))
+    }
+
+    /// The field, and the neighbour of this host's that the packet goes to next, are an element of the set.
+    pub(super) fn next_hop_in_set(self, field: Field, set: &str) -> Self {
+        self.load(field, KEY).next_hop(field).look_up(set)
+    }
+
+    /// Enters them.
+    pub(super) fn enter_next_hop(self, field: Field, set: &str) -> Self {
+        self.load(field, KEY).next_hop(field).enter(set, None)
+    }
+
+    /// The next hop, behind the field.
+    fn next_hop(self, field: Field) -> Self {
+        let register = Register::Other(u32::from(KEY) + field.2.div_ceil(4));
+        // NFTA_RT_DREG, and NFTA_RT_KEY with NFT_RT_NEXTHOP4.
+        self.other("rt", vec![number(1, register.into()), number(2, 1)])
+    }
+
+    fn enter(self, set: &str, limit: Option<(&str, &[DefaultNla])>) -> Self {
+        // NFTA_DYNSET_SET_NAME, _OP with NFT_DYNSET_OP_ADD, and _SREG_KEY.
+        let mut attributes = vec![
             DefaultNla::new(1, [set.as_bytes(), &[0]].concat()),
             number(3, 0),
             number(4, KEY.into()),
-            DefaultNla::new(7 | NLA_F_NESTED, bytes_of(&count)),
         ];
-        self.load(field, KEY).other("dynset", attributes)
+        if let Some((name, data)) = limit {
+            // NFTA_DYNSET_EXPR of NFTA_EXPR_NAME and _DATA.
+            let expression = [
+                DefaultNla::new(1, [name.as_bytes(), &[0]].concat()),
+                DefaultNla::new(2 | NLA_F_NESTED, bytes_of(data)),
+            ];
+            attributes.push(DefaultNla::new(7 | NLA_F_NESTED, bytes_of(&expression)));
+        }
+        self.other("dynset", attributes)
     }
 
     /// The packet is for this host, whatever the interface made of it.

@@ -18,6 +18,7 @@ tests![
     frames_past_the_bridge_reach_nobody,
     what_is_no_plain_packet_is_dropped,
     invented_senders_leave_no_neighbours,
+    a_search_for_neighbours_of_the_host_is_bounded,
     one_vps_leaves_connections_for_others,
     a_forged_icmp_is_not_believed,
     a_flush_of_all_rules_opens_nothing,
@@ -136,6 +137,27 @@ fn invented_senders_leave_no_neighbours() -> Result<()> {
     Ok(())
 }
 
+fn a_search_for_neighbours_of_the_host_is_bounded() -> Result<()> {
+    needs!(root, ip);
+    let network = host()?;
+    let world = internet()?;
+    let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
+    let resolver = resolver(&world)?;
+    ensure!(a.room.run(|| is_answered(resolver))?);
+    let before = neighbours()?;
+    let macs = (a.port.mac, mac("condo0")?);
+    let absent = (1..=2).flat_map(|c| (1..=250).map(move |d| Ipv4Addr::new(198, 51, 100 + c, d)));
+    a.flood(absent.map(|to| udp(macs, a.ip(), to, "who is there")))?;
+    ensure!(
+        a.room.run(|| is_answered(resolver))?,
+        "whom it knows it still reaches"
+    );
+    ensure!(b.room.run(|| is_answered(resolver))? && is_answered(resolver)?);
+    let new = neighbours()? - before;
+    ensure!((20..200).contains(&new), "{new} new neighbours");
+    Ok(())
+}
+
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
@@ -146,10 +168,10 @@ fn internet() -> Result<Room> {
     let ip = |line: &str| harness::run(Command::new("ip").args(line.split(' '))).map(drop);
     let peer = format!("/proc/{}/fd/{fd}", std::process::id());
     ip(&format!("link add eth0 type veth peer name eth0 netns {peer}"))?;
-    ip(&format!("addr add {HOST}/24 dev eth0"))?;
+    ip(&format!("addr add {HOST}/16 dev eth0"))?;
     ip("link set eth0 up")?;
     world.run(|| {
-        ip(&format!("addr add {SERVER}/24 dev eth0"))?;
+        ip(&format!("addr add {SERVER}/16 dev eth0"))?;
         ip("link set eth0 up")
     })?;
     Ok(world)
