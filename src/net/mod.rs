@@ -15,7 +15,7 @@
 //! reach services of the host (ping is answered) nor link-local addresses, where clouds keep their metadata, and it has no more
 //! connections than its share. Its port answers DHCP with the address it has anyway. There is no IPv6 yet, and the host drops it.
 //!
-//! Where somebody takes the tables away (`nft flush ruleset`), the [`fence`] stays: nothing gets further than the bridge until
+//! Where somebody takes the tables away (`nft flush ruleset`), the fence (`fence.rs`) stays: nothing gets further than the bridge until
 //! [`Network::restore`] has put them back.
 //!
 //! Only `ip_forward` is set for the host as a whole: a host that must not route between its other interfaces needs a rule of
@@ -179,20 +179,23 @@ impl Network {
     }
 
     /// Puts back what somebody took away from a network in use: rules, bridge, fences, and what belongs to each of `ports`
-    /// that is attached, with the `pairs` that may talk. What is there already is fine.
+    /// that is attached, with the `pairs` that may talk. What is there already is fine, and a network that has no port is left.
     ///
     /// # Errors
     /// Those of [`Network::ensure`], and of the netlink sockets.
     pub fn restore(&self, ports: &[Port], pairs: &[(Ipv4Addr, Ipv4Addr)]) -> Result<()> {
         self.check()?;
-        let mut channel = Channel::netfilter()?;
-        firewall::rules(self).ensure(&mut channel)?;
         let mut attached = Vec::new();
         for port in ports {
             if link::find(&mut Channel::route()?, &port.host_if)?.is_some() {
                 attached.push(port);
             }
         }
+        if attached.is_empty() {
+            return Ok(());
+        }
+        let mut channel = Channel::netfilter()?;
+        firewall::rules(self).ensure(&mut channel)?;
         let mut keys = Vec::new();
         for (a, b) in pairs {
             keys.extend(self.pair(*a, *b)?);
