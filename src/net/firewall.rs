@@ -156,7 +156,7 @@ fn forward(bridge: &str) -> Vec<Rule> {
                 .drop(),
         );
     }
-    let outside = || Rule::new().from(bridge).not_to(bridge).to_ethernet().ipv4();
+    let outside = || Rule::new().from(bridge).not_to(bridge).leaving_ethernet().ipv4();
     rules.extend([
         outside().next_hop_in_set(SOURCE, HOPS.name).accept(),
         outside().oftener(NEIGHBOURS, SOURCE, SEEKERS.name).drop(),

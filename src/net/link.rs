@@ -109,7 +109,6 @@ pub(super) fn create_veth(
     peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
     let mut message = named(&port.host_if);
     message.attributes.push(LinkAttribute::Controller(bridge));
-    message.attributes.push(LinkAttribute::Group(PORTS));
     if let Some(mtu) = port.mtu {
         peer.attributes.push(LinkAttribute::Mtu(mtu));
         message.attributes.push(LinkAttribute::Mtu(mtu));
@@ -132,7 +131,6 @@ pub(super) fn plug(channel: &mut Channel, index: u32, bridge: u32) -> Result<()>
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(LinkAttribute::Controller(bridge));
-    message.attributes.push(LinkAttribute::Group(PORTS));
     channel.request(Message::SetLink(message), 0).map(drop)
 }
 
@@ -142,6 +140,7 @@ pub(super) fn plug(channel: &mut Channel, index: u32, bridge: u32) -> Result<()>
 pub(super) fn restrict_port(channel: &mut Channel, index: u32) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;
+    message.attributes.push(LinkAttribute::Group(PORTS));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(vec![

@@ -111,7 +111,7 @@ impl Rule {
     }
 
     /// The packet leaves by an Ethernet interface, where neighbours have to be looked for.
-    pub(super) fn to_ethernet(self) -> Self {
+    pub(super) fn leaving_ethernet(self) -> Self {
         self.meta(MetaKey::Oiftype)
             .compare(Operator::Equal, &ARPHRD_ETHER.to_ne_bytes())
     }

@@ -15,15 +15,15 @@ use crate::net::room::{Ears, Room, Vps, address, host, mac};
 use condo::net::Network;
 
 tests![
-    frames_past_the_bridge_reach_nobody,
-    what_is_no_plain_packet_is_dropped,
-    invented_senders_leave_no_neighbours,
-    a_search_for_neighbours_of_the_host_is_bounded,
-    one_vps_leaves_connections_for_others,
-    a_forged_icmp_is_not_believed,
-    a_flush_of_all_rules_opens_nothing,
-    a_port_without_its_fence_reaches_nothing,
-    the_next_tenant_gets_no_packets_of_the_last,
+    frames_past_the_bridge_reach_nobody in guest,
+    what_is_no_plain_packet_is_dropped in guest,
+    invented_senders_leave_no_neighbours in guest,
+    a_search_for_neighbours_of_the_host_is_bounded in guest,
+    one_vps_leaves_connections_for_others in guest,
+    a_forged_icmp_is_not_believed in guest,
+    a_flush_of_all_rules_opens_nothing in guest,
+    a_port_without_its_fence_reaches_nothing in guest,
+    the_next_tenant_gets_no_packets_of_the_last in guest,
 ];
 
 /// Groups that a bridge does not forward but hands to the host, as input of the port.

@@ -15,7 +15,7 @@ tests![
     the_way_outside,
     addresses_are_never_shared,
     foreign_rules_stay,
-    what_somebody_takes_away_comes_back,
+    what_somebody_takes_away_comes_back in guest: 120,
     an_address_survives_dhcp_and_reboots,
     a_freed_address_rests,
 ];
