@@ -11,9 +11,7 @@ use super::lease::Lease;
 use super::link::Link;
 use super::netlink::{Channel, forgive_gone, is};
 use super::port::bridge_mac;
-use super::{
-    GUEST_IF, Network, Port, check_name, conntrack, fence, ipam, link, netns, resolvers, route, rule, sysctl,
-};
+use super::{GUEST_IF, Network, Port, check_name, fence, ipam, link, netns, resolvers, route, rule, sysctl};
 use crate::error::{During, Error, Result};
 use crate::sys::interface::set_loopback_up;
 use crate::undo::Undo;
@@ -68,14 +66,6 @@ impl Network {
         link::restrict_port(channel, host).during(|| "isolate the bridge port")?;
         route::add_station(channel, host, port.mac)?;
         route::add_neighbour(channel, bridge, port.address, port.mac)
-    }
-
-    /// Forgets the connections of the port's address.
-    pub(super) fn forget_connections(&self, port: &Port) -> Result<()> {
-        if self.is_anothers(port)? {
-            return Ok(());
-        }
-        conntrack::forget(port.address).during(|| format!("forget the connections of `{}`", port.address))
     }
 
     fn check_port(&self, port: &Port) -> Result<()> {

@@ -108,7 +108,7 @@ impl Network {
             .during(|| format!("connect `{}`", port.address))
     }
 
-    /// Disconnects a VPS and forgets its pairs and its connections; what is gone already is fine.
+    /// Disconnects a VPS and forgets its pairs; what is gone already is fine.
     ///
     /// # Errors
     /// All that could not be removed, after the rest was.
@@ -116,11 +116,18 @@ impl Network {
         let mut failures = Failures::default();
         failures.note(self.dismiss(port));
         failures.note(self.unplug(port));
-        // When nothing can come from it any more.
-        failures.note(self.forget_connections(port));
         failures
             .into_result()
             .during(|| format!("disconnect `{}`", port.address))
+    }
+
+    /// Makes the kernel forget the connections of an address that is given up, so that its next holder inherits none. For one
+    /// that nothing can come from any more; the kernel looks through its whole table, which takes milliseconds.
+    ///
+    /// # Errors
+    /// Those of the netlink socket.
+    pub fn forget(&self, address: Ipv4Addr) -> Result<()> {
+        conntrack::forget(address).during(|| format!("forget the connections of `{address}`"))
     }
 
     /// Removes bridge and table; what is gone already is fine, and so is what condo did not make, which stays.

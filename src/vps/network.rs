@@ -102,6 +102,11 @@ pub(super) fn detach(condo: &Condo, record: &Record) -> Result<()> {
     failures.into_result()
 }
 
+/// Makes the kernel forget the connections of a VPS that gives its address up.
+pub(super) fn forget(condo: &Condo, record: &Record) -> Result<()> {
+    of(condo)?.forget(record.address)
+}
+
 /// Takes bridge and table away when no VPS is left that could use them.
 pub(super) fn remove_if_unused(condo: &Condo) -> Result<()> {
     let _lock = lock(condo)?;

@@ -131,6 +131,7 @@ impl Condo {
         }
         self.shut_down(&record, None)?;
         self.take_down(&record)?;
+        network::forget(self, &record)?;
         files::remove_tree(&self.folders.vps(name))?;
         // The claims go last: until then a delete that was interrupted can be repeated.
         self.store.remove(name)?;

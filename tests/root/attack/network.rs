@@ -357,6 +357,7 @@ fn the_next_tenant_gets_no_packets_of_the_last() -> Result<()> {
     };
     ensure!(known()?.trim() != "0");
     network.detach(&a.port)?;
+    network.forget(a.ip())?;
     let next = Vps::new(&network, 2)?;
     ensure!(next.reaches(network.gateway())?);
     server.send_to(b"late", (HOST, 4000))?;

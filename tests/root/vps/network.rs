@@ -239,9 +239,17 @@ END
 
 fn a_freed_address_rests() -> Result<()> {
     let house = House::new()?;
-    house.ok("create a --image busybox")?;
+    house.running("a", "")?;
     let first = house.address("a")?;
-    house.ok("delete a")?;
+    reaches(&house, "a", &gateway(&house, "a")?)?;
+    let known = || std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+    ensure!(known()?.trim() != "0", "the kernel knows of the ping");
+    house.ok("delete --force a")?;
+    ensure!(
+        known()?.trim() == "0",
+        "the kernel has not forgotten: {}",
+        known()?
+    );
     for n in 0..3 {
         house.ok(&format!("create b{n} --image busybox"))?;
         ensure!(
