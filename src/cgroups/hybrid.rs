@@ -2,7 +2,7 @@
 //! the processes: a child can be born into it, and it is frozen and killed as one.
 //!
 //! What v1 cannot do: buffered writes are not slowed down by `blkio`, device rules cannot be cut into, and only the cgroup2
-//! and `name=systemd` directories can be delegated safely.
+//! directory can be delegated safely (`name=systemd` has no bound on the cgroups that are made below).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,9 +19,6 @@ use crate::undo::Undo;
 
 /// How long freezing may take.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
-
-/// What systemd as PID 1 wants to own in its own hierarchy.
-const DELEGATED: [&str; 3] = ["cgroup.procs", "tasks", "cgroup.clone_children"];
 
 /// A cgroup in all hierarchies.
 #[derive(Debug)]
@@ -167,13 +164,8 @@ impl Hierarchy for Hybrid {
     }
 
     fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
-        if let Some(unified) = &self.unified {
-            unified.delegate(uid, gid)?;
-        }
-        match self.v1("name=systemd") {
-            Some(dir) => dir.chown(uid, gid, &DELEGATED),
-            None => Ok(()),
-        }
+        let unified = self.unified.as_ref();
+        unified.map_or(Ok(()), |unified| unified.delegate(uid, gid))
     }
 
     fn set_frozen(&self, frozen: bool) -> Result<()> {

@@ -252,7 +252,7 @@ impl Cgroup {
     /// and only the files in `/sys/kernel/cgroup/delegate` change owner, so that the limits themselves stay out of reach.
     ///
     /// How many cgroups are made below the cgroup2 directory, and how deep, is bounded. On a hybrid host it is given that
-    /// directory and the one of `name=systemd`; v1 controllers cannot be delegated safely.
+    /// directory alone: no v1 hierarchy has such a bound, and v1 controllers cannot be delegated safely.
     pub fn delegate(&self, uid: u32, gid: u32) -> Result<()> {
         self.hierarchy.delegate(uid, gid)
     }
