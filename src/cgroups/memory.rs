@@ -2,6 +2,7 @@
 
 use oci_spec::runtime::LinuxMemory;
 
+use super::Cgroup;
 use super::setting::{Setting, Version};
 use crate::error::{Error, Result};
 
@@ -48,6 +49,21 @@ pub(super) fn ceiling(memory: &LinuxMemory, version: Version) -> Option<Ceiling>
 /// Callers that count it as a signed number say -1 for "not set".
 fn swappiness(memory: &LinuxMemory) -> Option<u64> {
     memory.swappiness().filter(|value| *value != u64::MAX)
+}
+
+impl Cgroup {
+    /// Bounds the memory of the sockets that processes here make from now on, in bytes: of their TCP and UDP buffers. With cgroup
+    /// v2 nothing is done, because there they count as memory; v1 has a counter for them that has no limit by itself.
+    ///
+    /// # Errors
+    /// Of the write; a kernel that has given the counter up is fine.
+    pub fn bound_sockets(&self, bytes: u64) -> Result<()> {
+        const FILE: &str = "memory.kmem.tcp.limit_in_bytes";
+        match self.hierarchy.place("memory") {
+            Ok(dir) if dir.has(FILE) => dir.write(FILE, &bytes.to_string()),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn given(value: Option<i64>) -> Option<i64> {

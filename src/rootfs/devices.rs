@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use serde::Serialize;
 
+use super::ops::MountOp;
 use super::{checks, mount, place};
 use crate::error::{During, Error, Result};
 use crate::files::Root;
@@ -80,8 +81,8 @@ impl Kind {
     }
 }
 
-/// The nodes to make: the defaults (unless `/dev` is the host's) where the spec does not say otherwise, and the spec's.
-pub(super) fn plan(spec: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
+/// The nodes to make: the defaults (unless `/dev` is the host's) where the spec neither has a device nor binds one, and the spec's.
+pub(super) fn plan(spec: &[LinuxDevice], mounts: &[MountOp], own_dev: bool) -> Result<Vec<Device>> {
     if !own_dev {
         return Ok(Vec::new());
     }
@@ -93,6 +94,7 @@ pub(super) fn plan(spec: &[LinuxDevice], own_dev: bool) -> Result<Vec<Device>> {
     let default = DEFAULT
         .iter()
         .filter(|(path, ..)| !spec.iter().any(|d| d.path == Path::new(path)))
+        .filter(|(path, ..)| !mounts.iter().any(|m| m.is_bind_at(Path::new(path))))
         .map(|&(path, major, minor)| Device {
             field: format!("default device `{path}`"),
             path: path.into(),
@@ -145,17 +147,22 @@ impl Device {
         if self.kind == Kind::Fifo {
             return Ok(None);
         }
-        let open = || -> Result<OwnedFd> {
-            let node = rustix::fs::openat(CWD, &self.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            self.verify(node.as_fd())?;
-            mount::clone(&node, false)
-        };
-        open()
+        mount::clone(&self.find_host()?, false)
             .map(Some)
             .during(|| format!("{}: open the host's `{}`", self.field, self.path.display()))
     }
 
-    fn verify(&self, node: BorrowedFd<'_>) -> Result<()> {
+    /// The host's node, after a look at what it really is.
+    pub(super) fn find_host(&self) -> Result<OwnedFd> {
+        let open = || -> Result<OwnedFd> {
+            let node = rustix::fs::openat(CWD, &self.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            self.verify(node.as_fd())?;
+            Ok(node)
+        };
+        open().during(|| format!("{}: open the host's `{}`", self.field, self.path.display()))
+    }
+
+    pub(super) fn verify(&self, node: BorrowedFd<'_>) -> Result<()> {
         if self.kind.is(&rustix::fs::fstat(node)?) {
             return Ok(());
         }

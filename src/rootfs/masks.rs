@@ -1,47 +1,66 @@
 //! Paths hidden from the container, and paths it may not write.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, OFlags};
 
-use super::devices::Device;
 use super::ops::Filesystem;
 use super::{Assembled, devices, entry, mount};
 use crate::error::{During, Result};
 use crate::sys::mount::attr;
 
+/// What paths are covered with.
+#[derive(Default)]
+struct Covers {
+    /// A `/dev/null`, for files.
+    null: Option<OwnedFd>,
+    /// A mounted empty directory.
+    empty: Option<OwnedFd>,
+}
+
 impl Assembled {
     /// Covers files by `/dev/null` and directories by one empty read-only tmpfs.
     pub(super) fn mask(&self) -> Result<()> {
-        let null = devices::null();
-        let mut empty = None;
+        let mut covers = Covers::default();
         for path in &self.plan.masked {
-            self.mask_one(path, &null, &mut empty)
+            self.mask_one(path, &mut covers)
                 .during(|| format!("mask `{}`", path.display()))?;
         }
         Ok(())
     }
 
-    fn mask_one(&self, path: &Path, null: &Device, empty: &mut Option<OwnedFd>) -> Result<()> {
+    fn mask_one(&self, path: &Path, covers: &mut Covers) -> Result<()> {
         let Some(place) = self.existing(path)? else {
             return Ok(());
         };
         let stat = rustix::fs::fstat(&place)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            // The host's node, checked: the image's could be anything (CVE-2025-31133).
-            return match null.open_host()? {
-                Some(cover) => mount::attach(&cover, &place),
-                None => Ok(()),
+            let null = match covers.null.take() {
+                Some(null) => null,
+                None => self.null()?,
             };
+            mount::attach(&mount::clone(&null, false)?, &place)?;
+            covers.null = Some(null);
+            return Ok(());
         }
-        let cover = match empty {
+        let cover = match &covers.empty {
             Some(first) => mount::clone(first, false)?,
             None => mount::create(&nothing(self.plan.label.as_deref()))?,
         };
         mount::attach(&cover, &place)?;
-        empty.get_or_insert(cover);
+        covers.empty.get_or_insert(cover);
         Ok(())
+    }
+
+    /// `/dev/null`, checked: the image's could be anything (CVE-2025-31133). The container's own, because the host's would give it
+    /// an inode to lock and to watch that others use; the host's for one that has none.
+    fn null(&self) -> Result<OwnedFd> {
+        let null = devices::null();
+        match self.existing(&null.path)? {
+            Some(own) if null.verify(own.as_fd()).is_ok() => Ok(own),
+            _ => null.find_host(),
+        }
     }
 
     /// Makes what is at the paths read-only, without the mounts below.

@@ -96,6 +96,11 @@ pub struct Remount {
 impl MountOp {
     /// Whether `/dev` is the host's.
     pub(super) fn binds_dev(&self) -> bool {
-        self.target == Path::new("/dev") && matches!(self.action, Action::Bind(_))
+        self.is_bind_at(Path::new("/dev"))
+    }
+
+    /// Whether something of the host's is put at `place`.
+    pub(super) fn is_bind_at(&self, place: &Path) -> bool {
+        self.target == place && matches!(self.action, Action::Bind(_))
     }
 }

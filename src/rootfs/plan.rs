@@ -60,6 +60,7 @@ impl RootfsPlan {
         }
         let own_dev = !mounts.iter().any(|m| m.binds_dev());
         let spec_devices = linux.and_then(|l| l.devices().as_deref()).unwrap_or_default();
+        let devices = devices::plan(spec_devices, &mounts, own_dev)?;
         Ok(Self {
             root: rootfs.to_path_buf(),
             readonly: spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false),
@@ -70,7 +71,7 @@ impl RootfsPlan {
             shown: spec.hooks().as_ref().is_some_and(look_before),
             mounts,
             own_dev,
-            devices: devices::plan(spec_devices, own_dev)?,
+            devices,
             masked: paths(
                 "linux.maskedPaths",
                 linux.and_then(|l| l.masked_paths().as_deref()),

@@ -28,7 +28,7 @@ use crate::sys::seccomp as sys;
 use abi::Abi;
 pub use listener::{Agent, Listener};
 use rules::Rules;
-pub use vps::vps_profile;
+pub use vps::{Concessions, vps_profile};
 
 /// `BPF_MAXINSNS`: the longest program the kernel takes.
 const MAX_INSTRUCTIONS: usize = 4096;

@@ -517,7 +517,7 @@ fn a_listener_changes_the_flags() {
 
 #[test]
 fn the_profile_of_a_vps_keeps_its_promises() {
-    let filter = compile_for(Abi::X86_64, &vps_profile()).unwrap();
+    let filter = compile_for(Abi::X86_64, &vps_profile(Concessions::default())).unwrap();
     let at = |abi: Abi, name: &str, first| {
         let number = calls_of(abi).iter().find(|(n, _)| *n == name).unwrap().1;
         verdict(&filter, Call::new(abi.audit(), number, first))
@@ -559,12 +559,49 @@ fn the_profile_of_a_vps_keeps_its_promises() {
     }
     // The kernel does not look above the low word either.
     assert_eq!(at(Abi::X86_64, "socket", (7 << 32) + 2), ALLOW);
-    assert_eq!(at(Abi::X86, "socketcall", 1), ALLOW);
+    // Of socketcall's: socket, connect, socketpair, setsockopt, recvmsg, and what does not exist.
+    let by_socketcall = [1, 3, 8, 14, 17, 99].map(|call| at(Abi::X86, "socketcall", call));
+    let refused = ERRNO | 38;
+    assert_eq!(by_socketcall, [refused, ALLOW, refused, refused, ALLOW, refused]);
     assert_eq!(at(Abi::X32, "read", 0), KILL);
     assert_eq!(verdict(&filter, Call::new(AMD64, 470, 0)), ERRNO | 38);
-    let arm = compile_for(Abi::Aarch64, &vps_profile()).unwrap();
+    let arm = compile_for(Abi::Aarch64, &vps_profile(Concessions::default())).unwrap();
     let read = |abi: Abi| verdict(&arm, Call::new(abi.audit(), 63, 0));
     assert_eq!((read(Abi::Aarch64), read(Abi::X86_64)), (ALLOW, KILL));
+}
+
+#[test]
+fn concessions_open_what_they_name() {
+    let ring = |concessions: Concessions, abi: Abi, number, option| {
+        let filter = compile_for(Abi::X86_64, &vps_profile(concessions)).unwrap();
+        let mut call = Call::new(abi.audit(), number, 3);
+        call.args[1] = (7 << 32) + 263;
+        call.args[2] = option;
+        if abi == Abi::X86 {
+            call.args[1] = 263;
+        }
+        verdict(&filter, call)
+    };
+    let closed = Concessions::default();
+    let open = Concessions {
+        packet_rings: true,
+        ..closed
+    };
+    for (abi, number) in [(Abi::X86_64, 54), (Abi::X86, 366)] {
+        for option in [5, 13] {
+            assert_eq!(ring(closed, abi, number, option), ERRNO | 1);
+            assert_eq!(ring(open, abi, number, option), ALLOW);
+        }
+        assert_eq!(ring(closed, abi, number, 1), ALLOW);
+    }
+    let old = Concessions {
+        socketcall: true,
+        ..closed
+    };
+    let filter = compile_for(Abi::X86_64, &vps_profile(old)).unwrap();
+    for call in [1, 3, 14] {
+        assert_eq!(verdict(&filter, Call::new(I386, 102, call)), ALLOW, "{call}");
+    }
 }
 
 #[test]

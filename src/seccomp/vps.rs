@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArgBuilder, LinuxSeccompOperator as Op,
-    LinuxSyscall,
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccompOperator as Op, LinuxSyscall,
 };
 
 use super::abi::Abi;
@@ -98,18 +98,41 @@ const WITHOUT: [&[&str]; 4] = [
 /// namespaced (vsock talks to the hypervisor and to the host's own listeners, CVE-2021-26708) or a protocol that hardly anybody
 /// uses and a request for which loads its module (RDS CVE-2010-3904, TIPC CVE-2021-43267).
 ///
-/// A 32-bit program reaches `socket` through `socketcall` too, the arguments of which no filter sees. An operator who wants
-/// the families closed for good takes x86 off the architectures.
+/// A 32-bit program reaches `socket` through `socketcall` too, the arguments of which no filter sees, and `int 0x80` is open to
+/// every program: see [`Concessions::socketcall`].
 const FAMILIES: [u64; 5] = [1, 2, 10, 16, 17];
 
 /// What makes sockets of a family, and loads its module before it finds that the family has no pairs.
 const SOCKETS: [&str; 2] = ["socket", "socketpair"];
 
+/// What makes rings on a socket.
+const SET_OPTION: &str = "setsockopt";
+
+/// `SOL_PACKET`.
+const PACKET: u64 = 263;
+
+/// `PACKET_RX_RING` and `PACKET_TX_RING`: buffers that the kernel shares with a program, gigabytes for one socket, which no
+/// kernel charges to the program's memory (and CVE-2016-8655, CVE-2017-7308, CVE-2020-14386).
+const RINGS: [u64; 2] = [5, 13];
+
+/// What a VPS may do that the profile refuses by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Concessions {
+    /// i386's `socketcall(2)`, by which programs of older C libraries (Debian's i386 among them) and of Go make sockets. No
+    /// filter sees what it is asked for: every family, and [`Concessions::packet_rings`], come with it.
+    pub socketcall: bool,
+    /// Rings on packet sockets, for programs that capture frames.
+    pub packet_rings: bool,
+}
+
 /// The default profile of a VPS, for x86-64 with 32-bit programs, and for aarch64. x32, which no distribution uses, kills.
-pub fn vps_profile() -> LinuxSeccomp {
-    let mut entries = vec![entry(allowed(), Action::ScmpActAllow, None)];
+pub fn vps_profile(concessions: Concessions) -> LinuxSeccomp {
+    let mut entries = vec![entry(allowed(concessions), Action::ScmpActAllow, None)];
     entries.push(entry(names(&HOST), Action::ScmpActErrno, Some(EPERM)));
     entries.extend(sockets());
+    if !concessions.packet_rings {
+        entries.extend(options());
+    }
     let mut profile = LinuxSeccomp::default();
     profile
         .set_default_action(Action::ScmpActErrno)
@@ -143,8 +166,9 @@ pub(super) fn denied() -> impl Iterator<Item = &'static str> {
     HOST.iter().chain(&WITHOUT).copied().flatten().copied()
 }
 
-/// All calls up to [`REVIEWED`] but those and [`SOCKETS`], which depend on their argument.
-fn allowed() -> Vec<String> {
+/// All calls up to [`REVIEWED`] but those and the ones that depend on their arguments. Without `socketcall` itself among them,
+/// of its sub-calls those pass that pass by their own numbers whatever their arguments.
+fn allowed(concessions: Concessions) -> Vec<String> {
     let tables = [Abi::X86_64, Abi::X86, Abi::Aarch64]
         .into_iter()
         .flat_map(Abi::calls);
@@ -155,32 +179,67 @@ fn allowed() -> Vec<String> {
     for name in denied().chain(SOCKETS) {
         names.remove(name);
     }
+    if !concessions.socketcall {
+        names.remove("socketcall");
+    }
+    if !concessions.packet_rings {
+        names.remove(SET_OPTION);
+    }
     names.into_iter().map(ToString::to_string).collect()
 }
 
-/// [`SOCKETS`] for the families, by the low word: the kernel takes an `int`.
+/// Holds when the low word of an argument is `value`: the kernel takes an `int`.
+fn word(index: usize, value: u64) -> LinuxSeccompArg {
+    masked(index, 0xffff_ffff, value)
+}
+
+fn masked(index: usize, mask: u64, value: u64) -> LinuxSeccompArg {
+    // Every field of the builder has a default: it cannot fail.
+    let arg = LinuxSeccompArgBuilder::default()
+        .index(index)
+        .op(Op::ScmpCmpMaskedEq)
+        .value(mask)
+        .value_two(value);
+    arg.build().unwrap_or_default()
+}
+
+/// Holds always; an entry without conditions would outweigh those before it.
+fn otherwise() -> Vec<LinuxSeccompArg> {
+    vec![masked(0, 0, 0)]
+}
+
+fn conditional(
+    calls: &[&str],
+    action: Action,
+    errno: Option<u32>,
+    args: Vec<LinuxSeccompArg>,
+) -> LinuxSyscall {
+    let mut entry = entry(names(&[calls]), action, errno);
+    entry.set_args(Some(args));
+    entry
+}
+
+/// [`SOCKETS`] for the families. Conditions on one argument are alternatives.
 fn sockets() -> Vec<LinuxSyscall> {
-    let masked = |mask: u64, value: u64| {
-        // Every field of the builder has a default: it cannot fail.
-        let arg = LinuxSeccompArgBuilder::default()
-            .index(0usize)
-            .op(Op::ScmpCmpMaskedEq)
-            .value(mask)
-            .value_two(value);
-        arg.build().unwrap_or_default()
-    };
-    let socket = |action, errno, args| {
-        let mut entry = entry(names(&[&SOCKETS]), action, errno);
-        entry.set_args(Some(args));
-        entry
-    };
-    let families = FAMILIES
-        .iter()
-        .map(|family| masked(0xffff_ffff, *family))
-        .collect();
+    let families = FAMILIES.iter().map(|family| word(0, *family)).collect();
     vec![
-        socket(Action::ScmpActAllow, None, families),
-        // Holds always; an entry without conditions would outweigh the one above.
-        socket(Action::ScmpActErrno, Some(EAFNOSUPPORT), vec![masked(0, 0)]),
+        conditional(&SOCKETS, Action::ScmpActAllow, None, families),
+        conditional(&SOCKETS, Action::ScmpActErrno, Some(EAFNOSUPPORT), otherwise()),
     ]
+}
+
+/// [`SET_OPTION`] for all but the rings.
+fn options() -> Vec<LinuxSyscall> {
+    let refuse = |ring| {
+        let args = vec![word(1, PACKET), word(2, ring)];
+        conditional(&[SET_OPTION], Action::ScmpActErrno, Some(EPERM), args)
+    };
+    let mut entries: Vec<_> = RINGS.into_iter().map(refuse).collect();
+    entries.push(conditional(
+        &[SET_OPTION],
+        Action::ScmpActAllow,
+        None,
+        otherwise(),
+    ));
+    entries
 }

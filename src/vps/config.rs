@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::cpuset;
 use super::facts::Facts;
 use super::name::Name;
+use super::permit::Permit;
 use super::size;
 use crate::error::{Error, Result};
 
@@ -18,6 +19,8 @@ pub const CPU_PERIOD: u64 = 100_000;
 const MIN_CPUS: f64 = 0.01;
 /// A smaller limit is a forgotten suffix, not a wish.
 const MIN_MEMORY: u64 = 1 << 20;
+/// With less a few connections would stall one another.
+const MIN_SOCKET_MEMORY: u64 = 8 << 20;
 /// One page: a slower disk would never finish a single request.
 const MIN_IO: u64 = 4096;
 /// Tasks a VPS may have unless told otherwise, so that no fork bomb takes the host's pid space.
@@ -46,6 +49,9 @@ pub struct VpsConfig {
     /// VPSs it may talk to when it is created; the pairs then live in the store.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub allow: BTreeSet<Name>,
+    /// What it is permitted beyond the usual.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub permit: BTreeSet<Permit>,
 }
 
 /// Limits; one that is absent does not hold.
@@ -92,6 +98,12 @@ impl Limits {
             .any(Option::is_some)
     }
 
+    /// Memory for buffers of sockets where they do not count as memory (cgroup v1), in bytes: about what a machine with this much
+    /// memory allows TCP and UDP (`tcp_mem`, `udp_mem`).
+    pub fn socket_memory(&self) -> Option<u64> {
+        self.memory.map(|memory| (memory / 4).max(MIN_SOCKET_MEMORY))
+    }
+
     /// Processor time per [`CPU_PERIOD`], in microseconds.
     pub fn cpu_quota(&self) -> Option<i64> {
         // The product is below 2^53 for every processor count there is, so nothing is cut off.
@@ -110,6 +122,7 @@ impl VpsConfig {
             env: BTreeMap::new(),
             ip: None,
             allow: BTreeSet::new(),
+            permit: BTreeSet::new(),
         }
     }
 

@@ -159,6 +159,7 @@ impl Condo {
             uptime: init.and_then(uptime),
             limits: record.config.limits.clone(),
             memory_used,
+            permitted: record.config.permit.iter().copied().collect(),
             allowed: peers.into_iter().map(|(name, _)| name).collect(),
             created: record.created,
             last_exit,

@@ -17,6 +17,8 @@ pub mod lifecycle;
 pub mod monitor;
 pub mod name;
 mod network;
+mod nodes;
+pub mod permit;
 mod power;
 mod provision;
 mod remains;

@@ -33,6 +33,8 @@ pub struct Input<'a> {
     pub init: &'a Init,
     /// Where its root disk is mounted.
     pub rootfs: &'a Path,
+    /// Where its device nodes are.
+    pub nodes: &'a Path,
     /// Its cgroup, absolute.
     pub cgroup: &'a str,
     /// The whole disk behind its root, needed when the limits concern the disk.
@@ -73,7 +75,11 @@ fn document(input: &Input<'_>) -> Result<Value> {
         "hostname": hostname,
         "root": { "path": input.rootfs, "readonly": false },
         "process": process(input),
-        "mounts": mounts::mounts(record.config.limits.memory.unwrap_or(input.facts.memory)),
+        "mounts": mounts::mounts(
+            record.config.limits.memory.unwrap_or(input.facts.memory),
+            input.nodes,
+            &record.config.permit,
+        ),
         "linux": linux(input)?,
     }))
 }
@@ -112,7 +118,8 @@ fn environment(record: &Record) -> Vec<String> {
 }
 
 fn linux(input: &Input<'_>) -> Result<Value> {
-    let map = json!([{ "containerID": 0, "hostID": input.record.uid_base, "size": UIDS }]);
+    let record = input.record;
+    let map = json!([{ "containerID": 0, "hostID": record.uid_base, "size": UIDS }]);
     let namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"]
         .iter()
         .map(|kind| json!({ "type": kind }))
@@ -122,9 +129,11 @@ fn linux(input: &Input<'_>) -> Result<Value> {
         "uidMappings": map,
         "gidMappings": map,
         "cgroupsPath": input.cgroup,
-        "resources": resources::resources(&input.record.config.limits, input.disk, input.facts)?,
+        "resources": resources::resources(&record.config.limits, &record.config.permit, input.disk, input.facts)?,
         // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
         "sysctl": { "net.ipv4.ping_group_range": "0 65535" },
+        // Mounts inside reach what systemd starts: it hands credentials to its services over a mount made later.
+        "rootfsPropagation": "rshared",
         "maskedPaths": mounts::MASKED,
         "readonlyPaths": mounts::READONLY,
     }))

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Limits;
 use super::name::Name;
+use super::permit::Permit;
 use super::store::LastExit;
 
 /// What a VPS is doing, derived from facts at the moment of asking.
@@ -57,6 +58,8 @@ pub struct VpsView {
     pub memory_used: Option<u64>,
     /// VPSs it may talk to.
     pub allowed: Vec<Name>,
+    /// What it is permitted beyond the usual.
+    pub permitted: Vec<Permit>,
     /// When it was created, in seconds since 1970.
     pub created: i64,
     /// How it ended last.

@@ -12,6 +12,7 @@ use super::usage::{assignment, digits};
 use crate::error::{Error, Result};
 use crate::process::signal;
 use crate::vps::name::Name;
+use crate::vps::permit::Permit;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -242,6 +243,20 @@ pub(super) struct CreateArgs {
     /// VPSs it may talk to, and they to it; all others are out of reach. Several: comma or again.
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Network")]
     pub(super) allow: Vec<Name>,
+    /// What of the host's kernel it may use that is closed otherwise. Several: comma or again.
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', long_help = permits(), help_heading = "Kernel")]
+    pub(super) permit: Vec<Permit>,
+}
+
+/// The help of `--permit`, with what there is.
+fn permits() -> String {
+    let mut help =
+        "What of the host's kernel it may use that is closed otherwise. Several: comma or again.\n"
+            .to_owned();
+    for permit in Permit::ALL {
+        help.push_str(&format!("\n- {}: {}", permit.as_str(), permit.meaning()));
+    }
+    help
 }
 
 fn address(text: &str) -> Result<Ipv4Addr> {

@@ -36,6 +36,7 @@ pub(super) fn wanted(args: CreateArgs) -> NewVps {
             env: args.env.into_iter().collect(),
             ip: args.ip,
             allow: args.allow.into_iter().collect(),
+            permit: args.permit.into_iter().collect(),
         },
     }
 }

@@ -89,6 +89,10 @@ fn shown(vps: &VpsView) -> String {
         let names: Vec<_> = vps.allowed.iter().map(Name::as_str).collect();
         lines.push(("may talk to", names.join(", ")));
     }
+    if !vps.permitted.is_empty() {
+        let names: Vec<_> = vps.permitted.iter().map(|permit| permit.as_str()).collect();
+        lines.push(("permitted", names.join(", ")));
+    }
     lines.extend(limited(&vps.limits));
     fields(&lines)
 }
@@ -125,6 +129,7 @@ fn ended(exit: &LastExit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vps::permit::Permit;
     use crate::vps::store::ExitReason;
     use crate::vps::view::VpsStatus;
 
@@ -145,6 +150,7 @@ mod tests {
             },
             memory_used: Some(3 << 20),
             allowed: vec!["db".parse().unwrap()],
+            permitted: vec![Permit::Fuse, Permit::Tun],
             created: 0,
             last_exit: None,
         }
@@ -159,6 +165,7 @@ mod tests {
             memory_used: None,
             limits: Limits::default(),
             allowed: Vec::new(),
+            permitted: Vec::new(),
             last_exit: Some(LastExit {
                 reason: ExitReason::Oom,
                 status: None,
@@ -187,6 +194,7 @@ web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
             "name         web",
             "uptime       3m 5s",
             "may talk to  db",
+            "permitted    fuse, tun",
             "iops-read    2000/s",
             "last exit    -",
         ] {

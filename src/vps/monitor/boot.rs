@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
@@ -15,7 +15,7 @@ use super::super::lifecycle::Condo;
 use super::super::name::Name;
 use super::super::spec::{self, Init, Input};
 use super::super::store::{Record, UIDS};
-use super::super::{network, provision};
+use super::super::{network, nodes, permit, provision};
 use super::RUNNING;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
@@ -24,6 +24,7 @@ use crate::namespaces::user::{IdMap, namespace_of};
 use crate::namespaces::{Kind, enter};
 use crate::runtime::bundle::Bundle;
 use crate::runtime::console;
+use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::init::Newborn;
 use crate::runtime::init::parent::{self, Created, Request};
@@ -57,7 +58,7 @@ struct Watched {
     init: Newborn,
     master: OwnedFd,
     listener: OwnedFd,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Watched {
@@ -98,10 +99,12 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let home = leave_mounts()?;
     let disk = RootDisk::new(&image.rootfs, condo.folders.disk(&record.name));
     let keys = mount(condo, record, &disk)?;
+    nodes::make(&nodes_of(condo, record), &record.config.permit, record.uid_base)?;
     let init = identity::init_after(&keys, &image.manifest.init);
     let bundle = render(condo, record, init)?;
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
+    bound_sockets(condo, record, &created.container)?;
     let master = console::receive_fd(ours.as_fd())?;
     let netns = namespace_of(created.init.pid, Kind::Network)?;
     network::attach(condo, record, netns.as_fd())?;
@@ -142,6 +145,11 @@ fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Vec<Key>> {
     provision::first_start(condo, record, &target)
 }
 
+/// Where the VPS's device nodes are made, seen by nobody else.
+fn nodes_of(condo: &Condo, record: &Record) -> PathBuf {
+    condo.folders.run_of(&record.name).join("dev")
+}
+
 fn render(condo: &Condo, record: &Record, init: Vec<String>) -> Result<Bundle> {
     let limits = &record.config.limits;
     let disk = if limits.any_io() {
@@ -155,10 +163,11 @@ fn render(condo: &Condo, record: &Record, init: Vec<String>) -> Result<Bundle> {
         record,
         init: &Init { args: init },
         rootfs: &rootfs,
+        nodes: &nodes_of(condo, record),
         cgroup: &condo.folders.cgroup(&record.name),
         disk,
         facts: &facts,
-        seccomp: Some(seccomp::vps_profile()),
+        seccomp: Some(seccomp::vps_profile(permit::concessions(&record.config.permit))),
     })?;
     let path = condo.folders.bundle(&record.name);
     files::write_atomic(&path.join("config.json"), &serde_json::to_vec(&spec)?, 0o600)?;
@@ -180,6 +189,17 @@ fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> 
         choices: Choices::default(),
     };
     parent::create(&condo.host, request)
+}
+
+/// Before there is a program that could make sockets: only those made from now on count.
+fn bound_sockets(condo: &Condo, record: &Record, container: &Container) -> Result<()> {
+    match (
+        record.config.limits.socket_memory(),
+        container.cgroup(&condo.host)?,
+    ) {
+        (Some(bytes), Some(cgroup)) => cgroup.bound_sockets(bytes),
+        _ => Ok(()),
+    }
 }
 
 /// The socket that `condo console` connects to.

@@ -10,13 +10,14 @@
 ///   decide whether to run a time daemon;
 /// - `AUDIT_CONTROL`, `AUDIT_READ`: the audit log is the host's; without them journald leaves it alone;
 /// - `MAC_ADMIN`, `MAC_OVERRIDE`: the security policy is the host's;
-/// - `SYS_RESOURCE`, `SYS_TTY_CONFIG`: limits and terminals of the host, checked against the host's user namespace;
-/// - `MKNOD`: device nodes cannot be made in a user namespace anyway, and systemd's container interface asks for its
-///   absence so that nothing tries. Fifos and sockets need no capability.
+/// - `SYS_RESOURCE`, `SYS_TTY_CONFIG`: limits and terminals of the host, checked against the host's user namespace.
+///
+/// `MKNOD` stays although it makes no device nodes in a user namespace: container engines inside refuse to start a container
+/// when a capability of their usual set is not there to be given.
 ///
 /// `SYS_ADMIN` stays: systemd mounts, and in a user namespace of its own it reaches only the VPS's mounts. `SYS_BOOT`
 /// stays: `reboot(2)` in a pid namespace ends that namespace, which is how `poweroff` and `reboot` inside work.
-pub(super) const KEPT: [&str; 23] = [
+pub(super) const KEPT: [&str; 24] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -27,6 +28,7 @@ pub(super) const KEPT: [&str; 23] = [
     "CAP_IPC_OWNER",
     "CAP_KILL",
     "CAP_LEASE",
+    "CAP_MKNOD",
     "CAP_NET_ADMIN",
     "CAP_NET_BIND_SERVICE",
     "CAP_NET_BROADCAST",

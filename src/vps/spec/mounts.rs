@@ -1,28 +1,52 @@
 //! What is mounted in a VPS besides its root disk, after systemd's container interface
 //! (<https://systemd.io/CONTAINER_INTERFACE>), which other inits are content with.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-/// Files of the host's that say something about the host or its hardware. The fence is the user namespace (these belong
-/// to the host's root, and a VPS's root may unmount what covers them); covering them keeps tools from tripping over them.
-pub(super) const MASKED: [&str; 9] = [
+use super::super::nodes;
+use super::super::permit::Permit;
+
+/// What says how the host was booted, what hardware it has and what its devices do. The fence is the user namespace (what matters
+/// belongs to the host's root, and a VPS's root may unmount what covers these); covering them keeps tools from tripping over them
+/// and a tenant from reading the host's boot parameters.
+pub(super) const MASKED: [&str; 17] = [
     "/proc/acpi",
+    "/proc/asound",
+    "/proc/bootconfig",
+    "/proc/cmdline",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/timer_list",
+    "/sys/devices/virtual/dmi",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
+    "/sys/kernel/boot_params",
 ];
 
 /// Not `/proc/sys`: its network part is the VPS's own (a VPN sets `ip_forward`), the rest is refused by ownership.
 pub(super) const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
 
 /// The mount table. `memory` is the VPS's limit in bytes, or the host's memory when it has none: without a size a tmpfs is
-/// as large as half of the host, and journald sizes itself by what it sees in /run.
-pub(super) fn mounts(memory: u64) -> Vec<Value> {
+/// as large as half of the host, and journald sizes itself by what it sees in /run. `nodes` has the device nodes.
+pub(super) fn mounts(memory: u64, nodes: &Path, permits: &BTreeSet<Permit>) -> Vec<Value> {
+    let mut all = file_systems(memory);
+    all.extend(nodes::of(permits).map(|node| {
+        let place = format!("/dev/{}", node.name);
+        json!({ "destination": place, "type": "bind", "source": nodes.join(node.name), "options": ["bind", "nosuid", "noexec"] })
+    }));
+    all
+}
+
+fn file_systems(memory: u64) -> Vec<Value> {
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         // Read-only is how systemd knows that udev has nothing to do here.
@@ -53,6 +77,15 @@ pub(super) fn mounts(memory: u64) -> Vec<Value> {
                 "gid=5",
             ],
         ),
+        // Whole ones, that nothing covers: by these the kernel lets user namespaces inside (bubblewrap, rootless containers) mount
+        // procfs and sysfs of their own (`mount_too_revealing`). Only root walks there.
+        mount(
+            "/dev/.condo",
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "mode=700", "size=4k", "nr_inodes=3"],
+        ),
+        mount("/dev/.condo/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev/.condo/sys", "sysfs", &["nosuid", "noexec", "nodev"]),
         mount(
             "/dev/shm",
             "tmpfs",
@@ -100,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_order_is_that_of_the_tree() {
-        let table = mounts(1 << 30);
+        let table = mounts(1 << 30, Path::new("/run/x/dev"), &Permit::ALL.into());
         let places: Vec<_> = table.iter().map(|m| m["destination"].as_str().unwrap()).collect();
         let mut seen: Vec<&str> = Vec::new();
         for place in places {

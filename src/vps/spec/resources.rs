@@ -1,27 +1,26 @@
 //! Limits in the terms of the OCI specification.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::super::config::{CPU_PERIOD, Limits};
 use super::super::facts::Facts;
+use super::super::nodes;
+use super::super::permit::Permit;
 use crate::error::{Error, Result};
 
-/// Character devices a VPS may open: null, zero, full, random, urandom, tty, console, ptmx and its terminals.
-const DEVICES: [(u32, Option<u32>); 9] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(1)),
-    (5, Some(2)),
-    (136, None),
-];
+/// Character devices a VPS may open besides its nodes: console, ptmx and its terminals.
+const TERMINALS: [(u32, Option<u32>); 3] = [(5, Some(1)), (5, Some(2)), (136, None)];
 
-pub(super) fn resources(limits: &Limits, disk: Option<(u32, u32)>, facts: &Facts) -> Result<Value> {
+pub(super) fn resources(
+    limits: &Limits,
+    permits: &BTreeSet<Permit>,
+    disk: Option<(u32, u32)>,
+    facts: &Facts,
+) -> Result<Value> {
     let mut all = Map::new();
-    all.insert("devices".into(), devices());
+    all.insert("devices".into(), devices(permits));
     let mut put = |key: &str, section: Map<String, Value>| {
         if !section.is_empty() {
             all.insert(key.into(), section.into());
@@ -91,9 +90,10 @@ fn block_io(limits: &Limits, disk: Option<(u32, u32)>) -> Result<Map<String, Val
     ]))
 }
 
-fn devices() -> Value {
+fn devices(permits: &BTreeSet<Permit>) -> Value {
     let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
-    for (major, minor) in DEVICES {
+    let nodes = nodes::of(permits).map(|node| (node.major, Some(node.minor)));
+    for (major, minor) in nodes.chain(TERMINALS) {
         let mut rule = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
         if let Some(minor) = minor {
             rule["minor"] = minor.into();

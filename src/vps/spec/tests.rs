@@ -61,6 +61,7 @@ fn with<T>(limits: Limits, facts: &Facts, disk: Option<(u32, u32)>, work: impl F
         record: &record,
         init: &init,
         rootfs: Path::new("/var/lib/condo/vps/web/bundle/rootfs"),
+        nodes: Path::new("/run/condo/vps/web/dev"),
         cgroup: "/condo/web",
         disk,
         facts,
@@ -211,7 +212,6 @@ fn powers_over_the_host_are_not_granted() {
             "CAP_SYS_RAWIO",
             "CAP_SYS_TIME",
             "CAP_SYSLOG",
-            "CAP_MKNOD",
             "CAP_BPF",
         ] {
             assert!(!set.contains(&host_wide.into()), "{host_wide}");

@@ -1,8 +1,21 @@
 //! Attacks: what a tenant, or whoever wrote an image, tries against the host, its operator and its neighbours.
 
 mod archives;
+mod devices;
 mod disk;
+mod memory;
 mod network;
+mod program;
+mod sockets;
+
+pub use memory::from_inside;
 
 /// The tests of all subjects.
-pub const TESTS: &[&[crate::harness::Test]] = &[archives::TESTS, disk::TESTS, network::TESTS];
+pub const TESTS: &[&[crate::harness::Test]] = &[
+    archives::TESTS,
+    devices::TESTS,
+    disk::TESTS,
+    memory::TESTS,
+    network::TESTS,
+    sockets::TESTS,
+];

@@ -12,6 +12,7 @@ mod identity;
 mod isolation;
 mod life;
 mod limits;
+mod nested;
 mod network;
 mod records;
 mod storm;
@@ -30,6 +31,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     isolation::TESTS,
     life::TESTS,
     limits::TESTS,
+    nested::TESTS,
     network::TESTS,
     records::TESTS,
     storm::TESTS,

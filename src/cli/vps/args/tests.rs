@@ -36,7 +36,7 @@ fn every_command_has_help_of_its_own() {
 fn create_takes_every_limit() {
     let line = "create web --image busybox --cpus 1.5 --cpu-weight 200 --cpuset 0-1 --memory 4G --swap 1G --pids 4096 \
                 --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --ip 10.88.0.7 --allow db,cache \
-                --allow mail --hostname web.example.org -e A=1 --env B=x=y --start";
+                --allow mail --permit tun,fuse --hostname web.example.org -e A=1 --env B=x=y --start";
     let Command::Create(args) = parse(line).unwrap().command else {
         panic!("not create");
     };
@@ -64,6 +64,7 @@ fn create_takes_every_limit() {
             .into(),
         ip,
         allow: ["cache", "db", "mail"].map(|n| n.parse().unwrap()).into(),
+        permit: [Permit::Fuse, Permit::Tun].into(),
     };
     assert_eq!(new.config, expected);
 }
@@ -87,6 +88,10 @@ fn a_refused_value_is_one_line_in_our_words() {
         (
             "create web --image a -e A",
             "--env: `A` is not of the form NAME=VALUE",
+        ),
+        (
+            "create web --image a --permit kvm",
+            "--permit: `kvm` is none of fuse, packet-rings, socketcall, tun",
         ),
         ("stop web -t 1s", "--timeout: `1s` is not a whole number"),
     ] {

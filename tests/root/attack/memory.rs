@@ -1,0 +1,149 @@
+//! Memory of the kernel that a VPS makes it take, beside its limit.
+
+use std::io::{ErrorKind, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::program::{Arg, Entry, run};
+use crate::vps::house::House;
+
+tests![packet_rings_are_refused, buffers_of_sockets_are_bounded,];
+
+/// What a VPS of these tests may have, and when an attack that gets through stops.
+const LIMIT: usize = 64 << 20;
+const ENOUGH: usize = LIMIT + (64 << 20);
+
+/// Names the attack that [`from_inside`] makes.
+const ATTACK: &str = "CONDO_TEST_ATTACK";
+/// `cgroup.procs` files, with `:` between.
+const CGROUPS: &str = "CONDO_TEST_ATTACK_CGROUPS";
+/// A process of the VPS.
+const VPS: &str = "CONDO_TEST_ATTACK_PID";
+
+fn packet_rings_are_refused() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 64M")?;
+    house.running("sniffer", "--permit packet-rings")?;
+    // socket(AF_PACKET, SOCK_RAW, 0), then setsockopt(SOL_PACKET, ring) of one page.
+    for (entry, socket, set) in [(Entry::Wide, 41, 54), (Entry::Narrow, 359, 366)] {
+        for ring in [5, 13] {
+            let open = [17, 3, 0].map(Arg::Number);
+            let option = [
+                Arg::First,
+                Arg::Number(263),
+                Arg::Number(ring),
+                Arg::Data(0),
+                Arg::Number(16),
+            ];
+            let calls = [(socket, &open[..]), (set, &option[..])];
+            let make = |name| run(&house, name, entry, &calls, &[4096, 1, 2048, 2]);
+            let (refused, permitted) = (make("web")?, make("sniffer")?);
+            ensure!(
+                (refused, permitted) == (1, 0),
+                "{entry:?}: ring {ring} fails with {refused}, a permitted one with {permitted}"
+            );
+        }
+    }
+    house.leave()
+}
+
+fn buffers_of_sockets_are_bounded() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 64M")?;
+    for kind in ["tcp", "udp"] {
+        let held = attack(&house, "web", kind)?;
+        ensure!(held > 1 << 20, "{kind}: only {held} bytes: no attack");
+        ensure!(
+            held <= LIMIT,
+            "{kind}: {held} bytes are held beside {LIMIT} of memory"
+        );
+    }
+    house.leave()
+}
+
+/// Runs [`from_inside`] in the cgroup and the network of a VPS; what it counted.
+fn attack(house: &House, name: &str, kind: &str) -> Result<usize> {
+    let cgroups: Vec<_> = house
+        .cgroup(name)?
+        .paths()
+        .values()
+        .map(|dir| dir.join("cgroup.procs").display().to_string())
+        .collect();
+    let mut attacker = Command::new(std::env::current_exe()?);
+    attacker
+        .env(ATTACK, kind)
+        .env(CGROUPS, cgroups.join(":"))
+        .env(VPS, house.init(name)?.to_string());
+    let said = crate::harness::run(&mut attacker)?;
+    said.trim().parse().with_context(|| format!("it says `{said}`"))
+}
+
+/// As a process of a VPS, does what the environment asks for, and prints how many bytes the kernel holds. Returns false where
+/// nothing is asked.
+pub fn from_inside() -> Result<bool> {
+    let Ok(kind) = std::env::var(ATTACK) else {
+        return Ok(false);
+    };
+    for procs in std::env::var(CGROUPS)?.split(':') {
+        std::fs::write(procs, "0")?;
+    }
+    let network = std::fs::File::open(format!("/proc/{}/ns/net", std::env::var(VPS)?))?;
+    setns(&network, CloneFlags::CLONE_NEWNET)?;
+    let held = if kind == "tcp" { fill_tcp()? } else { fill_udp()? };
+    println!("{held}");
+    Ok(true)
+}
+
+/// Connections that nobody reads from.
+fn fill_tcp() -> Result<usize> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (mut held, mut open) = (0, Vec::new());
+    let junk = vec![0; 1 << 18];
+    for _ in 0..200 {
+        let mut sender = TcpStream::connect(listener.local_addr()?)?;
+        let (receiver, _) = listener.accept()?;
+        setsockopt(&sender, sockopt::SndBuf, &(1 << 24))?;
+        setsockopt(&receiver, sockopt::RcvBuf, &(1 << 24))?;
+        sender.set_nonblocking(true)?;
+        loop {
+            match sender.write(&junk) {
+                Ok(n) => held += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        open.push((sender, receiver));
+        if held > ENOUGH {
+            break;
+        }
+    }
+    Ok(held)
+}
+
+/// Datagrams that nobody reads, until we count them.
+fn fill_udp() -> Result<usize> {
+    let mut open = Vec::new();
+    for _ in 0..600 {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        setsockopt(&socket, sockopt::RcvBuf, &(1 << 20))?;
+        socket.set_nonblocking(true)?;
+        let own = socket.local_addr()?;
+        // Those that find no room are dropped.
+        for _ in 0..10 {
+            let _ = socket.send_to(&[0; 32_000], own);
+        }
+        open.push(socket);
+    }
+    let mut buffer = vec![0; 1 << 16];
+    let mut held = 0;
+    for socket in open {
+        while let Ok(n) = socket.recv(&mut buffer) {
+            held += n;
+        }
+    }
+    Ok(held)
+}

@@ -1,0 +1,87 @@
+//! What programs inside of a VPS need that make containers, sandboxes and mounts of their own.
+
+use anyhow::{Result, ensure};
+
+use super::house::House;
+
+tests![
+    sandboxes_mount_procfs_and_sysfs,
+    mounts_reach_namespaces_inside,
+    permitted_devices_open,
+];
+
+fn sandboxes_mount_procfs_and_sysfs() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    house.sh("web", "echo user:x:1000:1000::/:/bin/sh >> /etc/passwd")?;
+    // As bubblewrap and rootless containers do it, as `unshare --mount-proc`, and as `ip netns exec`.
+    let sandbox = "busybox unshare -rUpf --mount-proc sh -ec";
+    let network = "busybox unshare -rUmn sh -ec";
+    for (user, how, script) in [
+        ("0", sandbox, "test -d /proc/1 && ! test -d /proc/200"),
+        ("1000", sandbox, "test -d /proc/1"),
+        (
+            "0",
+            network,
+            "mount -t sysfs sysfs /sys && test -d /sys/class/net/lo",
+        ),
+        (
+            "1000",
+            network,
+            "mount -t sysfs sysfs /sys && ! test -e /sys/class/net/eth0",
+        ),
+        ("0", "busybox unshare -pf --mount-proc sh -ec", "test -d /proc/1"),
+        (
+            "0",
+            "busybox unshare -mn sh -ec",
+            "umount -l /sys && mount -t sysfs sysfs /sys && ! test -e /sys/class/net/eth0",
+        ),
+    ] {
+        let mut command = house.command();
+        command.args(["exec", "web", "--user", user, "--"]);
+        command.args(how.split(' ')).arg(script);
+        let output = command.output()?;
+        ensure!(
+            output.status.success(),
+            "user {user}: {how} `{script}`: {output:?}"
+        );
+    }
+    // Engines give their containers this capability, which a root without it could not pass on.
+    let bounding = house.sh("web", "sed -n 's/^CapBnd:\\s*//p' /proc/self/status")?;
+    let mknod = 1_u64 << 27;
+    ensure!(u64::from_str_radix(&bounding, 16)? & mknod != 0, "{bounding}");
+    let made = house.try_sh("web", "mknod /root/null c 1 3")?;
+    ensure!(!made.status.success(), "a device node was made");
+    house.leave()
+}
+
+/// systemd hands credentials to a service by a mount that it makes after the service's namespace.
+fn mounts_reach_namespaces_inside() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    let script = "mkfifo /tmp/made /tmp/mounted
+        busybox unshare -m --propagation slave sh -c '
+            echo > /tmp/made; read x < /tmp/mounted; cat /mnt/credential' &
+        read x < /tmp/made
+        mount -t tmpfs tmpfs /mnt && echo secret > /mnt/credential
+        echo > /tmp/mounted
+        wait";
+    let seen = house.sh("web", script)?;
+    ensure!(seen == "secret", "`{seen}`");
+    // Not outside.
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    ensure!(!table.contains(" /mnt "), "{table}");
+    house.leave()
+}
+
+fn permitted_devices_open() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    house.running("vpn", "--permit tun,fuse")?;
+    for device in ["/dev/net/tun", "/dev/fuse"] {
+        let there = house.try_sh("web", &format!("test -e {device}"))?;
+        ensure!(!there.status.success(), "{device} is in every VPS");
+        house.sh("vpn", &format!("exec 3<> {device}"))?;
+    }
+    house.leave()
+}
