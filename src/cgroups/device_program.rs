@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 
 use super::devices::{ALL, Kind, Rule};
+use super::ebpf::instruction;
 use crate::error::{During, Error, Failures, Result};
-use crate::sys::bpf;
+use crate::sys::bpf::{self, Hook};
 
 /// What our programs are called, to tell them from those of systemd and of administrators.
 const NAME: &str = "condo_devices";
@@ -36,18 +37,6 @@ const JUMP: u8 = 0x05;
 const JUMP_UNLESS_EQUAL: u8 = 0x55;
 const JUMP_IF_SET: u8 = 0x45;
 const EXIT: u8 = 0x95;
-
-/// One instruction in the kernel's encoding (`struct bpf_insn`, little and big endian alike in memory order).
-fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
-    let registers = if cfg!(target_endian = "little") {
-        from << 4 | to
-    } else {
-        to << 4 | from
-    };
-    let [o0, o1] = offset.to_ne_bytes();
-    let [v0, v1, v2, v3] = value.to_ne_bytes();
-    u64::from_ne_bytes([code, registers, o0, o1, v0, v1, v2, v3])
-}
 
 /// The program for these rules.
 pub(super) fn program(rules: &[Rule]) -> Vec<u64> {
@@ -136,14 +125,14 @@ pub(super) fn enforce(cgroup: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
         }
         other => other.map_err(explain).during(|| "list device programs")?,
     };
-    let new = bpf::load_device_program(&program(rules), NAME)
+    let new = bpf::load(Hook::Device, &program(rules), NAME)
         .map_err(explain)
         .during(|| "load the device program")?;
-    bpf::attach_device_program(cgroup, new.as_fd()).during(|| "attach the device program")?;
+    bpf::attach(Hook::Device, cgroup, new.as_fd()).during(|| "attach the device program")?;
     let mut failures = Failures::default();
     for program in old {
         failures.note(
-            bpf::detach_device_program(cgroup, program.as_fd()).during(|| "detach the former device program"),
+            bpf::detach(Hook::Device, cgroup, program.as_fd()).during(|| "detach the former device program"),
         );
     }
     failures.into_result()
@@ -165,7 +154,7 @@ fn explain(e: std::io::Error) -> Error {
 
 fn ours(cgroup: BorrowedFd<'_>) -> std::io::Result<Vec<std::os::fd::OwnedFd>> {
     let mut found = Vec::new();
-    for id in bpf::device_programs(cgroup)? {
+    for id in bpf::programs(Hook::Device, cgroup)? {
         let program = bpf::open_program(id)?;
         if bpf::program_name(program.as_fd())? == NAME {
             found.push(program);

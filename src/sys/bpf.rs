@@ -1,4 +1,4 @@
-//! `bpf(2)`: device programs of cgroup2 directories, and classifiers of packets.
+//! `bpf(2)`: programs of cgroup2 directories, and classifiers of packets.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -13,14 +13,39 @@ const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
-const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
-const CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
 
 /// `BPF_OBJ_NAME_LEN`.
 const NAME_LEN: usize = 16;
 /// The kernel's own limit on programs at one cgroup (`BPF_CGROUP_MAX_PROGS`).
 const MAX_PROGRAMS: usize = 64;
+
+/// What a program of a cgroup decides about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// `BPF_CGROUP_DEVICE`: opening and making of device nodes.
+    Device,
+    /// `BPF_CGROUP_SYSCTL`: reading and writing of kernel parameters.
+    Sysctl,
+}
+
+impl Hook {
+    /// `enum bpf_prog_type`.
+    fn program(self) -> u32 {
+        match self {
+            Self::Device => 15,
+            Self::Sysctl => 23,
+        }
+    }
+
+    /// `enum bpf_attach_type`.
+    fn place(self) -> u32 {
+        match self {
+            Self::Device => 6,
+            Self::Sysctl => 18,
+        }
+    }
+}
 
 /// The part of `union bpf_attr` that `BPF_PROG_LOAD` needs here.
 #[repr(C)]
@@ -107,23 +132,23 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-/// Loads a `BPF_PROG_TYPE_CGROUP_DEVICE` program of encoded instructions, with a name of at most 15 bytes.
+/// Loads a program of encoded instructions, with a name of at most 15 bytes.
 ///
 /// # Errors
 /// `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`, `EINVAL` or `EACCES` from the verifier, `ENOSYS` without `CONFIG_BPF_SYSCALL`.
-pub fn load_device_program(instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
-    load(PROG_TYPE_CGROUP_DEVICE, instructions, name)
+pub fn load(hook: Hook, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
+    load_kind(hook.program(), instructions, name)
 }
 
 /// Loads a `BPF_PROG_TYPE_SCHED_CLS` program, which `tc(8)` runs for packets, with a name of at most 15 bytes.
 ///
 /// # Errors
-/// Those of [`load_device_program`]; the type needs `CAP_NET_ADMIN` as well.
+/// Those of [`load`]; the type needs `CAP_NET_ADMIN` as well.
 pub fn load_classifier(instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
-    load(PROG_TYPE_SCHED_CLS, instructions, name)
+    load_kind(PROG_TYPE_SCHED_CLS, instructions, name)
 }
 
-fn load(kind: u32, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
+fn load_kind(kind: u32, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
     let mut attributes = Load {
         prog_type: kind,
@@ -138,40 +163,40 @@ fn load(kind: u32, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
     owned(bpf(PROG_LOAD, &mut attributes)?)
 }
 
-/// Attaches a device program to a cgroup2 directory, beside those attached already: an access must please them all.
+/// Attaches a program to a cgroup2 directory, beside those attached already: an access must please them all.
 ///
 /// # Errors
 /// `EBADF` or `EINVAL` when it is no cgroup2 directory, `E2BIG` after 64 programs.
-pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+pub fn attach(hook: Hook, cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = Attach {
         target_fd: number(cgroup),
         attach_bpf_fd: number(program),
-        attach_type: CGROUP_DEVICE,
+        attach_type: hook.place(),
         attach_flags: ALLOW_MULTI,
     };
     bpf(PROG_ATTACH, &mut attributes).map(drop)
 }
 
-/// Detaches a device program from a cgroup2 directory.
+/// Detaches a program from a cgroup2 directory.
 ///
 /// # Errors
 /// `ENOENT` when it is not attached there.
-pub fn detach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+pub fn detach(hook: Hook, cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = Attach {
         target_fd: number(cgroup),
         attach_bpf_fd: number(program),
-        attach_type: CGROUP_DEVICE,
+        attach_type: hook.place(),
         attach_flags: 0,
     };
     bpf(PROG_DETACH, &mut attributes).map(drop)
 }
 
-/// The ids of the device programs attached to a cgroup2 directory itself (not to its parents).
-pub fn device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+/// The ids of the programs attached to a cgroup2 directory itself (not to its parents).
+pub fn programs(hook: Hook, cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut ids = vec![0_u32; MAX_PROGRAMS];
     let mut attributes = Query {
         target_fd: number(cgroup),
-        attach_type: CGROUP_DEVICE,
+        attach_type: hook.place(),
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: MAX_PROGRAMS as u32,
         ..Query::default()

@@ -727,7 +727,7 @@ fn devices_are_denied_by_program() -> Result<()> {
     let cgroup = tree.create()?;
     denies(&tree, &cgroup)?;
     let birth = cgroup.birth().context("no cgroup2")?;
-    let programs = bpf::device_programs(birth)?;
+    let programs = bpf::programs(bpf::Hook::Device, birth)?;
     ensure!(programs.len() == 1, "former programs are left: {programs:?}");
     Ok(())
 }

@@ -104,7 +104,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let bundle = render(condo, record, init)?;
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
-    bound_sockets(condo, record, &created.container)?;
+    bound_kernel(condo, record, &created.container)?;
     let master = console::receive_fd(ours.as_fd())?;
     let netns = namespace_of(created.init.pid, Kind::Network)?;
     network::attach(condo, record, netns.as_fd())?;
@@ -191,15 +191,15 @@ fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> 
     parent::create(&condo.host, request)
 }
 
-/// Before there is a program that could make sockets: only those made from now on count.
-fn bound_sockets(condo: &Condo, record: &Record, container: &Container) -> Result<()> {
-    match (
-        record.config.limits.socket_memory(),
-        container.cgroup(&condo.host)?,
-    ) {
-        (Some(bytes), Some(cgroup)) => cgroup.bound_sockets(bytes),
-        _ => Ok(()),
-    }
+/// Bounds memory of the kernel that does not count as the VPS's. Before there is a program that could take it: only sockets made
+/// from now on count.
+fn bound_kernel(condo: &Condo, record: &Record, container: &Container) -> Result<()> {
+    let Some(cgroup) = container.cgroup(&condo.host)? else {
+        return Ok(());
+    };
+    cgroup.guard_sysctls()?;
+    let sockets = record.config.limits.socket_memory();
+    sockets.map_or(Ok(()), |bytes| cgroup.bound_sockets(bytes))
 }
 
 /// The socket that `condo console` connects to.

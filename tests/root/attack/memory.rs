@@ -11,7 +11,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::program::{Arg, Entry, run};
 use crate::vps::house::House;
 
-tests![packet_rings_are_refused, buffers_of_sockets_are_bounded,];
+tests![
+    packet_rings_are_refused,
+    buffers_of_sockets_are_bounded,
+    queues_of_packets_cannot_be_made_longer,
+];
 
 /// What a VPS of these tests may have, and when an attack that gets through stops.
 const LIMIT: usize = 64 << 20;
@@ -61,6 +65,27 @@ fn buffers_of_sockets_are_bounded() -> Result<()> {
             held <= LIMIT,
             "{kind}: {held} bytes are held beside {LIMIT} of memory"
         );
+    }
+    house.leave()
+}
+
+/// Fragments that wait for the rest are nobody's memory, and packets that wait for a neighbour's address.
+fn queues_of_packets_cannot_be_made_longer() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 64M")?;
+    // In the VPS's network namespace and in one that it makes; one of its parameters can be set.
+    let script = "echo 1 > /proc/sys/net/ipv4/ip_forward || exit 1
+        cd /proc/sys/net
+        for file in ipv4/ipfrag_high_thresh ipv6/ip6frag_high_thresh netfilter/nf_conntrack_frag6_high_thresh \
+                    ipv4/neigh/*/unres_qlen* ipv6/neigh/*/unres_qlen*; do
+            [ -e $file ] && echo 2000000000 > $file 2>/dev/null && echo $file
+        done; true";
+    for place in ["sh -c", "busybox unshare -Urn sh -c"] {
+        let mut command = house.command();
+        command.args(["exec", "web", "--"]);
+        command.args(place.split(' ')).arg(script);
+        let written = crate::harness::run(&mut command)?;
+        ensure!(written.is_empty(), "{place}: {written}");
     }
     house.leave()
 }

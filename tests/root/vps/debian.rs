@@ -43,6 +43,11 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
             .sh("web", "cat /proc/1/comm; systemd-detect-virt -c || true")?
             .starts_with("systemd")
     );
+    // Two kinds of credentials, as a service sees them.
+    let service = "systemd-run --quiet --wait --pipe --property LoadCredential=file:/root/secret \
+         --property SetCredential=text:inline sh -c 'cat $CREDENTIALS_DIRECTORY/file $CREDENTIALS_DIRECTORY/text'";
+    let seen = house.sh("web", &format!("echo secret > /root/secret; {service}"))?;
+    ensure!(seen == "secret\ninline", "{seen}");
     let before = house.init("web")?;
     house.sh("web", "systemctl reboot")?;
     eventually("it has booted again", || {
