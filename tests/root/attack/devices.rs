@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::vps::house::House;
 
 tests![
-    device_nodes_are_nobody_elses,
+    device_nodes_are_nobody_elses in guest,
     boot_parameters_of_the_host_are_hidden,
     no_other_hierarchy_takes_cgroups,
 ];

@@ -13,8 +13,8 @@ use crate::vps::house::House;
 
 tests![
     packet_rings_are_refused,
-    buffers_of_sockets_are_bounded,
-    queues_of_packets_cannot_be_made_longer,
+    buffers_of_sockets_are_bounded in guest,
+    queues_of_packets_cannot_be_made_longer in guest,
 ];
 
 /// What a VPS of these tests may have, and when an attack that gets through stops.

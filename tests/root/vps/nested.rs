@@ -5,8 +5,8 @@ use anyhow::{Result, ensure};
 use super::house::House;
 
 tests![
-    sandboxes_mount_procfs_and_sysfs,
-    mounts_reach_namespaces_inside,
+    sandboxes_mount_procfs_and_sysfs in guest,
+    mounts_reach_namespaces_inside in guest,
     permitted_devices_open,
 ];
 
