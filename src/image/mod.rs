@@ -29,3 +29,6 @@ pub use name::validate_name;
 pub use recipe::Recipe;
 pub use store::{Image, Images, ImportOptions, Manifest};
 pub use tarball::{Limits, Tarball};
+
+/// How many user and group ids there are in a VPS, and so in an image: 0 to one below.
+pub const OWNERS: u32 = 1 << 16;

@@ -12,9 +12,10 @@ mod sparse;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use self::extensions::Extensions;
+use super::OWNERS;
 use super::entry::{Entry, Kind, Sparse};
 use crate::error::{Error, Result};
 use crate::files::inside;
@@ -234,8 +235,8 @@ impl<R: Read> Tarball<R> {
         };
         Ok(Entry {
             mode: header.mode().map_err(corrupt)? & 0o7777,
-            uid: owner(extensions.uid, || header.uid())?,
-            gid: owner(extensions.gid, || header.gid())?,
+            uid: owner(&path, extensions.uid, || header.uid())?,
+            gid: owner(&path, extensions.gid, || header.gid())?,
             // A time before 1970 is not worth failing for.
             mtime: extensions
                 .mtime
@@ -318,16 +319,20 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn owner(pax: Option<u64>, header: impl FnOnce() -> io::Result<u64>) -> Result<u32> {
+/// An owner that a VPS has: with any other a file could not even be removed by its root.
+fn owner(path: &Path, pax: Option<u64>, header: impl FnOnce() -> io::Result<u64>) -> Result<u32> {
     let id = match pax {
         Some(id) => id,
         None => header().map_err(corrupt)?,
     };
-    // The highest number means "nobody" to the kernel.
-    u32::try_from(id)
-        .ok()
-        .filter(|id| *id != u32::MAX)
-        .ok_or_else(|| Error::invalid("owner", id, "is not a user or group number"))
+    let fits = u32::try_from(id).ok().filter(|id| *id < OWNERS);
+    fits.ok_or_else(|| {
+        let problem = format!(
+            "does not exist in a VPS, whose users and groups are 0 to {}; give the file to another before packing it",
+            OWNERS - 1
+        );
+        Error::invalid(format!("owner of `{}`", path.display()), id, problem)
+    })
 }
 
 fn corrupt(e: impl std::fmt::Display) -> Error {

@@ -131,7 +131,7 @@ fn linux(input: &Input<'_>) -> Result<Value> {
         "cgroupsPath": input.cgroup,
         "resources": resources::resources(&record.config.limits, &record.config.permit, input.disk, input.facts)?,
         // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
-        "sysctl": { "net.ipv4.ping_group_range": "0 65535" },
+        "sysctl": { "net.ipv4.ping_group_range": format!("0 {}", UIDS - 1) },
         // Mounts inside reach what systemd starts: it hands credentials to its services over a mount made later.
         "rootfsPropagation": "rshared",
         "maskedPaths": mounts::MASKED,

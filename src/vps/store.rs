@@ -28,6 +28,7 @@ use super::folders::Folders;
 use super::name::Name;
 use crate::error::{During, Error, Result};
 use crate::files;
+use crate::image;
 use crate::namespaces::ranges;
 use crate::net::ipam::Taken;
 
@@ -41,6 +42,7 @@ use rows::sql;
 
 /// Host uids of one VPS; a root user in it is the first of its range.
 pub const UIDS: u32 = ranges::SIZE;
+const _: () = assert!(UIDS == image::OWNERS, "an image's owners are those of a VPS");
 /// The highest number of a VPS: five digits fit into the name of its interface.
 const HIGHEST_ID: u32 = 99_999;
 

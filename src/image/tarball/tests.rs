@@ -55,6 +55,23 @@ fn pax_records_may_hold_newlines_and_override_the_header() {
 }
 
 #[test]
+fn an_owner_that_no_vps_has_is_refused() {
+    let read = |record: &str| {
+        let data = archive(&[(b'x', "p", record.as_bytes()), (b'0', "home/ann", b"")]);
+        read_all(&data, Limits::default()).map(|all| (all[0].0.uid, all[0].0.gid))
+    };
+    assert_eq!(read("13 uid=65535\n").unwrap(), (65_535, 8));
+    assert_eq!(
+        read("17 uid=903700503\n").unwrap_err().to_string(),
+        "owner of `home/ann`: `903700503` does not exist in a VPS, whose users and groups are 0 to 65535; give the file to \
+         another before packing it"
+    );
+    for refused in ["13 gid=65536\n", "18 uid=4294967295\n", "18 gid=4294967296\n"] {
+        assert!(read(refused).is_err(), "{refused}");
+    }
+}
+
+#[test]
 fn gnu_long_names_are_joined() {
     let long = format!("{}/file\0", "d".repeat(200));
     let all = read_all(

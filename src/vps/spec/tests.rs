@@ -189,7 +189,7 @@ fn the_init_knows_where_it_is_and_the_user_may_set_the_rest() {
 #[test]
 fn root_inside_is_nobody_outside() {
     let linux = rendered(Limits::default(), &facts())["linux"].clone();
-    let map = json!([{ "containerID": 0, "hostID": 1_000_131_072, "size": 65_536 }]);
+    let map = json!([{ "containerID": 0, "hostID": 1_000_131_072, "size": UIDS }]);
     assert_eq!((&linux["uidMappings"], &linux["gidMappings"]), (&map, &map));
     assert_eq!(linux["cgroupsPath"], "/condo/web");
     let kinds: Vec<_> = linux["namespaces"]
