@@ -5,6 +5,7 @@
 //! <lib>/vps/web/disk/               0700
 //!   upper/                          what the VPS has changed
 //!   work/                           overlayfs' own
+//!   plain/docker/                   directories that are no overlay
 //! ```
 //! Both layers are mounted through the VPS's id map, so what is on disk is owned by 0 and up, whatever range the VPS runs
 //! with: an image serves all ranges unchanged, and a disk moves between ranges and hosts without a chown.
@@ -30,6 +31,7 @@ use crate::undo::Undo;
 
 const UPPER: &str = "upper";
 const WORK: &str = "work";
+const PLAIN: &str = "plain";
 
 /// How the layers are joined.
 /// - `redirect_dir=on`: a tenant renames directories of the image like any other; without it `rename(2)` says `EXDEV`, which
@@ -106,6 +108,17 @@ impl RootDisk {
         attach(&overlay, target).during(|| format!("mount the root disk at `{}`", target.display()))
     }
 
+    /// Mounts at `target` what the VPS stores beside its root: directories with these names, made when they are missing, in which
+    /// another overlay may have its layers. Same conditions as [`RootDisk::mount`].
+    pub fn mount_plain(&self, names: &[&str], userns: BorrowedFd<'_>, target: &Path) -> Result<()> {
+        let plain = self.dir.join(PLAIN);
+        for name in names {
+            files::create_dir_all(&plain.join(name), 0o755)?;
+        }
+        let mount = layer(&plain, userns, attr::NODEV)?;
+        attach(&mount, target).during(|| format!("mount `{}` at `{}`", plain.display(), target.display()))
+    }
+
     /// The mounted disk as a descriptor, not attached anywhere yet. Same conditions as [`RootDisk::mount`].
     pub fn assemble(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
         let lower = layer(&self.lower, userns, attr::RDONLY | attr::NODEV)?;
@@ -166,7 +179,16 @@ impl RootDisk {
 
     /// Bytes on disk that the VPS takes up beyond its image.
     pub fn usage(&self) -> Result<u64> {
-        usage::of(&self.dir.join(UPPER)).during(|| format!("measure `{}`", self.dir.display()))
+        let work = || -> Result<u64> {
+            let plain = self.dir.join(PLAIN);
+            let beside = if files::exists(&plain) {
+                usage::of(&plain)?
+            } else {
+                0
+            };
+            Ok(usage::of(&self.dir.join(UPPER))? + beside)
+        };
+        work().during(|| format!("measure `{}`", self.dir.display()))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 mod console;
 pub mod cpuset;
 mod crowded;
+mod engines;
 pub mod enter;
 pub mod facts;
 pub mod folders;

@@ -35,6 +35,8 @@ pub struct Input<'a> {
     pub rootfs: &'a Path,
     /// Where its device nodes are.
     pub nodes: &'a Path,
+    /// Where the directories for container engines are, and the places inside that get one.
+    pub engines: (&'a Path, &'a [&'static str]),
     /// Its cgroup, absolute.
     pub cgroup: &'a str,
     /// The whole disk behind its root, needed when the limits concern the disk.
@@ -75,11 +77,7 @@ fn document(input: &Input<'_>) -> Result<Value> {
         "hostname": hostname,
         "root": { "path": input.rootfs, "readonly": false },
         "process": process(input),
-        "mounts": mounts::mounts(
-            record.config.limits.memory.unwrap_or(input.facts.memory),
-            input.nodes,
-            &record.config.permit,
-        ),
+        "mounts": mounts::mounts(input),
         "linux": linux(input)?,
     }))
 }

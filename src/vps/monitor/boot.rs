@@ -15,7 +15,7 @@ use super::super::lifecycle::Condo;
 use super::super::name::Name;
 use super::super::spec::{self, Init, Input};
 use super::super::store::{Record, UIDS};
-use super::super::{network, nodes, permit, provision};
+use super::super::{engines, network, nodes, permit, provision};
 use super::RUNNING;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
@@ -98,10 +98,10 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let image = condo.images().get(&record.config.image)?;
     let home = leave_mounts()?;
     let disk = RootDisk::new(&image.rootfs, condo.folders.disk(&record.name));
-    let keys = mount(condo, record, &disk)?;
+    let mounted = mount(condo, record, &disk)?;
     nodes::make(&nodes_of(condo, record), &record.config.permit, record.uid_base)?;
-    let init = identity::init_after(&keys, &image.manifest.init);
-    let bundle = render(condo, record, init)?;
+    let init = identity::init_after(&mounted.keys, &image.manifest.init);
+    let bundle = render(condo, record, init, &mounted.engines)?;
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
     bound_kernel(condo, record, &created.container)?;
@@ -131,8 +131,16 @@ fn leave_mounts() -> Result<OwnedFd> {
     Ok(home)
 }
 
-/// Returns the host keys that are to be made inside.
-fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Vec<Key>> {
+/// What the mounted root disk asks for.
+struct Mounted {
+    /// Host keys that are to be made inside.
+    keys: Vec<Key>,
+    /// Places of container engines that have directories beside it.
+    engines: Vec<&'static str>,
+}
+
+/// Mounts the root disk, and beside it directories for container engines.
+fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Mounted> {
     match disk.create() {
         // There since the first start.
         Err(e) if matches!(e.root(), Error::Exists { .. }) => {}
@@ -142,7 +150,18 @@ fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Vec<Key>> {
     files::create_dir_all(&target, 0o700)?;
     let userns = IdMap::shifted(record.uid_base, UIDS).into_namespace()?;
     disk.mount(userns.as_fd(), &target)?;
-    provision::first_start(condo, record, &target)
+    let keys = provision::first_start(condo, record, &target)?;
+    let engines = engines::free(&target)?;
+    let names: Vec<&str> = engines.iter().map(|place| engines::name(place)).collect();
+    let beside = engines_of(condo, record);
+    files::create_dir_all(&beside, 0o700)?;
+    disk.mount_plain(&names, userns.as_fd(), &beside)?;
+    Ok(Mounted { keys, engines })
+}
+
+/// Where the directories of container engines are mounted, seen by nobody else.
+fn engines_of(condo: &Condo, record: &Record) -> PathBuf {
+    condo.folders.run_of(&record.name).join("engines")
 }
 
 /// Where the VPS's device nodes are made, seen by nobody else.
@@ -150,7 +169,7 @@ fn nodes_of(condo: &Condo, record: &Record) -> PathBuf {
     condo.folders.run_of(&record.name).join("dev")
 }
 
-fn render(condo: &Condo, record: &Record, init: Vec<String>) -> Result<Bundle> {
+fn render(condo: &Condo, record: &Record, init: Vec<String>, engines: &[&'static str]) -> Result<Bundle> {
     let limits = &record.config.limits;
     let disk = if limits.any_io() {
         Some(storage::whole_disk_of(condo.folders.lib())?)
@@ -164,6 +183,7 @@ fn render(condo: &Condo, record: &Record, init: Vec<String>) -> Result<Bundle> {
         init: &Init { args: init },
         rootfs: &rootfs,
         nodes: &nodes_of(condo, record),
+        engines: (&engines_of(condo, record), engines),
         cgroup: &condo.folders.cgroup(&record.name),
         disk,
         facts: &facts,

@@ -1,13 +1,12 @@
 //! What is mounted in a VPS besides its root disk, after systemd's container interface
 //! (<https://systemd.io/CONTAINER_INTERFACE>), which other inits are content with.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::nodes;
-use super::super::permit::Permit;
+use super::super::{engines, nodes};
+use super::Input;
 
 /// What says how the host was booted, what hardware it has and what its devices do. The fence is the user namespace (what matters
 /// belongs to the host's root, and a VPS's root may unmount what covers these); covering them keeps tools from tripping over them
@@ -35,17 +34,33 @@ pub(super) const MASKED: [&str; 17] = [
 /// Not `/proc/sys`: its network part is the VPS's own (a VPN sets `ip_forward`), the rest is refused by ownership.
 pub(super) const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
 
-/// The mount table. `memory` is the VPS's limit in bytes, or the host's memory when it has none: without a size a tmpfs is
-/// as large as half of the host, and journald sizes itself by what it sees in /run. `nodes` has the device nodes.
-pub(super) fn mounts(memory: u64, nodes: &Path, permits: &BTreeSet<Permit>) -> Vec<Value> {
-    let mut all = file_systems(memory);
-    all.extend(nodes::of(permits).map(|node| {
-        let place = format!("/dev/{}", node.name);
-        json!({ "destination": place, "type": "bind", "source": nodes.join(node.name), "options": ["bind", "nosuid", "noexec"] })
+/// The mount table.
+pub(super) fn mounts(input: &Input<'_>) -> Vec<Value> {
+    let config = &input.record.config;
+    let mut all = file_systems(config.limits.memory.unwrap_or(input.facts.memory));
+    all.extend(nodes::of(&config.permit).map(|node| {
+        let options = ["bind", "nosuid", "noexec"];
+        bind(
+            &format!("/dev/{}", node.name),
+            &input.nodes.join(node.name),
+            &options,
+        )
     }));
+    let (dir, places) = input.engines;
+    all.extend(
+        places
+            .iter()
+            .map(|place| bind(place, &dir.join(engines::name(place)), &["bind"])),
+    );
     all
 }
 
+fn bind(place: &str, source: &Path, options: &[&str]) -> Value {
+    json!({ "destination": place, "type": "bind", "source": source, "options": options })
+}
+
+/// `memory` is the VPS's limit in bytes, or the host's memory when it has none: without a size a tmpfs is as large as half of the
+/// host, and journald sizes itself by what it sees in /run.
 fn file_systems(memory: u64) -> Vec<Value> {
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -133,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_order_is_that_of_the_tree() {
-        let table = mounts(1 << 30, Path::new("/run/x/dev"), &Permit::ALL.into());
+        let table = file_systems(1 << 30);
         let places: Vec<_> = table.iter().map(|m| m["destination"].as_str().unwrap()).collect();
         let mut seen: Vec<&str> = Vec::new();
         for place in places {

@@ -62,6 +62,7 @@ fn with<T>(limits: Limits, facts: &Facts, disk: Option<(u32, u32)>, work: impl F
         init: &init,
         rootfs: Path::new("/var/lib/condo/vps/web/bundle/rootfs"),
         nodes: Path::new("/run/condo/vps/web/dev"),
+        engines: (Path::new("/run/condo/vps/web/engines"), &["/var/lib/docker"]),
         cgroup: "/condo/web",
         disk,
         facts,
@@ -184,6 +185,17 @@ fn the_init_knows_where_it_is_and_the_user_may_set_the_rest() {
     assert_eq!(spec["process"]["args"], json!(["/sbin/init"]));
     assert_eq!(spec["process"]["terminal"], json!(true));
     assert_eq!(spec["hostname"], "web");
+}
+
+#[test]
+fn nodes_and_directories_of_its_own_are_bound() {
+    let spec = rendered(Limits::default(), &facts());
+    let source = |place: &str| {
+        let mounts = spec["mounts"].as_array().unwrap();
+        mounts.iter().find(|m| m["destination"] == place).unwrap()["source"].clone()
+    };
+    assert_eq!(source("/dev/null"), "/run/condo/vps/web/dev/null");
+    assert_eq!(source("/var/lib/docker"), "/run/condo/vps/web/engines/docker");
 }
 
 #[test]

@@ -8,6 +8,7 @@ tests![
     sandboxes_mount_procfs_and_sysfs in guest,
     mounts_reach_namespaces_inside in guest,
     permitted_devices_open,
+    engines_have_a_place_for_layers in guest,
 ];
 
 fn sandboxes_mount_procfs_and_sysfs() -> Result<()> {
@@ -83,5 +84,25 @@ fn permitted_devices_open() -> Result<()> {
         ensure!(!there.status.success(), "{device} is in every VPS");
         house.sh("vpn", &format!("exec 3<> {device}"))?;
     }
+    house.leave()
+}
+
+/// Docker, containerd and Podman put an overlay on what they store, which an overlay cannot carry.
+fn engines_have_a_place_for_layers() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    for place in ["/var/lib/docker", "/var/lib/containerd", "/var/lib/containers"] {
+        let script = format!(
+            "cd {place} && mkdir lower upper work all && echo old > lower/file && chown 1000 lower/file &&
+             mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay all &&
+             rm all/file && echo new > all/new && umount all && stat -c %u:%g . upper/new lower/file"
+        );
+        let seen = house.sh("web", &script)?;
+        ensure!(seen == "0:0\n0:0\n1000:0", "{place}: {seen}");
+    }
+    // It stays, and goes with the VPS.
+    house.ok("restart web --timeout 20")?;
+    house.up("web")?;
+    ensure!(house.sh("web", "cat /var/lib/docker/upper/new")? == "new");
     house.leave()
 }
