@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags};
 
 pub use lock::Lock;
 pub use root::{Root, inside};
@@ -150,7 +150,8 @@ fn empty(top: &OwnedFd) -> Result<()> {
         }
         for dir in dirs {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let below = rustix::fs::openat(top, &dir, flags, Mode::empty())?;
+            // What is mounted here is somebody else's.
+            let below = rustix::fs::openat2(top, &dir, flags, Mode::empty(), ResolveFlags::NO_XDEV)?;
             loop {
                 let names = remove_files(&below)?;
                 if names.is_empty() {

@@ -159,14 +159,15 @@ fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Mounted> {
     Ok(Mounted { keys, engines })
 }
 
-/// Where the directories of container engines are mounted, seen by nobody else.
+/// Where the directories of container engines are mounted, seen by nobody else. Not below what a failed start removes, while they are
+/// still mounted.
 fn engines_of(condo: &Condo, record: &Record) -> PathBuf {
-    condo.folders.run_of(&record.name).join("engines")
+    condo.folders.bundle(&record.name).join("engines")
 }
 
-/// Where the VPS's device nodes are made, seen by nobody else.
+/// Where the VPS's device nodes are made, seen by nobody else. As for [`engines_of`].
 fn nodes_of(condo: &Condo, record: &Record) -> PathBuf {
-    condo.folders.run_of(&record.name).join("dev")
+    condo.folders.bundle(&record.name).join("dev")
 }
 
 fn render(condo: &Condo, record: &Record, init: Vec<String>, engines: &[&'static str]) -> Result<Bundle> {

@@ -61,8 +61,11 @@ fn with<T>(limits: Limits, facts: &Facts, disk: Option<(u32, u32)>, work: impl F
         record: &record,
         init: &init,
         rootfs: Path::new("/var/lib/condo/vps/web/bundle/rootfs"),
-        nodes: Path::new("/run/condo/vps/web/dev"),
-        engines: (Path::new("/run/condo/vps/web/engines"), &["/var/lib/docker"]),
+        nodes: Path::new("/var/lib/condo/vps/web/bundle/dev"),
+        engines: (
+            Path::new("/var/lib/condo/vps/web/bundle/engines"),
+            &["/var/lib/docker"],
+        ),
         cgroup: "/condo/web",
         disk,
         facts,
@@ -194,8 +197,11 @@ fn nodes_and_directories_of_its_own_are_bound() {
         let mounts = spec["mounts"].as_array().unwrap();
         mounts.iter().find(|m| m["destination"] == place).unwrap()["source"].clone()
     };
-    assert_eq!(source("/dev/null"), "/run/condo/vps/web/dev/null");
-    assert_eq!(source("/var/lib/docker"), "/run/condo/vps/web/engines/docker");
+    assert_eq!(source("/dev/null"), "/var/lib/condo/vps/web/bundle/dev/null");
+    assert_eq!(
+        source("/var/lib/docker"),
+        "/var/lib/condo/vps/web/bundle/engines/docker"
+    );
 }
 
 #[test]

@@ -104,5 +104,16 @@ fn engines_have_a_place_for_layers() -> Result<()> {
     house.ok("restart web --timeout 20")?;
     house.up("web")?;
     ensure!(house.sh("web", "cat /var/lib/docker/upper/new")? == "new");
+    // A start that fails leaves it alone.
+    house.sh("web", "rm /sbin/init")?;
+    house.ok("stop web --timeout 20")?;
+    let start = house.output("start web")?;
+    ensure!(!start.status.success(), "it starts without an init");
+    let kept = house.root.join("lib/vps/web/disk/plain/docker/upper/new");
+    ensure!(
+        std::fs::read_to_string(&kept)? == "new\n",
+        "{} is gone",
+        kept.display()
+    );
     house.leave()
 }
