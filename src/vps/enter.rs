@@ -64,6 +64,7 @@ impl Condo {
                 exact_cgroup: false,
                 seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
                 console: theirs,
+                copied: false,
                 pid_file: None,
                 pidfd_socket: None,
                 preserve_fds: 0,

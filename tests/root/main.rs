@@ -75,6 +75,7 @@ fn main() -> std::process::ExitCode {
         runtime::rootless::ranges::TESTS,
         runtime::security::TESTS,
         runtime::selinux::TESTS,
+        runtime::signals::TESTS,
         runtime::systemd::TESTS,
         runtime::terminal::TESTS,
         seccomp::TESTS,

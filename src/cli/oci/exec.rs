@@ -62,6 +62,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         cgroup: cgroup.as_ref(),
         exact_cgroup: !below.is_empty(),
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
+        copied: master.is_some(),
         console: socket,
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
@@ -139,10 +140,7 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     for name in &args.cap {
         let bit =
             capabilities::bit(name).ok_or_else(|| Error::invalid("--cap", name, "is not a capability"))?;
-        // Never inheritable (CVE-2022-29162).
-        process.capabilities.bounding |= bit;
-        process.capabilities.permitted |= bit;
-        process.capabilities.effective |= bit;
+        process.capabilities.add(bit);
     }
     process.no_new_privileges |= args.no_new_privs;
     process.apparmor_profile = args.apparmor.clone().or(process.apparmor_profile.take());

@@ -95,7 +95,7 @@ pub fn report_panics(reporter: &Reporter) {
 ///     which one could lead out, nor the lock of the container's state.
 /// 12. Find the program, take on memory policy and personality: `create` and not `start` reports what is missing.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
-/// 14. Wait for the order to start.
+/// 14. Wait for the order to start, or for a signal that ends it all.
 /// 15. startContainer hooks: inside, with the privileges that init still has.
 /// 16. Close what is not the program's, give up privileges, filter system calls, become the program.
 fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> {
@@ -113,11 +113,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     settle(plan, &labels, clocks)?;
     let assembled = rootfs::assemble(&plan.rootfs, sources)?;
     let (filter, link) = link.arrive()?;
-    let filter = if filter.is_empty() {
-        None
-    } else {
-        Some(Filter::from_bytes(&filter)?)
-    };
+    let filter = received(&filter)?;
     hooks::run(
         "createContainer",
         &plan.hooks.create_container,
@@ -139,6 +135,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let env = environment(&plan.process, setup.listen_fds);
     let program = Program::find(&plan.process.args, &env)?;
     plan.process.acclimatise()?;
+    heed_signals()?;
     let (_, _done) = link.arrive()?;
     wait_for_start(&setup.fifo)?;
     if !plan.hooks.start_container.is_empty() {
@@ -170,6 +167,11 @@ pub fn forget_host<'a>(inherited: u32, mut needed: Vec<BorrowedFd<'a>>, labels: 
 /// The first descriptor after the standard streams and those the program inherits.
 fn first_own(inherited: u32) -> i32 {
     i32::try_from(inherited).unwrap_or(i32::MAX).saturating_add(3)
+}
+
+/// The filter, out of the parent's grant.
+pub fn received(grant: &[u8]) -> Result<Option<Filter>> {
+    (!grant.is_empty()).then(|| Filter::from_bytes(grant)).transpose()
 }
 
 /// The pid that the parent knows this process by, out of its grant.
@@ -261,6 +263,17 @@ pub fn enter_directory(process: &Process) -> Result<()> {
         }
     };
     work().during(|| format!("process.cwd: change to `{}`", cwd.display()))
+}
+
+/// Whoever does not want to start the container after all ends it by a signal. The kernel would keep that from the first process
+/// of a pid namespace, and the caller may have blocked it.
+fn heed_signals() -> Result<()> {
+    let ending = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+    for signal in ending {
+        sys::signal::end_on(signal as i32).during(|| "heed signals")?;
+    }
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ending.into_iter().collect()), None)?;
+    Ok(())
 }
 
 fn wait_for_start(fifo: &OwnedFd) -> Result<()> {

@@ -22,7 +22,7 @@ use crate::process::credentials::become_root;
 use crate::process::program::Program;
 use crate::process::{Process, protect};
 use crate::rootfs;
-use crate::seccomp::{self, Agent, Filter};
+use crate::seccomp::{self, Agent};
 use crate::sys;
 use crate::sys::clone::Side;
 
@@ -51,6 +51,8 @@ pub struct Request<'a> {
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Where a terminal's master goes.
     pub console: Option<OwnedFd>,
+    /// Whether the caller copies the terminal to its own, see [`console::keep_newlines`].
+    pub copied: bool,
     /// Where the process's pid is written.
     pub pid_file: Option<&'a Path>,
     /// A socket that gets the process's pidfd.
@@ -206,11 +208,7 @@ fn go_on(
     child::forget_host(request.preserve_fds, needed, &labels)?;
     child::enter_directory(process)?;
     let program = Program::find(&process.args, &process.env)?;
-    let filter = if brought.filter.is_empty() {
-        None
-    } else {
-        Some(Filter::from_bytes(brought.filter)?)
-    };
+    let filter = child::received(brought.filter)?;
     process.acclimatise()?;
     let (pid, _done) = link.arrive()?;
     let pid = child::own_pid(&pid)?;
@@ -232,6 +230,9 @@ fn take_console(request: &Request<'_>) -> Result<()> {
         receiver.ok_or_else(|| Error::invalid("process.terminal", true, "needs --console-socket"))?;
     let master = rootfs::open_container_ptmx()?;
     let slave = rootfs::open_peer(master.as_fd())?;
+    if request.copied {
+        console::keep_newlines(slave.as_fd())?;
+    }
     console::send_master(receiver.as_fd(), &master)?;
     console::adopt(slave.as_fd(), request.process.console_size)
 }

@@ -21,6 +21,7 @@ pub mod resources;
 pub mod rootless;
 pub mod security;
 pub mod selinux;
+pub mod signals;
 pub mod systemd;
 pub mod terminal;
 
