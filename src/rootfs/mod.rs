@@ -30,6 +30,7 @@ mod pivot;
 mod place;
 mod plan;
 mod sources;
+mod strip;
 
 use crate::host::Host;
 

@@ -4,7 +4,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::UnmountFlags;
 
 use super::options::{Propagation, Sharing};
-use super::{Assembled, mount};
+use super::{Assembled, mount, strip};
 use crate::error::{During, Error, Result};
 use crate::sys::mount::attr;
 
@@ -51,20 +51,12 @@ impl Assembled {
         Ok(rustix::process::chdir("/")?)
     }
 
-    /// For hosts that run from an initramfs. The host's tree stays below, so its `/proc` and `/sys`, which a process that gets
-    /// out would want, go first as far as the kernel lets us.
+    /// For hosts that run from an initramfs. The host's root stays below, without what is mounted on it.
     fn change_root(&self) -> Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let old = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
         mount::propagate(&old, EVERYTHING_SLAVE)?;
-        for mounted in ["/proc", "/sys"] {
-            match rustix::mount::unmount(mounted, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-                // Not there, or locked by our user namespace.
-                Ok(())
-                | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT | rustix::io::Errno::PERM) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+        strip::strip(&self.root)?;
         rustix::process::fchdir(&self.root)?;
         rustix::process::chroot(".")?;
         Ok(rustix::process::chdir("/")?)

@@ -77,10 +77,6 @@ impl<'a> Claim<'a> {
             e => e,
         })?;
         self.placeholder = placeholder;
-        if cgroup.is_frozen()? {
-            let remedy = "is frozen; thaw it or name another";
-            return Err(Error::invalid("linux.cgroupsPath", home.path(), remedy));
-        }
         self.undo.push(move || home.remove(&host.cgroups));
         home.confine(&cgroup, &plan.limits)?;
         self.cgroup = Some(cgroup);

@@ -164,6 +164,8 @@ mod tests {
     fn mounted(point: &str) -> Mounted {
         Mounted {
             id: 1,
+            parent: 0,
+            kind: "none".into(),
             device: "0:1".into(),
             root: "/".into(),
             point: point.into(),
