@@ -79,6 +79,10 @@ fn place_root(root: &OwnedFd, inherited: Sharing) -> Result<()> {
 impl Assembled {
     fn perform(&mut self, op: &MountOp, source: Option<OwnedFd>) -> Result<()> {
         match &op.action {
+            Action::Bind(bind) if bind.inside => {
+                let source = op.open_inside(bind, &self.root)?;
+                self.bind(op, bind, &source)
+            }
             Action::Bind(bind) => match source {
                 Some(source) => self.bind(op, bind, &source),
                 None => Ok(()),
@@ -96,7 +100,7 @@ impl Assembled {
         }
         let directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
         let place = place::of_mount(&self.root, target, directory)?;
-        mount::change_inherited(source, false, bind.top, &op.field)?;
+        mount::change_bind(source, bind, self.plan.confined, &op.field)?;
         mount::change_inherited(source, true, bind.tree, &op.field)?;
         for &propagation in &bind.propagation {
             mount::propagate(source, propagation)?;

@@ -1,6 +1,6 @@
 //! What the tree will be, decided before anything is touched.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use serde::Serialize;
@@ -44,6 +44,7 @@ impl RootfsPlan {
         let linux = spec.linux().as_ref();
         let context = Context {
             bundle,
+            rootfs,
             facts,
             label: linux
                 .and_then(|l| l.mount_label().as_deref())
@@ -149,6 +150,7 @@ fn inherited(propagation: Option<Propagation>, confined: bool) -> Sharing {
 /// What turns entries of the spec into steps.
 pub(super) struct Context<'a> {
     bundle: &'a Path,
+    rootfs: &'a Path,
     pub(super) facts: &'a Facts<'a>,
     label: Option<&'a str>,
 }
@@ -176,10 +178,13 @@ impl Entry<'_> {
             source,
             recursive,
             optional: false,
-            top: self.options.top,
+            // Nobody keeps access times of what the kernel shows.
+            top: self.options.top.without_atime(),
             tree: self.options.tree,
             propagation: self.options.propagation.clone(),
             idmap: None,
+            unwanted: 0,
+            inside: false,
         }
     }
 
@@ -257,10 +262,29 @@ impl Context<'_> {
             recursive: entry.options.idmap == Some(true),
             maps: (!uid.is_empty()).then(|| (uid.to_vec(), gid.to_vec())),
         });
+        let (top, unwanted) = entry.options.of_bind();
+        let source = self.bundle.join(source);
+        let inside = self.within_root(&source);
+        if inside.is_some() && idmap.is_some() {
+            return Err(Error::unsupported(
+                format!("{}: an id-mapped mount", entry.field),
+                "its source lies in the container's own root filesystem; name a directory outside of it",
+            ));
+        }
         Ok(Bind {
+            top,
+            unwanted,
             idmap,
-            ..entry.bind(self.bundle.join(source), recursive)
+            inside: inside.is_some(),
+            ..entry.bind(inside.unwrap_or(source), recursive)
         })
+    }
+
+    /// The path inside of a source in the root filesystem, which is looked up like every path of the container's.
+    fn within_root(&self, source: &Path) -> Option<PathBuf> {
+        let rest = source.strip_prefix(self.rootfs).ok()?;
+        let plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
+        (plain && rest != Path::new("")).then(|| Path::new("/").join(rest))
     }
 
     fn filesystem(&self, entry: &Entry<'_>, fstype: &str) -> Filesystem {

@@ -48,6 +48,7 @@ fn main() -> std::process::ExitCode {
         image::TESTS,
         net::TESTS,
         runtime::apparmor::TESTS,
+        runtime::binds::TESTS,
         runtime::budget::TESTS,
         runtime::capabilities::TESTS,
         runtime::checkpoint::choices::TESTS,

@@ -183,6 +183,8 @@ mod tests {
             tree: Default::default(),
             propagation: Vec::new(),
             idmap: None,
+            unwanted: 0,
+            inside: false,
         };
         let host = ["/", "/no/such", "/no/such/a/b", "/no/suchlike"].map(mounted);
         let below = host_mounts_below(&bind, &host);
