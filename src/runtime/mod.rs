@@ -14,6 +14,7 @@ pub mod init;
 mod lsm;
 pub mod plan;
 mod rootless;
+pub mod spelling;
 pub mod state;
 pub mod status;
 mod sysctl;

@@ -13,6 +13,7 @@ use crate::harness;
 tests![
     init_is_in_its_cgroup_when_create_returns,
     a_pids_limit_holds,
+    keys_are_read_whatever_their_case,
     a_memory_limit_holds,
     limits_are_written,
     devices_are_denied,
@@ -59,6 +60,38 @@ fn a_pids_limit_holds() -> Result<()> {
     let ran = c.run()?;
     ensure!(ran.err.contains("fork"), "{ran:?}");
     c.nothing_left()
+}
+
+fn keys_are_read_whatever_their_case() -> Result<()> {
+    let mut c = Container::sh("hostname; exec sleep 100000")?;
+    c.set("/linux/resources/pids", json!({"limit": 99}))?;
+    let file = c.bundle.dir.join("config.json");
+    let mut text = fs::read_to_string(&file)?;
+    for (right, given) in [
+        ("args", "ARGS"),
+        ("hostname", "HostName"),
+        ("pids", "Pids"),
+        ("limit", "Limit"),
+    ] {
+        text = text.replace(&format!("\"{right}\": "), &format!("\"{given}\" : "));
+    }
+    fs::write(&file, text)?;
+    c.up()?;
+    until("it prints", || Ok(c.printed() == "test\n"))?;
+    let limit = dir(&c, "pids")?.join("pids.max");
+    ensure_eq!(fs::read_to_string(&limit)?, "99\n");
+    let (update, process) = (c.bundle.dir.join("update"), c.bundle.dir.join("process"));
+    fs::write(&update, r#"{"PIDS":{"lImit":77}}"#)?;
+    let path = update.to_str().context("a path")?;
+    c.call(&["update", "--resources", path, "@"])?.ok()?;
+    ensure_eq!(fs::read_to_string(&limit)?, "77\n");
+    fs::write(
+        &process,
+        r#"{"User":{"UID":5,"GID":6},"Args":["/bin/id","-u"],"Cwd":"/"}"#,
+    )?;
+    let path = process.to_str().context("a path")?;
+    ensure_eq!(c.exec(&["--process", path, "@"])?.ok()?, "5\n");
+    Ok(())
 }
 
 fn a_memory_limit_holds() -> Result<()> {
