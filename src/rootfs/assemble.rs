@@ -48,6 +48,7 @@ fn build(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
         seals: Vec::new(),
     };
     for (op, source) in plan.mounts.iter().zip(sources.binds) {
+        log::debug!("init: {}: mount `{}`", op.field, op.target.display());
         assembled
             .perform(op, source)
             .during(|| format!("mount `{}`", op.target.display()))?;

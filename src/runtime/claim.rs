@@ -76,6 +76,7 @@ impl<'a> Claim<'a> {
             Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
             e => e,
         })?;
+        log::debug!("cgroup `{}` is there", home.path());
         self.placeholder = placeholder;
         self.undo.push(move || home.remove(&host.cgroups));
         home.confine(&cgroup, &plan.limits)?;

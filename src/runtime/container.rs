@@ -153,6 +153,7 @@ impl Container {
             }
             _ => return Err(Error::Status("cannot start a container that has stopped".into())),
         }
+        log::debug!("container `{}`: init is told to start", self.state.id);
         rustix::io::write(self.order()?, b"0").during(|| "start")?;
         files::remove_file(&self.folder.fifo())?;
         hooks::run_all("poststart", &self.state.poststart, &self.oci_state("running"));
@@ -167,6 +168,12 @@ impl Container {
 
     /// Sends a signal to init, or to all processes.
     pub fn kill(&self, host: &Host, signal: rustix::process::Signal, all: bool) -> Result<()> {
+        let whom = if all { "all processes" } else { "init" };
+        log::debug!(
+            "container `{}`: signal {} to {whom}",
+            self.state.id,
+            signal.as_raw()
+        );
         if all {
             return self.kill_all(host, signal);
         }

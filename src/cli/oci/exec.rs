@@ -17,7 +17,7 @@ use crate::runtime::console;
 use crate::runtime::container::Container;
 use crate::runtime::foreground::{self, Signals};
 use crate::runtime::id::Id;
-use crate::runtime::init::exec::{self, Request};
+use crate::runtime::init::exec::{self, Place, Request};
 use crate::runtime::plan;
 use crate::runtime::status::Status;
 
@@ -60,7 +60,11 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
         cgroup: cgroup.as_ref(),
-        exact_cgroup: !below.is_empty(),
+        place: if below.is_empty() {
+            Place::First
+        } else {
+            Place::Exact
+        },
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
         copied: master.is_some(),
         console: socket,

@@ -159,7 +159,19 @@ fn cgroups_of_a_unified_host() {
         );
         assert_eq!(
             mounts(unified(), "", &list),
-            "/sys/fs/cgroup bind /sys/fs/cgroup/condo/web +0x1 -0x0 r+0x0 []\n"
+            "/sys/fs/cgroup bind /sys/fs/cgroup +0x1 -0x0 r+0x0 []\n"
+        );
+    }
+    // Only root of the machine has it writable, and only by its word.
+    for (namespaces, option, change) in [
+        ("", "rw", "+0x0 -0x1"),
+        ("", "nosuid", "+0x3 -0x0"),
+        ("u", "rw", "+0x1 -0x0"),
+    ] {
+        let list = json!([entry("/sys/fs/cgroup", "cgroup", "cgroup", &[option])]);
+        assert_eq!(
+            mounts(unified(), namespaces, &list),
+            format!("/sys/fs/cgroup bind /sys/fs/cgroup {change} r+0x0 []\n")
         );
     }
 }

@@ -85,6 +85,7 @@ impl Container {
         if !self.state.claimed {
             return self.forget(host);
         }
+        log::debug!("container `{}` is cleared away", self.state.id);
         let mut failures = Failures::default();
         let init = self.init();
         if let Some(init) = &init {

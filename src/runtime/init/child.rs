@@ -299,6 +299,7 @@ pub fn become_program(
         label.apply()?;
     }
     sys::fd::close_on_exec_from(first_own(preserve_fds)).during(|| "close inherited descriptors")?;
+    log::debug!("init: becomes {:?}", process.args);
     process.lower(seccomp)?;
     Err(program.exec())
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxSeccomp;
+use rustix::io::Errno;
 
 use super::super::console;
 use super::super::lsm::Labels;
@@ -45,8 +46,8 @@ pub struct Request<'a> {
     pub namespaces: &'a [Kind],
     /// The container's cgroup; without one the process stays in the caller's.
     pub cgroup: Option<&'a Cgroup>,
-    /// Whether it is that one exactly, and not the one below it that init may have moved to.
-    pub exact_cgroup: bool,
+    /// Which one at or below it.
+    pub place: Place,
     /// The filter of the process.
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Where a terminal's master goes.
@@ -65,6 +66,18 @@ pub struct Request<'a> {
     pub interrupt: Option<BorrowedFd<'a>>,
 }
 
+/// Where below a container's cgroup a process is put. Init may have moved to a cgroup below it (systemd does), and on v2 a cgroup
+/// that divides its resources takes no processes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the cgroup itself.
+    Exact,
+    /// In the cgroup itself, where it takes processes, else with init.
+    First,
+    /// With init.
+    BesideInit,
+}
+
 /// Starts the process and returns once its program runs.
 ///
 /// Two clones are needed: one enters the namespaces, the other is born in the pid namespace, as our child.
@@ -72,17 +85,8 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     let agent = agent_of(request.seccomp)?;
     let (parent, link) = link::pair::<Entering>()?;
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
-    // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
-    let birth = match request.cgroup {
-        Some(_) if !request.exact_cgroup => cgroups::birth_of(&host.cgroups, request.init_pid)?,
-        _ => None,
-    };
-    let cgroup = birth
-        .as_ref()
-        .map(AsFd::as_fd)
-        .or_else(|| request.cgroup.and_then(Cgroup::birth));
     let confined = request.process.affinity.begin()?;
-    let (side, outside) = born_in(0, cgroup).during(|| "make a process in the container's cgroup")?;
+    let (side, outside) = bear(host, request)?;
     match side {
         Side::Child => {
             drop(parent);
@@ -90,14 +94,10 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
         }
         Side::Parent { pid, pidfd } => {
             drop((link, confined));
+            log::debug!("exec: process {pid} goes into the container");
             let standin = Newborn { pid, pidfd };
-            if let (true, Some(cgroup)) = (outside, request.cgroup) {
-                let moved = if request.exact_cgroup {
-                    cgroup.adopt(pid)
-                } else {
-                    cgroup.adopt_beside(&host.cgroups, request.init_pid, pid)
-                };
-                moved
+            if outside {
+                adopt(host, request, pid)
                     .inspect_err(|_| standin.give_up())
                     .map_err(|e| not_ours(e, host))?;
             }
@@ -112,9 +112,46 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     }
 }
 
+/// The first clone; the flag says that the child is outside of its cgroup.
+fn bear(host: &Host, request: &Request<'_>) -> Result<(Side, bool)> {
+    let what = || "make a process in the container's cgroup";
+    let own = request.cgroup.and_then(Cgroup::birth);
+    if own.is_none() || request.place != Place::BesideInit {
+        match born_in(0, own) {
+            Err(e) if request.place == Place::First && is_full(e.raw_os_error()) => {}
+            other => return other.during(what),
+        }
+    }
+    let beside = cgroups::birth_of(&host.cgroups, request.init_pid)?;
+    born_in(0, beside.as_ref().map(AsFd::as_fd).or(own)).during(what)
+}
+
+/// What the kernel says of a cgroup that divides its resources, or threads, and so takes no processes.
+fn is_full(errno: Option<i32>) -> bool {
+    [Errno::BUSY, Errno::OPNOTSUPP]
+        .iter()
+        .any(|full| errno == Some(full.raw_os_error()))
+}
+
+/// Puts a process that was born outside into its cgroup.
+fn adopt(host: &Host, request: &Request<'_>, pid: i32) -> Result<()> {
+    let Some(cgroup) = request.cgroup else {
+        return Ok(());
+    };
+    let beside = || cgroup.adopt_beside(&host.cgroups, request.init_pid, pid);
+    match request.place {
+        Place::BesideInit => beside(),
+        Place::Exact => cgroup.adopt(pid),
+        Place::First => match cgroup.adopt(pid) {
+            Err(e) if is_full(e.errno()) => beside(),
+            other => other,
+        },
+    }
+}
+
 /// The kernel lets an ordinary user move processes only within the tree that is the user's.
 fn not_ours(e: Error, host: &Host) -> Error {
-    if e.errno() != Some(rustix::io::Errno::ACCESS.raw_os_error()) || host.caller.privileged {
+    if e.errno() != Some(Errno::ACCESS.raw_os_error()) || host.caller.privileged {
         return e;
     }
     let why = "processes are put into the container's cgroup only from within the tree that is delegated to you: call it from \

@@ -81,6 +81,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         plan: &plan,
     };
     let (init, sources, link) = bear(&plan, claim.cgroup.as_ref(), setup)?;
+    log::debug!("container `{}`: init is process {}", request.id, init.pid);
     claim.born();
     let undo_init = Undo::of(|| init.kill());
     claim.settle(init.pid)?;
