@@ -93,7 +93,8 @@ pub fn report_panics(reporter: &Reporter) {
 /// 10. Console: allocated from the container's own devpts while it is known by descriptor.
 /// 11. Change the root; mask and protect paths. From here on paths are the container's: nothing of the host stays open by
 ///     which one could lead out, nor the lock of the container's state.
-/// 12. Find the program, take on memory policy and personality: `create` and not `start` reports what is missing.
+/// 12. Find the program, take on memory policy and personality: `create` and not `start` reports what is missing. A seccomp agent
+///     hears from init now, as its authors know it, unless no-new-privileges puts the filter off to the last moment.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
 /// 14. Wait for the order to start, or for a signal that ends it all.
 /// 15. startContainer hooks: inside, with the privileges that init still has.
@@ -113,7 +114,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     settle(plan, &labels, clocks)?;
     let assembled = rootfs::assemble(&plan.rootfs, sources)?;
     let (filter, link) = link.arrive()?;
-    let filter = received(&filter)?;
+    let mut filter = received(&filter)?;
     hooks::run(
         "createContainer",
         &plan.hooks.create_container,
@@ -135,6 +136,11 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let env = environment(&plan.process, setup.listen_fds);
     let program = Program::find(&plan.process.args, &env)?;
     plan.process.acclimatise()?;
+    let state = (setup.state)(pid, "creating");
+    let mut seccomp = || install_once(&mut filter, setup.agent.as_ref(), pid, &state);
+    if setup.agent.is_some() && !plan.process.no_new_privileges {
+        seccomp()?;
+    }
     heed_signals()?;
     let (_, _done) = link.arrive()?;
     wait_for_start(&setup.fifo)?;
@@ -146,16 +152,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
             &(setup.state)(own, "created"),
         )?;
     }
-    become_program(
-        &plan.process,
-        &program,
-        &labels,
-        inherited,
-        &mut || match &filter {
-            Some(filter) => install(filter, setup.agent.as_ref(), pid, &(setup.state)(pid, "creating")),
-            None => Ok(()),
-        },
-    )
+    become_program(&plan.process, &program, &labels, inherited, &mut seccomp)
 }
 
 /// Closes all that is not needed any more before the first path of the container's is looked up (CVE-2024-21626).
@@ -311,6 +308,14 @@ fn default_signals() -> Result<()> {
     }
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())
+}
+
+/// Installs the filter unless that is done already.
+fn install_once(filter: &mut Option<Filter>, agent: Option<&Agent>, pid: i32, state: &[u8]) -> Result<()> {
+    match filter.take() {
+        Some(filter) => install(&filter, agent, pid, state),
+        None => Ok(()),
+    }
 }
 
 /// Installs the filter of the process `pid` of a container in this OCI state, and hands its listener over.
