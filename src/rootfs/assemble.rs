@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use super::ops::{Action, Bind, Filesystem, MountOp, Remount};
 use super::options::{Propagation, Sharing};
 use super::plan::RootfsPlan;
-use super::{Sources, copyup, devices, magic, mount, place};
+use super::{MountsOf, Sources, copyup, devices, magic, mount, place};
 use crate::error::{During, Result};
 use crate::files::Root;
 
@@ -41,7 +41,14 @@ pub fn assemble(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
 }
 
 fn build(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
-    place_root(&sources.root, plan.inherited).during(|| "mount the root filesystem")?;
+    match plan.mounts_of {
+        MountsOf::Container => {
+            place_root(&sources.root, plan.inherited).during(|| "mount the root filesystem")?;
+        }
+        MountsOf::Joined => plan.cover_with(&sources).map(drop)?,
+        // The parent has done so, who takes it away again.
+        MountsOf::Caller => {}
+    }
     let mut assembled = Assembled {
         root: sources.root.into(),
         plan: plan.clone(),

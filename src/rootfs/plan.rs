@@ -2,13 +2,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Mount, Spec};
 use serde::Serialize;
 
 use super::devices::{self, Device};
 use super::ops::{Action, Bind, Filesystem, IdMap, MountOp, Remount};
 use super::options::{Options, Propagation, Sharing};
-use super::{Facts, cgroup, checks};
+use super::{Facts, MountsOf, cgroup, checks};
 use crate::error::{Error, Result};
 use crate::sys::mount::attr;
 
@@ -24,6 +24,7 @@ pub struct RootfsPlan {
     /// See [`Facts::confined`].
     pub(super) confined: bool,
     pub(super) no_pivot: bool,
+    pub(super) mounts_of: MountsOf,
     pub(super) mounts: Vec<MountOp>,
     /// Default devices and links are made, because `/dev` is the container's own.
     pub(super) own_dev: bool,
@@ -40,7 +41,7 @@ impl RootfsPlan {
     /// # Errors
     /// [`Error::Invalid`] names the field of config.json that cannot be done.
     pub fn from_spec(spec: &Spec, rootfs: &Path, bundle: &Path, facts: &Facts<'_>) -> Result<Self> {
-        require_mount_namespace(spec)?;
+        require_mount_namespace(facts)?;
         let linux = spec.linux().as_ref();
         let context = Context {
             bundle,
@@ -65,6 +66,7 @@ impl RootfsPlan {
             propagation,
             confined: facts.confined(),
             no_pivot: facts.no_pivot,
+            mounts_of: facts.mounts,
             mounts,
             own_dev,
             devices: devices::plan(spec_devices, own_dev)?,
@@ -102,26 +104,13 @@ fn paths(field: &str, list: Option<&[String]>) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Without a mount namespace of its own, every mount of the container would be one of the host.
-fn require_mount_namespace(spec: &Spec) -> Result<()> {
-    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref());
-    let mount = namespaces
-        .unwrap_or_default()
-        .iter()
-        .find(|n| n.typ() == LinuxNamespaceType::Mount);
-    match mount.map(|n| n.path()) {
-        Some(None) => Ok(()),
-        Some(Some(path)) => Err(Error::invalid(
-            "linux.namespaces",
-            path.display(),
-            "cannot be the mount namespace: its other processes would lose their root; leave out `path` for a new one",
-        )),
-        None => Err(Error::invalid(
-            "linux.namespaces",
-            "mount",
-            "is missing: a container without a mount namespace would mount on the host",
-        )),
+/// Among the mounts of others only root of the machine mounts anything.
+fn require_mount_namespace(facts: &Facts<'_>) -> Result<()> {
+    if facts.mounts == MountsOf::Container || !facts.confined() {
+        return Ok(());
     }
+    let problem = "must be a new one (without `path`): in a user namespace nothing can be mounted among the mounts of others";
+    Err(Error::invalid("linux.namespaces", "mount", problem))
 }
 
 fn root_propagation(name: Option<&str>) -> Result<Option<Propagation>> {
@@ -263,7 +252,8 @@ impl Context<'_> {
             maps: (!uid.is_empty()).then(|| (uid.to_vec(), gid.to_vec())),
         });
         let (top, unwanted) = entry.options.of_bind();
-        let source = self.bundle.join(source);
+        // Without the `.` of relative ones.
+        let source: PathBuf = self.bundle.join(source).components().collect();
         let inside = self.within_root(&source);
         if inside.is_some() && idmap.is_some() {
             return Err(Error::unsupported(

@@ -60,6 +60,7 @@ impl Condo {
                 init_pid: pid,
                 state: &container.oci_state("running"),
                 namespaces: &container.state().namespaces,
+                chrooted: false,
                 cgroup: cgroup.as_ref(),
                 place: Place::BesideInit,
                 seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),

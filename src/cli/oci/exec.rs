@@ -11,6 +11,7 @@ use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
 use crate::namespaces::user::IdMap;
+use crate::namespaces::{Kind, Namespaces};
 use crate::process::{Process, capabilities, credentials};
 use crate::runtime::bundle;
 use crate::runtime::console;
@@ -59,12 +60,9 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         init_pid: container.state().init.map_or(0, |init| init.pid),
         state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
+        chrooted: !Namespaces::from_spec(&spec)?.is_new(Kind::Mount),
         cgroup: cgroup.as_ref(),
-        place: if below.is_empty() {
-            Place::First
-        } else {
-            Place::Exact
-        },
+        place: place(&below),
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
         copied: master.is_some(),
         console: socket,
@@ -86,6 +84,13 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         return Ok(0);
     }
     foreground::wait(&made, master, &signals)
+}
+
+fn place(named: &Below) -> Place {
+    match named.is_empty() {
+        true => Place::First,
+        false => Place::Exact,
+    }
 }
 
 fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<std::os::fd::OwnedFd> {

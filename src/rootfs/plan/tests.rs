@@ -46,6 +46,11 @@ fn plan(cgroups: CgroupLayout, namespaces: &str, changes: &Value) -> Result<Root
         cgroupns: namespaces.contains('c'),
         netns: namespaces.contains('n'),
         cgroup_path: (!namespaces.contains('x')).then_some("/condo/web"),
+        mounts: if namespaces.contains('h') {
+            MountsOf::Caller
+        } else {
+            MountsOf::Container
+        },
         no_pivot: false,
     };
     RootfsPlan::from_spec(&spec, Path::new("/srv/web/rootfs"), Path::new("/srv/web"), &facts)
@@ -297,10 +302,12 @@ fn mistakes_name_the_field() {
 #[test]
 fn mistakes_beside_the_mounts_name_the_field() {
     let refused = |changes: &Value| plan(unified(), "", changes).unwrap_err().to_string();
-    let namespaces = json!({ "linux": { "namespaces": [] } });
-    assert!(refused(&namespaces).contains("`mount` is missing"));
-    let joined = json!({ "linux": { "namespaces": [{ "type": "mount", "path": "/proc/1/ns/mnt" }] } });
-    assert!(refused(&joined).contains("cannot be the mount namespace"));
+    let shared = plan(unified(), "hu", &json!({})).unwrap_err().to_string();
+    assert!(
+        shared.starts_with("linux.namespaces: `mount` must be a new one"),
+        "{shared}"
+    );
+    assert!(plan(unified(), "h", &json!({})).is_ok());
     let propagation = json!({ "linux": { "rootfsPropagation": "loud" } });
     assert!(refused(&propagation).starts_with("linux.rootfsPropagation: `loud` must be"));
     let device =

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxSeccomp;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::console;
@@ -44,6 +45,8 @@ pub struct Request<'a> {
     pub state: &'a [u8],
     /// The namespaces to join.
     pub namespaces: &'a [Kind],
+    /// Whether the container's root is not that of its mount namespace.
+    pub chrooted: bool,
     /// The container's cgroup; without one the process stays in the caller's.
     pub cgroup: Option<&'a Cgroup>,
     /// Which one at or below it.
@@ -199,7 +202,12 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
         let (filter, link) = link.arrive()?;
         // The host's /proc is out of sight after the next line.
         let labels = Labels::of(request.process)?;
+        let root = request.chrooted.then(|| root_of(request.init_pid)).transpose()?;
         enter::join_process(request.init, request.namespaces)?;
+        if let Some(root) = root {
+            rustix::process::fchdir(root)?;
+            rustix::process::chroot(".").during(|| "change to the container's root")?;
+        }
         step_aside(0, &reporter)?;
         go_on(
             request,
@@ -215,6 +223,11 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
         Err(e) => child::fail(&reporter, &e),
         Ok(never) => match never {},
     }
+}
+
+fn root_of(pid: i32) -> Result<OwnedFd> {
+    let (path, flags) = (format!("/proc/{pid}/root"), OFlags::PATH | OFlags::CLOEXEC);
+    rustix::fs::open(&path, flags, Mode::empty()).during(|| format!("open `{path}`"))
 }
 
 /// What a process brings from outside.

@@ -70,8 +70,10 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
     let inherited = request.listen_fds.saturating_add(request.preserve_fds);
     let mut claim = Claim::stake(host, request.root, request.id, request.bundle, &plan)?;
+    let sources = open_sources(&plan)?;
+    claim.cover(sources.as_ref())?;
     let setup = Setup {
-        sources: open_sources(&plan)?,
+        sources,
         console: request.console,
         fifo: child::make_fifo(&claim.folder().fifo())?,
         listen_fds: request.listen_fds,
