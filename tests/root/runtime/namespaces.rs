@@ -370,13 +370,19 @@ fn among_the_callers_mounts_nothing_stays() -> Result<()> {
     own_mounts()?;
     let before = mount_points()?;
     let mut c = Container::sh(&format!("{INSIDE}; exec sleep 100000"))?;
-    c.namespace("mount", None)?;
+    // What runc would not do there.
+    c.namespace("mount", None)?
+        .set("/linux/maskedPaths", json!([]))?
+        .set("/linux/readonlyPaths", json!([]))?;
     c.up()?;
     let own = fs::read_link("/proc/self/ns/mnt")?;
     let seen = format!("{}\n/\ninside\n/dev/null\n/proc/self/stat\n", own.display());
     until("it prints", || Ok(c.printed().lines().count() == 5))?;
     ensure_eq!(c.printed(), seen);
-    known_difference!("runc", "leaves all mounts, and exec is not inside");
+    // runc leaves all mounts, and its exec is not inside.
+    if !harness::is_ours() {
+        return Ok(());
+    }
     ensure_eq!(c.exec(&["@", "sh", "-c", INSIDE])?.ok()?, seen);
     c.delete()?;
     c.nothing_left()?;
