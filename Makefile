@@ -1,6 +1,6 @@
 # Every target is a line or a script of its own in scripts/, which says at its top what it does. `make` shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check test-root test-vm bench fuzz install doc clean
+.PHONY: help build demo test quick check test-root test-vm bench fuzz install doc book clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -13,6 +13,9 @@ demo: ## a VPS from nothing to a login, with the limits shown holding
 
 test: ## everything by machine: lints, unit tests, root tests here and in a guest with cgroup v2
 	@scripts/test
+
+quick: ## in a few minutes what a change broke: lints, unit tests, the shorter root tests here
+	@scripts/test quick
 
 check: ## format, lints, documentation, licences; no root needed
 	@scripts/check
@@ -34,6 +37,9 @@ install: ## binaries, recipes, completions, man pages (PREFIX, DESTDIR)
 
 doc: ## the library's documentation into target/doc
 	@cargo doc --locked --no-deps --document-private-items
+
+book: ## the user's book (docs/) into target/book
+	@scripts/book
 
 clean: ## remove everything that was built or downloaded
 	@cargo clean

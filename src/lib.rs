@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!  6  bin/condo.rs   bin/condo-runtime.rs    three-line mains
-//!  5  cli            oci::*, vps::* commands; logging; output; exit codes (anyhow lives here)
+//!  5  cli            oci::*, vps::* commands; logging; output; exit codes; reports (anyhow, for `condo`)
 //!  4  vps            config, name, store, spec rendering, lifecycle, monitor
 //!  3  runtime        bundle, validate, plan, status, state, hooks, console, init/{link,parent,child,exec}
 //!  2  namespaces cgroups rootfs seccomp process net image storage     one mechanism each

@@ -1,5 +1,6 @@
 //! What holds for everything that condo-runtime accepts, whoever wrote it.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use condo::cgroups::Home;
@@ -70,7 +71,7 @@ pub fn check_change(change: Change) {
 pub fn check_process(process: &Process) {
     assert!(process.args.first().is_some_and(|program| !program.is_empty()));
     for text in process.args.iter().chain(&process.env) {
-        assert!(!text.contains('\0'), "{text:?}");
+        assert!(!text.as_bytes().contains(&0), "{text:?}");
     }
     absolute(&process.cwd);
     let sets = &process.capabilities;

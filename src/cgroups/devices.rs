@@ -119,10 +119,20 @@ fn access(text: &str) -> Result<u32> {
 }
 
 /// What every container may use (the runtime specification's default devices, and what a terminal needs): `null`, `zero`,
-/// `full`, `random`, `urandom`, `tty`, `console`, `ptmx` and the ptys; and `mknod` of anything, because a node that may not
+/// `full`, `random`, `urandom`, `tty`, `console`, `ptmx` and the ptys; `net/tun`, as runc has it; and `mknod` of anything, because a node that may not
 /// be opened harms nobody and package managers make some.
 pub fn default_devices() -> Vec<Rule> {
-    let numbers = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+    let numbers = [
+        (1, 3),
+        (1, 5),
+        (1, 7),
+        (1, 8),
+        (1, 9),
+        (5, 0),
+        (5, 1),
+        (5, 2),
+        (10, 200),
+    ];
     let char_rule = |major, minor, access| Rule {
         allow: true,
         kind: Some(Kind::Char),

@@ -238,17 +238,16 @@ mod tests {
         let bare = Controllers::default();
         let e = golden(r#"{"pids":{"limit":5}}"#, &bare).unwrap_err();
         assert!(e.to_string().contains("`pids`"), "{e}");
-        let zeros = r#"{"pids":{"limit":0},"cpu":{"shares":0},"memory":{"limit":0,"disableOOMKiller":false},"blockIO":{}}"#;
+        let zeros = r#"{"cpu":{"shares":0},"memory":{"limit":0,"disableOOMKiller":false},"blockIO":{}}"#;
         assert!(golden(zeros, &bare).unwrap().is_empty());
     }
 
     #[test]
     fn without_a_cgroup_any_limit_is_refused_by_name_and_device_rules_are_not() {
         let refuse = |json| Limits::refuse_any(&serde_json::from_str(json).unwrap());
-        refuse(r#"{"pids":{"limit":0},"cpu":{"shares":0},"devices":[{"allow":false,"access":"rwm"}]}"#)
-            .unwrap();
+        refuse(r#"{"cpu":{"shares":0},"devices":[{"allow":false,"access":"rwm"}]}"#).unwrap();
         for (json, field) in [
-            (r#"{"pids":{"limit":5}}"#, "linux.resources.pids"),
+            (r#"{"pids":{"limit":0}}"#, "linux.resources.pids"),
             (r#"{"memory":{"limit":4096}}"#, "linux.resources.memory"),
             (r#"{"cpu":{"cpus":"0"}}"#, "linux.resources.cpu"),
             (r#"{"unified":{"memory.high":"1"}}"#, "linux.resources.unified"),

@@ -45,6 +45,11 @@ pub(super) fn ceiling(memory: &LinuxMemory, version: Version) -> Option<Ceiling>
     (memory.check_before_update() == Some(true)).then_some(Ceiling { file, limit })
 }
 
+/// Callers that count it as a signed number say -1 for "not set".
+fn swappiness(memory: &LinuxMemory) -> Option<u64> {
+    memory.swappiness().filter(|value| *value != u64::MAX)
+}
+
 fn given(value: Option<i64>) -> Option<i64> {
     value.filter(|v| *v != 0)
 }
@@ -58,7 +63,7 @@ fn v1(memory: &LinuxMemory) -> Result<Vec<Setting>> {
         -1 => Setting::optional("memory.memsw.limit_in_bytes", s),
         s => Setting::new("memory.memsw.limit_in_bytes", s),
     });
-    let swappiness = memory.swappiness();
+    let swappiness = swappiness(memory);
     if let Some(value) = swappiness.filter(|s| *s > 100) {
         return Err(Error::invalid(
             "linux.resources.memory.swappiness",
@@ -80,7 +85,7 @@ fn v1(memory: &LinuxMemory) -> Result<Vec<Setting>> {
 }
 
 fn v2(memory: &LinuxMemory) -> Result<Vec<Setting>> {
-    if memory.swappiness().is_some() {
+    if swappiness(memory).is_some() {
         return Err(Error::unsupported(
             "linux.resources.memory.swappiness",
             "cgroup v2 has one swappiness for the whole host",
@@ -113,13 +118,8 @@ fn swap_max(memory: &LinuxMemory) -> Result<Option<Setting>> {
             swap_above_limit(Some(limit), Some(total))?;
             total - limit
         }
-        (Some(total), _) => {
-            return Err(Error::invalid(
-                SWAP,
-                total,
-                "is memory and swap together and needs a memory limit beside it",
-            ));
-        }
+        // Without a limit for memory there is nothing to take off.
+        (Some(total), _) => total,
     };
     // A kernel that does not count swap has no file; no limit and no swap are what it does then.
     Ok(Some(if swap <= 0 {
@@ -183,6 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn without_a_memory_limit_swap_is_swap_on_v2() {
+        assert_eq!(
+            golden(r#"{"limit":-1,"swap":150}"#, Version::V2),
+            ["memory.swap.max=150", "memory.max=max"]
+        );
+        assert_eq!(golden(r#"{"swap":50}"#, Version::V2), ["memory.swap.max=50"]);
+    }
+
+    #[test]
+    fn a_swappiness_of_minus_one_is_none() {
+        for version in [Version::V1, Version::V2] {
+            assert!(golden(r#"{"swappiness":18446744073709551615}"#, version).is_empty());
+        }
+    }
+
+    #[test]
     fn v1_counts_both_together() {
         assert_eq!(
             golden(
@@ -210,11 +226,7 @@ mod tests {
                 assert!(settings(&memory(bad), version).is_err(), "{bad}");
             }
         }
-        for bad in [
-            r#"{"swap":50}"#,
-            r#"{"swappiness":60}"#,
-            r#"{"disableOOMKiller":true}"#,
-        ] {
+        for bad in [r#"{"swappiness":60}"#, r#"{"disableOOMKiller":true}"#] {
             assert!(settings(&memory(bad), Version::V2).is_err(), "{bad}");
         }
     }

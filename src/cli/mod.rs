@@ -4,5 +4,6 @@ pub mod exit;
 pub mod oci;
 pub mod output;
 pub mod progress;
+pub mod report;
 pub mod verbosity;
 pub mod vps;

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
+use anyhow::{Context, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::error::Result;
+use crate::error::Error;
 
 /// A table without borders: columns of text with a heading, two blanks apart.
 pub fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
@@ -36,14 +37,33 @@ fn trimmed(text: &str) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
+/// The reader of standard output has seen enough (`condo list | head -1`), which is nobody's failure.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader of standard output is gone")]
+pub struct ReaderGone;
+
+/// What a failure of writing to standard output means.
+pub fn unwritten(e: Error) -> anyhow::Error {
+    match e.root() {
+        Error::Io(io) if io.kind() == std::io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => anyhow::Error::new(e).context("write to standard output"),
+    }
+}
+
 /// Writes a text and a line break to standard output.
 pub fn print(text: &str) -> Result<()> {
-    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    write(format!("{text}\n").as_bytes())
+}
+
+/// Writes to standard output as it is.
+pub fn write(bytes: &[u8]) -> Result<()> {
+    let written = std::io::stdout().lock().write_all(bytes);
+    written.map_err(|e| unwritten(e.into()))
 }
 
 /// Writes a value as JSON for people and scripts: indented, one document.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    print(&serde_json::to_string_pretty(value)?)
+    print(&serde_json::to_string_pretty(value).context("write as JSON")?)
 }
 
 /// Writes `condo: …` to standard error as one line. A standard error that is gone is nobody's failure.

@@ -1,14 +1,14 @@
 //! The command line of `condo`.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use super::exit::Exit;
-use super::{output, verbosity};
-use crate::error::{Error, Result};
+use super::{output, report, verbosity};
+use crate::error::Error;
 use crate::vps::lifecycle::Condo;
 use args::{Args, Command};
 
@@ -28,14 +28,7 @@ pub fn main() -> ExitCode {
         Err(e) => return usage::explain(&e).into(),
     };
     verbosity::start(args.verbose);
-    match run(args) {
-        Ok(exit) => exit.into(),
-        Err(e) if is_broken_pipe(&e) => Exit::Success.into(),
-        Err(e) => {
-            output::complain(&e.to_string());
-            Exit::from(&e).into()
-        }
-    }
+    run(args).unwrap_or_else(|e| report::report(&e)).into()
 }
 
 /// The whole command tree, for manual pages and completions.
@@ -43,22 +36,16 @@ pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// The reader of our output has seen enough (`condo list | head -1`).
-fn is_broken_pipe(e: &Error) -> bool {
-    matches!(e.root(), Error::Io(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
 fn run(args: Args) -> Result<Exit> {
     if let Command::Completions { shell } = args.command {
         // Into memory first: the generator panics when its writer fails (`condo completions bash | head -1`).
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut command(), "condo", &mut script);
-        std::io::stdout().lock().write_all(&script)?;
-        return Ok(Exit::Success);
+        return output::write(&script).map(|()| Exit::Success);
     }
     let root = args.root.as_deref();
     if root == Some(Path::new("")) {
-        return Err(Error::invalid("--root", "", "is empty"));
+        return Err(Error::invalid("--root", "", "is empty").into());
     }
     dispatch(&Condo::open(root)?, args.command)
 }
@@ -74,10 +61,8 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Delete { targets, force } => life::delete(condo, &targets, force),
         Command::Exec(args) => enter::exec(condo, args),
         Command::Shell { name, user } => enter::shell(condo, &name, user),
-        Command::Console { name } => condo.console(&name).map(|()| Exit::Success),
-        Command::Logs { name, follow } => condo
-            .logs(&name, follow, &mut std::io::stdout().lock())
-            .map(|()| Exit::Success),
+        Command::Console { name } => enter::console(condo, &name),
+        Command::Logs { name, follow } => show::logs(condo, &name, follow),
         Command::List { json } => show::list(condo, json),
         Command::Show { name, json } => show::show(condo, &name, json),
         // Answered before an instance was opened.

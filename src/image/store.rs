@@ -335,7 +335,7 @@ fn missing(name: &str) -> Error {
     };
     Error::During {
         what: format!(
-            "find the image (make one: `condo image build {recipe}`, `condo image import {name} FILE`)"
+            "find the image (make one: `condo image build {recipe}`, `condo image import FILE --name {name}`)"
         ),
         source: Box::new(Error::NotFound {
             kind: "image",

@@ -6,6 +6,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::ranges;
 use crate::error::{During, Result};
+use crate::sys;
 
 /// The two lists; an empty one leaves it to the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,14 +42,25 @@ impl Affinity {
         Ok(Some(Confined(before)))
     }
 
-    /// Puts the final processors in force for a process that is in its cgroup and waits.
+    /// Puts the final processors in force for a process that is in its cgroup and waits: those named, or all of the cgroup's.
     pub fn finish(&self, pid: i32) -> Result<()> {
         if self.last.is_empty() {
+            if self.initial.is_empty() {
+                release(pid);
+            }
             return Ok(());
         }
         sched_setaffinity(Pid::from_raw(pid), &set(&self.last)).during(
             || "set `process.execCPUAffinity.final` (are these processors in the container's cpuset?)",
         )
+    }
+}
+
+/// Lets a process run on all processors of its cgroup. Since Linux 6.2 a caller's own choice (`taskset(1)`) binds what it starts also
+/// when that moves to another cgroup.
+pub fn release(pid: i32) {
+    if let Err(e) = sys::task::allow_all_processors(pid) {
+        log::debug!("process {pid} keeps the processors of its caller: {e}");
     }
 }
 

@@ -92,6 +92,16 @@ impl Capabilities {
     }
 }
 
+impl Capabilities {
+    /// Makes effective what the process will have, as long as nothing more is permitted; see [`raise_effective`].
+    pub fn lend(&self) -> Result<()> {
+        let mut sets = rustix::thread::capabilities(None)?;
+        let wanted = self.effective & self.permitted & sets.permitted.bits();
+        sets.effective = CapabilitySet::from_bits_retain(wanted);
+        Ok(rustix::thread::set_capabilities(None, sets)?)
+    }
+}
+
 /// Makes everything permitted effective again, after a change of user has cleared it.
 pub fn raise_effective() -> Result<()> {
     let mut sets = rustix::thread::capabilities(None)?;

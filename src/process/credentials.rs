@@ -66,15 +66,20 @@ impl Credentials {
         Ok(())
     }
 
-    fn switch(&self) -> Result<()> {
+    /// Takes on the supplementary groups alone.
+    pub fn adopt_groups(&self) -> Result<()> {
         let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         match rustix::thread::set_thread_groups(&groups) {
             // A user namespace made without privileges denies it even to its root, for good (user_namespaces(7)).
-            Err(Errno::PERM) if may_change_groups() && groups.is_empty() => {}
-            Err(Errno::PERM) if may_change_groups() => return Err(self.denied()),
-            other => other.during(|| format!("set the groups {:?}", self.groups))?,
+            Err(Errno::PERM) if may_change_groups() && groups.is_empty() => Ok(()),
+            Err(Errno::PERM) if may_change_groups() => Err(self.denied()),
+            other => other.during(|| format!("set the groups {:?}", self.groups)),
         }
+    }
+
+    fn switch(&self) -> Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        self.adopt_groups()?;
         rustix::thread::set_thread_res_gid(gid, gid, gid).during(|| format!("become group {}", self.gid))?;
         rustix::thread::set_thread_res_uid(uid, uid, uid).during(|| format!("become user {}", self.uid))
     }

@@ -1,9 +1,47 @@
 //! Resource limits (`prlimit(2)`) and the out-of-memory score, set by the parent on the new process.
+//!
+//! The limits are the program's, not those of the work before it: they are set when that is done. Meanwhile this process may need
+//! more files than its caller's soft limit allows ([`raise_files`]).
+
+use std::process::Command;
+use std::sync::OnceLock;
 
 use oci_spec::runtime::{PosixRlimitType, Process};
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::error::{During, Error, Result};
+use crate::sys;
+
+/// The limit of open files that this process began with.
+static FILES: OnceLock<Rlimit> = OnceLock::new();
+
+/// Allows this process and its children as many open files as its hard limit does; see [`Limits::own_files`].
+pub fn raise_files() {
+    let before = FILES.get_or_init(|| rustix::process::getrlimit(Resource::Nofile));
+    let all = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    if before.current != before.maximum {
+        // The lower limit may do as well.
+        let _ = rustix::process::setrlimit(Resource::Nofile, all);
+    }
+}
+
+/// The limit to go back to, if it was raised.
+fn files_before() -> Option<Rlimit> {
+    FILES
+        .get()
+        .filter(|files| files.current != files.maximum)
+        .cloned()
+}
+
+/// A program that is none of a container's gets the limit of open files back that its caller had.
+pub fn restore_files_in(command: &mut Command) {
+    if let Some(before) = files_before() {
+        sys::task::limit_files_in(command, before.current, before.maximum);
+    }
+}
 
 /// The limits of one process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +79,18 @@ impl Limits {
                 rlimits,
                 oom_score_adj,
             }),
+        }
+    }
+
+    /// The process's own part: without a limit of open files in its config it has the caller's.
+    pub fn own_files(&self) -> Result<()> {
+        let named = self
+            .rlimits
+            .iter()
+            .any(|(typ, ..)| *typ == PosixRlimitType::RlimitNofile);
+        match files_before() {
+            Some(before) if !named => Ok(rustix::process::setrlimit(Resource::Nofile, before)?),
+            _ => Ok(()),
         }
     }
 

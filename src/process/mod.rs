@@ -6,6 +6,7 @@
 pub mod affinity;
 pub mod capabilities;
 pub mod credentials;
+pub mod environment;
 pub mod io_priority;
 pub mod limits;
 pub mod memory_policy;
@@ -16,11 +17,14 @@ mod ranges;
 pub mod scheduler;
 pub mod signal;
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use oci_spec::runtime as oci;
 
 use crate::error::{Error, Result};
+use crate::sys::cred::FsIdentity;
 use affinity::Affinity;
 use capabilities::Capabilities;
 use credentials::Credentials;
@@ -34,9 +38,9 @@ use scheduler::Scheduler;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// The program and its arguments; never empty.
-    pub args: Vec<String>,
-    /// `KEY=value` lines.
-    pub env: Vec<String>,
+    pub args: Vec<OsString>,
+    /// `KEY=value` lines, one for each variable.
+    pub env: Vec<OsString>,
     /// Absolute working directory.
     pub cwd: PathBuf,
     /// Whether standard input, output and error are a terminal of its own.
@@ -73,21 +77,19 @@ impl Process {
     /// # Errors
     /// Names the field: no arguments, a relative `cwd`, an environment line without `=`, a NUL byte, limits out of order.
     pub fn from_spec(process: &oci::Process) -> Result<Self> {
-        let args = process.args().clone().unwrap_or_default();
-        if args.first().is_none_or(String::is_empty) {
-            return Err(Error::invalid("process.args", "", "must name a program"));
-        }
-        let env = process.env().clone().unwrap_or_default();
+        let args = bytes(process.args().as_deref());
+        names_program(&args)?;
+        let env = bytes(process.env().as_deref());
         no_nul("process.args", &args)?;
         no_nul("process.env", &env)?;
-        variables(&env)?;
+        environment::check(&env)?;
         if !process.cwd().is_absolute() {
             let problem = "must be an absolute path";
             return Err(Error::invalid("process.cwd", process.cwd().display(), problem));
         }
         Ok(Self {
             args,
-            env,
+            env: environment::each_once(&env),
             cwd: process.cwd().clone(),
             terminal: process.terminal().unwrap_or(false),
             console_size: process
@@ -113,6 +115,27 @@ impl Process {
             apparmor_profile: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
             selinux_label: process.selinux_label().clone().filter(|l| !l.is_empty()),
         })
+    }
+
+    /// Puts another program and its arguments in place of its own.
+    ///
+    /// # Errors
+    /// No program.
+    pub fn set_args(&mut self, args: &[OsString]) -> Result<()> {
+        names_program(args)?;
+        self.args = args.to_vec();
+        Ok(())
+    }
+
+    /// Lays further variables over its own.
+    ///
+    /// # Errors
+    /// Names a line that is not `NAME=VALUE`.
+    pub fn add_env(&mut self, env: &[OsString]) -> Result<()> {
+        environment::check(env)?;
+        self.env.extend_from_slice(env);
+        self.env = environment::each_once(&self.env);
+        Ok(())
     }
 
     /// Adds what every process of a container has: `linux.personality` and `linux.memoryPolicy`.
@@ -159,6 +182,8 @@ impl Process {
         }
         self.capabilities.bound()?;
         self.credentials.assume()?;
+        // A change of user makes a process visible again where the host wants dumps of such (`fs.suid_dumpable`).
+        protect::hide()?;
         if self.no_new_privileges {
             self.capabilities.keep_only()?;
             seccomp()
@@ -170,24 +195,44 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Does `work` with the user's rights to files, and comes back: which program is found depends on who looks.
+    ///
+    /// # Errors
+    /// Those of `work`, and `EPERM` without `CAP_SETUID` and `CAP_SETGID`.
+    pub fn as_user<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let who = &self.credentials;
+        who.adopt_groups()?;
+        let identity = FsIdentity::assume(who.uid, who.gid)?;
+        self.capabilities.lend()?;
+        let done = work();
+        drop(identity);
+        protect::hide()?;
+        done
+    }
+}
+
+fn names_program(args: &[OsString]) -> Result<()> {
+    match args.first() {
+        Some(name) if !name.is_empty() => Ok(()),
+        _ => Err(Error::invalid("process.args", "", "must name a program")),
+    }
+}
+
+fn bytes(texts: Option<&[String]>) -> Vec<OsString> {
+    texts.unwrap_or_default().iter().map(OsString::from).collect()
+}
+
 fn clamp(length: u64) -> u16 {
     u16::try_from(length).unwrap_or(u16::MAX)
 }
 
-/// What `environ(7)` calls a variable: a program could neither read nor unset anything else.
-fn variables(env: &[String]) -> Result<()> {
-    match env.iter().find(|line| line.find('=').is_none_or(|at| at == 0)) {
-        Some(line) => Err(Error::invalid("process.env", line, "is not NAME=VALUE")),
-        None => Ok(()),
-    }
-}
-
-fn no_nul(field: &str, values: &[String]) -> Result<()> {
-    match values.iter().position(|v| v.contains('\0')) {
+fn no_nul(field: &str, values: &[OsString]) -> Result<()> {
+    match values.iter().position(|v| v.as_bytes().contains(&0)) {
         None => Ok(()),
         Some(at) => Err(Error::invalid(
             format!("{field}[{at}]"),
-            values[at].escape_debug(),
+            values[at].to_string_lossy().escape_debug(),
             "must not contain a NUL byte",
         )),
     }
@@ -206,7 +251,7 @@ mod tests {
         let p = process(r#"{"user":{"uid":1,"gid":2},"args":["sh"],"cwd":"/"}"#).unwrap();
         assert_eq!(
             (p.args.as_slice(), p.terminal),
-            (["sh".to_string()].as_slice(), false)
+            ([OsString::from("sh")].as_slice(), false)
         );
         assert_eq!((p.credentials.uid, p.credentials.gid), (1, 2));
     }

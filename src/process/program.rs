@@ -1,12 +1,13 @@
 //! Finding the program inside the container and becoming it.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType};
 
+use super::environment::variable;
 use crate::error::{Error, Result};
 
 /// Where commands are looked for when the environment has no `PATH`.
@@ -27,10 +28,10 @@ impl Program {
     /// # Errors
     /// [`Error::Exec`] with "executable file not found in $PATH", "no such file or directory" or "permission denied": the texts
     /// by which callers choose exit status 127 or 126.
-    pub fn find(args: &[String], env: &[String]) -> Result<Self> {
+    pub fn find(args: &[OsString], env: &[OsString]) -> Result<Self> {
         let name = args.first().cloned().unwrap_or_default();
         let path = search(&name, env).map_err(|source| Error::Exec {
-            program: name.clone(),
+            program: name.display().to_string(),
             source,
         })?;
         let c = |bytes: &[u8]| CString::new(bytes).map_err(|e| Error::Io(e.into()));
@@ -38,7 +39,7 @@ impl Program {
             path: c(path.as_os_str().as_bytes())?,
             args: args.iter().map(|a| c(a.as_bytes())).collect::<Result<_>>()?,
             env: env.iter().map(|e| c(e.as_bytes())).collect::<Result<_>>()?,
-            name,
+            name: name.display().to_string(),
         })
     }
 
@@ -53,19 +54,16 @@ impl Program {
     }
 }
 
-fn search(name: &str, env: &[String]) -> io::Result<PathBuf> {
-    if name.contains('/') {
+fn search(name: &OsStr, env: &[OsString]) -> io::Result<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
         let path = PathBuf::from(name);
         return executable(&path).map(|()| path);
     }
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|line| line.strip_prefix("PATH="))
-        .unwrap_or(DEFAULT_PATH);
+    let path = variable(env, "PATH").unwrap_or(OsStr::new(DEFAULT_PATH));
     let mut denied = None;
-    for dir in path.split(':') {
-        let candidate = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
+    for dir in path.as_bytes().split(|b| *b == b':') {
+        let dir = if dir.is_empty() { b"." } else { dir };
+        let candidate = Path::new(OsStr::from_bytes(dir)).join(name);
         match executable(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => denied = Some(e),
@@ -89,20 +87,12 @@ fn executable(path: &Path) -> io::Result<()> {
     )?)
 }
 
-/// The value of a variable in `KEY=value` lines; the last one counts.
-pub fn variable<'e>(env: &'e [String], key: &str) -> Option<&'e OsStr> {
-    env.iter()
-        .rev()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-        .map(OsStr::new)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn text(args: &[&str], env: &[&str]) -> String {
-        let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let owned = |list: &[&str]| list.iter().map(OsString::from).collect::<Vec<_>>();
         match Program::find(&owned(args), &owned(env)) {
             Ok(found) => found.path.into_string().unwrap(),
             Err(e) => e.to_string(),
@@ -121,11 +111,5 @@ mod tests {
         assert!(text(&["/no/such"], &[]).contains("no such file or directory"));
         assert!(text(&["/etc/passwd/x"], &[]).contains("not a directory"));
         assert!(text(&["/etc"], &[]).contains("permission denied"));
-    }
-
-    #[test]
-    fn a_variable_s_last_value_counts() {
-        let env = ["A=1".to_string(), "AB=2".to_string(), "A=3".to_string()];
-        assert_eq!(variable(&env, "A"), Some(OsStr::new("3")));
     }
 }

@@ -18,7 +18,7 @@ use crate::error::{During, Result};
 use crate::sys::mount::{Attributes, attr, set_attributes};
 
 /// Tells the second execution that it is the second: our pid, which an `execve` keeps and a child does not have.
-const MARK: &str = "_CONDO_PROTECTED";
+pub const MARK: &str = "_CONDO_PROTECTED";
 
 /// Returns once the program runs from a file no container can write to; executes itself again when it does not yet.
 pub fn protect() -> Result<()> {

@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 
 use super::ops::{Action, Bind, Filesystem, MountOp, Remount};
 use super::options::{Propagation, Sharing};
 use super::plan::RootfsPlan;
-use super::{MountsOf, Sources, copyup, devices, magic, mount, place};
+use super::{MountsOf, Sources, copyup, devices, magic, mount, place, sources};
 use crate::error::{During, Result};
 use crate::files::Root;
 
@@ -43,7 +43,7 @@ pub fn assemble(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
 fn build(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
     match plan.mounts_of {
         MountsOf::Container => {
-            place_root(&sources.root, plan.inherited).during(|| "mount the root filesystem")?;
+            place_root(&sources.root, plan).during(|| "mount the root filesystem")?;
         }
         MountsOf::Joined => plan.cover_with(&sources).map(drop)?,
         // The parent has done so, who takes it away again.
@@ -69,22 +69,56 @@ fn build(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
     Ok(assembled)
 }
 
-/// Attaches the root on top of `/`: a place every mount namespace has, whatever the container's root may read of the host's
-/// directories. Lookups that start at the process's root do not see it until it is entered.
-fn place_root(root: &OwnedFd, inherited: Sharing) -> Result<()> {
+/// Attaches the root over its own directory, where hooks find it by `root.path`; where nobody looks or the way there is barred to root
+/// of the user namespace, on top of `/`: a place every mount namespace has. Lookups that start at the process's root do not see
+/// it there until it is entered.
+fn place_root(root: &OwnedFd, plan: &RootfsPlan) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let slash = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
-    mount::inherit(&slash, inherited)?;
+    mount::inherit(&slash, plan.inherited)?;
+    let own = if plan.shown && !plan.no_pivot {
+        own_place(root, &plan.root)
+    } else {
+        None
+    };
+    let place = own.unwrap_or(slash);
     // Neither may the root itself travel to the host, nor does pivot_root(2) accept a shared parent.
     let private = Propagation {
         sharing: Sharing::Private,
         recursive: false,
     };
-    mount::propagate(&slash, private)?;
-    mount::attach(root, &slash)
+    mount::propagate(&mount_of(&place)?, private)?;
+    mount::attach(root, &place)
+}
+
+/// The directory that the root is a copy of, as this mount namespace has it.
+fn own_place(root: &OwnedFd, path: &Path) -> Option<OwnedFd> {
+    let place = sources::open_root_dir(path).ok()?;
+    let (here, there) = (rustix::fs::fstat(root).ok()?, rustix::fs::fstat(&place).ok()?);
+    ((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)).then_some(place)
+}
+
+/// The top directory of the mount that a directory is in.
+fn mount_of(place: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = rustix::fs::openat(place, ".", flags, Mode::empty())?;
+    loop {
+        let seen = rustix::fs::statx(&dir, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+        if seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(dir);
+        }
+        dir = rustix::fs::openat(&dir, "..", flags, Mode::empty())?;
+    }
 }
 
 impl Assembled {
+    /// Makes a directory of the process's, as other runtimes do. Where that fails, going there fails too and says what matters.
+    pub fn make_directory(&self, path: &Path) {
+        if self.root.get(path, OFlags::PATH).is_err() {
+            let _ = self.root.create_dir_all(path, 0o755);
+        }
+    }
+
     fn perform(&mut self, op: &MountOp, source: Option<OwnedFd>) -> Result<()> {
         match &op.action {
             Action::Bind(bind) if bind.inside => {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::Facts;
+use super::entry::Entry;
 use super::ops::{Action, Bind, Filesystem, MountOp};
-use super::plan::Entry;
 use crate::error::{Error, Result};
 use crate::host::{CgroupLayout, Hierarchy};
 use crate::sys::mount::attr;

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
 use super::Facts;
-use super::plan::Entry;
+use super::entry::Entry;
 use crate::error::{Error, Result};
 
 /// Where other mounts than procfs may appear below `/proc`: files that programs like lxcfs replace by a container's own

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, OFlags};
 
 use super::devices::Device;
 use super::ops::Filesystem;
-use super::{Assembled, devices, mount, plan};
+use super::{Assembled, devices, entry, mount};
 use crate::error::{During, Result};
 use crate::sys::mount::attr;
 
@@ -75,7 +75,7 @@ impl Assembled {
 /// An empty directory that can hold nothing.
 pub(super) fn nothing(label: Option<&str>) -> Filesystem {
     let mut data = vec!["nr_inodes=1".to_owned(), "mode=755".to_owned()];
-    data.extend(label.map(plan::context));
+    data.extend(label.map(entry::context));
     Filesystem {
         fstype: "tmpfs".to_owned(),
         source: "tmpfs".to_owned(),

@@ -21,6 +21,7 @@ mod console;
 mod copyup;
 mod cover;
 mod devices;
+mod entry;
 mod foreign;
 mod magic;
 mod masks;

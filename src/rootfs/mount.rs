@@ -272,7 +272,7 @@ fn set_option(context: &OwnedFd, option: &str) -> rustix::io::Result<()> {
     match option.split_once('=') {
         // overlayfs has a second name for what does not fit into one value.
         Some(("lowerdir", layers)) if layers.len() > MAX_VALUE => {
-            let mut layers = layers.split(':');
+            let mut layers = layers_of(layers).into_iter();
             layers.try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer))
         }
         // Quotes keep a label's commas together in mount(2); here a value is a value.
@@ -282,6 +282,23 @@ fn set_option(context: &OwnedFd, option: &str) -> rustix::io::Result<()> {
         Some((key, value)) => fsconfig_set_string(context, key, value),
         None => fsconfig_set_flag(context, option),
     }
+}
+
+/// The layers of `lowerdir`, between colons; one after a backslash is part of a name. The kernel takes other backslashes away itself.
+fn layers_of(list: &str) -> Vec<String> {
+    let mut layers = vec![String::new()];
+    let mut letters = list.chars();
+    while let Some(letter) = letters.next() {
+        let escaped = if letter == '\\' { letters.next() } else { None };
+        let Some(layer) = layers.last_mut() else { break };
+        match (letter, escaped) {
+            ('\\', Some(':')) => layer.push(':'),
+            (_, Some(other)) => layer.extend([letter, other]),
+            (':', None) => layers.push(String::new()),
+            (letter, None) => layer.push(letter),
+        }
+    }
+    layers
 }
 
 /// The filesystem says in words what it did not like, one message per `read(2)`: `e tmpfs: Bad value for 'size'`. SELinux, whose

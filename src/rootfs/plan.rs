@@ -2,10 +2,11 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{Hooks, Mount, Spec};
 use serde::Serialize;
 
 use super::devices::{self, Device};
+use super::entry::Entry;
 use super::ops::{Action, Bind, Filesystem, IdMap, MountOp, Remount};
 use super::options::{Options, Propagation, Sharing};
 use super::{Facts, MountsOf, cgroup, checks};
@@ -25,6 +26,8 @@ pub struct RootfsPlan {
     pub(super) confined: bool,
     pub(super) no_pivot: bool,
     pub(super) mounts_of: MountsOf,
+    /// Hooks look for the tree at the root's own path, before it is entered.
+    pub(super) shown: bool,
     pub(super) mounts: Vec<MountOp>,
     /// Default devices and links are made, because `/dev` is the container's own.
     pub(super) own_dev: bool,
@@ -67,6 +70,7 @@ impl RootfsPlan {
             confined: facts.confined(),
             no_pivot: facts.no_pivot,
             mounts_of: facts.mounts,
+            shown: spec.hooks().as_ref().is_some_and(look_before),
             mounts,
             own_dev,
             devices: devices::plan(spec_devices, own_dev)?,
@@ -126,6 +130,14 @@ fn root_propagation(name: Option<&str>) -> Result<Option<Propagation>> {
     }
 }
 
+/// Whether there are hooks that run when the tree is complete and not entered.
+fn look_before(hooks: &Hooks) -> bool {
+    #[allow(deprecated, reason = "Docker still sends prestart hooks")]
+    let prestart = hooks.prestart();
+    let kinds = [prestart, hooks.create_runtime(), hooks.create_container()];
+    kinds.into_iter().flatten().any(|hooks| !hooks.is_empty())
+}
+
 /// What the host's mounts are to the container: `shared` only if the root is asked to be, and never out of a user namespace,
 /// from where mounts must not reach the host.
 fn inherited(propagation: Option<Propagation>, confined: bool) -> Sharing {
@@ -137,77 +149,11 @@ fn inherited(propagation: Option<Propagation>, confined: bool) -> Sharing {
 }
 
 /// What turns entries of the spec into steps.
-pub(super) struct Context<'a> {
+struct Context<'a> {
     bundle: &'a Path,
     rootfs: &'a Path,
-    pub(super) facts: &'a Facts<'a>,
+    facts: &'a Facts<'a>,
     label: Option<&'a str>,
-}
-
-/// One entry of the spec with its options sorted.
-pub(super) struct Entry<'a> {
-    pub(super) field: &'a str,
-    pub(super) target: PathBuf,
-    pub(super) options: Options,
-    pub(super) mount: &'a Mount,
-    label: Option<&'a str>,
-}
-
-impl Entry<'_> {
-    pub(super) fn op(&self, action: Action) -> MountOp {
-        MountOp {
-            field: self.field.to_owned(),
-            target: self.target.clone(),
-            action,
-        }
-    }
-
-    pub(super) fn bind(&self, source: PathBuf, recursive: bool) -> Bind {
-        Bind {
-            source,
-            recursive,
-            optional: false,
-            // Nobody keeps access times of what the kernel shows.
-            top: self.options.top.without_atime(),
-            tree: self.options.tree,
-            propagation: self.options.propagation.clone(),
-            idmap: None,
-            unwanted: 0,
-            inside: false,
-        }
-    }
-
-    pub(super) fn filesystem(&self, fstype: &str) -> Filesystem {
-        Filesystem {
-            fstype: fstype.to_owned(),
-            source: self
-                .mount
-                .source()
-                .as_ref()
-                .map_or_else(|| fstype.to_owned(), |s| s.to_string_lossy().into_owned()),
-            data: self.data(),
-            attributes: self.options.top.set | self.options.tree.set,
-            seal: false,
-            copy_up: self.options.copy_up,
-            propagation: self.options.propagation.clone(),
-            label: None,
-        }
-    }
-
-    /// With SELinux's label, where its policy does not know better what the files are.
-    pub(super) fn labelled(&self, mut filesystem: Filesystem) -> Filesystem {
-        match (self.label, filesystem.fstype.as_str()) {
-            (None, _) | (_, "proc" | "sysfs") => {}
-            (Some(label), "mqueue") => filesystem.label = Some(label.to_owned()),
-            (Some(label), _) => filesystem.data.push(context(label)),
-        }
-        filesystem
-    }
-
-    fn data(&self) -> Vec<String> {
-        let flags = self.options.superblock.iter().map(|&flag| flag.to_owned());
-        flags.chain(self.options.data.iter().cloned()).collect()
-    }
 }
 
 impl Context<'_> {
@@ -292,11 +238,6 @@ impl Context<'_> {
         }
         entry.labelled(filesystem)
     }
-}
-
-/// The option that labels all of a filesystem's files.
-pub(super) fn context(label: &str) -> String {
-    format!("context={label}")
 }
 
 /// The whole `/sys` of the host: a user namespace may create sysfs only for a network namespace it owns.

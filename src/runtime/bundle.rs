@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, Spec};
 use serde_json::Value;
 
-use super::spelling;
+use super::{spelling, zero};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::process::capabilities;
@@ -69,23 +69,22 @@ impl Bundle {
 
 /// Parses a `config.json`.
 ///
-/// Capabilities that this version does not know are left out with a warning, as the spec asks; the type would refuse the whole.
+/// What is not as the types want it is read as other runtimes read it ([`zero`]). Capabilities that this version does not know are left out with a warning, as the spec asks; the type would refuse the whole.
 ///
 /// # Errors
 /// What is no JSON or not of the spec's types, and a NUL byte anywhere but in `annotations`: paths and names end at it in the
 /// kernel, which would act on another name than the one that was checked.
 pub fn parse(raw: &[u8]) -> Result<Spec> {
     refuse_nul("", raw)?;
-    match serde_json::from_slice::<Spec>(raw) {
-        Ok(spec) => Ok(spec),
-        Err(first) => {
+    let strict = serde_json::from_slice::<Spec>(raw);
+    match strict {
+        Ok(spec) if !mentions(raw, b"\"pids\"") => Ok(spec),
+        _ => {
             let mut value: Value = serde_json::from_slice(raw)?;
-            if let Some(process) = value.get_mut("process")
-                && adapt(process)
-            {
-                return Ok(serde_json::from_value(value)?);
-            }
-            Err(first.into())
+            zero::fill(&mut value);
+            value.get_mut("process").into_iter().for_each(adapt);
+            // The strict reader knows the line.
+            serde_json::from_value(value).map_err(|e| strict.err().unwrap_or(e).into())
         }
     }
 }
@@ -101,19 +100,20 @@ pub fn parse_process(raw: &[u8]) -> Result<Process> {
         Ok(process) => Ok(process),
         Err(first) => {
             let mut value: Value = serde_json::from_slice(raw)?;
-            if adapt(&mut value) {
-                Ok(serde_json::from_value(value)?)
-            } else {
-                Err(first.into())
-            }
+            zero::fill_process(&mut value);
+            adapt(&mut value);
+            serde_json::from_value(value).map_err(|_| first.into())
         }
     }
 }
 
+fn mentions(raw: &[u8], word: &[u8]) -> bool {
+    raw.windows(word.len()).any(|piece| piece == word)
+}
+
 /// Names the field with a NUL byte, which JSON can only write as an escape.
 fn refuse_nul(field: &str, raw: &[u8]) -> Result<()> {
-    const ESCAPE: &[u8] = b"\\u0000";
-    if !raw.windows(ESCAPE.len()).any(|six| six == ESCAPE) {
+    if !mentions(raw, b"\\u0000") {
         return Ok(());
     }
     match find_nul(field, &serde_json::from_slice(raw)?) {
@@ -145,20 +145,18 @@ fn find_nul(field: &str, value: &Value) -> Option<(String, String)> {
     }
 }
 
-/// Makes a `process` object one that the type reads; says whether anything had to change.
-fn adapt(process: &mut Value) -> bool {
-    let dropped = drop_unknown_capabilities(process);
-    let renamed = rename_scheduler_flags(process);
-    let emptied = drop_empty_affinity(process);
-    dropped || renamed || emptied
+/// Makes a `process` object one that the type reads.
+fn adapt(process: &mut Value) {
+    drop_unknown_capabilities(process);
+    rename_scheduler_flags(process);
+    drop_empty_affinity(process);
 }
 
 /// The type has two of the spec's names otherwise.
-fn rename_scheduler_flags(process: &mut Value) -> bool {
+fn rename_scheduler_flags(process: &mut Value) {
     let flags = process
         .pointer_mut("/scheduler/flags")
         .and_then(Value::as_array_mut);
-    let mut renamed = false;
     for flag in flags.into_iter().flatten() {
         let name = match flag.as_str() {
             Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
@@ -166,29 +164,24 @@ fn rename_scheduler_flags(process: &mut Value) -> bool {
             _ => continue,
         };
         *flag = name.into();
-        renamed = true;
     }
-    renamed
 }
 
 /// To the spec an empty list of processors is none; the type refuses it.
-fn drop_empty_affinity(process: &mut Value) -> bool {
+fn drop_empty_affinity(process: &mut Value) {
     let lists = process
         .pointer_mut("/execCPUAffinity")
         .and_then(Value::as_object_mut);
-    lists.is_some_and(|lists| {
-        let before = lists.len();
+    if let Some(lists) = lists {
         lists.retain(|_, list| list.as_str() != Some(""));
-        lists.len() != before
-    })
+    }
 }
 
-/// Removes names the kernel interface of this version does not have; says whether there were any.
-fn drop_unknown_capabilities(process: &mut Value) -> bool {
+/// Removes names the kernel interface of this version does not have.
+fn drop_unknown_capabilities(process: &mut Value) {
     let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else {
-        return false;
+        return;
     };
-    let mut dropped = false;
     for names in sets.values_mut().filter_map(Value::as_array_mut) {
         names.retain(|name| {
             let known = name
@@ -196,12 +189,10 @@ fn drop_unknown_capabilities(process: &mut Value) -> bool {
                 .is_some_and(|name| capabilities::bit(name).is_some());
             if !known {
                 log::warn!("process.capabilities: ignoring unknown capability {name}");
-                dropped = true;
             }
             known
         });
     }
-    dropped
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::bundle::Bundle;
 use super::container::Container;
-use super::hooks;
+use super::hooks::{self, Surroundings};
 use super::id::Id;
 use super::plan::Plan;
 use super::state::{Folder, State};
@@ -38,12 +38,12 @@ impl<'a> Claim<'a> {
     ///
     /// # Errors
     /// [`Error::Exists`] for an id in use; [`Error::Invalid`] for a cgroup in use.
-    pub fn stake(host: &'a Host, root: &Path, id: &Id, bundle: &Bundle, plan: &'a Plan) -> Result<Self> {
+    pub fn stake(host: &'a Host, root: &Path, id: &Id, bundle: &'a Bundle, plan: &'a Plan) -> Result<Self> {
         let folder = Folder::new(root, id);
         let state = first_state(host, id, bundle, plan)?;
         let lock = folder.claim(!host.caller.privileged)?;
         let born = Rc::new(Cell::new(false));
-        let mut undo = poststop_after(born.clone(), plan, state.oci(0, "stopped"));
+        let mut undo = poststop_after(born.clone(), plan, state.oci(0, "stopped"), &bundle.path);
         let removed = folder.clone();
         undo.push(move || removed.remove());
         // Before the cgroup: whoever finds this directory after our death knows what to clear.
@@ -162,10 +162,11 @@ impl<'a> Claim<'a> {
 }
 
 /// Last of all that is taken back.
-fn poststop_after(born: Rc<Cell<bool>>, plan: &Plan, ended: Vec<u8>) -> Undo<'_> {
+fn poststop_after<'a>(born: Rc<Cell<bool>>, plan: &'a Plan, ended: Vec<u8>, bundle: &'a Path) -> Undo<'a> {
     Undo::of(move || {
         if born.get() {
-            hooks::run_all("poststop", &plan.hooks.poststop, &ended);
+            let around = Surroundings::of_bundle(bundle);
+            hooks::run_all("poststop", &plan.hooks.poststop, &ended, around);
         }
         Ok(())
     })
@@ -195,6 +196,7 @@ fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result<Sta
         covered_by: None,
         streams: Vec::new(),
         server: None,
+        start_hooks: !plan.hooks.start_container.is_empty(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
     })

@@ -3,16 +3,20 @@
 mod delete;
 mod members;
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
-use super::hooks;
+use super::hooks::{self, Surroundings};
 use super::id::Id;
 use super::state::{Folder, State};
 use super::status::{Identity, Status};
+use super::zero;
 use crate::cgroups::{Cgroup, Limits};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
@@ -52,6 +56,20 @@ impl Container {
     /// Waits until no other operation changes it.
     pub fn lock(&self) -> Result<Lock> {
         self.folder.lock()
+    }
+
+    /// Where its state is.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// The lock; none of a container whose `create` holds it and has come to its hooks, one of which may be the caller.
+    fn lock_or_join(&self) -> Result<Option<Lock>> {
+        match self.folder.try_lock() {
+            Err(Error::Busy(_)) if self.state.init.is_none() && self.state.claimed => Ok(None),
+            Err(Error::Busy(_)) => self.folder.lock().map(Some),
+            other => other.map(Some),
+        }
     }
 
     /// The facts.
@@ -138,26 +156,62 @@ impl Container {
         Ok(rustix::fs::open(self.folder.fifo(), flags, Mode::empty())?)
     }
 
-    /// Lets init become the container's program.
+    /// Lets init become the container's program, and runs the poststart hooks.
+    ///
+    /// # Errors
+    /// Also those of startContainer and poststart hooks. The container is gone then, as the spec has it.
     pub fn start(&self, host: &Host) -> Result<()> {
-        let _lock = self.folder.lock()?;
-        match self.status(host) {
-            Status::Created => {}
-            Status::Running => {
-                return Err(Error::Status("cannot start an already running container".into()));
-            }
-            Status::Paused => {
-                return Err(Error::Status(
-                    "cannot start a container in the paused state".into(),
-                ));
-            }
-            _ => return Err(Error::Status("cannot start a container that has stopped".into())),
-        }
+        let lock = self.folder.lock()?;
+        self.check_created(host)?;
+        let order = self.order()?;
+        let answer = self.answer()?;
         log::debug!("container `{}`: init is told to start", self.state.id);
-        rustix::io::write(self.order()?, b"0").during(|| "start")?;
+        rustix::io::write(&order, b"0").during(|| "start")?;
+        drop(order);
         files::remove_file(&self.folder.fifo())?;
-        hooks::run_all("poststart", &self.state.poststart, &self.oci_state("running"));
-        Ok(())
+        // The hooks may use the runtime, and those inside may take their time.
+        drop(lock);
+        self.run_hooks(answer).inspect_err(|_| self.give_up(host))
+    }
+
+    fn check_created(&self, host: &Host) -> Result<()> {
+        let text = match self.status(host) {
+            Status::Created => return Ok(()),
+            Status::Running => "cannot start an already running container",
+            Status::Paused => "cannot start a container in the paused state",
+            _ => "cannot start a container that has stopped",
+        };
+        Err(Error::Status(text.into()))
+    }
+
+    /// The fifo's reading end. Init may answer the order with what went wrong; by its end it lets go of the fifo.
+    fn answer(&self) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::open(
+            self.folder.fifo(),
+            flags,
+            Mode::empty(),
+        )?))
+    }
+
+    fn run_hooks(&self, answer: File) -> Result<()> {
+        if self.state.start_hooks {
+            hear(answer)?;
+        }
+        let around = Surroundings::of_bundle(&self.state.bundle);
+        hooks::run(
+            "poststart",
+            &self.state.poststart,
+            &self.oci_state("running"),
+            around,
+        )
+    }
+
+    fn give_up(&self, host: &Host) {
+        let ended = self.folder.lock().and_then(|_lock| self.clear(host));
+        if let Err(e) = ended {
+            log::warn!("clean-up after a failed hook is incomplete: {e}");
+        }
     }
 
     /// The OCI state with this status.
@@ -168,6 +222,8 @@ impl Container {
 
     /// Sends a signal to init, or to all processes.
     pub fn kill(&self, host: &Host, signal: rustix::process::Signal, all: bool) -> Result<()> {
+        let outlives = || self.state.cgroup.is_some() && !self.owns_pids();
+        let all = all || signal == rustix::process::Signal::KILL && outlives();
         let whom = if all { "all processes" } else { "init" };
         log::debug!(
             "container `{}`: signal {} to {whom}",
@@ -221,9 +277,16 @@ impl Container {
         }
     }
 
-    /// Whether its processes end with init.
+    /// Whether its processes end with init, which is the first of a pid namespace that was made for it.
     fn owns_pids(&self) -> bool {
-        self.state.namespaces.contains(&Kind::Pid)
+        self.state.namespaces.contains(&Kind::Pid) && !self.joins_pids().unwrap_or(false)
+    }
+
+    fn joins_pids(&self) -> Result<bool> {
+        let config: Value = serde_json::from_slice(&self.config()?)?;
+        let namespaces = config["linux"]["namespaces"].as_array();
+        let mut pids = namespaces.into_iter().flatten().filter(|n| n["type"] == "pid");
+        Ok(pids.any(|n| n["path"].as_str().is_some_and(|path| !path.is_empty())))
     }
 
     /// A frozen v1 cgroup does not even die; v2 lets `SIGKILL` through by itself, where thawing does no harm.
@@ -241,8 +304,9 @@ impl Container {
     ///
     /// Period and quota, limit and swap depend on each other, so the new document is laid over the container's own before
     /// it is read as a whole. Device rules change only when they are named.
-    pub fn update(&self, host: &Host, wanted: Value) -> Result<()> {
-        let _lock = self.folder.lock()?;
+    pub fn update(&self, host: &Host, mut wanted: Value) -> Result<()> {
+        unlimit_swap(&mut wanted);
+        let _lock = self.lock_or_join()?;
         if self.status(host) == Status::Stopped {
             return Err(Error::Status("cannot update a stopped container".into()));
         }
@@ -256,6 +320,7 @@ impl Container {
         if !devices && let Some(fields) = effective.as_object_mut() {
             fields.remove("devices");
         }
+        zero::fill_resources(&mut effective);
         let effective = serde_json::from_value(effective).during(|| "resources")?;
         home.change(&host.cgroups, &Limits::for_update(&effective, &host.cgroups)?)?;
         self.folder.save_config(&serde_json::to_vec(&config)?)
@@ -263,7 +328,7 @@ impl Container {
 
     /// Gives its class of `linux.intelRdt` other schemata.
     pub fn reallocate(&self, schemata: &[String]) -> Result<()> {
-        let _lock = self.folder.lock()?;
+        let _lock = self.lock_or_join()?;
         match &self.state.resctrl {
             Some(allocation) => allocation.write_schemata(schemata),
             None => Err(Error::Status(
@@ -289,9 +354,42 @@ impl Container {
     }
 }
 
+/// Waits until init has closed the fifo, as it does by becoming the program, and says what it wrote there.
+fn hear(mut answer: File) -> Result<()> {
+    let hangup = |answer: &File| {
+        let mut fds = [PollFd::new(answer, PollFlags::empty())];
+        rustix::event::poll(&mut fds, None).map(drop)
+    };
+    while let Err(e) = hangup(&answer) {
+        if e != rustix::io::Errno::INTR {
+            return Err(e).during(|| "wait for the startContainer hooks");
+        }
+    }
+    let mut said = String::new();
+    answer
+        .read_to_string(&mut said)
+        .during(|| "read what init says")?;
+    // The order itself, of an init that was killed before it read it.
+    match said.trim_start_matches('0') {
+        "" => Ok(()),
+        said => Err(Error::Init(said.into())),
+    }
+}
+
 /// Engines match this text.
 fn not_running() -> Error {
     Error::Status("container not running".into())
+}
+
+/// A limit for memory and swap together cannot outlive that for memory: without a word about it, it goes as well.
+fn unlimit_swap(wanted: &mut Value) {
+    let Some(memory) = wanted.get_mut("memory").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let unsaid = |swap: &Value| swap.is_null() || *swap == 0;
+    if memory.get("limit").is_some_and(|limit| *limit == -1) && memory.get("swap").is_none_or(unsaid) {
+        memory.insert("swap".into(), (-1).into());
+    }
 }
 
 /// Replaces what `new` names in `old`, object by object; `null` names nothing.
@@ -311,6 +409,20 @@ fn lay_over(old: &mut Value, new: Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn without_a_limit_of_memory_there_is_none_of_swap() {
+        for (wanted, swap) in [
+            (json!({ "memory": { "limit": -1 } }), json!(-1)),
+            (json!({ "memory": { "limit": -1, "swap": 0 } }), json!(-1)),
+            (json!({ "memory": { "limit": -1, "swap": 7 } }), json!(7)),
+            (json!({ "memory": { "limit": 5 } }), Value::Null),
+        ] {
+            let mut wanted = wanted;
+            unlimit_swap(&mut wanted);
+            assert_eq!(wanted["memory"]["swap"], swap);
+        }
+    }
 
     #[test]
     fn an_update_changes_what_it_names() {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::termios::{OptionalActions, OutputModes, Termios};
 
@@ -14,10 +14,13 @@ use crate::error::{During, Error, Result};
 use crate::process::signal;
 use crate::rootfs;
 
+/// By these a user or a supervisor says that it has been enough.
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
 /// All signals, as something to read.
 pub struct Signals {
     all: SignalFd,
-    /// Those by which a user or a supervisor says that it has been enough. Looked at, never read.
+    /// [`ENDING`]. Looked at, never read.
     ending: SignalFd,
 }
 
@@ -36,14 +39,13 @@ impl Signals {
             all.remove(own);
         }
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None)?;
-        let ending = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
         let open = |set: &SigSet| {
             SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
                 .during(|| "receive signals")
         };
         Ok(Self {
             all: open(&all)?,
-            ending: open(&ending.into_iter().collect())?,
+            ending: open(&ENDING.into_iter().collect())?,
         })
     }
 
@@ -93,18 +95,14 @@ pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Re
     let _slave = master
         .as_ref()
         .and_then(|master| rootfs::open_peer(master.as_fd()).ok());
-    let mut relay = Relay {
-        master,
-        stdin: true,
-        typed: Typed::default(),
-    };
+    let mut relay = Relay::new(master);
     loop {
         let (ended, signalled) = relay.step(process, signals)?;
         if signalled {
-            pass_on(process, signals, relay.master.as_ref())?;
+            relay.ending |= pass_on(process, signals, relay.master.as_ref())?;
         }
         if ended {
-            relay.drain();
+            relay.drain(signals);
             drop(raw);
             return status(process);
         }
@@ -117,51 +115,118 @@ struct Relay {
     stdin: bool,
     /// While this waits, no more is read, so that whoever feeds us waits as well.
     typed: Typed,
+    /// What the container wrote and our reader does not take yet. While this waits, no more is read either.
+    shown: Typed,
+    /// Whether we were asked to end: then nobody waits for our reader.
+    ending: bool,
 }
 
 /// The most that a terminal holds when its process has ended, and more. One that goes on writing does not hold us.
 const REST: usize = 128 * 1024;
 
+/// How long a reader may take for the next piece once we are to end.
+const LAST_LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000_000,
+};
+
+/// What happened.
+struct Events {
+    ended: bool,
+    signalled: bool,
+    terminal: PollFlags,
+    typed: bool,
+    readable: bool,
+}
+
 impl Relay {
-    /// Waits until something happens; says whether the process ended and whether there are signals.
+    fn new(master: Option<OwnedFd>) -> Self {
+        Self {
+            master,
+            stdin: true,
+            typed: Typed::default(),
+            shown: Typed::default(),
+            ending: false,
+        }
+    }
+
+    /// Waits until something happens and moves bytes; says whether the process ended and whether there are signals.
     fn step(&mut self, process: &Newborn, signals: &Signals) -> Result<(bool, bool)> {
-        let input = rustix::stdio::stdin();
+        let Some(events) = self.wait(process, signals)? else {
+            return Ok((false, false));
+        };
+        if events.readable && !self.shown.write(rustix::stdio::stdout()) {
+            self.deaf();
+        }
+        if events.terminal.contains(PollFlags::OUT) && !self.type_on() {
+            self.stdin = false;
+        }
+        let spoken = !events.terminal.difference(PollFlags::OUT).is_empty();
+        if spoken && self.shown.is_empty() && self.output().is_none() {
+            self.master = None;
+        }
+        if events.typed {
+            self.stdin = self.input();
+        }
+        Ok((events.ended, events.signalled))
+    }
+
+    fn wait(&self, process: &Newborn, signals: &Signals) -> Result<Option<Events>> {
+        let (input, reader) = (rustix::stdio::stdin(), rustix::stdio::stdout());
+        let nothing = PollFlags::empty();
+        let told = if self.shown.is_empty() {
+            PollFlags::IN
+        } else {
+            nothing
+        };
+        // The kernel passes over what is not asked for, but not over hang-ups: those are left out as a whole.
+        let master = self
+            .master
+            .as_ref()
+            .filter(|_| !(told | self.typed.wants()).is_empty());
         let mut fds = vec![
             PollFd::new(&process.pidfd, PollFlags::IN),
             PollFd::new(&signals.all, PollFlags::IN),
         ];
-        if let Some(master) = &self.master {
-            fds.push(PollFd::new(master, PollFlags::IN | self.typed.wants()));
-            if self.stdin && self.typed.is_empty() {
-                fds.push(PollFd::new(&input, PollFlags::IN));
-            }
-        }
+        let mut add = |fd| {
+            fds.push(fd);
+            fds.len() - 1
+        };
+        let terminal = master.map(|master| add(PollFd::new(master, told | self.typed.wants())));
+        let typed = (self.master.is_some() && self.stdin && self.typed.is_empty())
+            .then(|| add(PollFd::new(&input, PollFlags::IN)));
+        let readable = (!self.shown.is_empty()).then(|| add(PollFd::new(&reader, PollFlags::OUT)));
         match rustix::event::poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => return Ok((false, false)),
+            Err(rustix::io::Errno::INTR) => return Ok(None),
             other => other.during(|| "wait for the process")?,
         };
-        let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
-        drop(fds);
-        let terminal = ready.get(2).copied().unwrap_or(PollFlags::empty());
-        if terminal.contains(PollFlags::OUT) && !self.type_on() {
-            self.stdin = false;
-        }
-        if !terminal.difference(PollFlags::OUT).is_empty() && self.output().is_none() {
-            self.master = None;
-        }
-        if ready.get(3).is_some_and(|input| !input.is_empty()) {
-            self.stdin = self.input();
-        }
-        Ok((!ready[0].is_empty(), !ready[1].is_empty()))
+        let at = |index: Option<usize>| index.map_or(nothing, |index| fds[index].revents());
+        Ok(Some(Events {
+            ended: !fds[0].revents().is_empty(),
+            signalled: !fds[1].revents().is_empty(),
+            terminal: at(terminal),
+            typed: !at(typed).is_empty(),
+            readable: !at(readable).is_empty(),
+        }))
     }
 
-    /// From the container to us: how much, or nothing at the end.
-    fn output(&self) -> Option<usize> {
+    /// From the container to us, as much as our reader takes now: how much it was, or nothing at the end.
+    fn output(&mut self) -> Option<usize> {
         let mut buffer = [0; 8192];
         match rustix::io::read(self.master.as_ref()?, &mut buffer) {
             Ok(0) | Err(_) => None,
-            Ok(n) => write_all(rustix::stdio::stdout(), &buffer[..n]).then_some(n),
+            Ok(n) => {
+                self.shown.push(&buffer[..n]);
+                self.shown.write_now(rustix::stdio::stdout());
+                Some(n)
+            }
         }
+    }
+
+    /// Nobody reads us any more.
+    fn deaf(&mut self) {
+        self.shown = Typed::default();
+        self.master = None;
     }
 
     /// From us towards the container; false at the end.
@@ -191,22 +256,42 @@ impl Relay {
         taken
     }
 
-    /// What the process wrote before it ended.
-    fn drain(&self) {
-        let Some(master) = &self.master else { return };
-        let now = rustix::event::Timespec::default();
+    /// What the process wrote before it ended. A reader that takes nothing is waited for until we are asked to end.
+    fn drain(&mut self, signals: &Signals) {
+        let now = Timespec::default();
         let mut copied = 0;
-        while copied < REST
-            && matches!(
-                rustix::event::poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)),
-                Ok(1)
-            )
-        {
+        while self.flush(signals) && copied < REST {
+            let Some(master) = &self.master else { return };
+            match rustix::event::poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)) {
+                Ok(1) => {}
+                _ => return,
+            }
             match self.output() {
                 Some(n) => copied += n,
                 None => return,
             }
         }
+    }
+
+    /// Writes all that waits for our reader; false when that is given up.
+    fn flush(&mut self, signals: &Signals) -> bool {
+        while !self.shown.is_empty() {
+            let (reader, ending) = (rustix::stdio::stdout(), signals.ending());
+            let mut fds = [
+                PollFd::new(&reader, PollFlags::OUT),
+                PollFd::new(&ending, PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut fds, self.ending.then_some(&LAST_LOOK)) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+            let (readable, asked) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+            if !(readable && self.shown.write(rustix::stdio::stdout())) && (readable || asked) {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -222,19 +307,22 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     true
 }
 
-fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Result<()> {
+/// Says whether one of them asks for our end.
+fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Result<bool> {
+    let mut asked = false;
     while let Some(info) = signals.all.read_signal().during(|| "read a signal")? {
         let number = i32::try_from(info.ssi_signo).unwrap_or(0);
         match (Signal::try_from(number), signal::from_number(number)) {
             (Ok(Signal::SIGCHLD | Signal::SIGPIPE | Signal::SIGURG), _) => {}
             (Ok(Signal::SIGWINCH), _) => master.into_iter().for_each(copy_size),
-            (_, Some(signal)) => {
+            (named, Some(signal)) => {
+                asked |= named.is_ok_and(|signal| ENDING.contains(&signal));
                 let _ = rustix::process::pidfd_send_signal(&process.pidfd, signal);
             }
             _ => {}
         }
     }
-    Ok(())
+    Ok(asked)
 }
 
 /// Rows and columns of our terminal, if there is one.

@@ -43,6 +43,8 @@ pub struct Choices {
     pub cgroup_manager: Manager,
     /// Go on without a cgroup where the caller may not make one and no limit is asked for.
     pub rootless: bool,
+    /// Give the container a socket by which it says that it is ready, see [`super::notify`].
+    pub notify: bool,
 }
 
 /// All that parent and init will do.

@@ -6,6 +6,7 @@
 //!        state.json       facts; written before the cgroup is made, and again before init is released
 //!        config.json      the bundle's, as it was at create
 //!        exec.fifo        there until `start`; init waits for a byte from it
+//!        notify/          for the container's socket of `sd_notify(3)`, where the caller of `create` had one
 //! ```
 
 use std::collections::BTreeMap;
@@ -30,8 +31,10 @@ pub struct State {
     /// The container's id.
     pub id: String,
     /// Absolute path of the bundle.
+    #[serde(with = "any_path")]
     pub bundle: PathBuf,
     /// Absolute path of the root filesystem.
+    #[serde(with = "any_path")]
     pub rootfs: PathBuf,
     /// The bundle's annotations.
     #[serde(default)]
@@ -61,12 +64,46 @@ pub struct State {
     /// A checkpoint that serves memory to whoever fetches it, until it is told to give up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<Identity>,
+    /// Whether init runs startContainer hooks, for whose success `start` has to wait.
+    #[serde(default)]
+    pub start_hooks: bool,
     /// Hooks for `start`.
     #[serde(default)]
     pub poststart: Vec<Hook>,
     /// Hooks for `delete`.
     #[serde(default)]
     pub poststop: Vec<Hook>,
+}
+
+/// Paths are bytes, which JSON has no word for: one that is not UTF-8 is a list of numbers.
+mod any_path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        let form = path.to_str().map_or_else(
+            || Form::Bytes(path.as_os_str().as_bytes().to_vec()),
+            |text| Form::Text(text.to_owned()),
+        );
+        form.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text.into(),
+            Form::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        })
+    }
 }
 
 /// What a state that does not say has: it was written when all was made.
@@ -81,7 +118,8 @@ impl State {
             "ociVersion": self.oci_version,
             "id": self.id,
             "status": status,
-            "bundle": self.bundle,
+            // JSON has no bytes: what is not UTF-8 is replaced, as by other runtimes.
+            "bundle": self.bundle.to_string_lossy(),
             "annotations": self.annotations,
         });
         if pid > 0 {
@@ -186,6 +224,11 @@ impl Folder {
     /// The fifo that init waits on.
     pub fn fifo(&self) -> PathBuf {
         self.path.join("exec.fifo")
+    }
+
+    /// The directory that the container sees with its socket of `sd_notify(3)`. On the host nobody but the owner gets as far.
+    pub fn notify(&self) -> PathBuf {
+        self.path.join("notify/inside")
     }
 
     /// Removes the directory and with it the claim on the id.

@@ -50,6 +50,26 @@ impl Sysctls {
         Ok(Self(found))
     }
 
+    /// Refuses those of a namespace that is joined by a path and turns out to be our own.
+    pub fn check_joined(&self, namespaces: &Namespaces) -> Result<()> {
+        for (file, value) in &self.0 {
+            let kind = parts(&file.display().to_string()).and_then(|parts| owner(&parts));
+            let joined = kind.and_then(|kind| Some((kind, namespaces.joined(kind)?)));
+            if let Some((kind, path)) = joined
+                && is_own(kind, path)
+            {
+                let field = format!("linux.sysctl[{:?}]", file.display().to_string().replace('/', "."));
+                let problem = format!(
+                    "would change the host: `{}` is the {} namespace of the caller",
+                    path.display(),
+                    kind.file()
+                );
+                return Err(Error::invalid(field, value, problem));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the values through the host's `/proc`, which the container's files cannot replace; the kernel
     /// looks parameters up in the namespaces of the writer.
     pub fn apply(&self) -> Result<()> {
@@ -59,6 +79,12 @@ impl Sysctls {
         }
         Ok(())
     }
+}
+
+fn is_own(kind: Kind, path: &Path) -> bool {
+    let own = Path::new("/proc/self/ns").join(kind.file());
+    let [joined, own] = [path, &own].map(rustix::fs::stat);
+    matches!((joined, own), (Ok(joined), Ok(own)) if (joined.st_dev, joined.st_ino) == (own.st_dev, own.st_ino))
 }
 
 /// `net.ipv4.conf.eth0/1.x` and `net/ipv4/…`: whichever separator comes first is the separator (`sysctl(8)`).
@@ -80,6 +106,7 @@ fn owner(parts: &[String]) -> Option<Kind> {
         ["fs", "mqueue", _] => Some(Kind::Ipc),
         ["kernel", name] if IPC.contains(name) => Some(Kind::Ipc),
         ["kernel", "domainname" | "hostname"] => Some(Kind::Uts),
+        ["user", _] => Some(Kind::User),
         _ => None,
     }
 }
@@ -126,5 +153,7 @@ mod tests {
         }
         assert!(read("net.ipv4.ip_forward", r#"{"type":"ipc"}"#).is_err());
         assert!(read("kernel.shmmax", r#"{"type":"ipc"}"#).is_ok());
+        assert!(read("user.max_net_namespaces", all).is_err());
+        assert!(read("user.max_net_namespaces", r#"{"type":"user"}"#).is_ok());
     }
 }

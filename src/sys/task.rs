@@ -1,6 +1,8 @@
 //! What a task carries with it through `execve(2)`: scheduling, input and output priority, personality, memory policy.
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use super::check;
 
@@ -50,6 +52,30 @@ pub fn set_scheduling(pid: i32, scheduling: &Scheduling) -> io::Result<()> {
 pub fn set_io_priority(pid: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: plain numbers.
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, value) }).map(drop)
+}
+
+/// Lets a task run on all processors there are (`sched_setaffinity(2)`); the kernel leaves out what its cpuset does not have.
+///
+/// # Errors
+/// `EPERM` for another user's process without `CAP_SYS_NICE`; `ESRCH`.
+pub fn allow_all_processors(pid: i32) -> io::Result<()> {
+    // More than any kernel is built for (CONFIG_NR_CPUS ends at 8192).
+    let all = [u8::MAX; 8192 / 8];
+    // SAFETY: the kernel reads as many bytes as we say, which the array has.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, all.len(), all.as_ptr()) }).map(drop)
+}
+
+/// Lets a program begin with these limits of open files (`RLIMIT_NOFILE`); absent is unlimited.
+pub fn limit_files_in(command: &mut Command, soft: Option<u64>, hard: Option<u64>) {
+    let limit = libc::rlimit {
+        rlim_cur: soft.unwrap_or(libc::RLIM_INFINITY),
+        rlim_max: hard.unwrap_or(libc::RLIM_INFINITY),
+    };
+    // SAFETY: the structure is ours.
+    let set =
+        move || check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit).into() }).map(drop);
+    // SAFETY: between fork and exec only async-signal-safe functions are called (`signal-safety(7)`; the call is a plain system call).
+    unsafe { command.pre_exec(set) };
 }
 
 /// Sets the execution domain of this process (`personality(2)`): what `uname(2)` calls the machine.

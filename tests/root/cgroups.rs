@@ -17,33 +17,34 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+pub mod reader;
 pub mod resources;
 
 tests![
-    cpu_quota_holds,
-    cpuset_holds,
-    memory_limit_kills,
-    memory_is_raised_and_lowered,
-    memory_in_use_is_not_taken_when_checked,
-    page_cache_makes_room,
-    pids_limit_fails_fork,
-    io_throttle_holds,
-    freeze_stops,
+    cpu_quota_holds in guest,
+    cpuset_holds in guest,
+    memory_limit_kills in guest,
+    memory_is_raised_and_lowered in guest,
+    memory_in_use_is_not_taken_when_checked in guest,
+    page_cache_makes_room in guest,
+    pids_limit_fails_fork in guest,
+    io_throttle_holds in guest: 120,
+    freeze_stops in guest,
     freeze_stops_without_cgroup2,
-    kill_empties,
+    kill_empties in guest,
     kill_empties_without_cgroup2,
-    remove_leaves_nothing,
-    creation_and_tidying_meet,
+    remove_leaves_nothing in guest,
+    creation_and_tidying_meet in guest,
     failed_create_leaves_nothing,
-    a_busy_parent_is_refused,
-    a_used_cgroup_is_refused,
-    delegate_gives_only_what_is_safe,
-    delegated_cgroups_are_bounded,
-    devices_are_denied,
-    devices_are_denied_by_program,
-    a_missing_file_is_an_error,
-    unified_settings_are_written,
-    birth_follows_the_process,
+    a_busy_parent_is_refused in guest,
+    a_used_cgroup_is_refused in guest,
+    delegate_gives_only_what_is_safe in guest,
+    delegated_cgroups_are_bounded in guest,
+    devices_are_denied in guest,
+    devices_are_denied_by_program in guest,
+    a_missing_file_is_an_error in guest,
+    unified_settings_are_written in guest,
+    birth_follows_the_process in guest,
 ];
 
 const MIB: i64 = 1 << 20;

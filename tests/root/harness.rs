@@ -6,6 +6,7 @@
 mod bundle;
 mod leaks;
 mod machine;
+pub mod reader;
 mod receiver;
 mod runner;
 pub mod trace;
@@ -15,6 +16,7 @@ use std::process::Command;
 
 pub use bundle::{Bundle, busybox_root, usual_mount};
 pub use leaks::kill_descendants;
+pub use machine::ENGINES;
 pub use receiver::Receiver;
 pub use runner::main;
 
@@ -32,18 +34,35 @@ pub struct Test {
     pub run: fn() -> anyhow::Result<()>,
     /// How long it may take natively, in seconds, before it is killed and counted as failed.
     pub seconds: u64,
+    /// Whether `make test` runs it in the guest with cgroup v2 as well.
+    pub in_guest: bool,
 }
 
-/// Lists the tests of a module: `tests![limits_hold, freeze_stops];` makes `TESTS`. A test that needs more than the minute it
-/// is given says so: `tests![two_hundred_rounds: 600];`.
+/// What a test may take that does not say how long.
+pub const USUAL: u64 = 60;
+
+impl Test {
+    /// Whether it said that it takes its time: `make quick` goes without it.
+    pub fn is_long(&self) -> bool {
+        self.seconds > USUAL
+    }
+}
+
+/// Lists the tests of a module: `tests![limits_hold in guest, links_are_not_followed];` makes `TESTS`. All of them run natively. Those
+/// whose outcome the cgroup layout or the guest's older kernel can change are marked: a program takes twenty times as long to start
+/// there. A test that takes more than a few seconds says how many it may take, instead of the usual minute, and is left out of
+/// `make quick`: `tests![two_hundred_rounds: 600];`.
 macro_rules! tests {
-    (@seconds) => { 60 };
+    (@seconds) => { crate::harness::USUAL };
     (@seconds $seconds:literal) => { $seconds };
-    ($($name:ident $(: $seconds:literal)?),* $(,)?) => {
+    (@in_guest) => { false };
+    (@in_guest guest) => { true };
+    ($($name:ident $(in $place:ident)? $(: $seconds:literal)?),* $(,)?) => {
         pub const TESTS: &[crate::harness::Test] = &[$(crate::harness::Test {
             name: concat!(module_path!(), "::", stringify!($name)),
             run: $name,
             seconds: tests!(@seconds $($seconds)?),
+            in_guest: tests!(@in_guest $($place)?),
         }),*];
     };
 }
@@ -71,9 +90,9 @@ macro_rules! known_difference {
 /// Ends this test process as skipped when `name` cannot be had here.
 ///
 /// `root`, `cgroup2` (all controllers on v2), `hybrid` (controllers on v1), `controller:NAME`, `realtime_groups` (`cpu.rt_runtime_us`
-/// of v1), `apparmor` (it is on), `selinux` (it enforces `tests/guest/selinux.policy`), `systemd` (it is PID 1), `userns`, `criu` (it works with this kernel), `lazy_pages` (it can fetch
-/// memory late), `linux_6_3` (that version or newer), `ours` (the runtime under test is condo's),
-/// `native` (nothing here takes a multiple of its time, see [`timeout_factor`]), `program:NAME`; any other name is a program.
+/// of v1), `apparmor` (it is on), `selinux` (it enforces `tests/guest/selinux.policy`), `systemd` (it is PID 1), `userns`, `criu` (it
+/// works with this kernel), `lazy_pages` (it can fetch memory late), `linux_6_3` (that version or newer), `ours` (the runtime under
+/// test is condo's), `engine:NAME` (a program that [`ENGINES`] has, or the machine), `program:NAME`; any other name is a program.
 pub fn need(name: &str) {
     if !machine::has(name) {
         eprintln!("needs: {name}");

@@ -16,7 +16,7 @@ tests![
     hostile_archives_write_nothing_outside,
     names_that_come_twice_are_replaced,
     archives_that_are_no_system_are_refused,
-    limits_hold_and_leave_nothing,
+    limits_hold_and_leave_nothing: 120,
     the_second_of_two_makers_is_told,
     what_a_killed_import_left_is_swept,
     recipes_can_be_folders,

@@ -1,6 +1,6 @@
 //! Tests of kernel effects: one integration binary whose modules mirror `src/`, with its own runner (see [`harness`]).
 //!
-//! `cargo test --test root -- [--list] [--seed N] [PART OF A NAME]...`; with `scripts/guest` the same binary runs in a
+//! `cargo test --test root -- [--list] [--seed N] [--in-guest] [--quick] [PART OF A NAME]...`; with `scripts/guest` the same binary runs in a
 //! virtual machine with cgroup v2.
 #![allow(
     clippy::unwrap_used,
@@ -44,6 +44,7 @@ fn main() -> std::process::ExitCode {
     }
     let modules = [
         cgroups::TESTS,
+        cgroups::reader::TESTS,
         cgroups::resources::TESTS,
         image::TESTS,
         net::TESTS,
@@ -67,7 +68,10 @@ fn main() -> std::process::ExitCode {
         runtime::lifecycle::TESTS,
         runtime::managers::TESTS,
         runtime::namespaces::TESTS,
+        runtime::notify::TESTS,
         runtime::priorities::TESTS,
+        runtime::process::TESTS,
+        runtime::reading::TESTS,
         runtime::refusals::TESTS,
         runtime::resources::TESTS,
         runtime::rootless::TESTS,

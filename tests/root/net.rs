@@ -16,22 +16,22 @@ use frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, arp, carries, fragment, udp, udp6
 use room::{Ears, Room, Vps, address, host, mac, ping};
 
 tests![
-    vpss_talk_only_where_allowed,
+    vpss_talk_only_where_allowed in guest,
     the_outside_sees_the_host,
     the_outside_cannot_reach_in,
-    forged_sources_do_not_get_through,
-    nobody_becomes_another_by_arp,
+    forged_sources_do_not_get_through in guest,
+    nobody_becomes_another_by_arp in guest,
     nobody_becomes_an_absent_address_by_arp,
-    services_of_the_host_are_closed,
+    services_of_the_host_are_closed in guest,
     setting_up_at_once_is_safe,
-    attach_and_detach_leave_nothing,
+    attach_and_detach_leave_nothing in guest,
     a_failed_attach_leaves_nothing,
     a_late_failure_undoes_all,
     a_stale_port_is_replaced,
     an_address_belongs_to_one,
     names_of_others_are_not_taken,
     foreign_rules_stay,
-    flushed_rules_come_back,
+    flushed_rules_come_back in guest,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -22,8 +22,8 @@ tests![
     privileges_are_left_alone,
     an_unprivileged_caller_is_refused,
     programs_of_32_bits,
-    an_allow_list_runs_programs,
-    a_vps_can_do_its_work,
+    an_allow_list_runs_programs in guest,
+    a_vps_can_do_its_work in guest,
     the_listener_is_handed_over,
     actions_that_the_kernel_knows,
 ];

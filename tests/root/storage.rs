@@ -16,7 +16,7 @@ use crate::harness;
 use crate::image::{NET_RAW, Scratch, Tar, import};
 
 tests![
-    owners_are_translated_and_the_image_stays,
+    owners_are_translated_and_the_image_stays in guest,
     two_disks_of_one_image_do_not_see_each_other,
     directories_of_the_image_can_be_renamed,
     file_capabilities_of_the_image_hold_inside,
@@ -25,7 +25,7 @@ tests![
     filesystems_that_cannot_be_mapped_are_named,
     disks_are_created_once_and_removed_at_any_depth,
     nothing_of_it_shows_on_the_host,
-    the_disk_of_a_path_is_the_whole_one,
+    the_disk_of_a_path_is_the_whole_one in guest,
 ];
 
 const BASE: u32 = 700_000;

@@ -255,7 +255,7 @@ mod tests {
                 "MemoryHigh=U64(18446744073709551615)",
             ]
         );
-        assert!(lines(r#"{"pids":{"limit":0}}"#).is_empty());
+        assert_eq!(lines(r#"{"pids":{"limit":0}}"#), ["TasksMax=U64(1)"]);
         assert_eq!(
             lines(r#"{"pids":{"limit":-1}}"#),
             ["TasksMax=U64(18446744073709551615)"]

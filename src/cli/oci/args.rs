@@ -209,7 +209,7 @@ pub(super) struct Exec {
     pub(super) cwd: Option<PathBuf>,
     /// Set an environment variable
     #[arg(long, short, value_name = "KEY=VALUE")]
-    pub(super) env: Vec<String>,
+    pub(super) env: Vec<OsString>,
     /// Give the process a terminal
     #[arg(long, short)]
     pub(super) tty: bool,
@@ -263,7 +263,7 @@ pub(super) struct Exec {
     pub(super) id: String,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    pub(super) args: Vec<String>,
+    pub(super) args: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

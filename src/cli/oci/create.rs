@@ -13,6 +13,7 @@ use crate::runtime::container;
 use crate::runtime::foreground::{self, Signals};
 use crate::runtime::id::Id;
 use crate::runtime::init::parent::{self, Created, Request};
+use crate::runtime::notify::{self, Relay};
 use crate::runtime::plan::Choices;
 
 /// `create`: the container's standard streams are ours, and its program waits for `start`.
@@ -78,11 +79,17 @@ fn attend(host: &Host, made: Created, master: Option<OwnedFd>, signals: Option<S
         foreground::copy_size(master);
         console::keep_newlines(master.as_fd())?;
     }
+    let relay = Relay::open(&made.container)?;
     made.container.start(host)?;
     made.link.wait_for_exec()?;
-    match signals {
-        Some(signals) => foreground::wait(&made.init, master, &signals),
-        None => Ok(0),
+    match (signals, relay) {
+        (Some(signals), relay) => {
+            // It ends with this process.
+            relay.map(|relay| std::thread::spawn(move || relay.run(false)));
+            foreground::wait(&made.init, master, &signals)
+        }
+        (None, Some(relay)) => relay.run(true).map(|()| 0),
+        (None, None) => Ok(0),
     }
 }
 
@@ -108,6 +115,7 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
             no_new_keyring: args.no_new_keyring,
             cgroup_manager: global.manager(),
             rootless: global.rootless(&host.caller),
+            notify: notify::is_awaited(),
         },
     };
     root::prepare(prepared.root, std::env::var_os("XDG_RUNTIME_DIR").as_deref())?;

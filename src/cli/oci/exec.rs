@@ -124,16 +124,13 @@ fn process(args: &Exec, base: Option<&oci::Process>) -> Result<Process> {
         ));
     }
     let mut process = base.cloned().unwrap_or_default();
-    process
-        .set_args(Some(args.args.clone()))
-        .set_terminal(Some(args.tty))
-        .set_console_size(None);
-    let env = process.env().iter().flatten().chain(&args.env).cloned().collect();
-    process.set_env(Some(env));
+    process.set_terminal(Some(args.tty)).set_console_size(None);
     if let Some(cwd) = &args.cwd {
         process.set_cwd(cwd.clone());
     }
     let mut process = Process::from_spec(&process)?;
+    process.set_args(&args.args)?;
+    process.add_env(&args.env)?;
     adjust(&mut process, args)?;
     Ok(process)
 }

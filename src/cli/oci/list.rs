@@ -1,5 +1,6 @@
 //! `state`, `list` and `--version`.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::Serialize;
@@ -21,8 +22,8 @@ struct Shown<'a> {
     id: &'a str,
     pid: i32,
     status: Status,
-    bundle: &'a Path,
-    rootfs: &'a Path,
+    bundle: Cow<'a, str>,
+    rootfs: Cow<'a, str>,
     created: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<&'a std::collections::BTreeMap<String, String>>,
@@ -41,8 +42,8 @@ fn shown<'a>(container: &'a Container, host: &Host) -> Shown<'a> {
         id: &state.id,
         pid,
         status,
-        bundle: &state.bundle,
-        rootfs: &state.rootfs,
+        bundle: state.bundle.to_string_lossy(),
+        rootfs: state.rootfs.to_string_lossy(),
         created: &state.created,
         annotations: Some(&state.annotations).filter(|a| !a.is_empty()),
         owner: user_name(state.owner),
@@ -95,7 +96,7 @@ pub(super) fn list(host: &Host, root: &Path, args: &args::List) -> Result<u8> {
 fn table(rows: &[Shown<'_>]) -> String {
     let mut lines = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
     lines.extend(rows.iter().map(|row| {
-        let bundle = row.bundle.display().to_string();
+        let bundle = row.bundle.to_string();
         [
             row.id.into(),
             row.pid.to_string(),

@@ -8,10 +8,14 @@ use crate::host::Host;
 use crate::process::signal;
 use crate::runtime::container::{self, Container};
 use crate::runtime::id::Id;
+use crate::runtime::notify::Relay;
 
 /// `start`
 pub(super) fn start(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
-    load(root, &args.id)?.start(host).map(|()| 0)
+    let container = load(root, &args.id)?;
+    let relay = Relay::open(&container)?;
+    container.start(host)?;
+    relay.map_or(Ok(()), |relay| relay.run(true)).map(|()| 0)
 }
 
 /// `kill`

@@ -43,6 +43,7 @@ pub(super) fn restore(host: &Host, root: &Path, global: &Global, args: &Args) ->
             no_new_keyring: false,
             cgroup_manager: global.manager(),
             rootless: global.rootless(&host.caller),
+            notify: false,
         },
         options: &options,
     };

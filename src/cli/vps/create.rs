@@ -1,8 +1,9 @@
 //! `condo create`.
 
+use anyhow::{Context, Result};
+
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::error::{During, Result};
 use crate::vps::config::VpsConfig;
 use crate::vps::lifecycle::Condo;
 use crate::vps::store::NewVps;
@@ -16,7 +17,7 @@ pub(super) fn run(condo: &Condo, args: CreateArgs) -> Result<Exit> {
     if start {
         condo
             .start(name)
-            .during(|| format!("`{name}` was created, but does not start"))?;
+            .with_context(|| format!("`{name}` was created, but does not start"))?;
     }
     let done = if start { "started" } else { "created" };
     output::print(&format!("{name} {done}, address {}", record.address))?;

@@ -1,8 +1,9 @@
 //! Running programs inside: `exec` and `shell`.
 
+use anyhow::Result;
+
 use super::args::ExecArgs;
 use crate::cli::exit::Exit;
-use crate::error::Result;
 use crate::vps::enter::ExecRequest;
 use crate::vps::lifecycle::Condo;
 use crate::vps::name::Name;
@@ -18,7 +19,7 @@ pub(super) fn exec(condo: &Condo, args: ExecArgs) -> Result<Exit> {
         cwd: args.workdir,
         tty: args.tty,
     };
-    condo.exec(&args.name, &request).map(program)
+    Ok(program(condo.exec(&args.name, &request)?))
 }
 
 pub(super) fn shell(condo: &Condo, name: &Name, user: Option<String>) -> Result<Exit> {
@@ -29,7 +30,12 @@ pub(super) fn shell(condo: &Condo, name: &Name, user: Option<String>) -> Result<
         cwd: None,
         tty: std::io::IsTerminal::is_terminal(&std::io::stdin()),
     };
-    condo.exec(name, &request).map(program)
+    Ok(program(condo.exec(name, &request)?))
+}
+
+pub(super) fn console(condo: &Condo, name: &Name) -> Result<Exit> {
+    condo.console(name)?;
+    Ok(Exit::Success)
 }
 
 /// A status is eight bits; one that is not can only be a mistake and must not look like success.

@@ -1,10 +1,12 @@
 //! `condo image …`.
 
+use anyhow::{Context, Result};
+
 use super::args::ImageCommand;
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, fields, moment, print, print_json, table};
+use crate::cli::output::{fields, moment, print, print_json, table};
 use crate::cli::progress::Spinner;
-use crate::error::{During, Result};
+use crate::cli::report::report;
 use crate::vps::images::ImportRequest;
 use crate::vps::lifecycle::Condo;
 use crate::vps::name::Name;
@@ -100,9 +102,11 @@ fn show(condo: &Condo, name: &str, json: bool) -> Result<Exit> {
 fn remove(condo: &Condo, names: &[String]) -> Exit {
     let mut exit = Exit::Success;
     for name in names {
-        if let Err(e) = condo.image_remove(name).during(|| format!("remove `{name}`")) {
-            complain(&e.to_string());
-            exit = Exit::from(&e);
+        if let Err(e) = condo
+            .image_remove(name)
+            .with_context(|| format!("remove `{name}`"))
+        {
+            exit = report(&e);
         }
     }
     exit

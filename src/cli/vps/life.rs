@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::args::Targets;
 use crate::cli::exit::Exit;
-use crate::cli::output;
 use crate::cli::progress::Spinner;
-use crate::error::{During, Result};
+use crate::cli::report::report;
+use crate::error;
 use crate::vps::lifecycle::Condo;
 use crate::vps::name::Name;
 
@@ -51,7 +52,7 @@ pub(super) fn delete(condo: &Condo, targets: &Targets, force: bool) -> Result<Ex
     Ok(exit)
 }
 
-fn stop_all(condo: &Condo, names: &[Name], timeout: u64) -> Vec<(Name, Result<()>)> {
+fn stop_all(condo: &Condo, names: &[Name], timeout: u64) -> Vec<(Name, error::Result<()>)> {
     let what = match names {
         [] => return Vec::new(),
         [one] => one.to_string(),
@@ -61,8 +62,13 @@ fn stop_all(condo: &Condo, names: &[Name], timeout: u64) -> Vec<(Name, Result<()
     condo.stop(names, Duration::from_secs(timeout))
 }
 
-/// Does the work for every target and complains about each failure by itself; the worst decides the exit status.
-fn each(condo: &Condo, targets: &Targets, verb: &str, work: impl Fn(&Name) -> Result<()>) -> Result<Exit> {
+/// Does the work for every target and reports each failure by itself; the last one decides the exit status.
+fn each(
+    condo: &Condo,
+    targets: &Targets,
+    verb: &str,
+    work: impl Fn(&Name) -> error::Result<()>,
+) -> Result<Exit> {
     let mut exit = Exit::Success;
     for name in names(condo, targets)? {
         exit = note(exit, work(&name), verb, &name);
@@ -70,14 +76,9 @@ fn each(condo: &Condo, targets: &Targets, verb: &str, work: impl Fn(&Name) -> Re
     Ok(exit)
 }
 
-fn note(exit: Exit, result: Result<()>, verb: &str, name: &Name) -> Exit {
-    match result.during(|| format!("{verb} `{name}`")) {
-        Ok(()) => exit,
-        Err(e) => {
-            output::complain(&e.to_string());
-            Exit::from(&e)
-        }
-    }
+fn note(exit: Exit, result: error::Result<()>, verb: &str, name: &Name) -> Exit {
+    let result = result.with_context(|| format!("{verb} `{name}`"));
+    result.map_or_else(|e| report(&e), |()| exit)
 }
 
 /// The targets, each once.

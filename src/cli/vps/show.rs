@@ -1,8 +1,10 @@
-//! `condo list` and `condo show`.
+//! `condo list`, `condo show` and `condo logs`.
+
+use anyhow::Result;
+use nix::errno::Errno;
 
 use crate::cli::exit::Exit;
-use crate::cli::output::{duration, fields, moment, print, print_json, table};
-use crate::error::Result;
+use crate::cli::output::{duration, fields, moment, print, print_json, table, unwritten};
 use crate::vps::config::Limits;
 use crate::vps::lifecycle::Condo;
 use crate::vps::name::Name;
@@ -28,6 +30,14 @@ pub(super) fn show(condo: &Condo, name: &Name, json: bool) -> Result<Exit> {
         print(&shown(&vps))?;
     }
     Ok(Exit::Success)
+}
+
+pub(super) fn logs(condo: &Condo, name: &Name, follow: bool) -> Result<Exit> {
+    match condo.logs(name, follow, &mut std::io::stdout().lock()) {
+        // Reading a log breaks no pipe.
+        Err(e) if e.errno() == Some(Errno::EPIPE as i32) => Err(unwritten(e)),
+        other => Ok(other.map(|()| Exit::Success)?),
+    }
 }
 
 const NOTHING: &str = "-";

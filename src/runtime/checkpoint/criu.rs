@@ -1,5 +1,6 @@
 //! One run of the `criu` program, and the conversation with it over a socket.
 
+use std::ffi::OsString;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -264,14 +265,13 @@ fn open(folder: &Path) -> Result<OwnedFd> {
 }
 
 fn find(socket: &OwnedFd) -> Result<Program> {
-    let env: Vec<String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, value.to_str()?)))
-        .collect();
-    let args = [
-        "criu".to_owned(),
-        "swrk".to_owned(),
-        socket.as_raw_fd().to_string(),
-    ];
+    let line = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        name
+    };
+    let env: Vec<OsString> = std::env::vars_os().map(line).collect();
+    let args = ["criu", "swrk", &socket.as_raw_fd().to_string()].map(OsString::from);
     Program::find(&args, &env).map_err(|e| {
         let (major, minor) = OLDEST;
         Error::unsupported(

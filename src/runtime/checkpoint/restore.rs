@@ -9,12 +9,13 @@ use rustix::process::Signal;
 use super::super::bundle::Bundle;
 use super::super::claim::Claim;
 use super::super::container::Container;
+use super::super::hooks::{self, Surroundings};
 use super::super::id::Id;
 use super::super::init::Newborn;
 use super::super::init::announce::announce;
 use super::super::init::parent::move_devices;
 use super::super::plan::{Choices, Plan};
-use super::super::{console, hooks, lsm};
+use super::super::{console, lsm};
 use super::criu::{self, Birth, Criu, Notice};
 use super::descriptors::Streams;
 use super::options::{CgroupMode, Restore};
@@ -305,8 +306,9 @@ impl Return<'_> {
         }
         self.devices = self.move_devices(pid)?;
         let state = self.claim.state.oci(pid, "creating");
-        hooks::run("prestart", &self.plan.hooks.prestart, &state)?;
-        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state)
+        let around = Surroundings::of_bundle(&self.claim.state.bundle);
+        hooks::run("prestart", &self.plan.hooks.prestart, &state, around)?;
+        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state, around)
     }
 
     /// Those of a namespace that was joined stayed there, unless it is another one.

@@ -12,7 +12,7 @@ use crate::error::{During, Error, Failures, Result};
 use crate::files::Lock;
 use crate::host::Host;
 use crate::rootfs;
-use crate::runtime::hooks;
+use crate::runtime::hooks::{self, Surroundings};
 use crate::runtime::id::Id;
 use crate::runtime::plan::DEFAULT_CGROUP;
 use crate::runtime::state::Folder;
@@ -114,7 +114,13 @@ impl Container {
         drop_default_parent(host, self.state.cgroup.as_ref());
         failures.into_result()?;
         self.folder.remove()?;
-        hooks::run_all("poststop", &self.state.poststop, &self.oci_state("stopped"));
+        let around = Surroundings::of_bundle(&self.state.bundle);
+        hooks::run_all(
+            "poststop",
+            &self.state.poststop,
+            &self.oci_state("stopped"),
+            around,
+        );
         Ok(())
     }
 }

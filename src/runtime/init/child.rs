@@ -1,5 +1,6 @@
 //! Init's side: what the new process does between its birth and its program.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::State;
@@ -8,7 +9,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::fs::{CWD, Mode};
 
 use super::super::console;
-use super::super::hooks;
+use super::super::hooks::{self, Surroundings};
 use super::super::lsm::{Label, Labels};
 use super::super::plan::Plan;
 use super::link::{Born, Init, Reporter};
@@ -18,7 +19,7 @@ use crate::namespaces::enter::{self, Clocks};
 use crate::namespaces::subordinate::Writer;
 use crate::process::credentials::become_root;
 use crate::process::program::Program;
-use crate::process::{Process, protect};
+use crate::process::{Process, environment, protect};
 use crate::rootfs::{self, Assembled, Sources};
 use crate::seccomp::{Agent, Filter};
 use crate::sys;
@@ -86,19 +87,21 @@ pub fn report_panics(reporter: &Reporter) {
 ///     root of the user namespace: all that follows is checked against it.
 ///  4. The namespaces that depend on who makes them: [`crate::namespaces::Namespaces::late`].
 ///  5. Keyring, loopback, host name: only need their namespaces.
-///  6. Assemble the root filesystem. The host's tree is still there, reached only by descriptors opened before.
+///  6. Assemble the root filesystem. The host's tree is still there, reached only by descriptors opened before. Make the working
+///     directory, while the root can still be written to.
 ///  7. **Mounted**: prestart and createRuntime hooks see complete namespaces; the filter comes back.
 ///  8. createContainer hooks: the container's namespaces, the host's files.
 ///  9. Kernel parameters and label files, through the host's `/proc`, which no image can fake.
 /// 10. Console: allocated from the container's own devpts while it is known by descriptor.
 /// 11. Change the root; mask and protect paths. From here on paths are the container's: nothing of the host stays open by
 ///     which one could lead out, nor the lock of the container's state.
-/// 12. Find the program, take on memory policy and personality: `create` and not `start` reports what is missing. A seccomp agent
-///     hears from init now, as its authors know it, unless no-new-privileges puts the filter off to the last moment.
+/// 12. Find the program, as the user who is to run it; take on memory policy and personality: `create` and not `start` reports what is missing.
+///     A seccomp agent hears from init now, as its authors know it, unless no-new-privileges puts the filter off to the last moment.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
 /// 14. Wait for the order to start, or for a signal that ends it all.
-/// 15. startContainer hooks: inside, with the privileges that init still has.
-/// 16. Close what is not the program's, give up privileges, filter system calls, become the program.
+/// 15. Close what is not the program's, give up privileges, filter system calls.
+/// 16. startContainer hooks. Their programs are the image's, so they run as who the container's program will be, never as more.
+/// 17. Become the program.
 fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> {
     let plan = setup.plan;
     let clocks = Clocks::open(&plan.namespaces)?;
@@ -113,13 +116,10 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let labels = Labels::of(&plan.process)?;
     settle(plan, &labels, clocks)?;
     let assembled = rootfs::assemble(&plan.rootfs, sources)?;
+    assembled.make_directory(&plan.process.cwd);
     let (filter, link) = link.arrive()?;
     let mut filter = received(&filter)?;
-    hooks::run(
-        "createContainer",
-        &plan.hooks.create_container,
-        &(setup.state)(pid, "creating"),
-    )?;
+    run_before_entry(plan, &assembled, &(setup.state)(pid, "creating"))?;
     plan.sysctls.apply()?;
     let labels = labels.open()?;
     if plan.process.terminal {
@@ -131,10 +131,9 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let mut needed = vec![link.as_fd(), setup.fifo.as_fd()];
     needed.extend(setup.agent.as_ref().map(AsFd::as_fd));
     forget_host(inherited, needed, &labels)?;
-    make_directory(&plan.process);
     enter_directory(&plan.process)?;
-    let env = environment(&plan.process, setup.listen_fds);
-    let program = Program::find(&plan.process.args, &env)?;
+    let env = environment_of(&plan.process, setup.listen_fds);
+    let program = plan.process.as_user(|| Program::find(&plan.process.args, &env))?;
     plan.process.acclimatise()?;
     let state = (setup.state)(pid, "creating");
     let mut seccomp = || install_once(&mut filter, setup.agent.as_ref(), pid, &state);
@@ -144,15 +143,32 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     heed_signals()?;
     let (_, _done) = link.arrive()?;
     wait_for_start(&setup.fifo)?;
-    if !plan.hooks.start_container.is_empty() {
-        let own = i32::try_from(std::process::id()).unwrap_or(1);
-        hooks::run(
-            "startContainer",
-            &plan.hooks.start_container,
-            &(setup.state)(own, "created"),
-        )?;
+    let own = i32::try_from(std::process::id()).unwrap_or(1);
+    let state = (setup.state)(own, "created");
+    let hooks = hooks::Ready::make("startContainer", &plan.hooks.start_container, &state)?;
+    become_process(&plan.process, &labels, inherited, &mut seccomp)?;
+    let around = Surroundings {
+        dir: None,
+        env: Some(&env),
+    };
+    // `start` waits at the fifo; the parent, if it is still there, hears of it as well.
+    hooks.run(around).inspect_err(|e| {
+        let _ = rustix::io::write(&setup.fifo, e.to_string().as_bytes());
+    })?;
+    Err(program.exec())
+}
+
+/// Step 8, with the container's root as working directory.
+fn run_before_entry(plan: &Plan, root: &Assembled, state: &[u8]) -> Result<()> {
+    if plan.hooks.create_container.is_empty() {
+        return Ok(());
     }
-    become_program(&plan.process, &program, &labels, inherited, &mut seccomp)
+    rustix::process::fchdir(root).during(|| "change to the container's root")?;
+    let around = Surroundings {
+        dir: None,
+        env: Some(&plan.process.env),
+    };
+    hooks::run("createContainer", &plan.hooks.create_container, state, around)
 }
 
 /// Closes all that is not needed any more before the first path of the container's is looked up (CVE-2024-21626).
@@ -179,14 +195,15 @@ pub fn own_pid(grant: &[u8]) -> Result<i32> {
     Ok(i32::from_ne_bytes(bytes))
 }
 
-/// The environment, in which listening sockets are announced to the process they are for, by its own pid.
-fn environment(process: &Process, listen_fds: u32) -> Vec<String> {
+/// The environment inside, in which listening sockets are announced to the process they are for, by its own pid.
+pub fn environment_of(process: &Process, listen_fds: u32) -> Vec<OsString> {
     let mut env = process.env.clone();
+    environment::add_home(&mut env, process.credentials.uid);
     if listen_fds > 0 {
-        env.push(format!("LISTEN_FDS={listen_fds}"));
-        env.push(format!("LISTEN_PID={}", std::process::id()));
+        env.push(format!("LISTEN_FDS={listen_fds}").into());
+        env.push(format!("LISTEN_PID={}", std::process::id()).into());
     }
-    env
+    environment::each_once(&env)
 }
 
 /// Steps 3 to 5.
@@ -239,18 +256,15 @@ fn take_console(plan: &Plan, assembled: &Assembled, receiver: Option<&OwnedFd>) 
     console::adopt(slave.as_fd(), plan.process.console_size)
 }
 
-/// Makes the working directory, as other runtimes do. Where that fails, going there fails too and says what matters.
-fn make_directory(process: &Process) {
-    if rustix::fs::stat(&process.cwd).is_err() {
-        let _ = std::fs::create_dir_all(&process.cwd);
-    }
-}
-
 /// Goes to the working directory and makes sure it is inside (CVE-2024-21626).
 pub fn enter_directory(process: &Process) -> Result<()> {
     let cwd = &process.cwd;
     let work = || -> Result<()> {
-        rustix::process::chdir(cwd)?;
+        match rustix::process::chdir(cwd) {
+            // Root may be the one who may not: without its capabilities, or on a file system of the network.
+            Err(rustix::io::Errno::ACCESS) => process.as_user(|| Ok(rustix::process::chdir(cwd)?))?,
+            other => other?,
+        }
         let here = rustix::process::getcwd(Vec::new())?;
         // The kernel writes "(unreachable)" before a directory outside of the root.
         if here.as_bytes().starts_with(b"/") {
@@ -282,14 +296,13 @@ fn wait_for_start(fifo: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Step 16. The filter is installed by `seccomp` at the moment that [`Process::lower`] chooses.
-pub fn become_program(
+/// Step 15. The filter is installed by `seccomp` at the moment that [`Process::lower`] chooses.
+pub fn become_process(
     process: &Process,
-    program: &Program,
     labels: &[Label],
     preserve_fds: u32,
     seccomp: &mut dyn FnMut() -> Result<()>,
-) -> Result<std::convert::Infallible> {
+) -> Result<()> {
     console::own_streams(process.credentials.uid);
     default_signals()?;
     for label in labels {
@@ -297,8 +310,8 @@ pub fn become_program(
     }
     sys::fd::close_on_exec_from(first_own(preserve_fds)).during(|| "close inherited descriptors")?;
     log::debug!("init: becomes {:?}", process.args);
-    process.lower(seccomp)?;
-    Err(program.exec())
+    process.limits.own_files()?;
+    process.lower(seccomp)
 }
 
 /// Rust's start-up ignores SIGPIPE, and the caller may have blocked or ignored more; a program expects the defaults.

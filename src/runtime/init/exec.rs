@@ -22,7 +22,7 @@ use crate::host::Host;
 use crate::namespaces::{Kind, enter};
 use crate::process::credentials::become_root;
 use crate::process::program::Program;
-use crate::process::{Process, protect};
+use crate::process::{Process, limits, protect};
 use crate::rootfs;
 use crate::seccomp::{self, Agent};
 use crate::sys;
@@ -85,6 +85,7 @@ pub enum Place {
 ///
 /// Two clones are needed: one enters the namespaces, the other is born in the pid namespace, as our child.
 pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
+    limits::raise_files();
     let agent = agent_of(request.seccomp)?;
     let (parent, link) = link::pair::<Entering>()?;
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
@@ -179,10 +180,11 @@ fn attend(
         // It has nothing left to do, and still has to be let do it.
         link.patience().wait(standin.pidfd.as_fd())?;
         standin.reap()?;
+        let held = link.wait()?;
         request.process.limits.bound(process.pid)?;
         request.process.affinity.finish(process.pid)?;
         request.process.prioritise(process.pid)?;
-        link.wait()?.grant(&process.pid.to_ne_bytes())
+        held.grant(&process.pid.to_ne_bytes())
     };
     let link = work().inspect_err(|_| process.give_up())?;
     Ok((process, link))
@@ -257,21 +259,18 @@ fn go_on(
     let labels = brought.labels.open()?;
     child::forget_host(request.preserve_fds, needed, &labels)?;
     child::enter_directory(process)?;
-    let program = Program::find(&process.args, &process.env)?;
+    let env = child::environment_of(process, 0);
+    let program = process.as_user(|| Program::find(&process.args, &env))?;
     let filter = child::received(brought.filter)?;
     process.acclimatise()?;
     let (pid, _done) = link.arrive()?;
     let pid = child::own_pid(&pid)?;
-    child::become_program(
-        process,
-        &program,
-        &labels,
-        request.preserve_fds,
-        &mut || match &filter {
-            Some(filter) => child::install(filter, brought.agent, pid, request.state),
-            None => Ok(()),
-        },
-    )
+    let mut seccomp = || match &filter {
+        Some(filter) => child::install(filter, brought.agent, pid, request.state),
+        None => Ok(()),
+    };
+    child::become_process(process, &labels, request.preserve_fds, &mut seccomp)?;
+    Err(program.exec())
 }
 
 fn take_console(request: &Request<'_>) -> Result<()> {

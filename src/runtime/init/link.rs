@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  step     init has done                       parent then does                       grant carries
-//!  Born     nothing (it is in its cgroup)       id maps, limits, v1 cgroups            its host pid
+//!  Born     nothing (it is in its cgroup)       id maps, v1 cgroups, processors        its host pid
 //!  Mounted  namespaces, root filesystem         prestart, createRuntime hooks          the seccomp filter
-//!  Ready    createContainer, pivot, console     state.json, pid file                   nothing
+//!  Ready    createContainer, pivot, console     limits, state.json, pid file           nothing
 //!  Done     start was given, about to exec      (only `run` still listens)             nothing
 //! ```
 //!

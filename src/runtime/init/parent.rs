@@ -9,9 +9,11 @@ use super::super::bundle::Bundle;
 use super::super::checkpoint::descriptors;
 use super::super::claim::Claim;
 use super::super::container::Container;
+use super::super::hooks::{self, Surroundings};
 use super::super::id::Id;
 use super::super::plan::{Choices, Plan};
-use super::super::{hooks, lsm};
+use super::super::state::Folder;
+use super::super::{lsm, notify};
 use super::announce::announce;
 use super::child::{self, Setup};
 use super::link::{self, Born, Done, Held, Parent, Ready};
@@ -21,6 +23,7 @@ use crate::error::{During, Error, Result};
 use crate::host::Host;
 use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
+use crate::process::{affinity, limits};
 use crate::rootfs::Sources;
 use crate::seccomp::{self, Filter};
 use crate::sys::clone::Side;
@@ -66,10 +69,21 @@ pub struct Created {
 /// [`Error::Invalid`] and [`Error::Unsupported`] before anything was done; [`Error::Exists`] for an id in use; whatever fails later,
 /// with the step that was under way.
 pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
-    let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
-    lsm::check_mount_label(request.bundle.spec.linux().as_ref())?;
+    limits::raise_files();
+    let folder = Folder::new(request.root, request.id);
+    let notify = request.choices.notify;
+    let told = notify
+        .then(|| notify::with_socket(request.bundle, &folder))
+        .transpose()?;
+    let bundle = told.as_ref().unwrap_or(request.bundle);
+    let plan = Plan::decide(bundle, request.id, host, request.choices)?;
+    plan.sysctls.check_joined(&plan.namespaces)?;
+    lsm::check_mount_label(bundle.spec.linux().as_ref())?;
     let inherited = request.listen_fds.saturating_add(request.preserve_fds);
-    let mut claim = Claim::stake(host, request.root, request.id, request.bundle, &plan)?;
+    let mut claim = Claim::stake(host, request.root, request.id, bundle, &plan)?;
+    if notify {
+        notify::make_place(&folder)?;
+    }
     let sources = open_sources(&plan)?;
     claim.cover(sources.as_ref())?;
     let setup = Setup {
@@ -92,10 +106,12 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let state = claim.state.oci(init.pid, "creating");
     let work = || -> Result<Held<Ready>> {
         let link = raise(&plan, &claim, &init, sources.as_ref(), link)?;
-        mount_and_hook(&plan, link, &state)?.wait()
+        mount_and_hook(&plan, link, &state, Surroundings::of_bundle(&claim.state.bundle))?.wait()
     };
     let held = work().map_err(|e| explain(e, cgroup))?;
-    // Only now: the hooks up to here run at the caller's priority, and a process with deadlines could not fork them.
+    // Only now: the limits are the program's, and more files than it may open are open while mounts are made. The hooks up to here run at
+    // the caller's priority, and a process with deadlines could not fork them.
+    plan.process.limits.bound(init.pid)?;
     plan.process.prioritise(init.pid)?;
     claim.state.streams = streams(&plan, inherited);
     claim.name_init(init.pid)?;
@@ -238,7 +254,7 @@ fn raise(
     if plan.namespaces.joined(Kind::User).is_none() {
         plan.process.limits.score(init.pid)?;
     }
-    plan.process.limits.bound(init.pid)?;
+    affinity::release(init.pid);
     held.grant(&init.pid.to_ne_bytes())
 }
 
@@ -263,11 +279,16 @@ fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
 }
 
 /// The parent's part of Mounted.
-fn mount_and_hook(plan: &Plan, link: Parent<link::Mounted>, state: &[u8]) -> Result<Parent<Ready>> {
+fn mount_and_hook(
+    plan: &Plan,
+    link: Parent<link::Mounted>,
+    state: &[u8],
+    surroundings: Surroundings<'_>,
+) -> Result<Parent<Ready>> {
     let filter = plan.filter.as_ref().map_or(Vec::new(), Filter::to_bytes);
     let held = link.wait()?;
-    hooks::run("prestart", &plan.hooks.prestart, state)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
+    hooks::run("prestart", &plan.hooks.prestart, state, surroundings)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, state, surroundings)?;
     held.grant(&filter)
 }
 

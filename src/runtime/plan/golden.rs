@@ -11,7 +11,7 @@
 //!    "seen": ["…"],               the root tests that fail if the kernel did not get it, as their runner lists them; or
 //!    "unseen": "…" }              why no kernel of the tests can show it
 //! ```
-//! README.md's table of fields and the names of the root tests are held against the same rows by `tests/docs.rs`.
+//! The table of fields in `docs/src/oci/config.md` and the names of the root tests are held against the same rows by `tests/docs`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -16,15 +16,15 @@ use super::{MIB, Tree, cpu_used, eventually, exit_status, file_of, fill, spawn, 
 use crate::harness;
 
 tests![
-    shares_divide_a_processor,
-    an_idle_one_yields,
+    shares_divide_a_processor in guest,
+    an_idle_one_yields in guest,
     swappiness_is_its_own_without_cgroup2,
-    without_the_killer_processes_wait,
-    a_weight_is_taken,
-    a_device_has_its_weight_by_scheduler,
-    a_device_has_its_weight_by_cost,
-    huge_pages_run_out,
-    packets_have_class_and_priority,
+    without_the_killer_processes_wait: 120,
+    a_weight_is_taken in guest,
+    a_device_has_its_weight_by_scheduler in guest,
+    a_device_has_its_weight_by_cost in guest,
+    huge_pages_run_out in guest,
+    packets_have_class_and_priority in guest,
 ];
 
 /// Whether the second of two on one processor gets less than half of what the first does.

@@ -15,7 +15,7 @@ use crate::vps::terminal::Terminal;
 tests![
     tasks_live_and_end: 240,
     limits_hold_and_are_told: 240,
-    a_checkpoint_goes_on: 400,
+    a_checkpoint_goes_on in guest: 400,
 ];
 
 /// A daemon, and its client in a namespace that is named after the room: `ctr` makes cgroups of a namespace's name.
@@ -118,7 +118,7 @@ impl<'a> Containerd<'a> {
 }
 
 fn tasks_live_and_end() -> Result<()> {
-    needs!(root, ours, program: containerd);
+    needs!(root, ours, engine: containerd);
     Containerd::test(|_, containerd| {
         short_ones(containerd)?;
         on_a_terminal(containerd)?;
@@ -189,7 +189,7 @@ fn hear_of(topic: &str, mut events: Child) -> Result<()> {
 }
 
 fn limits_hold_and_are_told() -> Result<()> {
-    needs!(root, ours, native, program: containerd);
+    needs!(root, ours, engine: containerd);
     Containerd::test(|room, containerd| {
         let client = &containerd.client;
         let events = client.command("events", &[]).stdout(Stdio::piped()).spawn()?;
@@ -217,7 +217,7 @@ fn limits_hold_and_are_told() -> Result<()> {
 }
 
 fn a_checkpoint_goes_on() -> Result<()> {
-    needs!(root, ours, criu, program: containerd);
+    needs!(root, ours, criu, engine: containerd);
     Containerd::test(|_, containerd| {
         let client = &containerd.client;
         let script = "read -r own < /proc/sys/kernel/random/uuid; while :; do echo $own > /new; mv /new /own; sleep 0.1; done";

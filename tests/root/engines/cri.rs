@@ -18,7 +18,7 @@ tests![pods_live_and_end: 240];
 const PAUSE: &str = "localhost/pause:latest";
 
 fn pods_live_and_end() -> Result<()> {
-    needs!(root, ours, native, program: containerd, program: curl);
+    needs!(root, ours, engine: containerd, engine: curl);
     Room::test(|room| {
         let containerd = Containerd::start(room, &config(room)?)?;
         images(room, &containerd)?;

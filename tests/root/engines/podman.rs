@@ -10,7 +10,7 @@ use crate::harness;
 tests![
     containers_live_and_end: 240,
     pods_share: 240,
-    root_can_be_nobody: 240,
+    root_can_be_nobody in guest: 240,
     root_can_be_nobody_by_systemd: 240,
     images_are_built: 240,
 ];
@@ -55,7 +55,7 @@ fn words(room: &Room, program: &str) -> Vec<String> {
 }
 
 fn containers_live_and_end() -> Result<()> {
-    needs!(root, ours, native, program: podman, program: conmon);
+    needs!(root, ours, engine: podman, engine: conmon);
     Room::test(|room| {
         let podman = podman(room)?;
         let run = format!(
@@ -99,7 +99,7 @@ fn a_long_one(room: &Room, podman: &Client) -> Result<()> {
 }
 
 fn pods_share() -> Result<()> {
-    needs!(root, ours, native, program: podman, program: conmon, program: catatonit);
+    needs!(root, ours, engine: podman, engine: conmon, engine: catatonit);
     Room::test(|room| {
         let podman = podman(room)?;
         podman.ok(
@@ -160,12 +160,12 @@ fn kube(room: &Room, podman: &Client) -> Result<()> {
 }
 
 fn root_can_be_nobody() -> Result<()> {
-    needs!(root, ours, userns, program: podman, program: conmon);
+    needs!(root, ours, userns, engine: podman, engine: conmon);
     Room::test(mapped)
 }
 
 fn root_can_be_nobody_by_systemd() -> Result<()> {
-    needs!(root, ours, userns, systemd, cgroup2, program: podman, program: conmon);
+    needs!(root, ours, userns, systemd, cgroup2, engine: podman, engine: conmon);
     Room::test_beside_systemd(mapped)
 }
 
@@ -192,7 +192,7 @@ fn mapped(room: &Room) -> Result<()> {
 }
 
 fn images_are_built() -> Result<()> {
-    needs!(root, ours, native, program: podman, program: buildah);
+    needs!(root, ours, engine: podman, engine: buildah);
     Room::test(|room| {
         podman(room)?;
         let runtime = harness::condo_runtime().display().to_string();

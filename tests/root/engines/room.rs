@@ -23,7 +23,7 @@ use crate::vps::house::{eventually, patience};
 const STAGE: &str = "CONDO_TEST_ROOM";
 /// The room's cgroup; made outside, where process numbers are unique.
 const CGROUP: &str = "CONDO_TEST_ROOM_CGROUP";
-/// Engines come from Debian's packages: no other build of one that a machine may have beside them.
+/// Engines come from Debian's packages ([`harness::ENGINES`]): no other build of one that a machine may have beside them.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The test's side of a room.
@@ -275,7 +275,7 @@ fn init(alone: bool) -> Result<()> {
     std::process::exit(code)
 }
 
-/// What an engine would find, and change, of the machine's is hidden: its mounts, its configuration, its state.
+/// What an engine would find, and change, of the machine's is hidden: its mounts, its programs, its configuration, its state.
 fn furnish(alone: bool) -> Result<()> {
     let nothing = None::<&str>;
     mount(
@@ -288,21 +288,17 @@ fn furnish(alone: bool) -> Result<()> {
     if alone {
         mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), nothing)?;
     }
+    let engines = engines()?;
+    if let Some(usr) = engines.as_ref().map(|root| root.join("usr")) {
+        overlay("/usr", &format!("lowerdir={}:/usr", usr.display()))?;
+    }
     let [upper, work] = ["upper", "work"].map(|name| harness::tempdir().join(name));
     std::fs::create_dir(&upper)?;
     std::fs::create_dir(&work)?;
-    let layers = format!(
-        "lowerdir=/etc,upperdir={},workdir={}",
-        upper.display(),
-        work.display()
-    );
-    mount(
-        Some("overlay"),
-        "/etc",
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(layers.as_str()),
-    )?;
+    // The machine's users stay; what it has no file for is the engines'.
+    let below = engines.map_or_else(String::new, |root| format!(":{}", root.join("etc").display()));
+    let above = format!("upperdir={},workdir={}", upper.display(), work.display());
+    overlay("/etc", &format!("lowerdir=/etc{below},{above}"))?;
     // The machine's own engines are none of the room's; with systemd the rest of /run has to be in sight.
     let run: &[&str] = if alone {
         &["/run"]
@@ -321,6 +317,27 @@ fn furnish(alone: bool) -> Result<()> {
     }
     condo::sys::interface::set_loopback_up()?;
     Ok(())
+}
+
+fn overlay(place: &str, layers: &str) -> Result<()> {
+    let kind = Some("overlay");
+    mount(kind, place, kind, MsFlags::empty(), Some(layers)).with_context(|| format!("{place}: {layers}"))
+}
+
+/// The root of a system that has the engines, where this machine need not have them.
+fn engines() -> Result<Option<PathBuf>> {
+    let Some(image) = std::env::var_os(harness::ENGINES) else {
+        return Ok(None);
+    };
+    let root = harness::tempdir();
+    // The loop device goes with the mount.
+    harness::run(
+        Command::new("mount")
+            .args(["-o", "ro,loop"])
+            .arg(image)
+            .arg(&root),
+    )?;
+    Ok(Some(root))
 }
 
 /// A cgroup's directories in the hierarchies of this machine.

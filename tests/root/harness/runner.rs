@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -34,6 +33,10 @@ struct Options {
     child: Option<String>,
     list: bool,
     seed: Option<u64>,
+    /// Only those for which a guest is worth its time.
+    in_guest: bool,
+    /// Only those that end within a few seconds.
+    quick: bool,
     /// Which part of how many, counted from one.
     part: Option<(usize, usize)>,
 }
@@ -67,7 +70,7 @@ pub fn main(modules: &[&[Test]]) -> ExitCode {
     let seed = options.seed.unwrap_or_else(new_seed);
     println!("running {} tests, --seed {seed}", tests.len());
     shuffle(&mut tests, seed);
-    match Runner::new().and_then(|mut runner| runner.run_all(&tests)) {
+    match Runner::new().and_then(|runner| runner.run_all(&tests)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
@@ -93,6 +96,8 @@ impl Options {
                 "--child" => options.child = Some(args.next().context("--child needs a name")?),
                 "--seed" => options.seed = Some(args.next().context("--seed needs a number")?.parse()?),
                 "--list" => options.list = true,
+                "--in-guest" => options.in_guest = true,
+                "--quick" => options.quick = true,
                 "--part" => options.part = Some(part(&args.next().context("--part needs K/N")?)?),
                 // What `cargo test -q` and habit pass to every test binary.
                 "-q" | "--quiet" | "--nocapture" | "--no-capture" => {}
@@ -104,7 +109,8 @@ impl Options {
     }
 
     fn wants(&self, test: &Test) -> bool {
-        self.parts.is_empty() || self.parts.iter().any(|p| test.name.contains(p.as_str()))
+        let named = self.parts.is_empty() || self.parts.iter().any(|p| test.name.contains(p.as_str()));
+        named && (test.in_guest || !self.in_guest) && (!test.is_long() || !self.quick)
     }
 }
 
@@ -141,8 +147,6 @@ struct Runner {
     dir: PathBuf,
     /// Needs whose absence is no failure; `None`: any.
     allowed: Option<Vec<String>>,
-    /// Where `PASS name` lines go for whoever sums up several runs.
-    results: Option<File>,
     /// SIGINT and SIGTERM: end the test and clean up, then end.
     signals: SignalFd,
     /// One test at a time on this machine, whoever runs it.
@@ -175,17 +179,13 @@ impl Runner {
         Ok(Self {
             dir,
             allowed: allowed_skips()?,
-            results: match std::env::var_os("CONDO_TEST_RESULTS") {
-                Some(path) => Some(File::options().create(true).append(true).open(path)?),
-                None => None,
-            },
             signals: SignalFd::new(&mask)?,
             _lock: lock,
         })
     }
 
     /// Runs them and prints the report; whether none failed.
-    fn run_all(&mut self, tests: &[Test]) -> anyhow::Result<bool> {
+    fn run_all(&self, tests: &[Test]) -> anyhow::Result<bool> {
         let mut failed: Vec<&str> = Vec::new();
         let mut skipped: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for test in tests {
@@ -205,9 +205,6 @@ impl Runner {
                 }
             };
             println!("{word} {} ({seconds:.2} s)", test.name);
-            if let Some(file) = &mut self.results {
-                writeln!(file, "{word} {}", test.name)?;
-            }
         }
         report(tests.len(), &failed, &skipped);
         Ok(failed.is_empty())

@@ -12,7 +12,7 @@ use super::inside::{is_readonly, mounted, read};
 tests![
     v1_cgroups_with_a_namespace,
     v1_cgroups_without_a_namespace,
-    unified_cgroups,
+    unified_cgroups in guest,
     cgroup2_on_a_hybrid_host,
 ];
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::bench::Bench;
 use super::inside::{errno_of, is_readonly, mounted, read, says_readonly};
 
-tests![masks_and_readonly_paths_hold, a_readonly_root_is_readonly,];
+tests![masks_and_readonly_paths_hold in guest, a_readonly_root_is_readonly];
 
 fn masks_and_readonly_paths_hold() -> Result<()> {
     needs!(root);

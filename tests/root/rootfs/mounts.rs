@@ -19,7 +19,7 @@ tests![
     tmpcopyup_copies,
     a_remount_changes_only_its_mount,
     propagation_is_as_asked_and_never_reaches_the_host,
-    idmapped_binds_translate_owners,
+    idmapped_binds_translate_owners in guest,
 ];
 
 fn binds_appear_and_recursive_readonly_is_recursive() -> Result<()> {

@@ -14,7 +14,7 @@ use super::inside::{is_readonly, mount_table, mounted, point, read, says_readonl
 
 tests![
     busybox_runs,
-    the_default_mounts_work_in_a_userns,
+    the_default_mounts_work_in_a_userns in guest,
     init_of_a_rootless_caller_opens_the_sources_itself,
     sysfs_without_a_netns_is_the_hosts,
     chroot_works_where_pivot_root_does_not,

@@ -13,7 +13,7 @@ use crate::harness;
 tests![
     a_profile_holds_for_init_and_exec,
     exec_may_have_a_profile_of_its_own,
-    a_profile_that_is_not_loaded_is_named,
+    a_profile_that_is_not_loaded_is_named in guest,
 ];
 
 /// A loaded profile that denies one file and nothing else; it is unloaded when this is dropped.

@@ -10,9 +10,9 @@ use crate::harness;
 use crate::harness::trace;
 
 tests![
-    system_calls: 120,
+    system_calls in guest: 120,
     other_containers_and_mounts_cost_nothing: 300,
-    two_mebibytes_are_enough_for_a_static_program,
+    two_mebibytes_are_enough_for_a_static_program in guest,
 ];
 
 /// System calls of one container's life, all processes of the runtime included.

@@ -8,8 +8,8 @@ use super::Container;
 use crate::harness;
 
 tests![
-    killed_in_the_middle_of_create: 300,
-    killed_in_the_middle_of_start_and_delete: 120,
+    killed_in_the_middle_of_create in guest: 300,
+    killed_in_the_middle_of_start_and_delete in guest: 120,
     fifty_at_once: 300,
     one_id_for_many: 120,
 ];

@@ -10,7 +10,7 @@ use crate::harness;
 use crate::harness::trace::{Victim, kill_after};
 
 tests![
-    create_killed_after_every_system_call: 600,
+    create_killed_after_every_system_call in guest: 600,
     init_killed_after_every_system_call: 600,
     delete_killed_after_every_system_call: 600,
 ];

@@ -16,8 +16,8 @@ tests![
     kill_and_delete_during_create: 120,
     a_full_disk: 300,
     a_read_only_state_directory: 120,
-    a_cgroup_with_strangers_in_it,
-    a_cgroup_with_children_of_its_own,
+    a_cgroup_with_strangers_in_it in guest,
+    a_cgroup_with_children_of_its_own in guest,
 ];
 
 /// A small file system of the test's own, which goes when this is dropped.

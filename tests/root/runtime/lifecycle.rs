@@ -12,7 +12,7 @@ use super::{Container, Ran, ensure_eq, lives, until};
 use crate::harness;
 
 tests![
-    create_start_kill_delete,
+    create_start_kill_delete in guest,
     the_exit_status_is_the_programs,
     a_signal_is_128_and_its_number,
     the_pid_file_has_digits_only,
@@ -20,9 +20,10 @@ tests![
     a_taken_id_and_bad_ids_are_refused,
     deleting_what_is_missing,
     a_created_container_can_be_deleted,
-    paused_means_stopped_in_place,
-    a_paused_container_can_be_killed,
-    kill_reaches_all_processes,
+    paused_means_stopped_in_place in guest,
+    a_paused_container_can_be_killed in guest,
+    kill_reaches_all_processes in guest,
+    killing_init_leaves_no_process in guest,
     kill_of_all_trusts_no_number,
     signals_have_names_and_numbers,
     list_shows_all,
@@ -34,13 +35,13 @@ tests![
     debug_tells_each_step,
     run_detached_goes_on,
     signals_are_passed_on,
-    exec_runs_a_further_process,
+    exec_runs_a_further_process in guest,
     exec_takes_a_process_file,
     exec_detached_writes_its_pid,
     exec_fails_with_255_and_leaves_no_pid_file,
     exec_into_a_created_container,
-    exec_into_a_cgroup_frozen_from_inside_can_be_ended,
-    exec_into_a_paused_container_can_be_ended,
+    exec_into_a_cgroup_frozen_from_inside_can_be_ended in guest,
+    exec_into_a_paused_container_can_be_ended in guest,
     containers_are_independent,
 ];
 
@@ -637,4 +638,32 @@ fn exec_into_a_paused_container_can_be_ended() -> Result<()> {
     c.call(&["resume", "@"])?.ok()?;
     ensure_eq!(c.exec(&["@", "echo", "again"])?.ok()?, "again\n");
     Ok(())
+}
+
+/// Only in a pid namespace of its own does the kernel end the others with init.
+fn killing_init_leaves_no_process() -> Result<()> {
+    known_difference!("runc", "since 1.2");
+    let holder = Container::idle()?;
+    holder.up()?;
+    let pods = PathBuf::from(format!("/proc/{}/ns/pid", holder.pid()?));
+    for path in [None, Some(pods.as_path())] {
+        let mut c = Container::sh("setsid sleep 100000 & echo started; exec sleep 100000")?;
+        c.namespace("pid", path)?;
+        c.up()?;
+        let members = || {
+            let mut pids = c.members();
+            pids.sort_unstable();
+            pids.dedup();
+            pids
+        };
+        until("both run", || Ok(members().len() == 2))?;
+        let pids = members();
+        c.call(&["kill", "@", "KILL"])?.ok()?;
+        until("both have ended", || Ok(!pids.iter().any(|pid| lives(*pid))))?;
+        c.cleared()?;
+        // Until they are waited for, the pid namespace that they joined does not end.
+        use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s != WaitStatus::StillAlive) {}
+    }
+    holder.cleared()
 }

@@ -9,10 +9,10 @@ use serde_json::json;
 use super::{Container, ensure_eq, lives, until};
 
 tests![
-    without_a_cgroup_it_lives_and_dies,
-    without_a_cgroup_it_sees_and_changes_nobody_s,
-    without_a_cgroup_limits_are_refused,
-    without_a_cgroup_nor_pids_of_its_own,
+    without_a_cgroup_it_lives_and_dies in guest,
+    without_a_cgroup_it_sees_and_changes_nobody_s in guest,
+    without_a_cgroup_limits_are_refused in guest,
+    without_a_cgroup_nor_pids_of_its_own in guest,
 ];
 
 fn create(c: &Container, manager: &str) -> Result<()> {

@@ -16,7 +16,10 @@ pub mod hostile;
 pub mod lifecycle;
 pub mod managers;
 pub mod namespaces;
+pub mod notify;
 pub mod priorities;
+pub mod process;
+pub mod reading;
 pub mod refusals;
 pub mod resources;
 pub mod rootless;
@@ -239,7 +242,7 @@ impl Container {
     }
 
     /// The processes in its cgroup, which may have outlived their runtime.
-    fn members(&self) -> Vec<i32> {
+    pub fn members(&self) -> Vec<i32> {
         let texts = self
             .cgroups()
             .into_iter()

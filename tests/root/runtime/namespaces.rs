@@ -10,21 +10,21 @@ use super::{Container, ensure_eq, until};
 use crate::harness;
 
 tests![
-    among_the_callers_mounts_nothing_stays,
-    a_mount_namespace_is_joined_by_path,
-    new_ones_are_not_the_hosts,
+    among_the_callers_mounts_nothing_stays in guest,
+    a_mount_namespace_is_joined_by_path in guest,
+    new_ones_are_not_the_hosts in guest,
     shared_ones_are_the_hosts,
     joined_ones_are_the_others,
     a_pid_namespace_is_joined,
     a_user_namespace_is_joined,
-    a_time_namespace_has_its_offsets_and_is_joined,
+    a_time_namespace_has_its_offsets_and_is_joined in guest,
     a_time_namespace_in_a_user_namespace_too,
     a_user_namespace_maps_ids,
     the_maps_are_the_configs,
     a_user_namespace_owns_the_others,
     paths_of_the_wrong_kind_are_refused,
     the_runtime_comes_back_from_joined_ones,
-    exec_joins_all,
+    exec_joins_all in guest,
     the_loopback_is_up,
 ];
 

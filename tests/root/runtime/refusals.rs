@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ tests![
     a_rootfs_that_is_a_link_or_a_file,
     fields_with_wrong_values,
     sysctls_of_the_host,
+    sysctls_of_the_host_by_a_path,
     fields_that_need_what_this_machine_has_not,
     a_missing_mount_source,
     mounts_and_hooks_of_nonsense,
@@ -149,7 +151,6 @@ fn wrong_values() -> Vec<(&'static str, Value, &'static str)> {
             "linux.namespaces[1]",
         ),
         ("/linux/namespaces", json!([{"type": "nope"}]), "nope"),
-        ("/linux/namespaces", json!([{"type": "pid"}]), "linux.namespaces"),
         (
             "/linux/uidMappings",
             json!([{"containerID": 0, "hostID": 1, "size": 1}]),
@@ -273,6 +274,28 @@ fn global_flags_that_are_not_supported() -> Result<()> {
         &["list", "--format", "xml"],
     ] {
         c.call(args)?.fault()?;
+    }
+    Ok(())
+}
+
+/// A namespace that is joined may be the host's own.
+fn sysctls_of_the_host_by_a_path() -> Result<()> {
+    for (kind, key) in [
+        ("network", "net.ipv4.ip_forward"),
+        ("ipc", "kernel.shm_rmid_forced"),
+        ("uts", "kernel.domainname"),
+    ] {
+        let file = if kind == "network" { "net" } else { kind };
+        let mut c = with("/linux/sysctl", json!({key: "1"}))?;
+        c.set("/hostname", Value::Null)?;
+        c.namespace(kind, Some(Path::new(&format!("/proc/self/ns/{file}"))))?;
+        if kind == "network" || harness::is_ours() {
+            c.refused(if harness::is_ours() {
+                &["linux.sysctl", "would change the host"]
+            } else {
+                &["sysctl"]
+            })?;
+        }
     }
     Ok(())
 }

@@ -17,10 +17,10 @@ use super::{Container, Ran, ensure_eq, says_all, to_the_end};
 use crate::harness;
 
 tests![
-    the_config_of_spec_runs_as_it_is,
+    the_config_of_spec_runs_as_it_is in guest,
     a_container_runs_as_its_user,
     clocks_are_its_own,
-    all_commands_work_without_a_cgroup,
+    all_commands_work_without_a_cgroup in guest,
     a_process_of_exec_is_its_user_too,
     the_user_s_directory_is_the_default_and_private,
     without_a_runtime_directory_the_way_out_is_named,
@@ -416,14 +416,16 @@ fn locked_mounts_stay_as_they_are() -> Result<()> {
     let mut user = User::sh("grep ' /m ' /proc/mounts | cut -d' ' -f4")?;
     let bind =
         |options: &[&str]| json!({"destination": "/m", "type": "bind", "source": dir, "options": options});
-    user.push("/mounts", bind(&["rbind", "rprivate", "ro", "relatime"]))?;
+    user.push("/mounts", bind(&["rbind", "rprivate", "ro", "atime"]))?;
     let options = user.run()?.ok()?;
     let options: Vec<_> = options.trim().split(',').collect();
     for kept in ["ro", "nosuid", "nodev", "noexec", "noatime"] {
         ensure!(options.contains(&kept), "{kept}: {options:?}");
     }
     user.set("/mounts/7", bind(&["rbind", "dev", "suid"]))?;
-    user.refused(&["mounts[7].options: `suid,dev` cannot be had"])
+    user.refused(&["mounts[7].options: `suid,dev` cannot be had"])?;
+    user.set("/mounts/7", bind(&["rbind", "relatime"]))?;
+    user.refused(&["mounts[7].options: `atime` cannot be had"])
 }
 
 fn the_host_s_sys_is_there_and_not_writable() -> Result<()> {

@@ -13,6 +13,7 @@ use super::{Container, Ran, ensure_eq, says_all, until};
 use crate::harness::{self, Receiver};
 
 tests![
+    a_reader_that_is_stuck_holds_nobody,
     a_console_socket_gets_the_master,
     exec_has_a_terminal_of_its_own,
     in_the_foreground_it_is_the_callers,
@@ -269,4 +270,25 @@ fn newlines_are_translated_once_by_the_callers_terminal() -> Result<()> {
     let said = read_raw_until(&receiver.descriptor()?, "END")?;
     ensure!(said.contains("one\r\ntwo\r\nEND"), "{said:?}");
     super::end(pid)
+}
+
+/// Whoever reads what `exec` shows may never do so again: a signal still ends it.
+fn a_reader_that_is_stuck_holds_nobody() -> Result<()> {
+    known_difference!("runc", "needs a terminal of its own");
+    let c = Container::idle()?;
+    c.up()?;
+    let (reader, writer) = std::io::pipe()?;
+    let mut exec = c.command(&["exec", "--tty", "@", "yes"]).stdout(writer).spawn()?;
+    let held = || rustix::io::ioctl_fionread(&reader);
+    let mut before = 0;
+    until("the pipe is full", || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let now = held()?;
+        Ok(now > 4096 && std::mem::replace(&mut before, now) == now)
+    })?;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(exec.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM)?;
+    until("exec ends", || Ok(exec.try_wait()?.is_some())).inspect_err(|_| drop(exec.kill()))?;
+    ensure_eq!(exec.wait()?.code(), Some(128 + 15));
+    c.cleared()
 }

@@ -14,7 +14,6 @@ tests![
 ];
 
 fn what_cannot_be_created() -> Result<()> {
-    needs!(native);
     let house = House::new()?;
     house.ok("create taken --image busybox")?;
     let address = house.address("taken")?;
@@ -43,7 +42,6 @@ fn what_cannot_be_created() -> Result<()> {
 }
 
 fn limits_that_make_no_sense() -> Result<()> {
-    needs!(native);
     let house = House::new()?;
     for (option, values) in [
         ("--cpus", &["0", "100000", "-1", "0.001", "two", "inf"][..]),
@@ -67,7 +65,6 @@ fn limits_that_make_no_sense() -> Result<()> {
 }
 
 fn what_cannot_be_done() -> Result<()> {
-    needs!(native);
     let house = House::new()?;
     house.ok("create web --image busybox")?;
     for verb in [
@@ -100,7 +97,6 @@ fn what_cannot_be_done() -> Result<()> {
 }
 
 fn images_that_cannot_be() -> Result<()> {
-    needs!(native);
     let house = House::new()?;
     let dir = harness::tempdir();
     let write = |name: &str, bytes: &[u8]| -> Result<String> {

@@ -8,7 +8,7 @@ use super::house::House;
 tests![
     a_status_is_recorded,
     a_signal_is_recorded,
-    memory_that_ran_out_is_recorded,
+    memory_that_ran_out_is_recorded in guest,
     an_unseen_end_is_unknown,
     an_init_that_is_missing,
 ];

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::harness;
+use crate::harness::reader::{self, Found};
 use crate::image::Tar;
 
 /// How long anything may take that should happen soon.
@@ -218,6 +219,11 @@ impl House {
     /// The cgroup of a VPS.
     pub fn cgroup(&self, name: &str) -> Result<Cgroup> {
         Ok(Cgroup::open(&self.layout, &self.folders.cgroup(&name.parse()?))?)
+    }
+
+    /// The limits of a VPS as another implementation reads them.
+    pub fn limits(&self, name: &str) -> Result<Found> {
+        reader::read(&self.folders.cgroup(&name.parse()?))
     }
 
     /// Imports an image whose PID 1 is a shell script; busybox's applets are to be called as `busybox APPLET`.

@@ -11,10 +11,10 @@ use super::house::House;
 tests![
     each_has_uids_of_its_own,
     neighbours_are_invisible,
-    limits_cannot_be_changed_inside,
+    limits_cannot_be_changed_inside in guest,
     the_hosts_kernel_cannot_be_set,
     nothing_of_the_host_is_open,
-    the_image_stays,
+    the_image_stays: 120,
     the_mount_table_of_the_host_stays,
 ];
 

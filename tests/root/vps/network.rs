@@ -11,7 +11,7 @@ use crate::net::outside;
 
 tests![
     address_route_and_names,
-    strangers_and_friends,
+    strangers_and_friends in guest: 120,
     the_way_outside,
     addresses_are_never_shared,
     foreign_rules_stay,

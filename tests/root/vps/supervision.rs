@@ -14,10 +14,10 @@ use crate::harness;
 
 tests![
     the_terminal_is_closed,
-    the_commands_cgroup_is_killed,
+    the_commands_cgroup_is_killed in guest,
     what_was_inherited_is_let_go,
-    the_monitor_is_killed,
-    a_watched_vps_costs_little,
+    the_monitor_is_killed: 120,
+    a_watched_vps_costs_little in guest,
 ];
 
 fn the_terminal_is_closed() -> Result<()> {

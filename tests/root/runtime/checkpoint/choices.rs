@@ -15,8 +15,8 @@ use crate::harness;
 use crate::runtime::{ensure_eq, until};
 
 tests![
-    cgroups_are_managed_or_not: 300,
-    open_files_and_connections_have_their_flags: 300,
+    cgroups_are_managed_or_not in guest: 300,
+    open_files_and_connections_have_their_flags in guest: 300,
 ];
 
 /// The cgroup of the container's init, as the host names it.

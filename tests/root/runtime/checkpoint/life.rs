@@ -15,18 +15,18 @@ use crate::harness;
 use crate::runtime::{ensure_eq, to_the_end, until};
 
 tests![
-    a_count_goes_on: 300,
-    it_can_be_left_running: 300,
-    only_what_changed_since_a_pre_dump_is_saved: 300,
-    in_the_foreground_it_ends_with_its_status: 300,
-    its_streams_are_those_of_the_restore: 300,
-    a_redirected_stream_is_its_own_again: 300,
-    a_paused_one_is_saved: 300,
-    limits_hold_again: 300,
-    a_user_namespace_comes_back: 300,
-    hooks_run_again: 300,
-    file_locks_are_held_again: 300,
-    a_second_time: 400,
+    a_count_goes_on in guest: 300,
+    it_can_be_left_running in guest: 300,
+    only_what_changed_since_a_pre_dump_is_saved in guest: 300,
+    in_the_foreground_it_ends_with_its_status in guest: 300,
+    its_streams_are_those_of_the_restore in guest: 300,
+    a_redirected_stream_is_its_own_again in guest: 300,
+    a_paused_one_is_saved in guest: 300,
+    limits_hold_again in guest: 300,
+    a_user_namespace_comes_back in guest: 300,
+    hooks_run_again in guest: 300,
+    file_locks_are_held_again in guest: 300,
+    a_second_time in guest: 400,
     a_scope_is_made_again_on_systemd: 400,
 ];
 

@@ -14,9 +14,9 @@ use crate::harness;
 use crate::runtime::{ensure_eq, until};
 
 tests![
-    pages_go_to_a_page_server: 300,
-    pages_are_fetched_late: 300,
-    while_pages_are_served_it_can_be_deleted: 300,
+    pages_go_to_a_page_server in guest: 300,
+    pages_are_fetched_late in guest: 300,
+    while_pages_are_served_it_can_be_deleted in guest: 300,
 ];
 
 /// Where a page server listens. One number is above the half of all: CRIU keeps them with a sign.

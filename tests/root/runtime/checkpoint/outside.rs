@@ -13,15 +13,15 @@ use crate::runtime::terminal::read_until;
 use crate::runtime::{ensure_eq, until};
 
 tests![
-    connections_go_on: 400,
-    connections_in_a_network_namespace_by_path_go_on: 400,
-    a_terminal_is_handed_over_again: 300,
-    bind_mounts_are_the_host_s_again: 300,
+    connections_go_on in guest: 400,
+    connections_in_a_network_namespace_by_path_go_on in guest: 400,
+    a_terminal_is_handed_over_again in guest: 300,
+    bind_mounts_are_the_host_s_again in guest: 300,
     bind_mounts_below_shared_ones_are_too_on_systemd: 300,
-    relative_bind_mounts_are_too: 300,
-    devices_in_a_joined_network_namespace_stay: 300,
-    places_of_mounts_are_made: 300,
-    namespaces_by_path_are_joined_again: 300,
+    relative_bind_mounts_are_too in guest: 300,
+    devices_in_a_joined_network_namespace_stay in guest: 300,
+    places_of_mounts_are_made in guest: 300,
+    namespaces_by_path_are_joined_again in guest: 300,
 ];
 
 /// One end sends, the other counts what arrives: it goes on only as long as the connection does.

@@ -14,12 +14,12 @@ tests![
     without_criu_it_says_what_to_install,
     only_a_running_container_is_saved,
     restore_needs_its_images,
-    an_id_in_use_is_refused,
+    an_id_in_use_is_refused in guest,
     flags_are_checked,
     a_container_without_a_cgroup_is_refused,
     a_caller_without_root_is_refused,
-    a_checkpoint_that_does_not_fit_the_config_is_refused: 300,
-    damaged_images_leave_nothing: 300,
+    a_checkpoint_that_does_not_fit_the_config_is_refused in guest: 300,
+    damaged_images_leave_nothing in guest: 300,
 ];
 
 fn without_criu_it_says_what_to_install() -> Result<()> {

@@ -13,9 +13,9 @@ use super::{UID, User};
 use crate::harness;
 
 tests![
-    limits_hold_in_a_delegated_cgroup,
-    a_cgroup_named_below_it,
-    a_place_with_processes_is_not_divided
+    limits_hold_in_a_delegated_cgroup in guest,
+    a_cgroup_named_below_it in guest,
+    a_place_with_processes_is_not_divided in guest,
 ];
 
 /// A cgroup tree of the user's, with a cgroup in it for the calls.

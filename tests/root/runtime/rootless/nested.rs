@@ -9,7 +9,7 @@ use super::super::{ensure_eq, to_the_end};
 use super::User;
 
 tests![
-    a_container_in_a_user_namespace,
+    a_container_in_a_user_namespace in guest,
     a_container_without_a_user_namespace_of_its_own,
     a_container_of_a_container_s_root,
 ];

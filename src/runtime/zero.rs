@@ -1,0 +1,216 @@
+//! What other runtimes, which are written in Go, read out of JSON that is not as the types want it: `null` is as if the key were
+//! absent, what is absent has its type's zero value, and of a key that is there twice the last counts.
+
+use serde_json::{Map, Value};
+
+/// What is 0, `false` or empty where it is absent: the objects (`*` stands for every element), and their fields.
+const ZEROS: [(&str, &[(&str, Zero)]); 13] = [
+    ("process", &[("user", Zero::Object)]),
+    ("process/user", &[("uid", Zero::Number), ("gid", Zero::Number)]),
+    (
+        "process/consoleSize",
+        &[("height", Zero::Number), ("width", Zero::Number)],
+    ),
+    (
+        "process/rlimits/*",
+        &[("hard", Zero::Number), ("soft", Zero::Number)],
+    ),
+    ("linux/uidMappings/*", MAPPING),
+    ("linux/gidMappings/*", MAPPING),
+    ("mounts/*/uidMappings/*", MAPPING),
+    ("mounts/*/gidMappings/*", MAPPING),
+    ("linux/devices/*", NUMBERS),
+    ("linux/resources/devices/*", &[("allow", Zero::False)]),
+    ("linux/resources/blockIO/weightDevice/*", NUMBERS),
+    ("linux/resources/hugepageLimits/*", &[("limit", Zero::Number)]),
+    (
+        "linux/seccomp/syscalls/*/args/*",
+        &[
+            ("index", Zero::Number),
+            ("value", Zero::Number),
+            ("valueTwo", Zero::Number),
+        ],
+    ),
+];
+
+/// The lists of throttled devices.
+const THROTTLES: [&str; 4] = [
+    "throttleReadBpsDevice",
+    "throttleWriteBpsDevice",
+    "throttleReadIOPSDevice",
+    "throttleWriteIOPSDevice",
+];
+
+const MAPPING: &[(&str, Zero)] = &[
+    ("containerID", Zero::Number),
+    ("hostID", Zero::Number),
+    ("size", Zero::Number),
+];
+const NUMBERS: &[(&str, Zero)] = &[("major", Zero::Number), ("minor", Zero::Number)];
+const RATES: &[(&str, Zero)] = &[
+    ("major", Zero::Number),
+    ("minor", Zero::Number),
+    ("rate", Zero::Number),
+];
+
+/// Objects whose keys are the user's: a value that is `null` there is an empty one.
+const MAPS: [&str; 3] = ["annotations", "linux/sysctl", "linux/resources/unified"];
+
+#[derive(Clone, Copy)]
+enum Zero {
+    Number,
+    False,
+    Object,
+}
+
+impl Zero {
+    fn value(self) -> Value {
+        match self {
+            Self::Number => 0.into(),
+            Self::False => false.into(),
+            Self::Object => Map::new().into(),
+        }
+    }
+}
+
+/// Fills in a whole config.
+pub(super) fn fill(config: &mut Value) {
+    for map in MAPS {
+        each(config, map, &mut |map| {
+            map.values_mut()
+                .filter(|v| v.is_null())
+                .for_each(|v| *v = "".into());
+        });
+    }
+    drop_nulls(config);
+    for (path, fields) in ZEROS {
+        each(config, path, &mut |object| fill_in(object, fields));
+    }
+    for list in THROTTLES {
+        let path = format!("linux/resources/blockIO/{list}/*");
+        each(config, &path, &mut |object| fill_in(object, RATES));
+    }
+    each(config, "linux/resources", &mut drop_empty_pids);
+}
+
+/// Fills in a `process` alone.
+pub(super) fn fill_process(process: &mut Value) {
+    within(&["process"], process);
+}
+
+/// Fills in `linux.resources` alone.
+pub(super) fn fill_resources(resources: &mut Value) {
+    within(&["linux", "resources"], resources);
+}
+
+/// Fills in a part of a config that stands alone.
+fn within(path: &[&str], part: &mut Value) {
+    let mut config = std::mem::take(part);
+    for key in path.iter().rev() {
+        config = Value::Object(Map::from_iter([((*key).to_owned(), config)]));
+    }
+    fill(&mut config);
+    let mut place = &mut config;
+    for key in path {
+        place = &mut place[*key];
+    }
+    *part = place.take();
+}
+
+/// `pids` without a limit says nothing, but a limit of 0 does: the type cannot tell them apart.
+fn drop_empty_pids(resources: &mut Map<String, Value>) {
+    if resources
+        .get("pids")
+        .is_some_and(|pids| pids.get("limit").is_none())
+    {
+        resources.remove("pids");
+    }
+}
+
+fn fill_in(object: &mut Map<String, Value>, fields: &[(&str, Zero)]) {
+    for (name, zero) in fields {
+        object.entry(*name).or_insert_with(|| zero.value());
+    }
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|_, value| !value.is_null());
+            object.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// Does something with each object at a path.
+fn each(value: &mut Value, path: &str, work: &mut dyn FnMut(&mut Map<String, Value>)) {
+    let (key, rest) = match path.split_once('/') {
+        _ if path.is_empty() => return value.as_object_mut().map(work).unwrap_or_default(),
+        Some((key, rest)) => (key, rest),
+        None => (path, ""),
+    };
+    match value {
+        Value::Array(list) if key == "*" => list.iter_mut().for_each(|entry| each(entry, rest, work)),
+        Value::Object(object) => {
+            if let Some(inner) = object.get_mut(key) {
+                each(inner, rest, work);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{LinuxResources, Process, Spec};
+
+    fn filled(json: &str) -> Value {
+        let mut value = serde_json::from_str(json).unwrap();
+        fill(&mut value);
+        value
+    }
+
+    #[test]
+    fn null_is_absent_and_in_maps_empty() {
+        let json = r#"{"ociVersion":"1.0.2","annotations":{"a":null,"b":"c"},"hooks":null,
+            "mounts":[{"destination":"/a","options":null}],
+            "linux":{"sysctl":{"kernel.sem":null},"namespaces":[{"type":"pid","path":null}]}}"#;
+        let spec: Spec = serde_json::from_value(filled(json)).unwrap();
+        assert_eq!(spec.annotations().as_ref().unwrap()["a"], "");
+        assert_eq!(
+            filled(json)["linux"],
+            serde_json::json!({"sysctl": {"kernel.sem": ""}, "namespaces": [{"type": "pid"}]})
+        );
+    }
+
+    #[test]
+    fn absent_numbers_are_zero_wherever_the_types_want_one() {
+        let json = r#"{"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/","consoleSize":{},"rlimits":[{"type":"RLIMIT_CPU"}]},
+            "mounts":[{"destination":"/a","uidMappings":[{"size":1}],"gidMappings":[{}]}],
+            "linux":{"uidMappings":[{"size":1}],"gidMappings":[{"hostID":5}],"devices":[{"path":"/dev/a","type":"p"}],
+            "resources":{"devices":[{"access":"rwm"}],"hugepageLimits":[{"pageSize":"2MB"}],"pids":{},
+              "blockIO":{"weightDevice":[{}],"throttleReadBpsDevice":[{}],"throttleWriteBpsDevice":[{}],
+                "throttleReadIOPSDevice":[{}],"throttleWriteIOPSDevice":[{}]}},
+            "seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["a"],"action":"SCMP_ACT_ERRNO","args":[{"op":"SCMP_CMP_EQ"}]}]}}}"#;
+        let spec: Spec = serde_json::from_value(filled(json)).unwrap();
+        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 0);
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+        assert!(resources.pids().is_none());
+        assert!(!resources.devices().as_ref().unwrap()[0].allow());
+    }
+
+    #[test]
+    fn parts_are_filled_in_alone() {
+        let mut process = serde_json::json!({"args": ["a"], "cwd": "/", "user": null});
+        fill_process(&mut process);
+        let process: Process = serde_json::from_value(process).unwrap();
+        assert_eq!(process.user().gid(), 0);
+        let mut resources = serde_json::json!({"pids": {"limit": null}, "memory": {"limit": null}});
+        fill_resources(&mut resources);
+        let resources: LinuxResources = serde_json::from_value(resources).unwrap();
+        assert!(resources.pids().is_none());
+    }
+}
