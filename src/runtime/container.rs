@@ -259,24 +259,6 @@ impl Container {
             .try_for_each(|pids| members::signal(&cgroup, pids, signal))
     }
 
-    /// Without a cgroup nobody knows all processes but the kernel, which ends those of a pid namespace with its init.
-    fn kill_through_init(&self, signal: rustix::process::Signal) -> Result<()> {
-        if signal != rustix::process::Signal::KILL || !self.owns_pids() {
-            let why = format!(
-                "{}; only SIGKILL reaches all of its processes, and only in a pid namespace of its own",
-                self.lacks_cgroup()
-            );
-            return Err(Error::unsupported("`kill --all`", why));
-        }
-        match self
-            .init()
-            .map(|init| rustix::process::pidfd_send_signal(&init, signal))
-        {
-            None | Some(Err(rustix::io::Errno::SRCH)) => Ok(()),
-            Some(other) => other.during(|| "signal init"),
-        }
-    }
-
     /// Whether its processes end with init, which is the first of a pid namespace that was made for it.
     fn owns_pids(&self) -> bool {
         self.state.namespaces.contains(&Kind::Pid) && !self.joins_pids().unwrap_or(false)
