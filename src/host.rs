@@ -141,7 +141,11 @@ impl CgroupLayout {
             return Ok(Self::Unified(root.to_path_buf()));
         }
         let unified = Some(root.join("unified")).filter(|p| is_cgroup2(p));
-        let v1 = v1_hierarchies(&files::read_text(Path::new("/proc/self/cgroup"))?, root);
+        let v1 = v1_hierarchies(
+            &files::read_text(Path::new("/proc/self/cgroup"))?,
+            root,
+            &is_cgroup1,
+        );
         if v1.is_empty() && unified.is_none() {
             return Err(Error::unsupported(
                 "resource control",
@@ -166,20 +170,26 @@ fn is_cgroup2(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == libc_magic::CGROUP2)
 }
 
+/// A directory that only has a controller's name is no hierarchy.
+fn is_cgroup1(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == libc_magic::CGROUP)
+}
+
 /// Filesystem magics of `linux/magic.h`.
 mod libc_magic {
+    pub(super) const CGROUP: rustix::fs::FsWord = 0x0027_e0eb;
     pub(super) const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 }
 
 /// The mounted v1 hierarchies out of `/proc/self/cgroup` (`cgroups(7)`: `hierarchy-ID:controller-list:path`).
-fn v1_hierarchies(proc_self_cgroup: &str, root: &Path) -> Vec<Hierarchy> {
+fn v1_hierarchies(proc_self_cgroup: &str, root: &Path, is_mounted: &dyn Fn(&Path) -> bool) -> Vec<Hierarchy> {
     proc_self_cgroup
         .lines()
         .filter_map(|line| line.split(':').nth(1))
         .filter(|controllers| !controllers.is_empty())
         .filter_map(|controllers| {
             let mount = root.join(controllers.strip_prefix("name=").unwrap_or(controllers));
-            mount.is_dir().then(|| Hierarchy {
+            is_mounted(&mount).then(|| Hierarchy {
                 controllers: controllers.split(',').map(Into::into).collect(),
                 mount,
             })
@@ -193,14 +203,13 @@ mod tests {
 
     #[test]
     fn only_mounted_hierarchies_count() {
-        let root = std::env::temp_dir().join(format!("condo-host-{}", std::process::id()));
-        std::fs::create_dir_all(root.join("cpu,cpuacct")).unwrap();
-        std::fs::create_dir_all(root.join("systemd")).unwrap();
-        let found = v1_hierarchies("3:cpu,cpuacct:/a\n2:memory:/\n1:name=systemd:/\n0::/x\n", &root);
-        std::fs::remove_dir_all(&root).unwrap();
+        let mounted = |path: &Path| path == Path::new("/r/cpu,cpuacct") || path == Path::new("/r/systemd");
+        let lines = "3:cpu,cpuacct:/a\n2:memory:/\n1:name=systemd:/\n0::/x\n";
+        let found = v1_hierarchies(lines, Path::new("/r"), &mounted);
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].controllers, ["cpu", "cpuacct"]);
         assert_eq!(found[1].mount_options(), "name=systemd");
         assert_eq!(found[1].dir_name(), "systemd");
+        assert!(!is_cgroup1(&std::env::temp_dir()));
     }
 }

@@ -112,6 +112,8 @@ fn access(text: &str) -> Result<u32> {
         'r' => Ok(bits | READ),
         'w' => Ok(bits | WRITE),
         'm' => Ok(bits | MKNOD),
+        // The kernel's word for every kind of device, which some write here as well; it adds nothing.
+        'a' => Ok(bits),
         _ => Err(Error::invalid(FIELD, text, "must be made of `r`, `w` and `m`")),
     })
 }

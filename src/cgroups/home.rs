@@ -75,6 +75,7 @@ impl Home {
                     )),
                     e => e,
                 })?;
+                cgroup.refuse_frozen()?;
                 Ok((cgroup, Some(placeholder)))
             }
         }

@@ -170,7 +170,12 @@ impl Hierarchy for Hybrid {
 
     fn set_frozen(&self, frozen: bool) -> Result<()> {
         if let Some(unified) = &self.unified {
-            return unified.set_frozen(frozen);
+            unified.set_frozen(frozen)?;
+            // Who freezes by v1 means is somebody else; who thaws means all of it.
+            return match self.v1("freezer") {
+                Some(freezer) if !frozen => freezer.write("freezer.state", "THAWED"),
+                _ => Ok(()),
+            };
         }
         let freezer = self.freezer()?;
         let state = if frozen { "FROZEN" } else { "THAWED" };
@@ -191,10 +196,17 @@ impl Hierarchy for Hybrid {
     }
 
     fn is_frozen(&self) -> Result<bool> {
-        match &self.unified {
-            Some(unified) => unified.is_frozen(),
-            None => Ok(self.freezer()?.read("freezer.state")?.trim() == "FROZEN"),
+        if let Some(unified) = &self.unified
+            && unified.is_frozen()?
+        {
+            return Ok(true);
         }
+        let freezer = match (self.v1("freezer"), &self.unified) {
+            (None, Some(_)) => return Ok(false),
+            _ => self.freezer()?,
+        };
+        // Also `FREEZING`: as long as one of its processes does not stand still.
+        Ok(freezer.read("freezer.state")?.trim() != "THAWED")
     }
 
     fn kill(&self) -> Result<()> {

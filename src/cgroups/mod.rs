@@ -86,15 +86,26 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a path that is no such path, for a parent with processes of its own (cgroup v2 refuses to
-    /// divide it), and for a cgroup that is in use. What was made until then is gone again.
+    /// divide it), and for a cgroup that is in use or frozen. What was made until then is gone again.
     pub fn create(layout: &CgroupLayout, path: &str) -> Result<Self> {
         until_it_stays(|| {
             let (cgroup, new) = Self::create_or_open(layout, path)?;
+            // What callers match is in runc's words.
             if !new && cgroup.is_populated()? {
-                return Err(Error::invalid("cgroup path", path, "is in use: it has processes"));
+                let problem = "is in use: container's cgroup is not empty";
+                return Err(Error::invalid("cgroup path", path, problem));
             }
             Ok(cgroup)
         })
+    }
+
+    /// What is born in a frozen cgroup stands still, and on v1 does not even die.
+    fn refuse_frozen(&self) -> Result<()> {
+        if self.is_frozen()? {
+            let problem = "cannot be used: container's cgroup unexpectedly frozen; thaw it (and those above it), or name another";
+            return Err(Error::invalid("cgroup path", &self.path, problem));
+        }
+        Ok(())
     }
 
     /// Moves the calling process, which has one thread, into a cgroup it may share with others of its kind; the cgroup is
@@ -126,17 +137,14 @@ impl Cgroup {
                 (Box::new(hybrid), new)
             }
         };
+        let cgroup = Self {
+            path: path.to_owned(),
+            hierarchy,
+            scope: None,
+        };
+        cgroup.refuse_frozen()?;
         undo.disarm();
-        let path = path.to_owned();
-        let scope = None;
-        Ok((
-            Self {
-                path,
-                hierarchy,
-                scope,
-            },
-            new,
-        ))
+        Ok((cgroup, new))
     }
 
     /// A cgroup below this one, which must be there.

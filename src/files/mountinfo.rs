@@ -12,12 +12,16 @@ use crate::error::Result;
 pub struct Mounted {
     /// Its id, also that of `statx(2)`.
     pub id: u64,
+    /// The id of the mount that it is mounted on.
+    pub parent: u64,
     /// `major:minor` of the filesystem.
     pub device: String,
     /// The directory or file of the filesystem that is mounted.
     pub root: PathBuf,
     /// Where, as the process sees it.
     pub point: PathBuf,
+    /// The filesystem's type.
+    pub kind: String,
     /// What was mounted: a device, or any word.
     pub source: OsString,
 }
@@ -27,8 +31,8 @@ pub fn of(process: &str) -> Result<Vec<Mounted>> {
     Ok(parse(&read(&Path::new("/proc").join(process).join("mountinfo"))?))
 }
 
-/// Lines of the form `id parent major:minor root point options [tags…] - type source options`.
-fn parse(text: &[u8]) -> Vec<Mounted> {
+/// Reads lines of the form `id parent major:minor root point options [tags…] - type source options`.
+pub fn parse(text: &[u8]) -> Vec<Mounted> {
     text.split(|byte| *byte == b'\n').filter_map(mounted).collect()
 }
 
@@ -38,9 +42,11 @@ fn mounted(line: &[u8]) -> Option<Mounted> {
     let text = |index: usize| std::str::from_utf8(fields.get(index)?).ok();
     Some(Mounted {
         id: text(0)?.parse().ok()?,
+        parent: text(1)?.parse().ok()?,
         device: text(2)?.to_owned(),
         root: unescape(fields.get(3)?).into(),
         point: unescape(fields.get(4)?).into(),
+        kind: text(dash + 1)?.to_owned(),
         source: unescape(fields.get(dash + 2)?),
     })
 }
@@ -83,7 +89,8 @@ mod tests {
         );
         assert_eq!(mounts.len(), 2);
         let last = &mounts[1];
-        assert_eq!((last.id, last.device.as_str()), (40, "0:35"));
+        assert_eq!((last.id, last.parent, last.device.as_str()), (40, 27, "0:35"));
+        assert_eq!(last.kind, "btrfs");
         assert_eq!(last.root, Path::new("/a\\b"));
         assert_eq!(last.point, Path::new("/srv/with space"));
         assert_eq!(last.source, "/dev/a b");

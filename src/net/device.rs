@@ -75,6 +75,27 @@ impl Devices {
         self.0.is_empty()
     }
 
+    /// Those that are still to be moved into this namespace, which may have been a container's before: what it has by the name that is
+    /// wanted there stays where it is. Of names with `%d`, those that are in the caller's namespace.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn missing_in(&self, netns: BorrowedFd<'_>) -> Result<Self> {
+        let mut missing = Vec::new();
+        for device in &self.0 {
+            let is_there = || link::find(&mut Channel::route()?, &device.there).map(|found| found.is_some());
+            let moved = if device.there.contains("%d") {
+                link::find(&mut Channel::route()?, &device.here)?.is_none()
+            } else {
+                inside(netns, is_there)?
+            };
+            if !moved {
+                missing.push(device.clone());
+            }
+        }
+        Ok(Self(missing))
+    }
+
     /// Moves all of them from the caller's network namespace into this one, or none. What it returns takes them back, with the
     /// names, addresses and state they had; disarm it to leave them there.
     ///

@@ -40,7 +40,7 @@ impl Capabilities {
             permitted,
             effective: within("effective", mask(spec.effective().as_ref())?, permitted),
             inheritable,
-            ambient: within("ambient", mask(spec.ambient().as_ref())?, permitted & inheritable),
+            ambient: raisable(mask(spec.ambient().as_ref())?, permitted & inheritable),
         })
     }
 
@@ -58,6 +58,15 @@ impl Capabilities {
             }
         }
         Ok(())
+    }
+
+    /// Adds what `exec --cap` names. Never to the inheritable set (CVE-2022-29162); a capability that is inheritable by the config
+    /// becomes ambient, so that a user other than root has it too.
+    pub fn add(&mut self, bit: u64) {
+        self.bounding |= bit;
+        self.permitted |= bit;
+        self.effective |= bit;
+        self.ambient |= bit & self.inheritable;
     }
 
     /// Sets the four other sets; nothing else remains. What the caller of the runtime does not have itself cannot be granted,
@@ -119,6 +128,14 @@ fn mask(set: Option<&HashSet<Capability>>) -> Result<u64> {
     })
 }
 
+/// What of the ambient set the kernel lets be raised; a warning, in words that callers know from runc, names the rest.
+fn raisable(set: u64, possible: u64) -> u64 {
+    for extra in caps::all().iter().filter(|c| set & !possible & c.bitmask() != 0) {
+        log::warn!("can't raise ambient capability {extra}: it is not both permitted and inheritable");
+    }
+    set & possible
+}
+
 /// What of a set is in `possible`; a warning names the rest.
 fn within(name: &str, set: u64, possible: u64) -> u64 {
     for extra in caps::all().iter().filter(|c| set & !possible & c.bitmask() != 0) {
@@ -153,6 +170,16 @@ mod tests {
         )
         .unwrap();
         assert_eq!((sets.effective, sets.inheritable, sets.ambient), (0, 1, 1));
+    }
+
+    #[test]
+    fn what_is_added_is_ambient_where_it_is_inheritable() {
+        let json = r#"{"bounding":["CAP_KILL"],"permitted":["CAP_KILL"],"inheritable":["CAP_KILL"]}"#;
+        let mut sets = read(json).unwrap();
+        sets.add(1 << 5);
+        sets.add(1);
+        assert_eq!((sets.inheritable, sets.ambient), (1 << 5, 1 << 5));
+        assert_eq!((sets.bounding, sets.permitted, sets.effective), (33, 33, 33));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFla
 use super::ops::{Action, Bind, Filesystem, MountOp, Remount};
 use super::options::{Propagation, Sharing};
 use super::plan::RootfsPlan;
-use super::{Sources, copyup, devices, magic, mount, place, sources};
+use super::{MountsOf, Sources, copyup, devices, magic, mount, place, sources};
 use crate::error::{During, Result};
 use crate::files::Root;
 
@@ -41,13 +41,21 @@ pub fn assemble(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
 }
 
 fn build(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
-    place_root(&sources.root, plan).during(|| "mount the root filesystem")?;
+    match plan.mounts_of {
+        MountsOf::Container => {
+            place_root(&sources.root, plan).during(|| "mount the root filesystem")?;
+        }
+        MountsOf::Joined => plan.cover_with(&sources).map(drop)?,
+        // The parent has done so, who takes it away again.
+        MountsOf::Caller => {}
+    }
     let mut assembled = Assembled {
         root: sources.root.into(),
         plan: plan.clone(),
         seals: Vec::new(),
     };
     for (op, source) in plan.mounts.iter().zip(sources.binds) {
+        log::debug!("init: {}: mount `{}`", op.field, op.target.display());
         assembled
             .perform(op, source)
             .during(|| format!("mount `{}`", op.target.display()))?;
@@ -113,6 +121,10 @@ impl Assembled {
 
     fn perform(&mut self, op: &MountOp, source: Option<OwnedFd>) -> Result<()> {
         match &op.action {
+            Action::Bind(bind) if bind.inside => {
+                let source = op.open_inside(bind, &self.root)?;
+                self.bind(op, bind, &source)
+            }
             Action::Bind(bind) => match source {
                 Some(source) => self.bind(op, bind, &source),
                 None => Ok(()),
@@ -130,7 +142,7 @@ impl Assembled {
         }
         let directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
         let place = place::of_mount(&self.root, target, directory)?;
-        mount::change_inherited(source, false, bind.top, &op.field)?;
+        mount::change_bind(source, bind, self.plan.confined, &op.field)?;
         mount::change_inherited(source, true, bind.tree, &op.field)?;
         for &propagation in &bind.propagation {
             mount::propagate(source, propagation)?;

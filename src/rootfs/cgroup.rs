@@ -19,6 +19,10 @@ pub(super) fn plan(facts: &Facts<'_>, entry: &Entry<'_>, fstype: &str, ops: &mut
         (CgroupLayout::Hybrid { v1, unified }, "cgroup") if !v1.is_empty() => {
             tree(facts, entry, path, (v1, unified.as_deref()), ops)
         }
+        (CgroupLayout::Unified(mount), _) if !facts.cgroupns => {
+            ops.push(entry.op(Action::Bind(whole(facts, entry, mount))));
+            Ok(())
+        }
         (layout, _) => {
             let mount = layout.unified().ok_or_else(|| {
                 Error::unsupported(
@@ -62,7 +66,18 @@ fn second(facts: &Facts<'_>, entry: &Entry<'_>, path: &str, mount: &Path) -> Act
     }
 }
 
-/// Without a cgroup namespace the filesystem would show, and let change, the cgroups of everybody (CVE-2023-25809): the
+/// Without a cgroup namespace the paths in the container's `/proc` are those of the whole hierarchy, which is what it gets. Written
+/// to, it would change the cgroups of everybody (CVE-2023-25809): so it is read-only, unless root of the machine asks for `rw`.
+fn whole(facts: &Facts<'_>, entry: &Entry<'_>, mount: &Path) -> Bind {
+    let mut bind = entry.bind(mount.to_path_buf(), false);
+    if facts.confined() || bind.top.clear & attr::RDONLY == 0 {
+        bind.top.set |= attr::RDONLY;
+        bind.top.clear &= !attr::RDONLY;
+    }
+    bind
+}
+
+/// Beside v1 and without a cgroup namespace the filesystem would show, and let change, the cgroups of everybody (CVE-2023-25809): the
 /// container gets its own directory only.
 fn own_cgroup(entry: &Entry<'_>, path: &str, mount: &Path) -> Bind {
     entry.bind(mount.join(path.trim_start_matches('/')), false)

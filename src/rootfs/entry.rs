@@ -35,10 +35,13 @@ impl Entry<'_> {
             source,
             recursive,
             optional: false,
-            top: self.options.top,
+            // Nobody keeps access times of what the kernel shows.
+            top: self.options.top.without_atime(),
             tree: self.options.tree,
             propagation: self.options.propagation.clone(),
             idmap: None,
+            unwanted: 0,
+            inside: false,
         }
     }
 

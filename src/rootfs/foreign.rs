@@ -32,10 +32,10 @@ impl RootfsPlan {
         move_mount(&tree, "", &place, "", flags).during(shown)
     }
 
-    /// Bind mounts: the place inside, and what appears there.
+    /// Bind mounts of the host's: the place inside, and what appears there.
     pub fn binds(&self) -> impl Iterator<Item = (&Path, &Bind)> {
         self.mounts.iter().filter_map(|op| match &op.action {
-            Action::Bind(bind) => Some((op.target.as_path(), bind)),
+            Action::Bind(bind) if !bind.inside => Some((op.target.as_path(), bind)),
             _ => None,
         })
     }

@@ -92,7 +92,7 @@ impl Assembled {
 }
 
 /// An empty directory that can hold nothing.
-fn nothing(label: Option<&str>) -> Filesystem {
+pub(super) fn nothing(label: Option<&str>) -> Filesystem {
     let mut data = vec!["nr_inodes=1".to_owned(), "mode=755".to_owned()];
     data.extend(label.map(entry::context));
     Filesystem {

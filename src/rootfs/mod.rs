@@ -19,6 +19,7 @@ mod cgroup;
 mod checks;
 mod console;
 mod copyup;
+mod cover;
 mod devices;
 mod entry;
 mod foreign;
@@ -31,15 +32,29 @@ mod pivot;
 mod place;
 mod plan;
 mod sources;
+mod strip;
 
 use crate::host::Host;
 
 pub use assemble::{Assembled, assemble};
 pub use console::{open_container_ptmx, open_peer};
+pub use cover::uncover;
 pub use devices::Device;
 pub use ops::{Action, Bind, Filesystem, IdMap, MountOp, Remount};
 pub use plan::RootfsPlan;
 pub use sources::{Sources, UsernsFor};
+
+/// Whose mounts the container's are among.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub enum MountsOf {
+    /// Its own namespace's, made with it.
+    #[default]
+    Container,
+    /// Those of a namespace that it joins. They end with that namespace.
+    Joined,
+    /// The caller's: until [`uncover`].
+    Caller,
+}
 
 /// What besides the spec decides the shape of the tree.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +70,8 @@ pub struct Facts<'a> {
     /// The container's cgroup, the same in every hierarchy, as a path from the hierarchy's root. Without one the container
     /// is in its caller's, which it may see in a cgroup namespace but never change.
     pub cgroup_path: Option<&'a str>,
+    /// Whose mount namespace the tree is put together in.
+    pub mounts: MountsOf,
     /// Enter by `chroot` because the host's root cannot be pivoted (an initramfs).
     pub no_pivot: bool,
 }

@@ -11,8 +11,8 @@ use rustix::mount::{
 };
 
 use super::magic;
-use super::ops::Filesystem;
-use super::options::{Change, Propagation, Sharing};
+use super::ops::{Bind, Filesystem};
+use super::options::{Change, LOCKABLE, Propagation, Sharing};
 use crate::error::{During, Error, Result};
 use crate::sys::mount::{Attributes, attr, set_attributes};
 
@@ -54,34 +54,95 @@ pub(super) fn change(mount: impl AsFd, recursive: bool, change: Change) -> Resul
 /// option that would clear it is an error; a wish about access times, which costs nobody anything, gives way.
 pub(super) fn change_inherited(mount: impl AsFd, recursive: bool, wanted: Change, field: &str) -> Result<()> {
     let result = change(&mount, recursive, wanted);
-    let denied = |e: &Error| e.errno() == Some(Errno::PERM.raw_os_error());
     match result {
-        Err(e) if denied(&e) => {
+        Err(e) if is_denied(&e) => {
             let rest = wanted.without_atime();
             if rest != wanted && change(&mount, recursive, rest).is_ok() {
                 return Ok(());
             }
-            Err(locked(wanted, field).unwrap_or(e))
+            match wanted.clear & LOCKABLE {
+                0 => Err(e),
+                cleared => Err(locked(cleared, field)),
+            }
         }
         other => other,
     }
 }
 
-fn locked(wanted: Change, field: &str) -> Option<Error> {
+/// Changes the attributes of a bind mount that is not in place yet.
+///
+/// `confined` says that the mount is for a user namespace other than the one that its source belongs to. What the source is
+/// mounted with is locked there: what nobody asked for stays, and what the options would change is an error.
+pub(super) fn change_bind(mount: impl AsFd, bind: &Bind, confined: bool, field: &str) -> Result<()> {
+    if !confined {
+        let whole = Change {
+            set: bind.top.set,
+            clear: bind.top.clear | bind.unwanted,
+        };
+        match change(&mount, false, whole) {
+            // The caller is in such a user namespace himself.
+            Err(e) if is_denied(&e) => {}
+            other => return other,
+        }
+    }
+    let now = attributes(&mount)?;
+    let lost = now & bind.top.clear & LOCKABLE;
+    let times = attr::ATIME_MASK | attr::NODIRATIME;
+    let other_times = bind.top.clear & times != 0 && (now ^ bind.top.set) & times != 0;
+    if lost != 0 || other_times {
+        return Err(locked(lost, field));
+    }
+    let rest = Change {
+        set: bind.top.set & !times,
+        clear: (bind.top.clear | bind.unwanted) & attr::NOSYMFOLLOW,
+    };
+    change(&mount, false, rest)
+}
+
+/// What a mount is mounted with, and that of its filesystem's `ro`.
+fn attributes(mount: impl AsFd) -> Result<u64> {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let flags = rustix::fs::fstatvfs(mount)?.f_flag;
+    let plain = [
+        (Flags::RDONLY, attr::RDONLY),
+        (Flags::NOSUID, attr::NOSUID),
+        (Flags::NODEV, attr::NODEV),
+        (Flags::NOEXEC, attr::NOEXEC),
+        (Flags::NODIRATIME, attr::NODIRATIME),
+        (Flags::NOATIME, attr::NOATIME),
+    ];
+    let set = plain.iter().filter(|(flag, _)| flags.contains(*flag));
+    let set = set.fold(0, |set, (_, bit)| set | bit);
+    Ok(match flags.intersects(Flags::NOATIME | Flags::RELATIME) {
+        true => set,
+        false => set | attr::STRICTATIME,
+    })
+}
+
+fn is_denied(e: &Error) -> bool {
+    e.errno() == Some(Errno::PERM.raw_os_error())
+}
+
+fn locked(cleared: u64, field: &str) -> Error {
     let names = [
         (attr::RDONLY, "rw"),
         (attr::NOSUID, "suid"),
         (attr::NODEV, "dev"),
         (attr::NOEXEC, "exec"),
     ];
-    let cleared: Vec<_> = names
+    let mut asked: Vec<_> = names
         .iter()
-        .filter(|(bit, _)| wanted.clear & bit != 0)
+        .filter(|(bit, _)| cleared & bit != 0)
         .map(|(_, name)| *name)
         .collect();
-    let problem = "cannot be had: the source is mounted with the contrary, which only those who mounted it may change; \
-                   leave it out";
-    (!cleared.is_empty()).then(|| Error::invalid(format!("{field}.options"), cleared.join(","), problem))
+    if asked.is_empty() {
+        asked.push("atime");
+    }
+    // What is in brackets is what callers of runc look for.
+    let problem = "cannot be had: the source is mounted otherwise, which only those who mounted it may change; leave it out \
+                   (runc run failed: unable to start container process: error during container init: error mounting: \
+                   operation not permitted)";
+    Error::invalid(format!("{field}.options"), asked.join(","), problem)
 }
 
 /// Sets bits of the mount itself.

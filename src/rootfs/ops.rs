@@ -34,7 +34,7 @@ pub enum Action {
 /// A bind mount.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Bind {
-    /// The host's path, absolute.
+    /// The host's path, absolute; for one that lies in the container's root filesystem the path inside.
     pub source: PathBuf,
     /// With the mounts below it.
     pub recursive: bool,
@@ -48,6 +48,10 @@ pub struct Bind {
     pub propagation: Vec<Propagation>,
     /// Translation of owners.
     pub idmap: Option<IdMap>,
+    /// Attributes that nobody asked for and that go if they can.
+    pub unwanted: u64,
+    /// The source is found when its turn comes, in the tree as it is then: earlier mounts may hold it.
+    pub inside: bool,
 }
 
 /// Translation of a bind mount's owners.

@@ -44,6 +44,14 @@ impl Change {
         self.clear |= attr::ATIME_MASK;
     }
 
+    /// Takes back a policy that was chosen. What the mount has by itself it keeps, as with `mount(8)`.
+    fn unset_atime(&mut self, policy: u64) {
+        if self.set & attr::ATIME_MASK == policy {
+            self.set &= !attr::ATIME_MASK;
+            self.clear &= !attr::ATIME_MASK;
+        }
+    }
+
     /// Takes back a policy: what is left is the kernel's default, relative times.
     fn not_atime(&mut self, policy: u64) {
         let chosen = self.clear & attr::ATIME_MASK != 0;
@@ -58,9 +66,13 @@ impl Change {
             Clear(bits) => self.clear(bits),
             Atime(policy) => self.atime(policy),
             NotAtime(policy) => self.not_atime(policy),
+            UnsetAtime(policy) => self.unset_atime(policy),
         }
     }
 }
+
+/// Flags that nobody clears who did not set them, nor their likes (`mount_namespaces(7)`).
+pub const LOCKABLE: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
 /// How mounts below this one and copies of it share later mounts (`mount_namespaces(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -105,6 +117,8 @@ pub struct Options {
     pub copy_up: bool,
     /// `idmap` or `ridmap`, and whether it is the latter.
     pub idmap: Option<bool>,
+    /// Whether there is one that concerns the mount itself, beside `bind` and propagation.
+    pub named: bool,
     /// Attributes of the mount itself.
     pub top: Change,
     /// Attributes of the mount and all below it.
@@ -131,9 +145,30 @@ impl Options {
         parsed
     }
 
+    /// What becomes of the flags that a bind mount brings from its source, as `mount(2)` has it: where options name some, they
+    /// are all there are, and the others (given as bits) go. Access times stay as they are unless a policy is named, which then
+    /// replaces all of them.
+    pub fn of_bind(&self) -> (Change, u64) {
+        let mut top = self.top;
+        let times = attr::ATIME_MASK | attr::NODIRATIME;
+        if top.clear & attr::ATIME_MASK != 0 || top.set & attr::NODIRATIME != 0 {
+            top.clear |= times & !(top.set & attr::NODIRATIME);
+        } else {
+            top.clear &= !times;
+        }
+        let flags = LOCKABLE | attr::NOSYMFOLLOW;
+        let unwanted = if self.named {
+            flags & !(top.set | top.clear)
+        } else {
+            0
+        };
+        (top, unwanted)
+    }
+
     fn apply(&mut self, effect: Effect) {
+        self.named |= matches!(effect, Flag | Top(_) | Superblock(_));
         match effect {
-            Nothing => {}
+            Nothing | Flag => {}
             Top(switch) => self.top.apply(switch),
             Tree(switch) => self.tree.apply(switch),
             Effect::Propagation(sharing, recursive) => {
@@ -163,12 +198,15 @@ enum Switch {
     Clear(u64),
     Atime(u64),
     NotAtime(u64),
+    UnsetAtime(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
-    /// What every mount has anyway, or what no kernel acts on any more.
+    /// What every mount has anyway.
     Nothing,
+    /// The same, of what `mount(2)` has or had a flag for.
+    Flag,
     Top(Switch),
     Tree(Switch),
     Propagation(Sharing, bool),
@@ -179,8 +217,8 @@ enum Effect {
     IdMap(bool),
 }
 
-use Effect::{Bind, CopyUp, IdMap, Nothing, Remount, Superblock, Top, Tree};
-use Switch::{Atime, Clear, NotAtime, Set};
+use Effect::{Bind, CopyUp, Flag, IdMap, Nothing, Remount, Superblock, Top, Tree};
+use Switch::{Atime, Clear, NotAtime, Set, UnsetAtime};
 
 /// config.md, "Linux mount options", in alphabetical order.
 ///
@@ -188,7 +226,7 @@ use Switch::{Atime, Clear, NotAtime, Set};
 /// version counter decide themselves. All four are accepted and change nothing.
 const TABLE: &[(&str, Effect)] = &[
     ("async", Superblock("async")),
-    ("atime", Top(NotAtime(attr::NOATIME))),
+    ("atime", Top(UnsetAtime(attr::NOATIME))),
     ("bind", Bind(false)),
     ("defaults", Nothing),
     ("dev", Top(Clear(attr::NODEV))),
@@ -196,19 +234,19 @@ const TABLE: &[(&str, Effect)] = &[
     ("dirsync", Superblock("dirsync")),
     ("exec", Top(Clear(attr::NOEXEC))),
     ("idmap", IdMap(false)),
-    ("iversion", Nothing),
+    ("iversion", Flag),
     ("lazytime", Superblock("lazytime")),
-    ("loud", Nothing),
+    ("loud", Flag),
     ("mand", Superblock("mand")),
     ("noatime", Top(Atime(attr::NOATIME))),
     ("nodev", Top(Set(attr::NODEV))),
     ("nodiratime", Top(Set(attr::NODIRATIME))),
     ("noexec", Top(Set(attr::NOEXEC))),
-    ("noiversion", Nothing),
+    ("noiversion", Flag),
     ("nolazytime", Superblock("nolazytime")),
     ("nomand", Superblock("nomand")),
-    ("norelatime", Nothing),
-    ("nostrictatime", Top(NotAtime(attr::STRICTATIME))),
+    ("norelatime", Flag),
+    ("nostrictatime", Top(UnsetAtime(attr::STRICTATIME))),
     ("nosuid", Top(Set(attr::NOSUID))),
     ("nosymfollow", Top(Set(attr::NOSYMFOLLOW))),
     ("private", Effect::Propagation(Sharing::Private, false)),
@@ -241,7 +279,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("runbindable", Effect::Propagation(Sharing::Unbindable, true)),
     ("rw", Top(Clear(attr::RDONLY))),
     ("shared", Effect::Propagation(Sharing::Shared, false)),
-    ("silent", Nothing),
+    ("silent", Flag),
     ("slave", Effect::Propagation(Sharing::Slave, false)),
     ("strictatime", Top(Atime(attr::STRICTATIME))),
     ("suid", Top(Clear(attr::NOSUID))),
@@ -285,7 +323,40 @@ mod tests {
         let o = Options::parse(&["strictatime", "atime"]);
         assert_eq!(o.top.set, attr::STRICTATIME);
         let o = Options::parse(&["noatime", "atime"]);
-        assert_eq!((o.top.set, o.top.clear), (attr::RELATIME, attr::ATIME_MASK));
+        assert_eq!((o.top.set, o.top.clear), (0, 0));
+        let o = Options::parse(&["ratime"]);
+        assert_eq!((o.tree.set, o.tree.clear), (attr::RELATIME, attr::ATIME_MASK));
+    }
+
+    #[test]
+    fn flags_of_a_bind_are_those_named_if_any_is() {
+        let of = |options: &[&str]| Options::parse(options).of_bind();
+        let times = attr::ATIME_MASK | attr::NODIRATIME;
+        for keeps in [
+            &["bind"][..],
+            &["rbind", "rprivate", "defaults"],
+            &["bind", "size=1", "rro"],
+        ] {
+            assert_eq!(of(keeps), (Change::default(), 0), "{keeps:?}");
+        }
+        let (top, unwanted) = of(&["bind", "ro", "suid"]);
+        assert_eq!((top.set, top.clear), (attr::RDONLY, attr::NOSUID));
+        assert_eq!(unwanted, attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW);
+        for stays in [
+            &["atime"][..],
+            &["norelatime"],
+            &["diratime"],
+            &["nostrictatime"],
+            &["sync"],
+        ] {
+            let (top, unwanted) = of(stays);
+            assert_eq!(top, Change::default(), "{stays:?}");
+            assert_eq!(unwanted, LOCKABLE | attr::NOSYMFOLLOW);
+        }
+        assert_eq!(of(&["relatime"]).0, Change { set: 0, clear: times });
+        let (top, _) = of(&["nodiratime", "strictatime"]);
+        assert_eq!(top.set, attr::NODIRATIME | attr::STRICTATIME);
+        assert_eq!(top.clear, attr::ATIME_MASK);
     }
 
     #[test]

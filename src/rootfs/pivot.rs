@@ -4,7 +4,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::UnmountFlags;
 
 use super::options::{Propagation, Sharing};
-use super::{Assembled, mount};
+use super::{Assembled, MountsOf, mount, strip};
 use crate::error::{During, Error, Result};
 use crate::sys::mount::attr;
 
@@ -13,7 +13,7 @@ impl Assembled {
     ///
     /// 1. read-only mounts that had to be filled first; masked and read-only paths; a read-only root. All by descriptor and
     ///    before the pivot, while the host's `/dev/null` can still be had.
-    /// 2. `pivot_root`, or `chroot` where the plan says so.
+    /// 2. `pivot_root`, or `chroot` where the plan says so, and among mounts that are others' too.
     /// 3. `rootfsPropagation`, which `pivot_root` would refuse to find shared.
     ///
     /// # Errors
@@ -27,7 +27,9 @@ impl Assembled {
         if self.plan.readonly {
             mount::set(&self.root, attr::RDONLY).during(|| "make the root read-only")?;
         }
-        if self.plan.no_pivot {
+        if self.plan.mounts_of != MountsOf::Container {
+            self.chroot().during(|| "chroot")?;
+        } else if self.plan.no_pivot {
             self.change_root().during(|| "chroot")?;
         } else {
             self.pivot().during(|| "pivot_root")?;
@@ -51,20 +53,16 @@ impl Assembled {
         Ok(rustix::process::chdir("/")?)
     }
 
-    /// For hosts that run from an initramfs. The host's tree stays below, so its `/proc` and `/sys`, which a process that gets
-    /// out would want, go first as far as the kernel lets us.
+    /// For hosts that run from an initramfs. The host's root stays below, without what is mounted on it.
     fn change_root(&self) -> Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let old = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
         mount::propagate(&old, EVERYTHING_SLAVE)?;
-        for mounted in ["/proc", "/sys"] {
-            match rustix::mount::unmount(mounted, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-                // Not there, or locked by our user namespace.
-                Ok(())
-                | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT | rustix::io::Errno::PERM) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+        strip::strip(&self.root)?;
+        self.chroot()
+    }
+
+    fn chroot(&self) -> Result<()> {
         rustix::process::fchdir(&self.root)?;
         rustix::process::chroot(".")?;
         Ok(rustix::process::chdir("/")?)

@@ -1,15 +1,15 @@
 //! What the tree will be, decided before anything is touched.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{Hooks, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Hooks, Mount, Spec};
 use serde::Serialize;
 
 use super::devices::{self, Device};
 use super::entry::Entry;
 use super::ops::{Action, Bind, Filesystem, IdMap, MountOp, Remount};
 use super::options::{Options, Propagation, Sharing};
-use super::{Facts, cgroup, checks};
+use super::{Facts, MountsOf, cgroup, checks};
 use crate::error::{Error, Result};
 use crate::sys::mount::attr;
 
@@ -25,6 +25,7 @@ pub struct RootfsPlan {
     /// See [`Facts::confined`].
     pub(super) confined: bool,
     pub(super) no_pivot: bool,
+    pub(super) mounts_of: MountsOf,
     /// Hooks look for the tree at the root's own path, before it is entered.
     pub(super) shown: bool,
     pub(super) mounts: Vec<MountOp>,
@@ -43,10 +44,11 @@ impl RootfsPlan {
     /// # Errors
     /// [`Error::Invalid`] names the field of config.json that cannot be done.
     pub fn from_spec(spec: &Spec, rootfs: &Path, bundle: &Path, facts: &Facts<'_>) -> Result<Self> {
-        require_mount_namespace(spec)?;
+        require_mount_namespace(facts)?;
         let linux = spec.linux().as_ref();
         let context = Context {
             bundle,
+            rootfs,
             facts,
             label: linux
                 .and_then(|l| l.mount_label().as_deref())
@@ -68,6 +70,7 @@ impl RootfsPlan {
             propagation,
             confined: facts.confined(),
             no_pivot: facts.no_pivot,
+            mounts_of: facts.mounts,
             shown: spec.hooks().as_ref().is_some_and(look_before),
             mounts,
             own_dev,
@@ -106,26 +109,13 @@ fn paths(field: &str, list: Option<&[String]>) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Without a mount namespace of its own, every mount of the container would be one of the host.
-fn require_mount_namespace(spec: &Spec) -> Result<()> {
-    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_deref());
-    let mount = namespaces
-        .unwrap_or_default()
-        .iter()
-        .find(|n| n.typ() == LinuxNamespaceType::Mount);
-    match mount.map(|n| n.path()) {
-        Some(None) => Ok(()),
-        Some(Some(path)) => Err(Error::invalid(
-            "linux.namespaces",
-            path.display(),
-            "cannot be the mount namespace: its other processes would lose their root; leave out `path` for a new one",
-        )),
-        None => Err(Error::invalid(
-            "linux.namespaces",
-            "mount",
-            "is missing: a container without a mount namespace would mount on the host",
-        )),
+/// Among the mounts of others only root of the machine mounts anything.
+fn require_mount_namespace(facts: &Facts<'_>) -> Result<()> {
+    if facts.mounts == MountsOf::Container || !facts.confined() {
+        return Ok(());
     }
+    let problem = "must be a new one (without `path`): in a user namespace nothing can be mounted among the mounts of others";
+    Err(Error::invalid("linux.namespaces", "mount", problem))
 }
 
 fn root_propagation(name: Option<&str>) -> Result<Option<Propagation>> {
@@ -162,6 +152,7 @@ fn inherited(propagation: Option<Propagation>, confined: bool) -> Sharing {
 /// What turns entries of the spec into steps.
 struct Context<'a> {
     bundle: &'a Path,
+    rootfs: &'a Path,
     facts: &'a Facts<'a>,
     label: Option<&'a str>,
 }
@@ -207,10 +198,30 @@ impl Context<'_> {
             recursive: entry.options.idmap == Some(true),
             maps: (!uid.is_empty()).then(|| (uid.to_vec(), gid.to_vec())),
         });
+        let (top, unwanted) = entry.options.of_bind();
+        // Without the `.` of relative ones.
+        let source: PathBuf = self.bundle.join(source).components().collect();
+        let inside = self.within_root(&source);
+        if inside.is_some() && idmap.is_some() {
+            return Err(Error::unsupported(
+                format!("{}: an id-mapped mount", entry.field),
+                "its source lies in the container's own root filesystem; name a directory outside of it",
+            ));
+        }
         Ok(Bind {
+            top,
+            unwanted,
             idmap,
-            ..entry.bind(self.bundle.join(source), recursive)
+            inside: inside.is_some(),
+            ..entry.bind(inside.unwrap_or(source), recursive)
         })
+    }
+
+    /// The path inside of a source in the root filesystem, which is looked up like every path of the container's.
+    fn within_root(&self, source: &Path) -> Option<PathBuf> {
+        let rest = source.strip_prefix(self.rootfs).ok()?;
+        let plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
+        (plain && rest != Path::new("")).then(|| Path::new("/").join(rest))
     }
 
     fn filesystem(&self, entry: &Entry<'_>, fstype: &str) -> Filesystem {

@@ -12,6 +12,7 @@ use super::ops::{Action, Bind, MountOp};
 use super::options::Sharing;
 use super::plan::RootfsPlan;
 use crate::error::{During, Error, Result};
+use crate::files::Root;
 use crate::sys::mount::{Attributes, attr, set_attributes};
 
 /// Makes a user namespace with these user and group maps.
@@ -94,7 +95,7 @@ pub(super) fn open_root_dir(path: &Path) -> Result<OwnedFd> {
 
 impl MountOp {
     fn open_source(&self, sharing: Sharing) -> Result<Option<OwnedFd>> {
-        let Action::Bind(bind) = &self.action else {
+        let Action::Bind(bind @ Bind { inside: false, .. }) = &self.action else {
             return Ok(None);
         };
         let node = match rustix::fs::openat(CWD, &bind.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
@@ -106,6 +107,15 @@ impl MountOp {
         let tree = mount::clone(&node, bind.recursive).during(|| self.opening(bind))?;
         mount::inherit(&tree, sharing).during(|| self.opening(bind))?;
         Ok(Some(tree))
+    }
+
+    /// Opens a source of [`Bind::inside`], as it is now.
+    pub(super) fn open_inside(&self, bind: &Bind, root: &Root) -> Result<OwnedFd> {
+        let place = match root.get(&bind.source, OFlags::PATH) {
+            Err(e) if e.is_gone() => return Err(self.missing(bind)),
+            other => other?,
+        };
+        mount::clone(&place, bind.recursive).during(|| self.opening(bind))
     }
 
     fn missing(&self, bind: &Bind) -> Error {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, Spec};
 use serde_json::Value;
 
-use super::zero;
+use super::{spelling, zero};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::process::capabilities;
@@ -17,7 +17,7 @@ pub struct Bundle {
     pub path: PathBuf,
     /// The parsed `config.json`.
     pub spec: Spec,
-    /// `config.json` byte for byte, kept in the state for later `exec`s.
+    /// `config.json` but for the spelling of its keys ([`spelling`]), kept in the state for later `exec`s.
     pub raw: Vec<u8>,
 }
 
@@ -37,6 +37,7 @@ impl Bundle {
             }
             other => other?,
         };
+        let raw = spelling::correct(&raw).into_owned();
         let spec = parse(&raw).during(|| format!("`{}`", config.display()))?;
         Ok(Self {
             path: absolute,
@@ -93,6 +94,7 @@ pub fn parse(raw: &[u8]) -> Result<Spec> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_process(raw: &[u8]) -> Result<Process> {
+    let raw = &*spelling::correct(raw);
     refuse_nul("process", raw)?;
     match serde_json::from_slice::<Process>(raw) {
         Ok(process) => Ok(process),

@@ -15,6 +15,7 @@ use crate::cgroups::{Cgroup, Placeholder};
 use crate::error::{Error, Result};
 use crate::files::Lock;
 use crate::host::Host;
+use crate::rootfs;
 use crate::undo::Undo;
 
 /// All of it. Dropping a claim gives everything back; [`Claim::keep`] makes it the container's for good.
@@ -76,11 +77,8 @@ impl<'a> Claim<'a> {
             Error::Invalid { value, problem, .. } => Error::invalid("linux.cgroupsPath", value, problem),
             e => e,
         })?;
+        log::debug!("cgroup `{}` is there", home.path());
         self.placeholder = placeholder;
-        if cgroup.is_frozen()? {
-            let remedy = "is frozen; thaw it or name another";
-            return Err(Error::invalid("linux.cgroupsPath", home.path(), remedy));
-        }
         self.undo.push(move || home.remove(&host.cgroups));
         home.confine(&cgroup, &plan.limits)?;
         self.cgroup = Some(cgroup);
@@ -94,6 +92,23 @@ impl<'a> Claim<'a> {
             self.undo.push(move || share.remove());
         }
         Ok(())
+    }
+
+    /// Puts the root filesystem in its place where the container is among the caller's mounts.
+    ///
+    /// # Errors
+    /// As [`RootfsPlan::cover`](rootfs::RootfsPlan::cover).
+    pub fn cover(&mut self, sources: Option<&rootfs::Sources>) -> Result<()> {
+        let mount = sources
+            .map(|sources| self.plan.rootfs.cover(sources))
+            .transpose()?;
+        let Some(mount) = mount.flatten() else {
+            return Ok(());
+        };
+        let root = self.state.rootfs.clone();
+        self.undo.push(move || rootfs::uncover(&root, mount));
+        self.state.covered_by = Some(mount);
+        self.save()
     }
 
     /// The container has come to be: the spec's life goes on with poststop when creation fails from here on.
@@ -178,6 +193,7 @@ fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result<Sta
         cgroup: plan.cgroup.clone(),
         resctrl: plan.resctrl.clone(),
         namespaces: plan.namespaces.own(),
+        covered_by: None,
         streams: Vec::new(),
         server: None,
         start_hooks: !plan.hooks.start_container.is_empty(),

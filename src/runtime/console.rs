@@ -8,7 +8,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
-use rustix::termios::Winsize;
+use rustix::termios::{OptionalActions, OutputModes, Winsize};
 
 use crate::error::{During, Error, Result};
 
@@ -71,6 +71,22 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
         SocketFlags::CLOEXEC,
         None,
     )?)
+}
+
+/// Lets newlines through as the program writes them. Whoever copies them to a terminal has them translated there.
+///
+/// `terminal` is the master or the slave: they share their settings.
+pub fn keep_newlines(terminal: BorrowedFd<'_>) -> Result<()> {
+    let work = || -> Result<()> {
+        let mut settings = rustix::termios::tcgetattr(terminal)?;
+        settings.output_modes.remove(OutputModes::ONLCR);
+        Ok(rustix::termios::tcsetattr(
+            terminal,
+            OptionalActions::Now,
+            &settings,
+        )?)
+    };
+    work().during(|| "set up the terminal")
 }
 
 /// Makes the slave the controlling terminal and standard input, output and error of this process.

@@ -165,6 +165,7 @@ impl Container {
         self.check_created(host)?;
         let order = self.order()?;
         let answer = self.answer()?;
+        log::debug!("container `{}`: init is told to start", self.state.id);
         rustix::io::write(&order, b"0").during(|| "start")?;
         drop(order);
         files::remove_file(&self.folder.fifo())?;
@@ -222,7 +223,14 @@ impl Container {
     /// Sends a signal to init, or to all processes.
     pub fn kill(&self, host: &Host, signal: rustix::process::Signal, all: bool) -> Result<()> {
         let outlives = || self.state.cgroup.is_some() && !self.owns_pids();
-        if all || signal == rustix::process::Signal::KILL && outlives() {
+        let all = all || signal == rustix::process::Signal::KILL && outlives();
+        let whom = if all { "all processes" } else { "init" };
+        log::debug!(
+            "container `{}`: signal {} to {whom}",
+            self.state.id,
+            signal.as_raw()
+        );
+        if all {
             return self.kill_all(host, signal);
         }
         let init = self.running_init()?;
@@ -249,24 +257,6 @@ impl Container {
             .pids()?
             .chunks(HANDFUL)
             .try_for_each(|pids| members::signal(&cgroup, pids, signal))
-    }
-
-    /// Without a cgroup nobody knows all processes but the kernel, which ends those of a pid namespace with its init.
-    fn kill_through_init(&self, signal: rustix::process::Signal) -> Result<()> {
-        if signal != rustix::process::Signal::KILL || !self.owns_pids() {
-            let why = format!(
-                "{}; only SIGKILL reaches all of its processes, and only in a pid namespace of its own",
-                self.lacks_cgroup()
-            );
-            return Err(Error::unsupported("`kill --all`", why));
-        }
-        match self
-            .init()
-            .map(|init| rustix::process::pidfd_send_signal(&init, signal))
-        {
-            None | Some(Err(rustix::io::Errno::SRCH)) => Ok(()),
-            Some(other) => other.during(|| "signal init"),
-        }
     }
 
     /// Whether its processes end with init, which is the first of a pid namespace that was made for it.

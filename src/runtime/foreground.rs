@@ -6,7 +6,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{WaitId, WaitIdOptions};
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{OptionalActions, OutputModes, Termios};
 
 use super::init::Newborn;
 use super::typed::Typed;
@@ -60,13 +60,18 @@ impl Signals {
 pub struct Raw(Option<Termios>);
 
 impl Raw {
-    /// Enters raw mode where standard input is a terminal.
-    pub fn enter() -> Self {
+    /// Enters raw mode where standard input is a terminal, to show there what comes out of `master`. Our terminal goes on
+    /// translating newlines if that one does not ([`super::console::keep_newlines`]).
+    pub fn enter(master: BorrowedFd<'_>) -> Self {
         let Ok(before) = rustix::termios::tcgetattr(rustix::stdio::stdin()) else {
             return Self(None);
         };
         let mut raw = before.clone();
         raw.make_raw();
+        let translated = |its: &Termios| its.output_modes.contains(OutputModes::ONLCR);
+        if rustix::termios::tcgetattr(master).is_ok_and(|its| !translated(&its)) {
+            raw.output_modes.insert(OutputModes::OPOST);
+        }
         let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
         Self(Some(before))
     }
@@ -84,7 +89,7 @@ impl Drop for Raw {
 pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
     let raw = master.as_ref().map(|master| {
         copy_size(master);
-        Raw::enter()
+        Raw::enter(master.as_fd())
     });
     // A program may close its terminal and open it again; without an open slave that would read as its end.
     let _slave = master

@@ -15,6 +15,7 @@ mod lsm;
 pub mod notify;
 pub mod plan;
 mod rootless;
+pub mod spelling;
 pub mod state;
 pub mod status;
 mod sysctl;

@@ -19,7 +19,7 @@ use crate::namespaces::{Kind, Namespaces};
 use crate::net::Devices;
 use crate::process::Process;
 use crate::process::scheduler::Scheduler;
-use crate::rootfs::{Facts, RootfsPlan};
+use crate::rootfs::{Facts, MountsOf, RootfsPlan};
 use crate::seccomp::{self, Filter};
 use resources::{decide_allocation, decide_cgroup, decide_limits, delegates};
 
@@ -123,6 +123,7 @@ impl Plan {
             cgroupns: namespaces.has(Kind::Cgroup),
             netns: namespaces.has(Kind::Network),
             cgroup_path: cgroup.as_ref().map(Home::path),
+            mounts: mounts_of(&namespaces),
             no_pivot: choices.no_pivot,
         };
         let rootfs = RootfsPlan::from_spec(spec, rootfs, &bundle.path, &facts)?;
@@ -204,6 +205,14 @@ fn decide_ids(spec: &Spec, namespaces: &Namespaces) -> Result<IdMap> {
     Ok(ids)
 }
 
+fn mounts_of(namespaces: &Namespaces) -> MountsOf {
+    match (namespaces.is_new(Kind::Mount), namespaces.joined(Kind::Mount)) {
+        (true, _) => MountsOf::Container,
+        (_, Some(_)) => MountsOf::Joined,
+        (_, None) => MountsOf::Caller,
+    }
+}
+
 /// Who writes the maps, and whether filesystems of the container can have the owners they are to have.
 fn decide_maps(namespaces: &Namespaces, ids: &IdMap, caller: &Caller) -> Result<Option<Writer>> {
     if !namespaces.is_new(Kind::User) {
@@ -218,11 +227,6 @@ fn decide_process(spec: &Spec, namespaces: &Namespaces, ids: &IdMap) -> Result<P
         .as_ref()
         .ok_or_else(|| Error::invalid("process", "", "is required"))?;
     let process = Process::from_spec(process)?.of_container(spec.linux().as_ref())?;
-    if !namespaces.has(Kind::Mount) {
-        let problem =
-            "must have a mount namespace: condo does not build a container in the host's mount tree";
-        return Err(Error::invalid("linux.namespaces", "", problem));
-    }
     if namespaces.is_new(Kind::User) {
         check_user(&process, ids)?;
         rootless::check_mount_owners(spec, ids)?;

@@ -55,6 +55,9 @@ pub struct State {
     pub resctrl: Option<Allocation>,
     /// The namespaces it does not share with the host.
     pub namespaces: Vec<Kind>,
+    /// The id of the mount that covers the root filesystem's place, where the container is among the caller's mounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered_by: Option<u64>,
     /// What init inherited of its caller's descriptors, by CRIU's names, from 0 on; empty for what does not lead out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<String>,

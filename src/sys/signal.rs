@@ -22,6 +22,20 @@ pub fn set_default(signal: i32) -> io::Result<()> {
     super::check(result).map(drop)
 }
 
+/// From now on a signal ends this process at once, with 128 and its number as status (`sigaction(2)`), also where it is the first
+/// of a pid namespace, which the default effect of a signal does not reach (`pid_namespaces(7)`).
+pub fn end_on(signal: libc::c_int) -> io::Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: `_exit(2)` is async-signal-safe and does not return.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    // SAFETY: all zeroes are a valid `sigaction`: no flags and an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: the structure is ours, and its handler calls nothing but an async-signal-safe function (`signal-safety(7)`).
+    super::check(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()).into() }).map(drop)
+}
+
 /// Lets a program begin with no signal blocked, whatever this process blocks (`sigprocmask(2)`).
 pub fn unblock_in(command: &mut Command) {
     let unblock = || {

@@ -60,7 +60,7 @@ impl Condo {
             .during(|| "its monitor does not answer")?;
         let master = console::receive_fd(socket.as_fd())?;
         foreground::copy_size(&master);
-        let _raw = Raw::enter();
+        let _raw = Raw::enter(master.as_fd());
         relay(&socket, &master)
     }
 }

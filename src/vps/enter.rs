@@ -15,7 +15,7 @@ use crate::files::Root;
 use crate::process::Process;
 use crate::runtime::container::Container;
 use crate::runtime::foreground::{self, Signals};
-use crate::runtime::init::exec::{self, Request};
+use crate::runtime::init::exec::{self, Place, Request};
 use crate::runtime::status::Status;
 use crate::runtime::{bundle, console};
 
@@ -61,10 +61,12 @@ impl Condo {
                 init_pid: pid,
                 state: &container.oci_state("running"),
                 namespaces: &container.state().namespaces,
+                chrooted: false,
                 cgroup: cgroup.as_ref(),
-                exact_cgroup: false,
+                place: Place::BesideInit,
                 seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
                 console: theirs,
+                copied: false,
                 pid_file: None,
                 pidfd_socket: None,
                 preserve_fds: 0,

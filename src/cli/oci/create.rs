@@ -74,8 +74,11 @@ pub(super) fn receivers(socket: Option<&Path>, terminal: bool) -> Result<(Option
 
 fn attend(host: &Host, made: Created, master: Option<OwnedFd>, signals: Option<Signals>) -> Result<u8> {
     let master = master.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
-    // Before the program can ask for it.
-    master.iter().for_each(foreground::copy_size);
+    // Before the program can ask for its size, or write.
+    if let Some(master) = &master {
+        foreground::copy_size(master);
+        console::keep_newlines(master.as_fd())?;
+    }
     let relay = Relay::open(&made.container)?;
     made.container.start(host)?;
     made.link.wait_for_exec()?;

@@ -11,13 +11,14 @@ use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
 use crate::namespaces::user::IdMap;
+use crate::namespaces::{Kind, Namespaces};
 use crate::process::{Process, capabilities, credentials};
 use crate::runtime::bundle;
 use crate::runtime::console;
 use crate::runtime::container::Container;
 use crate::runtime::foreground::{self, Signals};
 use crate::runtime::id::Id;
-use crate::runtime::init::exec::{self, Request};
+use crate::runtime::init::exec::{self, Place, Request};
 use crate::runtime::plan;
 use crate::runtime::status::Status;
 
@@ -59,9 +60,11 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         init_pid: container.state().init.map_or(0, |init| init.pid),
         state: &container.oci_state("running"),
         namespaces: &container.state().namespaces,
+        chrooted: !Namespaces::from_spec(&spec)?.is_new(Kind::Mount),
         cgroup: cgroup.as_ref(),
-        exact_cgroup: !below.is_empty(),
+        place: place(&below),
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
+        copied: master.is_some(),
         console: socket,
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
@@ -81,6 +84,13 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         return Ok(0);
     }
     foreground::wait(&made, master, &signals)
+}
+
+fn place(named: &Below) -> Place {
+    match named.is_empty() {
+        true => Place::First,
+        false => Place::Exact,
+    }
 }
 
 fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<std::os::fd::OwnedFd> {
@@ -136,10 +146,7 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     for name in &args.cap {
         let bit =
             capabilities::bit(name).ok_or_else(|| Error::invalid("--cap", name, "is not a capability"))?;
-        // Never inheritable (CVE-2022-29162).
-        process.capabilities.bounding |= bit;
-        process.capabilities.permitted |= bit;
-        process.capabilities.effective |= bit;
+        process.capabilities.add(bit);
     }
     process.no_new_privileges |= args.no_new_privs;
     process.apparmor_profile = args.apparmor.clone().or(process.apparmor_profile.take());

@@ -27,8 +27,8 @@ struct Sink {
 impl Log {
     /// Starts logging as the flags say.
     ///
-    /// Without `--debug` only errors are written: Podman reads the whole file as one object, and containerd takes
-    /// standard output and error of a successful call together.
+    /// Without `--debug` only errors and warnings are written: engines take standard output and error of a successful call
+    /// together, so what is no trouble must stay silent.
     pub(super) fn start(global: &Global) -> Result<Self> {
         let open = |path| File::options().append(true).create(true).open(path);
         let file = global
@@ -46,7 +46,7 @@ impl Log {
         log::set_max_level(if global.debug {
             LevelFilter::Debug
         } else {
-            LevelFilter::Error
+            LevelFilter::Warn
         });
         // Fails only when a logger is set already, and there is none.
         let _ = log::set_boxed_logger(Box::new(sink));

@@ -23,7 +23,11 @@ pub(super) fn kill(host: &Host, root: &Path, args: &args::Kill) -> Result<u8> {
     let container = load(root, &args.id)?;
     // As with kill(2), 0 only asks whether there is somebody to signal.
     if args.signal == "0" {
-        return container.running_init().map(|_| 0);
+        return match args.all {
+            // The processes of one that has stopped have all been asked.
+            true => Ok(0),
+            false => container.running_init().map(|_| 0),
+        };
     }
     let signal = signal::parse("signal", &args.signal)?;
     container.kill(host, signal, args.all).map(|()| 0)

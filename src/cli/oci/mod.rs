@@ -50,6 +50,7 @@ pub fn main() -> ExitCode {
         Ok(log) => log,
         Err(e) => return log::Log::refuse(&e),
     };
+    ::log::debug!("condo-runtime {} begins", env!("CARGO_PKG_VERSION"));
     let failed = if matches!(cli.command, Some(Command::Exec(_))) {
         EXEC_FAILED
     } else {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::args::Spec;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::host::Caller;
+use crate::host::{Caller, CgroupLayout};
 
 /// The version of the runtime spec that is implemented.
 pub(super) const VERSION: &str = "1.3.0";
@@ -17,7 +17,8 @@ pub(super) fn spec(args: &Spec) -> Result<u8> {
         let problem = "exists; remove it first";
         return Err(Error::invalid("file", path.display(), problem));
     }
-    let mut config = default();
+    let unified = CgroupLayout::probe().is_ok_and(|layout| matches!(layout, CgroupLayout::Unified(_)));
+    let mut config = default(unified);
     if args.rootless {
         make_rootless(&mut config, &Caller::probe());
     }
@@ -27,9 +28,17 @@ pub(super) fn spec(args: &Spec) -> Result<u8> {
     Ok(0)
 }
 
-/// A shell in `rootfs`, with the isolation that engines start from.
-fn default() -> Value {
-    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind }));
+/// A shell in `rootfs`, with the isolation that engines start from. A cgroup namespace is part of it on hosts with cgroup v2 alone, as
+/// engines have it.
+fn default(unified: bool) -> Value {
+    let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
+    if unified {
+        namespaces.push("cgroup");
+    }
+    let namespaces: Vec<_> = namespaces
+        .into_iter()
+        .map(|kind| json!({ "type": kind }))
+        .collect();
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
     json!({
         "ociVersion": VERSION,
@@ -116,7 +125,7 @@ mod tests {
             admin: false,
             privileged: false,
         };
-        let (root, mut user) = (default(), default());
+        let (root, mut user) = (default(true), default(true));
         make_rootless(&mut user, &caller);
         let kinds: Vec<_> = user["linux"]["namespaces"]
             .as_array()

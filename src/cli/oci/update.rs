@@ -11,6 +11,7 @@ use crate::files;
 use crate::host::Host;
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
+use crate::runtime::spelling;
 use crate::vps::size;
 
 /// `update`
@@ -45,7 +46,7 @@ fn document(source: &Path) -> Result<Value> {
     } else {
         files::read(source)?
     };
-    serde_json::from_slice(&raw).during(|| format!("--resources `{}`", source.display()))
+    serde_json::from_slice(&spelling::correct(&raw)).during(|| format!("--resources `{}`", source.display()))
 }
 
 fn from_flags(args: &Update) -> Result<Value> {

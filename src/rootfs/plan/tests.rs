@@ -46,6 +46,11 @@ fn plan(cgroups: CgroupLayout, namespaces: &str, changes: &Value) -> Result<Root
         cgroupns: namespaces.contains('c'),
         netns: namespaces.contains('n'),
         cgroup_path: (!namespaces.contains('x')).then_some("/condo/web"),
+        mounts: if namespaces.contains('h') {
+            MountsOf::Caller
+        } else {
+            MountsOf::Container
+        },
         no_pivot: false,
     };
     RootfsPlan::from_spec(&spec, Path::new("/srv/web/rootfs"), Path::new("/srv/web"), &facts)
@@ -159,7 +164,19 @@ fn cgroups_of_a_unified_host() {
         );
         assert_eq!(
             mounts(unified(), "", &list),
-            "/sys/fs/cgroup bind /sys/fs/cgroup/condo/web +0x1 -0x0 r+0x0 []\n"
+            "/sys/fs/cgroup bind /sys/fs/cgroup +0x1 -0x0 r+0x0 []\n"
+        );
+    }
+    // Only root of the machine has it writable, and only by its word.
+    for (namespaces, option, change) in [
+        ("", "rw", "+0x0 -0x1"),
+        ("", "nosuid", "+0x3 -0x0"),
+        ("u", "rw", "+0x1 -0x0"),
+    ] {
+        let list = json!([entry("/sys/fs/cgroup", "cgroup", "cgroup", &[option])]);
+        assert_eq!(
+            mounts(unified(), namespaces, &list),
+            format!("/sys/fs/cgroup bind /sys/fs/cgroup {change} r+0x0 []\n")
         );
     }
 }
@@ -285,10 +302,12 @@ fn mistakes_name_the_field() {
 #[test]
 fn mistakes_beside_the_mounts_name_the_field() {
     let refused = |changes: &Value| plan(unified(), "", changes).unwrap_err().to_string();
-    let namespaces = json!({ "linux": { "namespaces": [] } });
-    assert!(refused(&namespaces).contains("`mount` is missing"));
-    let joined = json!({ "linux": { "namespaces": [{ "type": "mount", "path": "/proc/1/ns/mnt" }] } });
-    assert!(refused(&joined).contains("cannot be the mount namespace"));
+    let shared = plan(unified(), "hu", &json!({})).unwrap_err().to_string();
+    assert!(
+        shared.starts_with("linux.namespaces: `mount` must be a new one"),
+        "{shared}"
+    );
+    assert!(plan(unified(), "h", &json!({})).is_ok());
     let propagation = json!({ "linux": { "rootfsPropagation": "loud" } });
     assert!(refused(&propagation).starts_with("linux.rootfsPropagation: `loud` must be"));
     let device =

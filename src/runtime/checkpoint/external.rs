@@ -164,6 +164,8 @@ mod tests {
     fn mounted(point: &str) -> Mounted {
         Mounted {
             id: 1,
+            parent: 0,
+            kind: "none".into(),
             device: "0:1".into(),
             root: "/".into(),
             point: point.into(),
@@ -181,6 +183,8 @@ mod tests {
             tree: Default::default(),
             propagation: Vec::new(),
             idmap: None,
+            unwanted: 0,
+            inside: false,
         };
         let host = ["/", "/no/such", "/no/such/a/b", "/no/suchlike"].map(mounted);
         let below = host_mounts_below(&bind, &host);

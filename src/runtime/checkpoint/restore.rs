@@ -25,6 +25,7 @@ use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files::{self, mountinfo};
 use crate::host::Host;
+use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
 use crate::rootfs::{self, RootfsPlan};
 use crate::sys;
@@ -303,11 +304,21 @@ impl Return<'_> {
         if !kinds.is_empty() {
             criu::to_its_end(0, work)?;
         }
-        self.devices = move_devices(self.plan, pid)?;
+        self.devices = self.move_devices(pid)?;
         let state = self.claim.state.oci(pid, "creating");
         let around = Surroundings::of_bundle(&self.claim.state.bundle);
         hooks::run("prestart", &self.plan.hooks.prestart, &state, around)?;
         hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state, around)
+    }
+
+    /// Those of a namespace that was joined stayed there, unless it is another one.
+    fn move_devices(&self, pid: i32) -> Result<Undo<'static>> {
+        if self.plan.namespaces.joined(Kind::Network).is_none() || self.plan.devices.is_empty() {
+            return move_devices(self.plan, pid);
+        }
+        let network = namespace_of(pid, Kind::Network)?;
+        let devices = self.plan.devices.missing_in(network.as_fd())?;
+        devices.move_into(network.as_fd())
     }
 
     /// Init is there, and still: from here on the container can be found.

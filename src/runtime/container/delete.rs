@@ -11,6 +11,7 @@ use crate::cgroups::{Cgroup, Home};
 use crate::error::{During, Error, Failures, Result};
 use crate::files::Lock;
 use crate::host::Host;
+use crate::rootfs;
 use crate::runtime::hooks::{self, Surroundings};
 use crate::runtime::id::Id;
 use crate::runtime::plan::DEFAULT_CGROUP;
@@ -85,6 +86,7 @@ impl Container {
         if !self.state.claimed {
             return self.forget(host);
         }
+        log::debug!("container `{}` is cleared away", self.state.id);
         let mut failures = Failures::default();
         let init = self.init();
         if let Some(init) = &init {
@@ -102,6 +104,9 @@ impl Container {
                 }
                 failures.note(dead());
             }
+        }
+        if let Some(mount) = self.state.covered_by {
+            failures.note(rootfs::uncover(&self.state.rootfs, mount));
         }
         if let Some(allocation) = &self.state.resctrl {
             failures.note(allocation.remove());

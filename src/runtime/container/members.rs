@@ -25,6 +25,24 @@ impl Container {
             },
         }
     }
+
+    /// Without a cgroup nobody knows all processes but the kernel, which ends those of a pid namespace with its init.
+    pub(super) fn kill_through_init(&self, signal: rustix::process::Signal) -> Result<()> {
+        if signal != rustix::process::Signal::KILL || !self.owns_pids() {
+            let why = format!(
+                "{}; only SIGKILL reaches all of its processes, and only in a pid namespace of its own",
+                self.lacks_cgroup()
+            );
+            return Err(Error::unsupported("`kill --all`", why));
+        }
+        match self
+            .init()
+            .map(|init| rustix::process::pidfd_send_signal(&init, signal))
+        {
+            None | Some(Err(rustix::io::Errno::SRCH)) => Ok(()),
+            Some(other) => other.during(|| "signal init"),
+        }
+    }
 }
 
 /// Signals those of `pids` that are in the cgroup. A number alone may belong to another process by now, even one of the host:

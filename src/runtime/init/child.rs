@@ -96,8 +96,9 @@ pub fn report_panics(reporter: &Reporter) {
 /// 11. Change the root; mask and protect paths. From here on paths are the container's: nothing of the host stays open by
 ///     which one could lead out, nor the lock of the container's state.
 /// 12. Find the program, as the user who is to run it; take on memory policy and personality: `create` and not `start` reports what is missing.
+///     A seccomp agent hears from init now, as its authors know it, unless no-new-privileges puts the filter off to the last moment.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
-/// 14. Wait for the order to start.
+/// 14. Wait for the order to start, or for a signal that ends it all.
 /// 15. Close what is not the program's, give up privileges, filter system calls.
 /// 16. startContainer hooks. Their programs are the image's, so they run as who the container's program will be, never as more.
 /// 17. Become the program.
@@ -117,11 +118,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let assembled = rootfs::assemble(&plan.rootfs, sources)?;
     assembled.make_directory(&plan.process.cwd);
     let (filter, link) = link.arrive()?;
-    let filter = if filter.is_empty() {
-        None
-    } else {
-        Some(Filter::from_bytes(&filter)?)
-    };
+    let mut filter = received(&filter)?;
     run_before_entry(plan, &assembled, &(setup.state)(pid, "creating"))?;
     plan.sysctls.apply()?;
     let labels = labels.open()?;
@@ -138,15 +135,17 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let env = environment_of(&plan.process, setup.listen_fds);
     let program = plan.process.as_user(|| Program::find(&plan.process.args, &env))?;
     plan.process.acclimatise()?;
+    let state = (setup.state)(pid, "creating");
+    let mut seccomp = || install_once(&mut filter, setup.agent.as_ref(), pid, &state);
+    if setup.agent.is_some() && !plan.process.no_new_privileges {
+        seccomp()?;
+    }
+    heed_signals()?;
     let (_, _done) = link.arrive()?;
     wait_for_start(&setup.fifo)?;
     let own = i32::try_from(std::process::id()).unwrap_or(1);
     let state = (setup.state)(own, "created");
     let hooks = hooks::Ready::make("startContainer", &plan.hooks.start_container, &state)?;
-    let mut seccomp = || match &filter {
-        Some(filter) => install(filter, setup.agent.as_ref(), pid, &(setup.state)(pid, "creating")),
-        None => Ok(()),
-    };
     become_process(&plan.process, &labels, inherited, &mut seccomp)?;
     let around = Surroundings {
         dir: None,
@@ -181,6 +180,11 @@ pub fn forget_host<'a>(inherited: u32, mut needed: Vec<BorrowedFd<'a>>, labels: 
 /// The first descriptor after the standard streams and those the program inherits.
 fn first_own(inherited: u32) -> i32 {
     i32::try_from(inherited).unwrap_or(i32::MAX).saturating_add(3)
+}
+
+/// The filter, out of the parent's grant.
+pub fn received(grant: &[u8]) -> Result<Option<Filter>> {
+    (!grant.is_empty()).then(|| Filter::from_bytes(grant)).transpose()
 }
 
 /// The pid that the parent knows this process by, out of its grant.
@@ -272,6 +276,17 @@ pub fn enter_directory(process: &Process) -> Result<()> {
     work().during(|| format!("process.cwd: change to `{}`", cwd.display()))
 }
 
+/// Whoever does not want to start the container after all ends it by a signal. The kernel would keep that from the first process
+/// of a pid namespace, and the caller may have blocked it.
+fn heed_signals() -> Result<()> {
+    let ending = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+    for signal in ending {
+        sys::signal::end_on(signal as i32).during(|| "heed signals")?;
+    }
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ending.into_iter().collect()), None)?;
+    Ok(())
+}
+
 fn wait_for_start(fifo: &OwnedFd) -> Result<()> {
     loop {
         match rustix::io::read(fifo, &mut [0u8; 1]) {
@@ -294,6 +309,7 @@ pub fn become_process(
         label.apply()?;
     }
     sys::fd::close_on_exec_from(first_own(preserve_fds)).during(|| "close inherited descriptors")?;
+    log::debug!("init: becomes {:?}", process.args);
     process.limits.own_files()?;
     process.lower(seccomp)
 }
@@ -305,6 +321,14 @@ fn default_signals() -> Result<()> {
     }
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())
+}
+
+/// Installs the filter unless that is done already.
+fn install_once(filter: &mut Option<Filter>, agent: Option<&Agent>, pid: i32, state: &[u8]) -> Result<()> {
+    match filter.take() {
+        Some(filter) => install(&filter, agent, pid, state),
+        None => Ok(()),
+    }
 }
 
 /// Installs the filter of the process `pid` of a container in this OCI state, and hands its listener over.

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxSeccomp;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::super::console;
 use super::super::lsm::Labels;
@@ -22,7 +24,7 @@ use crate::process::credentials::become_root;
 use crate::process::program::Program;
 use crate::process::{Process, limits, protect};
 use crate::rootfs;
-use crate::seccomp::{self, Agent, Filter};
+use crate::seccomp::{self, Agent};
 use crate::sys;
 use crate::sys::clone::Side;
 
@@ -43,14 +45,18 @@ pub struct Request<'a> {
     pub state: &'a [u8],
     /// The namespaces to join.
     pub namespaces: &'a [Kind],
+    /// Whether the container's root is not that of its mount namespace.
+    pub chrooted: bool,
     /// The container's cgroup; without one the process stays in the caller's.
     pub cgroup: Option<&'a Cgroup>,
-    /// Whether it is that one exactly, and not the one below it that init may have moved to.
-    pub exact_cgroup: bool,
+    /// Which one at or below it.
+    pub place: Place,
     /// The filter of the process.
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Where a terminal's master goes.
     pub console: Option<OwnedFd>,
+    /// Whether the caller copies the terminal to its own, see [`console::keep_newlines`].
+    pub copied: bool,
     /// Where the process's pid is written.
     pub pid_file: Option<&'a Path>,
     /// A socket that gets the process's pidfd.
@@ -63,6 +69,18 @@ pub struct Request<'a> {
     pub interrupt: Option<BorrowedFd<'a>>,
 }
 
+/// Where below a container's cgroup a process is put. Init may have moved to a cgroup below it (systemd does), and on v2 a cgroup
+/// that divides its resources takes no processes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the cgroup itself.
+    Exact,
+    /// In the cgroup itself, where it takes processes, else with init.
+    First,
+    /// With init.
+    BesideInit,
+}
+
 /// Starts the process and returns once its program runs.
 ///
 /// Two clones are needed: one enters the namespaces, the other is born in the pid namespace, as our child.
@@ -71,17 +89,8 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     let agent = agent_of(request.seccomp)?;
     let (parent, link) = link::pair::<Entering>()?;
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
-    // Init may have moved to a cgroup below (systemd does), and a cgroup with children takes no processes itself.
-    let birth = match request.cgroup {
-        Some(_) if !request.exact_cgroup => cgroups::birth_of(&host.cgroups, request.init_pid)?,
-        _ => None,
-    };
-    let cgroup = birth
-        .as_ref()
-        .map(AsFd::as_fd)
-        .or_else(|| request.cgroup.and_then(Cgroup::birth));
     let confined = request.process.affinity.begin()?;
-    let (side, outside) = born_in(0, cgroup).during(|| "make a process in the container's cgroup")?;
+    let (side, outside) = bear(host, request)?;
     match side {
         Side::Child => {
             drop(parent);
@@ -89,14 +98,10 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
         }
         Side::Parent { pid, pidfd } => {
             drop((link, confined));
+            log::debug!("exec: process {pid} goes into the container");
             let standin = Newborn { pid, pidfd };
-            if let (true, Some(cgroup)) = (outside, request.cgroup) {
-                let moved = if request.exact_cgroup {
-                    cgroup.adopt(pid)
-                } else {
-                    cgroup.adopt_beside(&host.cgroups, request.init_pid, pid)
-                };
-                moved
+            if outside {
+                adopt(host, request, pid)
                     .inspect_err(|_| standin.give_up())
                     .map_err(|e| not_ours(e, host))?;
             }
@@ -111,9 +116,46 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     }
 }
 
+/// The first clone; the flag says that the child is outside of its cgroup.
+fn bear(host: &Host, request: &Request<'_>) -> Result<(Side, bool)> {
+    let what = || "make a process in the container's cgroup";
+    let own = request.cgroup.and_then(Cgroup::birth);
+    if own.is_none() || request.place != Place::BesideInit {
+        match born_in(0, own) {
+            Err(e) if request.place == Place::First && is_full(e.raw_os_error()) => {}
+            other => return other.during(what),
+        }
+    }
+    let beside = cgroups::birth_of(&host.cgroups, request.init_pid)?;
+    born_in(0, beside.as_ref().map(AsFd::as_fd).or(own)).during(what)
+}
+
+/// What the kernel says of a cgroup that divides its resources, or threads, and so takes no processes.
+fn is_full(errno: Option<i32>) -> bool {
+    [Errno::BUSY, Errno::OPNOTSUPP]
+        .iter()
+        .any(|full| errno == Some(full.raw_os_error()))
+}
+
+/// Puts a process that was born outside into its cgroup.
+fn adopt(host: &Host, request: &Request<'_>, pid: i32) -> Result<()> {
+    let Some(cgroup) = request.cgroup else {
+        return Ok(());
+    };
+    let beside = || cgroup.adopt_beside(&host.cgroups, request.init_pid, pid);
+    match request.place {
+        Place::BesideInit => beside(),
+        Place::Exact => cgroup.adopt(pid),
+        Place::First => match cgroup.adopt(pid) {
+            Err(e) if is_full(e.errno()) => beside(),
+            other => other,
+        },
+    }
+}
+
 /// The kernel lets an ordinary user move processes only within the tree that is the user's.
 fn not_ours(e: Error, host: &Host) -> Error {
-    if e.errno() != Some(rustix::io::Errno::ACCESS.raw_os_error()) || host.caller.privileged {
+    if e.errno() != Some(Errno::ACCESS.raw_os_error()) || host.caller.privileged {
         return e;
     }
     let why = "processes are put into the container's cgroup only from within the tree that is delegated to you: call it from \
@@ -162,7 +204,12 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
         let (filter, link) = link.arrive()?;
         // The host's /proc is out of sight after the next line.
         let labels = Labels::of(request.process)?;
+        let root = request.chrooted.then(|| root_of(request.init_pid)).transpose()?;
         enter::join_process(request.init, request.namespaces)?;
+        if let Some(root) = root {
+            rustix::process::fchdir(root)?;
+            rustix::process::chroot(".").during(|| "change to the container's root")?;
+        }
         step_aside(0, &reporter)?;
         go_on(
             request,
@@ -178,6 +225,11 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
         Err(e) => child::fail(&reporter, &e),
         Ok(never) => match never {},
     }
+}
+
+fn root_of(pid: i32) -> Result<OwnedFd> {
+    let (path, flags) = (format!("/proc/{pid}/root"), OFlags::PATH | OFlags::CLOEXEC);
+    rustix::fs::open(&path, flags, Mode::empty()).during(|| format!("open `{path}`"))
 }
 
 /// What a process brings from outside.
@@ -209,11 +261,7 @@ fn go_on(
     child::enter_directory(process)?;
     let env = child::environment_of(process, 0);
     let program = process.as_user(|| Program::find(&process.args, &env))?;
-    let filter = if brought.filter.is_empty() {
-        None
-    } else {
-        Some(Filter::from_bytes(brought.filter)?)
-    };
+    let filter = child::received(brought.filter)?;
     process.acclimatise()?;
     let (pid, _done) = link.arrive()?;
     let pid = child::own_pid(&pid)?;
@@ -231,6 +279,9 @@ fn take_console(request: &Request<'_>) -> Result<()> {
         receiver.ok_or_else(|| Error::invalid("process.terminal", true, "needs --console-socket"))?;
     let master = rootfs::open_container_ptmx()?;
     let slave = rootfs::open_peer(master.as_fd())?;
+    if request.copied {
+        console::keep_newlines(slave.as_fd())?;
+    }
     console::send_master(receiver.as_fd(), &master)?;
     console::adopt(slave.as_fd(), request.process.console_size)
 }

@@ -129,6 +129,7 @@ pub fn pair<S: Step>() -> Result<(Parent<S>, Init<S>)> {
 impl<S: Step> Init<S> {
     /// Reports the step and waits for the parent's part of it.
     pub fn arrive(self) -> Result<(Vec<u8>, Init<S::Next>)> {
+        log::debug!("init: arrives at `{}`", S::NAME);
         send(&self.socket, &[tag::STEP], S::NAME.as_bytes())?;
         let message = receive(&self.socket)?;
         match message.split_first() {
@@ -251,6 +252,7 @@ impl Parent<Done> {
 impl<S: Step> Held<S> {
     /// Lets init go on.
     pub fn grant(self, grant: &[u8]) -> Result<Parent<S::Next>> {
+        log::debug!("init may go on after `{}`", S::NAME);
         send(&self.socket, &[tag::GRANT], grant).during(|| format!("let init go on after {}", S::NAME))?;
         Ok(Parent {
             socket: self.socket,

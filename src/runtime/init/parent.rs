@@ -84,8 +84,10 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     if notify {
         notify::make_place(&folder)?;
     }
+    let sources = open_sources(&plan)?;
+    claim.cover(sources.as_ref())?;
     let setup = Setup {
-        sources: open_sources(&plan)?,
+        sources,
         console: request.console,
         fifo: child::make_fifo(&claim.folder().fifo())?,
         listen_fds: request.listen_fds,
@@ -95,6 +97,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
         plan: &plan,
     };
     let (init, sources, link) = bear(&plan, claim.cgroup.as_ref(), setup)?;
+    log::debug!("container `{}`: init is process {}", request.id, init.pid);
     claim.born();
     let undo_init = Undo::of(|| init.kill());
     claim.settle(init.pid)?;

@@ -91,7 +91,13 @@ fn namespaces() -> Vec<(Value, &'static str)> {
     };
     let maps = |host: u32, size: u32| json!([{ "containerID": 0, "hostID": host, "size": size }]);
     vec![
-        (with(&[], json!({})), "linux.namespaces: ``"),
+        (
+            with(
+                &["user"],
+                json!({ "uidMappings": maps(1, 1), "gidMappings": maps(1, 1) }),
+            ),
+            "linux.namespaces: `mount` must be a new one",
+        ),
         (
             with(&["mount", "pid", "pid"], json!({})),
             "linux.namespaces[2]: `pid`",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use condo::host::Host;
-use condo::rootfs::{Assembled, Facts, RootfsPlan, Sources, assemble};
+use condo::rootfs::{Assembled, Facts, MountsOf, RootfsPlan, Sources, assemble};
 use condo::sys::clone::{Clone, Side};
 use condo::sys::mount::{Attributes, attr, set_attributes};
 use nix::mount::{MsFlags, mount};
@@ -107,6 +107,7 @@ impl Bench {
             cgroupns: self.cgroupns,
             netns: self.netns,
             cgroup_path: Some(self.cgroup.as_ref().map_or("/", |c| c.name.as_str())),
+            mounts: MountsOf::Container,
             no_pivot: self.no_pivot,
         };
         Ok(RootfsPlan::from_spec(

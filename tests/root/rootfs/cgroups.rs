@@ -120,10 +120,27 @@ fn v1_cgroups_without_a_namespace() -> Result<()> {
 
 fn unified_cgroups() -> Result<()> {
     needs!(root, cgroup2);
-    for cgroupns in [true, false] {
-        in_its_cgroup(cgroupns, "ro")?.run(|| {
-            ensure!(read("/sys/fs/cgroup/cgroup.procs")?.lines().any(|l| l == "1"));
-            ensure!(is_readonly("/sys/fs/cgroup"));
+    in_its_cgroup(true, "ro")?.run(|| {
+        ensure!(read("/sys/fs/cgroup/cgroup.procs")?.lines().any(|l| l == "1"));
+        ensure!(is_readonly("/sys/fs/cgroup"));
+        Ok(())
+    })?;
+    // Without a namespace of its own it finds itself by the path that the kernel tells it.
+    for access in ["ro", "rw", "relatime"] {
+        in_its_cgroup(false, access)?.run(|| {
+            let own = read("/proc/self/cgroup")?;
+            let own = format!("/sys/fs/cgroup{}", own.trim().trim_start_matches("0::"));
+            ensure!(
+                read(&format!("{own}/cgroup.procs"))?.lines().any(|l| l == "1"),
+                "{own}"
+            );
+            let line = mounted("/sys/fs/cgroup")?;
+            let options = line.split(' ').nth(5).unwrap_or_default();
+            ensure!(
+                options.starts_with(if access == "rw" { "rw," } else { "ro," }),
+                "{access}: {line}"
+            );
+            ensure!(line.contains(" / /sys/fs/cgroup "), "{line}");
             Ok(())
         })?;
     }

@@ -16,6 +16,8 @@ tests![
     no_new_privs_is_as_asked,
     what_cannot_be_granted_is_no_failure,
     exec_adds_capabilities,
+    what_exec_adds_is_ambient_where_it_is_inheritable,
+    ambient_without_inheritable_is_a_warning,
 ];
 
 const SHOW: &str = "grep -E '^Cap' /proc/self/status";
@@ -131,5 +133,44 @@ fn exec_adds_capabilities() -> Result<()> {
     // runc only warns of unknown names.
     let ran = c.exec(&["--cap", "CAP_NOPE", "@", "true"])?;
     ensure!(!crate::harness::is_ours() || ran.fault()?.contains("CAP_NOPE"));
+    Ok(())
+}
+
+fn what_exec_adds_is_ambient_where_it_is_inheritable() -> Result<()> {
+    let mut c = Container::idle()?;
+    let all = json!(["CAP_CHOWN", "CAP_KILL"]);
+    c.set(
+        "/process/capabilities",
+        json!({"bounding": all, "permitted": all, "inheritable": ["CAP_KILL"]}),
+    )?
+    .set("/process/user", json!({"uid": 1000, "gid": 1000}))?;
+    c.up()?;
+    let options = ["--cap", "CAP_KILL", "@", "sh", "-c", SHOW];
+    ensure_eq!(
+        sets(&c.exec(&options)?.ok()?)?,
+        [KILL, KILL, KILL, CHOWN | KILL, KILL]
+    );
+    Ok(())
+}
+
+fn ambient_without_inheritable_is_a_warning() -> Result<()> {
+    let mut c = Container::sh(SHOW)?;
+    let all = json!(["CAP_CHOWN", "CAP_KILL"]);
+    c.set(
+        "/process/capabilities",
+        json!({"bounding": all, "permitted": all, "effective": all, "inheritable": ["CAP_KILL"], "ambient": all}),
+    )?;
+    known_difference!("runc", "before 1.3 says nothing");
+    let ran = c.run()?;
+    super::says_all(
+        &ran.err,
+        &["level=warning", "can't raise ambient capability CAP_CHOWN: "],
+    )?;
+    ensure!(!ran.err.contains("CAP_KILL"), "{}", ran.err);
+    ensure_eq!(sets(&ran.ok()?)?[4], KILL);
+    c.set("/process/args", json!(["sleep", "100000"]))?;
+    c.up()?;
+    let ran = c.exec(&["--user", "1000", "--cap", "CAP_CHOWN", "@", "sh", "-c", SHOW])?;
+    ensure_eq!(sets(&ran.ok()?)?[4], KILL);
     Ok(())
 }

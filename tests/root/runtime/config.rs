@@ -26,6 +26,7 @@ tests![
     sysctls_of_a_user_namespace,
     a_readonly_root,
     without_pivot_root,
+    without_pivot_root_no_mount_of_the_host_stays,
     masked_and_readonly_paths,
     standard_and_extra_devices,
     preserved_descriptors_arrive_and_no_others,
@@ -190,6 +191,39 @@ fn without_pivot_root() -> Result<()> {
     let said = c.call(&["run", "--no-pivot", "--bundle", "%", "@"])?.ok()?;
     ensure_eq!(said, "test\n/bin/busybox\nproc\n");
     c.nothing_left()
+}
+
+/// A procfs or sysfs of the host's that stayed mounted would let the container's users mount another that hides nothing.
+fn without_pivot_root_no_mount_of_the_host_stays() -> Result<()> {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let (none, there) = (None::<&str>, harness::tempdir());
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    // One on top of another, and one that is hidden below a third.
+    let hidden = there.join("hidden/proc");
+    fs::create_dir_all(&hidden)?;
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
+    mount(Some("proc"), &hidden, Some("proc"), MsFlags::empty(), none)?;
+    mount(
+        Some("tmpfs"),
+        &there.join("hidden"),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        none,
+    )?;
+    let script = "for fs in proc sysfs; do unshare -U -r -m -p -f -n mount -t $fs x /mnt && echo mounted $fs; done; echo END";
+    for users in [false, true] {
+        let mut c = Container::sh(script)?;
+        fs::create_dir(c.bundle.rootfs().join("mnt"))?;
+        if users {
+            c.with_user_namespace()?;
+        }
+        c.set("/linux/maskedPaths", json!(["/proc/keys", "/sys/firmware"]))?;
+        let ran = c.call(&["run", "--no-pivot", "--bundle", "%", "@"])?;
+        ensure_eq!(ran.out, "END\n");
+        ensure!(ran.err.matches("not permitted").count() == 2, "{}", ran.err);
+    }
+    Ok(())
 }
 
 fn masked_and_readonly_paths() -> Result<()> {

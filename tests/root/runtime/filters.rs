@@ -10,6 +10,7 @@ tests![
     a_profile_holds_for_init_and_exec,
     a_profile_that_cannot_be_compiled_is_refused,
     a_listener_goes_to_its_agent,
+    without_no_new_privileges_an_agent_hears_at_create,
     an_agent_that_is_not_there_is_named,
 ];
 
@@ -77,6 +78,25 @@ fn a_listener_goes_to_its_agent() -> Result<()> {
     ensure_eq!(about["pid"].as_i64(), Some(i64::from(pid)));
     ensure_eq!(about["state"]["status"].as_str(), Some("running"));
     super::end(pid)
+}
+
+fn without_no_new_privileges_an_agent_hears_at_create() -> Result<()> {
+    let agent = Receiver::new()?;
+    let mut c = Container::sh("grep Seccomp: /proc/self/status; echo ready; mkdir /x; exec sleep 100000")?;
+    let mut rules = profile("SCMP_ACT_NOTIFY");
+    rules["listenerPath"] = json!(agent.path());
+    c.set("/linux/seccomp", rules)?
+        .set("/process/noNewPrivileges", false.into())?;
+    c.create()?;
+    let (about, listener): (Value, _) = agent.described()?;
+    ensure_eq!(about["pid"].as_i64(), Some(i64::from(c.pid()?)));
+    ensure_eq!(c.status()?, "created");
+    c.start()?;
+    super::until("it calls", || Ok(c.printed() == "Seccomp:\t2\nready\n"))?;
+    drop(listener);
+    super::until("the call fails", || {
+        Ok(c.complained().contains("not implemented"))
+    })
 }
 
 fn an_agent_that_is_not_there_is_named() -> Result<()> {

@@ -32,6 +32,7 @@ tests![
     the_version_has_three_lines,
     the_log_has_one_object_on_failure,
     success_is_silent,
+    debug_tells_each_step,
     run_detached_goes_on,
     signals_are_passed_on,
     exec_runs_a_further_process in guest,
@@ -297,6 +298,9 @@ fn spec_and_run_as_is() -> Result<()> {
     .ok()?;
     ensure!(c.call(&["spec", "--bundle", "%"])?.fault()?.contains("exists"));
     c.bundle.config = serde_json::from_slice(&fs::read(c.bundle.dir.join("config.json"))?)?;
+    let namespaces = c.bundle.config["linux"]["namespaces"].to_string();
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    ensure_eq!(namespaces.contains("cgroup"), unified);
     // It has a terminal and a relative cgroup, which tests do without.
     let cgroup = format!("/{}", harness::unique());
     c.set("/process/terminal", false.into())?
@@ -367,6 +371,43 @@ fn success_is_silent() -> Result<()> {
         );
     }
     ensure_eq!(fs::read_to_string(&log).unwrap_or_default(), "");
+    Ok(())
+}
+
+fn debug_tells_each_step() -> Result<()> {
+    let mut c = Container::new(&["echo", "said"])?;
+    c.push(
+        "/mounts",
+        serde_json::json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
+    )?;
+    let log = harness::tempdir().join("log");
+    let path = log.to_str().context("a path")?;
+    let run = ["run", "--bundle", "%", "@"];
+    let text = c.call(&[&["--debug"], &run[..]].concat())?;
+    ensure!(text.err.contains(" level=debug msg="), "{text:?}");
+    ensure_eq!(text.ok()?, "said\n");
+    let ran = c.call(&[&["--debug", "--log", path, "--log-format", "json"], &run[..]].concat())?;
+    ensure_eq!((ran.out.as_str(), ran.err.as_str()), ("said\n", ""));
+    let mut messages = String::new();
+    for line in fs::read_to_string(&log)?.lines() {
+        let entry: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        ensure_eq!(entry["level"], "debug");
+        messages.push_str(entry["msg"].as_str().context("no message")?);
+        messages.push('\n');
+    }
+    if harness::is_ours() {
+        let steps = [
+            "cgroup `",
+            "init is process ",
+            "`born`",
+            "mount `/tmp`",
+            "`ready`",
+            "told to start",
+            "becomes [\"echo\"",
+            "cleared",
+        ];
+        super::says_all(&messages, &steps)?;
+    }
     Ok(())
 }
 
@@ -565,7 +606,7 @@ fn end_stuck_exec(c: &Container, cgroup: &Path, args: &[&str], signal: Signal) -
 }
 
 fn exec_into_a_cgroup_frozen_from_inside_can_be_ended() -> Result<()> {
-    known_difference!("runc", "waits, or makes its process elsewhere");
+    known_difference!("runc", "waits");
     let c = Container::idle()?;
     c.up()?;
     let inner = cgroup2_of(&c)?.join("inner");
@@ -573,10 +614,14 @@ fn exec_into_a_cgroup_frozen_from_inside_can_be_ended() -> Result<()> {
     // What a process inside does with a cgroup that is delegated to it.
     fs::write(inner.join("cgroup.procs"), c.pid()?.to_string())?;
     fs::write(inner.join("cgroup.freeze"), "1")?;
+    let hybrid = !Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let there = if hybrid { "unified:inner" } else { "inner" };
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        end_stuck_exec(&c, &inner, &[], signal)?;
+        end_stuck_exec(&c, &inner, &["--cgroup", there], signal)?;
     }
-    end_stuck_exec(&c, &inner, &["--detach"], Signal::SIGTERM)?;
+    end_stuck_exec(&c, &inner, &["--cgroup", there, "--detach"], Signal::SIGTERM)?;
+    // Without a word the process is in the container's own cgroup, wherever init is.
+    ensure_eq!(c.exec(&["@", "echo", "beside"])?.ok()?, "beside\n");
     fs::write(inner.join("cgroup.freeze"), "0")?;
     ensure_eq!(c.exec(&["@", "echo", "again"])?.ok()?, "again\n");
     c.delete()?;

@@ -1,6 +1,7 @@
 //! The OCI runtime by its command line, so that the same tests can be pointed at another one (`CONDO_RUNTIME=runc`).
 
 pub mod apparmor;
+pub mod binds;
 pub mod budget;
 pub mod capabilities;
 pub mod checkpoint;
@@ -24,6 +25,7 @@ pub mod resources;
 pub mod rootless;
 pub mod security;
 pub mod selinux;
+pub mod signals;
 pub mod systemd;
 pub mod terminal;
 

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{Container, ensure_eq};
+use super::{Container, ensure_eq, until};
 use crate::harness;
 
 tests![
+    among_the_callers_mounts_nothing_stays in guest,
+    a_mount_namespace_is_joined_by_path in guest,
     new_ones_are_not_the_hosts in guest,
     shared_ones_are_the_hosts,
     joined_ones_are_the_others,
@@ -116,7 +118,7 @@ fn a_pid_namespace_is_joined() -> Result<()> {
     second.namespace("pid", Some(Path::new(&format!("/proc/{}/ns/pid", first.pid()?))))?;
     second.up()?;
     ensure_eq!(of(second.pid()?, "pid")?, of(first.pid()?, "pid")?);
-    super::until("it lists", || Ok(second.printed().contains("ps -o")))?;
+    until("it lists", || Ok(second.printed().contains("ps -o")))?;
     ensure!(
         second.printed().lines().any(|l| l.trim() == "1 sleep 100000"),
         "{}",
@@ -145,7 +147,7 @@ fn a_user_namespace_is_joined() -> Result<()> {
             .set("/linux/gidMappings", map)?;
     }
     second.up()?;
-    super::until("it says so", || Ok(second.printed().lines().count() == 2))?;
+    until("it says so", || Ok(second.printed().lines().count() == 2))?;
     ensure_eq!(
         second.printed().split_whitespace().collect::<Vec<_>>(),
         ["0", "100000", "65536", "0"]
@@ -209,7 +211,7 @@ fn a_user_namespace_maps_ids() -> Result<()> {
     std::os::unix::fs::chown(c.bundle.rootfs().join("tmp"), Some(100_007), None)?;
     c.up()?;
     let new = c.bundle.rootfs().join("tmp/new");
-    super::until("it makes its file", || Ok(new.exists()))?;
+    until("it makes its file", || Ok(new.exists()))?;
     ensure_eq!(
         c.printed().split_whitespace().collect::<Vec<_>>(),
         ["0", "100000", "65536", "0", "100000", "65536", "7"]
@@ -342,4 +344,96 @@ fn the_loopback_is_up() -> Result<()> {
         "{said}"
     );
     Ok(())
+}
+
+/// A mount namespace of the test's own, which is the host's to the runtime.
+fn own_mounts() -> Result<()> {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    Ok(mount(
+        none,
+        "/",
+        none,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        none,
+    )?)
+}
+
+fn mount_points() -> Result<String> {
+    Ok(fs::read_to_string("/proc/self/mountinfo")?)
+}
+
+const INSIDE: &str = "readlink /proc/self/ns/mnt; pwd; test -e /bin/busybox && test ! -e /work && echo inside; ls /dev/null /proc/self/stat";
+
+fn among_the_callers_mounts_nothing_stays() -> Result<()> {
+    own_mounts()?;
+    let before = mount_points()?;
+    let mut c = Container::sh(&format!("{INSIDE}; exec sleep 100000"))?;
+    // What runc would not do there.
+    c.namespace("mount", None)?
+        .set("/linux/maskedPaths", json!([]))?
+        .set("/linux/readonlyPaths", json!([]))?;
+    c.up()?;
+    let own = fs::read_link("/proc/self/ns/mnt")?;
+    let seen = format!("{}\n/\ninside\n/dev/null\n/proc/self/stat\n", own.display());
+    until("it prints", || Ok(c.printed().lines().count() == 5))?;
+    ensure_eq!(c.printed(), seen);
+    // runc leaves all mounts, and its exec is not inside.
+    if !harness::is_ours() {
+        return Ok(());
+    }
+    ensure_eq!(c.exec(&["@", "sh", "-c", INSIDE])?.ok()?, seen);
+    c.delete()?;
+    c.nothing_left()?;
+    ensure_eq!(mount_points()?, before);
+    // Neither after a failure, however late it comes.
+    for args in [json!(["/no/such/program"]), json!(["true"])] {
+        c.set("/process/args", args)?
+            .set("/process/cwd", json!("/bin/busybox"))?;
+        c.run()?.fault()?;
+        c.nothing_left()?;
+        ensure_eq!(mount_points()?, before);
+    }
+    c.with_user_namespace()?;
+    c.refused(&["linux.namespaces", "`mount` must be a new one"])
+}
+
+fn a_mount_namespace_is_joined_by_path() -> Result<()> {
+    own_mounts()?;
+    let before = mount_points()?;
+    let mut keep = std::process::Command::new("unshare");
+    let mut keep = keep.args(["--mount", "sleep", "100000"]).spawn()?;
+    let there = PathBuf::from(format!("/proc/{}/ns/mnt", keep.id()));
+    let work = || -> Result<()> {
+        until("it is there", || {
+            Ok(fs::read_link(&there)? != fs::read_link("/proc/self/ns/mnt")?)
+        })?;
+        let mut c = Container::sh(&format!("{INSIDE}; exec sleep 100000"))?;
+        c.namespace("mount", Some(&there))?;
+        c.up()?;
+        let seen = format!(
+            "{}\n/\ninside\n/dev/null\n/proc/self/stat\n",
+            fs::read_link(&there)?.display()
+        );
+        until("it prints", || Ok(c.printed().lines().count() == 5))?;
+        ensure_eq!(c.printed(), seen);
+        if harness::is_ours() {
+            ensure_eq!(c.exec(&["@", "sh", "-c", INSIDE])?.ok()?, seen);
+            // Whoever was there before has the root that it had.
+            ensure!(Path::new(&format!("/proc/{}/root/proc/self", keep.id())).exists());
+            ensure_eq!(
+                fs::read_link(format!("/proc/{}/root", keep.id()))?,
+                Path::new("/")
+            );
+        }
+        c.delete()?;
+        c.nothing_left()?;
+        ensure_eq!(mount_points()?, before);
+        Ok(())
+    };
+    let done = work();
+    keep.kill()?;
+    keep.wait()?;
+    done
 }

@@ -151,7 +151,6 @@ fn wrong_values() -> Vec<(&'static str, Value, &'static str)> {
             "linux.namespaces[1]",
         ),
         ("/linux/namespaces", json!([{"type": "nope"}]), "nope"),
-        ("/linux/namespaces", json!([{"type": "pid"}]), "linux.namespaces"),
         (
             "/linux/uidMappings",
             json!([{"containerID": 0, "hostID": 1, "size": 1}]),

@@ -13,10 +13,13 @@ use crate::harness;
 tests![
     init_is_in_its_cgroup_when_create_returns in guest,
     a_pids_limit_holds in guest,
+    keys_are_read_whatever_their_case,
     a_memory_limit_holds in guest,
     limits_are_written in guest,
     devices_are_denied in guest,
     a_cgroup_in_use_is_refused in guest,
+    a_frozen_cgroup_is_refused in guest,
+    a_directory_without_a_mount_is_no_hierarchy,
     a_container_without_a_path_gets_one_that_goes_with_it in guest,
     a_limit_the_kernel_refuses_leaves_nothing in guest,
     a_delegated_cgroup_belongs_to_the_containers_root in guest,
@@ -60,6 +63,38 @@ fn a_pids_limit_holds() -> Result<()> {
     let ran = c.run()?;
     ensure!(ran.err.contains("fork"), "{ran:?}");
     c.nothing_left()
+}
+
+fn keys_are_read_whatever_their_case() -> Result<()> {
+    let mut c = Container::sh("hostname; exec sleep 100000")?;
+    c.set("/linux/resources/pids", json!({"limit": 99}))?;
+    let file = c.bundle.dir.join("config.json");
+    let mut text = fs::read_to_string(&file)?;
+    for (right, given) in [
+        ("args", "ARGS"),
+        ("hostname", "HostName"),
+        ("pids", "Pids"),
+        ("limit", "Limit"),
+    ] {
+        text = text.replace(&format!("\"{right}\": "), &format!("\"{given}\" : "));
+    }
+    fs::write(&file, text)?;
+    c.up()?;
+    until("it prints", || Ok(c.printed() == "test\n"))?;
+    let limit = dir(&c, "pids")?.join("pids.max");
+    ensure_eq!(fs::read_to_string(&limit)?, "99\n");
+    let (update, process) = (c.bundle.dir.join("update"), c.bundle.dir.join("process"));
+    fs::write(&update, r#"{"PIDS":{"lImit":77}}"#)?;
+    let path = update.to_str().context("a path")?;
+    c.call(&["update", "--resources", path, "@"])?.ok()?;
+    ensure_eq!(fs::read_to_string(&limit)?, "77\n");
+    fs::write(
+        &process,
+        r#"{"User":{"UID":5,"GID":6},"Args":["/bin/id","-u"],"Cwd":"/"}"#,
+    )?;
+    let path = process.to_str().context("a path")?;
+    ensure_eq!(c.exec(&["--process", path, "@"])?.ok()?, "5\n");
+    Ok(())
 }
 
 fn a_memory_limit_holds() -> Result<()> {
@@ -128,6 +163,89 @@ fn a_cgroup_in_use_is_refused() -> Result<()> {
     );
     ensure_eq!(first.status()?, "running");
     Ok(())
+}
+
+/// Cgroups of the test's own, above that of a container, that go with it.
+struct Frozen(Vec<(PathBuf, &'static str, [&'static str; 2])>, String);
+
+impl Frozen {
+    /// Freezes `path`, by the means of v1 where they are there.
+    fn new(path: &str) -> Result<Self> {
+        let mut made = Self(Vec::new(), path.to_owned());
+        for (root, file, values) in [
+            ("/sys/fs/cgroup/freezer", "freezer.state", ["THAWED", "FROZEN"]),
+            ("/sys/fs/cgroup", "cgroup.freeze", ["0", "1"]),
+        ] {
+            let dir = Path::new(root).join(path.trim_start_matches('/'));
+            let v2 = Path::new(root).join("cgroup.controllers").exists();
+            if v2 || root.ends_with("freezer") && Path::new(root).join("cgroup.procs").exists() {
+                fs::create_dir_all(&dir)?;
+                made.0.push((dir.clone(), file, values));
+                fs::write(dir.join(file), values[1])?;
+            }
+        }
+        Ok(made)
+    }
+
+    fn thaw(&self) -> Result<()> {
+        let mut all = self.0.iter();
+        Ok(all.try_for_each(|(dir, file, values)| fs::write(dir.join(file), values[0]))?)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = self.thaw();
+        for dir in cgroups(&self.1) {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+fn a_frozen_cgroup_is_refused() -> Result<()> {
+    let mut c = Container::new(&["true"])?;
+    let frozen = Frozen::new(&c.cgroup())?;
+    c.set("/linux/cgroupsPath", c.cgroup().into())?;
+    let refused = |c: &Container| -> Result<()> {
+        let fault = c.run()?.fault()?;
+        ensure!(
+            fault.contains("container's cgroup unexpectedly frozen"),
+            "{fault}"
+        );
+        ensure!(
+            !harness::is_ours() || fault.contains("linux.cgroupsPath"),
+            "{fault}"
+        );
+        Ok(())
+    };
+    refused(&c)?;
+    // It is not ours to remove.
+    ensure_eq!(frozen.0.iter().filter(|(dir, ..)| !dir.is_dir()).count(), 0);
+    c.set("/linux/cgroupsPath", format!("{}/below", c.cgroup()).into())?;
+    // runc looks at the cgroup before it is made.
+    if !harness::is_ours() {
+        return Ok(());
+    }
+    refused(&c)?;
+    c.nothing_left()?;
+    frozen.thaw()?;
+    c.run()?.ok().map(drop)
+}
+
+fn a_directory_without_a_mount_is_no_hierarchy() -> Result<()> {
+    needs!(hybrid);
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    umount2("/sys/fs/cgroup/pids", MntFlags::MNT_DETACH)?;
+    ensure!(Path::new("/sys/fs/cgroup/pids").is_dir());
+    let mut c = Container::sh("grep :pids: /proc/self/cgroup; ls /sys/fs/cgroup")?;
+    c.push("/mounts", harness::usual_mount("/sys/fs/cgroup"))?;
+    let said = c.run()?.ok()?;
+    ensure!(!said.contains(&c.id), "it is in a cgroup of pids: {said}");
+    ensure!(said.contains("memory\n") && !said.contains("\npids\n"), "{said}");
+    c.nothing_left()
 }
 
 fn a_container_without_a_path_gets_one_that_goes_with_it() -> Result<()> {

@@ -416,14 +416,16 @@ fn locked_mounts_stay_as_they_are() -> Result<()> {
     let mut user = User::sh("grep ' /m ' /proc/mounts | cut -d' ' -f4")?;
     let bind =
         |options: &[&str]| json!({"destination": "/m", "type": "bind", "source": dir, "options": options});
-    user.push("/mounts", bind(&["rbind", "rprivate", "ro", "relatime"]))?;
+    user.push("/mounts", bind(&["rbind", "rprivate", "ro", "atime"]))?;
     let options = user.run()?.ok()?;
     let options: Vec<_> = options.trim().split(',').collect();
     for kept in ["ro", "nosuid", "nodev", "noexec", "noatime"] {
         ensure!(options.contains(&kept), "{kept}: {options:?}");
     }
     user.set("/mounts/7", bind(&["rbind", "dev", "suid"]))?;
-    user.refused(&["mounts[7].options: `suid,dev` cannot be had"])
+    user.refused(&["mounts[7].options: `suid,dev` cannot be had"])?;
+    user.set("/mounts/7", bind(&["rbind", "relatime"]))?;
+    user.refused(&["mounts[7].options: `atime` cannot be had"])
 }
 
 fn the_host_s_sys_is_there_and_not_writable() -> Result<()> {

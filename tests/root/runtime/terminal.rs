@@ -23,6 +23,7 @@ tests![
     the_size_is_as_asked,
     flags_that_contradict_the_config_are_refused,
     a_pidfd_is_handed_over,
+    newlines_are_translated_once_by_the_callers_terminal,
 ];
 
 const FACTS: &str = "test -t 0 && test -t 1 && test -t 2 && echo terminal; (exec 3</dev/tty) && echo controlling; tty; test -c /dev/console && echo console";
@@ -30,8 +31,12 @@ const FACTS: &str = "test -t 0 && test -t 1 && test -t 2 && echo terminal; (exec
 /// What they are in a container with a terminal of its own.
 const OF_ITS_OWN: &[&str] = &["terminal\n", "controlling\n", "/dev/pts/0\n", "console\n"];
 
-/// Reads from a terminal until `enough`, or its other side is closed.
+/// Reads from a terminal until `enough`, or its other side is closed; lines end as they do in text.
 pub fn read_until(master: &OwnedFd, enough: &str) -> Result<String> {
+    Ok(read_raw_until(master, enough)?.replace('\r', ""))
+}
+
+fn read_raw_until(master: &OwnedFd, enough: &str) -> Result<String> {
     let mut file = File::from(master.try_clone()?);
     let mut seen = String::new();
     while !seen.contains(enough) {
@@ -44,7 +49,7 @@ pub fn read_until(master: &OwnedFd, enough: &str) -> Result<String> {
             _ => break,
         }
     }
-    Ok(seen.replace('\r', ""))
+    Ok(seen)
 }
 
 impl Container {
@@ -240,6 +245,31 @@ fn a_pidfd_is_handed_over() -> Result<()> {
     ))?;
     ensure!(info.contains(&format!("Pid:\t{}\n", c.pid()?)), "{info}");
     Ok(())
+}
+
+fn newlines_are_translated_once_by_the_callers_terminal() -> Result<()> {
+    let script = "echo one; echo two; echo END";
+    let mut c = with_terminal(script)?;
+    let words = ["run", "--bundle", "%", "@"];
+    let (master, mut child) = on_a_terminal(&c.command(&words), 20, 70)?;
+    let said = read_raw_until(&master, "END")?;
+    child.wait()?;
+    ensure!(said.contains("one\r\ntwo\r\nEND"), "{said:?}");
+    c.set("/process/args", json!(["sleep", "100000"]))?
+        .set("/process/terminal", false.into())?;
+    c.up()?;
+    if harness::is_ours() {
+        // Others want a terminal to copy to.
+        let exec = ["exec", "-t", "@", "sh", "-c", script];
+        ensure_eq!(c.call(&exec)?.ok()?, "one\ntwo\nEND\n");
+    }
+    // Who takes the master himself sets it up himself.
+    let receiver = Receiver::new()?;
+    let options = ["--tty", "--console-socket", receiver.path()];
+    let pid = c.exec_detached(&options, &["sh", "-c", script])?;
+    let said = read_raw_until(&receiver.descriptor()?, "END")?;
+    ensure!(said.contains("one\r\ntwo\r\nEND"), "{said:?}");
+    super::end(pid)
 }
 
 /// Whoever reads what `exec` shows may never do so again: a signal still ends it.

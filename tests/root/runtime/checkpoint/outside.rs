@@ -18,6 +18,8 @@ tests![
     a_terminal_is_handed_over_again in guest: 300,
     bind_mounts_are_the_host_s_again in guest: 300,
     bind_mounts_below_shared_ones_are_too_on_systemd: 300,
+    relative_bind_mounts_are_too in guest: 300,
+    devices_in_a_joined_network_namespace_stay in guest: 300,
     places_of_mounts_are_made in guest: 300,
     namespaces_by_path_are_joined_again in guest: 300,
 ];
@@ -160,6 +162,48 @@ fn bind_mounts_are_the_host_s_again() -> Result<()> {
     see_bind_mounts(&s, &host)?;
     s.end()?;
     harness::run(Command::new("umount").arg(host.join("data/below"))).map(drop)
+}
+
+/// One below the other, and both named from the bundle on.
+fn relative_bind_mounts_are_too() -> Result<()> {
+    needs!(root, criu);
+    let mut s = Saved::new(COUNT)?;
+    for (name, to) in [("./one", "/test"), ("two", "/test/for/nested")] {
+        let dir = s.c.bundle.dir.join(name);
+        fs::create_dir(&dir)?;
+        fs::write(dir.join("file"), name)?;
+        let bind = json!({"source": name, "destination": to, "type": "bind", "options": ["rw", "bind"]});
+        s.c.push("/mounts", bind)?;
+    }
+    s.c.up()?;
+    s.counts()?;
+    s.there_and_back(&[], &[])?;
+    let seen = s.c.exec(&["@", "cat", "/test/file", "/test/for/nested/file"])?;
+    ensure_eq!(seen.ok()?, "./onetwo");
+    s.end()
+}
+
+/// The device stays where it is, in the namespace that is not the container's.
+fn devices_in_a_joined_network_namespace_stay() -> Result<()> {
+    needs!(root, criu, program: ip);
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    let ip = |args: &str| harness::run(Command::new("ip").args(args.split(' ')));
+    ip("link add outside type veth peer name inside")?;
+    ip("address add 192.0.2.2/24 dev inside")?;
+    let mut keep = Command::new("unshare");
+    let keep = Net(keep.args(["--net", "sleep", "100000"]).spawn()?);
+    until("the namespace is there", || {
+        Ok(fs::read_to_string(format!("/proc/{}/comm", keep.0.id()))? == "sleep\n")
+    })?;
+    let mut s = Saved::new(COUNT)?;
+    s.c.namespace("network", Some(&keep.path("net")))?
+        .set("/linux/netDevices", json!({"inside": {"name": "eth9"}}))?;
+    s.c.up()?;
+    s.counts()?;
+    s.there_and_back(&[], &[])?;
+    let seen = s.c.exec(&["@", "ip", "address", "show", "dev", "eth9"])?.ok()?;
+    ensure!(seen.contains("192.0.2.2/24"), "{seen}");
+    s.end()
 }
 
 /// systemd makes all mounts shared, so that those of a container are slaves of them.

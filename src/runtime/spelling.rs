@@ -1,0 +1,199 @@
+//! The spelling of JSON keys: callers that are written in Go rely on its reading them without regard to case.
+
+use std::borrow::Cow;
+
+/// The names of fields of config.json.
+const NAMES: &str = "\
+    access action additionalGids allow ambient annotations apparmorProfile architectures args blockIO bounding burst \
+    capabilities cgroupsPath checkBeforeUpdate class classID closID commandLine consoleSize containerID cpu cpus \
+    createContainer createRuntime cwd deadline defaultAction defaultErrnoRet destination devices disableOOMKiller \
+    domain domainname effective enableCmt enableMbm enableMonitoring env errnoRet execCPUAffinity fileMode final \
+    flags gid gidMappings hard hcaHandles hcaObjects height hooks hostID hostname hugepageLimits idle index \
+    inheritable initial intelRdt ioPriority kernel kernelTCP l3CacheSchema leafWeight limit linux listenerMetadata \
+    listenerPath major maskedPaths memBwSchema memory memoryPolicy mems minor mode mountLabel mounts name names \
+    namespaces nanosecs netDevices network nice nodes noNewPrivileges ociVersion oomScoreAdj op options pageSize \
+    path period permitted personality pids policy poststart poststop prestart priorities priority process quota rate \
+    rdma readonly readonlyPaths realtimePeriod realtimeRuntime reservation resources rlimits root rootfsPropagation \
+    runtime scheduler schemata seccomp secs selinuxLabel shares size soft solaris source startContainer swap \
+    swappiness syscalls sysctl terminal throttleReadBpsDevice throttleReadIOPSDevice throttleWriteBpsDevice \
+    throttleWriteIOPSDevice timeOffsets timeout type uid uidMappings umask unified useHierarchy user username value \
+    valueTwo vm weight weightDevice width windows zos";
+
+/// Objects whose keys are the user's own and stay as they are; what is in those objects is of the spec again.
+const FREE: &[&str] = &[
+    "annotations",
+    "netDevices",
+    "rdma",
+    "sysctl",
+    "timeOffsets",
+    "unified",
+];
+
+/// Gives keys that differ from a field's name in case only that name. What is no JSON comes back as it is: its reader complains.
+///
+/// A name of the same length takes its place, so that nothing else moves: neither order nor the columns in error messages.
+pub fn correct(json: &[u8]) -> Cow<'_, [u8]> {
+    let mut text = Cow::Borrowed(json);
+    for (at, name) in Keys::of(json).filter_map(|key| Some((key.at, key.misspelt()?))) {
+        text.to_mut()[at..at + name.len()].copy_from_slice(name.as_bytes());
+    }
+    text
+}
+
+/// The name that a text is but for its case.
+fn known(text: &[u8]) -> Option<&'static str> {
+    NAMES
+        .split(' ')
+        .find(|name| name.as_bytes().eq_ignore_ascii_case(text))
+}
+
+/// One key.
+struct Key<'a> {
+    /// Where it begins.
+    at: usize,
+    text: &'a [u8],
+    /// Whether its object takes any key.
+    free: bool,
+}
+
+impl Key<'_> {
+    fn misspelt(&self) -> Option<&'static str> {
+        // Of most the first byte decides, without a look at the table.
+        let plain = self.text.first().is_some_and(u8::is_ascii_alphabetic);
+        let name = (plain && !self.free).then(|| known(self.text)).flatten()?;
+        (name.as_bytes() != self.text).then_some(name)
+    }
+}
+
+/// Goes through the keys of a JSON text.
+struct Keys<'a> {
+    json: &'a [u8],
+    at: usize,
+    /// What is open: for an object whether its keys are free, nothing for a list.
+    open: Vec<Option<bool>>,
+    /// Whether a string that comes now is a key.
+    key_next: bool,
+    /// Whether the value that comes next, if it is an object, is free.
+    free_next: bool,
+}
+
+impl<'a> Keys<'a> {
+    fn of(json: &'a [u8]) -> Self {
+        Self {
+            json,
+            at: 0,
+            open: Vec::new(),
+            key_next: false,
+            free_next: false,
+        }
+    }
+
+    /// The string that begins after the quote at `at`, with `at` moved behind it; nothing when it does not end. Escapes stay as
+    /// they are.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        let start = self.at + 1;
+        let mut end = start;
+        while let Some(byte) = self.json.get(end).filter(|byte| **byte != b'"') {
+            end += if *byte == b'\\' { 2 } else { 1 };
+        }
+        self.at = end + 1;
+        self.json.get(..=end).map(|all| &all[start..end])
+    }
+}
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = Key<'a>;
+
+    fn next(&mut self) -> Option<Key<'a>> {
+        while let Some(byte) = self.json.get(self.at) {
+            if *byte == b'"' {
+                let at = self.at + 1;
+                let text = self.string()?;
+                let Some(free) = self.open.last().copied().flatten().filter(|_| self.key_next) else {
+                    continue;
+                };
+                self.key_next = false;
+                self.free_next = !free && known(text).is_some_and(|name| FREE.contains(&name));
+                return Some(Key { at, text, free });
+            }
+            match byte {
+                b'{' => self.open.push(Some(std::mem::take(&mut self.free_next))),
+                b'[' => self.open.push(None),
+                b'}' | b']' => drop(self.open.pop()),
+                _ => {}
+            }
+            if matches!(byte, b'{' | b',' | b'[') {
+                self.key_next = *byte != b'[';
+                self.free_next = false;
+            }
+            self.at += 1;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corrected(json: &str) -> String {
+        String::from_utf8(correct(json.as_bytes()).into_owned()).unwrap()
+    }
+
+    #[test]
+    fn keys_get_the_spec_s_spelling() {
+        for (given, right) in [
+            (r#"{"OCIVersion":"1"}"#, r#"{"ociVersion":"1"}"#),
+            (
+                r#"{"linux" : {"hugepagelimits":[{"PageSize":"2MB"}, {"limit":1,"pagesize":"X"}]}}"#,
+                r#"{"linux" : {"hugepageLimits":[{"pageSize":"2MB"}, {"limit":1,"pageSize":"X"}]}}"#,
+            ),
+            (r#"{"a\"b":{"ARGS":[]}}"#, r#"{"a\"b":{"args":[]}}"#),
+        ] {
+            assert_eq!(corrected(given), right);
+        }
+    }
+
+    #[test]
+    fn all_else_stays() {
+        for same in [
+            r#"{"annotations":{"PIDS":"Args"},"process":{"args":["PageSize","{\"ARGS\":1}","\\"]}}"#,
+            r#"{"linux":{"sysctl":{"MEMORY":"1"},"resources":{"unified":{"CPU":"1"},"rdma":{"Limit":{"hcaHandles":1}}}}}"#,
+            r#"["ARGS", "a"]"#,
+            r#"{"unknownToAll": 1, "": 2}"#,
+            "{\"ARGS",
+            "{\"args\\",
+            "}{]\"Args\"",
+            "",
+        ] {
+            assert!(matches!(correct(same.as_bytes()), Cow::Borrowed(_)), "{same}");
+        }
+        let inner = r#"{"rdma":{"Limit":{"HCAHandles":1}},"Annotations":{"PIDS":"x"},"PIDS":1}"#;
+        let right = r#"{"rdma":{"Limit":{"hcaHandles":1}},"annotations":{"PIDS":"x"},"pids":1}"#;
+        assert_eq!(corrected(inner), right);
+    }
+
+    #[test]
+    fn every_field_is_in_the_table_once() {
+        let mut names: Vec<_> = NAMES.split(' ').map(str::to_ascii_lowercase).collect();
+        assert!(names.is_sorted());
+        names.dedup();
+        assert_eq!(names.len(), NAMES.split(' ').count());
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/config");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let rows: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap();
+            for field in rows
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|row| row["field"].as_str())
+            {
+                let parts = field.split('.').map(|part| part.trim_end_matches("[]"));
+                for name in parts.filter(|part| *part != "*") {
+                    assert_eq!(known(name.as_bytes()), Some(name), "{field}");
+                }
+            }
+        }
+    }
+}
