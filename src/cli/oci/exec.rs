@@ -15,7 +15,7 @@ use crate::process::{Process, capabilities, credentials};
 use crate::runtime::bundle;
 use crate::runtime::console;
 use crate::runtime::container::Container;
-use crate::runtime::foreground::{self, Signals};
+use crate::runtime::foreground::{self, Flows, Signals};
 use crate::runtime::id::Id;
 use crate::runtime::init::exec::{self, Request};
 use crate::runtime::plan;
@@ -63,6 +63,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         exact_cgroup: !below.is_empty(),
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
         console: socket,
+        streams: [None; 3],
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         preserve_fds: args.preserve_fds,
@@ -80,7 +81,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     if args.detach {
         return Ok(0);
     }
-    foreground::wait(&made, master, &signals)
+    foreground::wait(&made, Flows::of(master), &signals)
 }
 
 fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<std::os::fd::OwnedFd> {

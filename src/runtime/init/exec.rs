@@ -51,6 +51,8 @@ pub struct Request<'a> {
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// Where a terminal's master goes.
     pub console: Option<OwnedFd>,
+    /// What is its standard input, output and error in place of ours, or of those of its terminal.
+    pub streams: [Option<BorrowedFd<'a>>; 3],
     /// Where the process's pid is written.
     pub pid_file: Option<&'a Path>,
     /// A socket that gets the process's pidfd.
@@ -202,6 +204,7 @@ fn go_on(
     if process.terminal {
         take_console(request)?;
     }
+    console::replace_streams(request.streams)?;
     let mut needed = vec![link.as_fd()];
     needed.extend(brought.agent.map(AsFd::as_fd));
     let labels = brought.labels.open()?;
@@ -232,5 +235,5 @@ fn take_console(request: &Request<'_>) -> Result<()> {
     let master = rootfs::open_container_ptmx()?;
     let slave = rootfs::open_peer(master.as_fd())?;
     console::send_master(receiver.as_fd(), &master)?;
-    console::adopt(slave.as_fd(), request.process.console_size)
+    console::adopt(slave.as_fd(), request.process.console_size, true)
 }
