@@ -123,11 +123,34 @@ fn linux(input: &Input<'_>) -> Result<Value> {
         "gidMappings": map,
         "cgroupsPath": input.cgroup,
         "resources": resources::resources(&input.record.config.limits, input.disk, input.facts)?,
-        // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
-        "sysctl": { "net.ipv4.ping_group_range": "0 65535" },
+        "sysctl": sysctls(),
         "maskedPaths": mounts::MASKED,
         "readonlyPaths": mounts::READONLY,
     }))
+}
+
+/// What one VPS may have of what costs the host's memory and is no memory by the kernel's count: generous for a server with
+/// containers of its own.
+const OWN: [(&str, u32); 8] = [
+    ("max_user_namespaces", 1024),
+    ("max_pid_namespaces", 1024),
+    ("max_ipc_namespaces", 1024),
+    ("max_uts_namespaces", 1024),
+    ("max_mnt_namespaces", 1024),
+    ("max_cgroup_namespaces", 1024),
+    ("max_time_namespaces", 1024),
+    // Each is a network stack with tables of its own.
+    ("max_net_namespaces", 256),
+];
+
+fn sysctls() -> BTreeMap<String, String> {
+    let mut all: BTreeMap<_, _> = OWN
+        .iter()
+        .map(|(name, value)| (format!("user.{name}"), value.to_string()))
+        .collect();
+    // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
+    all.insert("net.ipv4.ping_group_range".into(), "0 65535".into());
+    all
 }
 
 #[cfg(test)]

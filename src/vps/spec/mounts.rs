@@ -51,6 +51,8 @@ pub(super) fn mounts(memory: u64) -> Vec<Value> {
                 "ptmxmode=0666",
                 "mode=0620",
                 "gid=5",
+                // Of the machine's 3072 (`kernel.pty.max` less its reserve).
+                "max=128",
             ],
         ),
         mount(
