@@ -114,6 +114,19 @@ impl Limits {
             .during(|| format!("set `process.oomScoreAdj` to `{score}` (lowering it needs CAP_SYS_RESOURCE)"))
     }
 
+    /// Those that a child of this process has anyway. A lower out-of-memory score than its own is out of reach without
+    /// `CAP_SYS_RESOURCE`.
+    pub fn inherit(&mut self) {
+        self.rlimits.clear();
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
+        if let (Some(score), Some(own)) = (
+            &mut self.oom_score_adj,
+            own.and_then(|own| own.trim().parse::<i32>().ok()),
+        ) {
+            *score = own.max(*score);
+        }
+    }
+
     /// Sets the resource limits of a process that waits.
     pub fn bound(&self, pid: i32) -> Result<()> {
         for (typ, soft, hard) in &self.rlimits {

@@ -7,6 +7,7 @@ pub mod affinity;
 pub mod capabilities;
 pub mod credentials;
 pub mod environment;
+pub mod inherited;
 pub mod io_priority;
 pub mod limits;
 pub mod memory_policy;

@@ -89,8 +89,8 @@ pub fn keep_newlines(terminal: BorrowedFd<'_>) -> Result<()> {
     work().during(|| "set up the terminal")
 }
 
-/// Makes the slave the controlling terminal and standard input, output and error of this process.
-pub fn adopt(slave: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<()> {
+/// Makes the slave standard input, output and error of this process, and its controlling terminal if wanted.
+pub fn adopt(slave: BorrowedFd<'_>, size: Option<(u16, u16)>, controlling: bool) -> Result<()> {
     if let Some((rows, columns)) = size {
         let size = Winsize {
             ws_row: rows,
@@ -100,10 +100,26 @@ pub fn adopt(slave: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<()> {
         };
         rustix::termios::tcsetwinsize(slave, size).during(|| "set the console's size")?;
     }
-    rustix::process::ioctl_tiocsctty(slave).during(|| "take the console as controlling terminal")?;
+    if controlling {
+        rustix::process::ioctl_tiocsctty(slave).during(|| "take the console as controlling terminal")?;
+    }
     rustix::stdio::dup2_stdin(slave)?;
     rustix::stdio::dup2_stdout(slave)?;
     rustix::stdio::dup2_stderr(slave)?;
+    Ok(())
+}
+
+/// Puts descriptors in the places of standard input, output and error.
+pub fn replace_streams([input, output, error]: [Option<BorrowedFd<'_>>; 3]) -> Result<()> {
+    if let Some(input) = input {
+        rustix::stdio::dup2_stdin(input)?;
+    }
+    if let Some(output) = output {
+        rustix::stdio::dup2_stdout(output)?;
+    }
+    if let Some(error) = error {
+        rustix::stdio::dup2_stderr(error)?;
+    }
     Ok(())
 }
 

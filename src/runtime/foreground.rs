@@ -1,26 +1,25 @@
 //! Waiting for a process in the foreground: its terminal on ours, our signals to it, its status as ours.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::SeekFrom;
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::termios::{OptionalActions, OutputModes, Termios};
 
+use super::flow::{End, Flow};
 use super::init::Newborn;
-use super::typed::Typed;
 use crate::error::{During, Error, Result};
 use crate::process::signal;
 use crate::rootfs;
 
-/// By these a user or a supervisor says that it has been enough.
-const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-
 /// All signals, as something to read.
 pub struct Signals {
     all: SignalFd,
-    /// [`ENDING`]. Looked at, never read.
+    /// Those by which a user or a supervisor says that it has been enough. Looked at, never read.
     ending: SignalFd,
 }
 
@@ -54,15 +53,46 @@ impl Signals {
     pub fn ending(&self) -> BorrowedFd<'_> {
         self.ending.as_fd()
     }
+
+    /// Can be read from while any signal waits.
+    pub fn any(&self) -> BorrowedFd<'_> {
+        self.all.as_fd()
+    }
+
+    /// The next signal that waits, as its number.
+    pub fn next(&self) -> Result<Option<i32>> {
+        let info = self.all.read_signal().during(|| "read a signal")?;
+        Ok(info.map(|info| i32::try_from(info.ssi_signo).unwrap_or(0)))
+    }
+
+    /// Reads what has come: whether a signal asks for our end. The terminal's size, where one is given, follows ours.
+    pub fn enough(&self, terminal: Option<&OwnedFd>) -> Result<bool> {
+        let mut enough = false;
+        while let Some(number) = self.next()? {
+            match Signal::try_from(number) {
+                Ok(Signal::SIGWINCH) => terminal.into_iter().for_each(copy_size),
+                Ok(signal) => enough |= ENDING.contains(&signal),
+                Err(_) => {}
+            }
+        }
+        Ok(enough)
+    }
 }
+
+/// Those by which a user or a supervisor says that it has been enough.
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
 /// Our terminal in raw mode, put back on drop.
 pub struct Raw(Option<Termios>);
 
 impl Raw {
-    /// Enters raw mode where standard input is a terminal, to show there what comes out of `master`. Our terminal goes on
-    /// translating newlines if that one does not ([`super::console::keep_newlines`]).
-    pub fn enter(master: BorrowedFd<'_>) -> Self {
+    /// Enters raw mode where standard input is a terminal, and ours: it is another's while we are in the background. Our terminal
+    /// goes on translating newlines for `master`, which is shown there, if that one does not ([`super::console::keep_newlines`]).
+    pub fn enter(master: impl AsFd) -> Self {
+        let foreground = rustix::termios::tcgetpgrp(rustix::stdio::stdin());
+        if foreground.is_ok_and(|group| group != rustix::process::getpgrp()) {
+            return Self(None);
+        }
         let Ok(before) = rustix::termios::tcgetattr(rustix::stdio::stdin()) else {
             return Self(None);
         };
@@ -85,233 +115,132 @@ impl Drop for Raw {
     }
 }
 
-/// Waits for the process's end and returns its exit status, 128 and the signal's number for a killed one.
-pub fn wait(process: &Newborn, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
-    let raw = master.as_ref().map(|master| {
-        copy_size(master);
-        Raw::enter(master.as_fd())
-    });
-    // A program may close its terminal and open it again; without an open slave that would read as its end.
-    let _slave = master
-        .as_ref()
-        .and_then(|master| rootfs::open_peer(master.as_fd()).ok());
-    let mut relay = Relay::new(master);
-    loop {
-        let (ended, signalled) = relay.step(process, signals)?;
-        if signalled {
-            relay.ending |= pass_on(process, signals, relay.master.as_ref())?;
-        }
-        if ended {
-            relay.drain(signals);
-            drop(raw);
-            return status(process);
-        }
-    }
-}
-
-/// The bytes between our terminal and the container's.
-struct Relay {
-    master: Option<OwnedFd>,
-    stdin: bool,
-    /// While this waits, no more is read, so that whoever feeds us waits as well.
-    typed: Typed,
-    /// What the container wrote and our reader does not take yet. While this waits, no more is read either.
-    shown: Typed,
-    /// Whether we were asked to end: then nobody waits for our reader.
-    ending: bool,
-}
-
-/// The most that a terminal holds when its process has ended, and more. One that goes on writing does not hold us.
-const REST: usize = 128 * 1024;
-
 /// How long a reader may take for the next piece once we are to end.
 const LAST_LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 200_000_000,
 };
 
-/// What happened.
-struct Events {
-    ended: bool,
-    signalled: bool,
-    terminal: PollFlags,
-    typed: bool,
-    readable: bool,
+/// How the streams of a process reach ours.
+#[derive(Debug, Default)]
+pub struct Flows {
+    /// Towards the process.
+    pub input: Option<Flow>,
+    /// From the process.
+    pub outputs: Vec<Flow>,
+    /// The master of its terminal, which has the size of ours.
+    pub terminal: Option<Rc<OwnedFd>>,
+    /// The process's end of a pipe that is fed from a file, to see what is left in it.
+    pub untaken: Option<OwnedFd>,
+    /// Whether every key is for the process.
+    pub raw: bool,
+    /// Whether we were asked to end: then nobody waits for our reader.
+    pub ending: bool,
 }
 
-impl Relay {
-    fn new(master: Option<OwnedFd>) -> Self {
+impl Flows {
+    /// A process that has our streams itself, or, where it has a terminal, that on ours.
+    pub fn of(master: Option<OwnedFd>) -> Self {
+        let Some(master) = master.map(Rc::new) else {
+            return Self::default();
+        };
+        let end = || End::Own(master.clone());
         Self {
-            master,
-            stdin: true,
-            typed: Typed::default(),
-            shown: Typed::default(),
-            ending: false,
+            input: Some(Flow::typed(End::Input, end())),
+            outputs: vec![Flow::new(end(), End::Output)],
+            raw: true,
+            terminal: Some(master),
+            ..Self::default()
         }
     }
 
-    /// Waits until something happens and moves bytes; says whether the process ended and whether there are signals.
-    fn step(&mut self, process: &Newborn, signals: &Signals) -> Result<(bool, bool)> {
-        let Some(events) = self.wait(process, signals)? else {
-            return Ok((false, false));
-        };
-        if events.readable && !self.shown.write(rustix::stdio::stdout()) {
-            self.deaf();
-        }
-        if events.terminal.contains(PollFlags::OUT) && !self.type_on() {
-            self.stdin = false;
-        }
-        let spoken = !events.terminal.difference(PollFlags::OUT).is_empty();
-        if spoken && self.shown.is_empty() && self.output().is_none() {
-            self.master = None;
-        }
-        if events.typed {
-            self.stdin = self.input();
-        }
-        Ok((events.ended, events.signalled))
+    fn flows(&mut self) -> impl Iterator<Item = &mut Flow> {
+        self.input.iter_mut().chain(&mut self.outputs)
     }
 
-    fn wait(&self, process: &Newborn, signals: &Signals) -> Result<Option<Events>> {
-        let (input, reader) = (rustix::stdio::stdin(), rustix::stdio::stdout());
-        let nothing = PollFlags::empty();
-        let told = if self.shown.is_empty() {
-            PollFlags::IN
-        } else {
-            nothing
-        };
-        // The kernel passes over what is not asked for, but not over hang-ups: those are left out as a whole.
-        let master = self
-            .master
-            .as_ref()
-            .filter(|_| !(told | self.typed.wants()).is_empty());
-        let mut fds = vec![
-            PollFd::new(&process.pidfd, PollFlags::IN),
-            PollFd::new(&signals.all, PollFlags::IN),
-        ];
-        let mut add = |fd| {
-            fds.push(fd);
-            fds.len() - 1
-        };
-        let terminal = master.map(|master| add(PollFd::new(master, told | self.typed.wants())));
-        let typed = (self.master.is_some() && self.stdin && self.typed.is_empty())
-            .then(|| add(PollFd::new(&input, PollFlags::IN)));
-        let readable = (!self.shown.is_empty()).then(|| add(PollFd::new(&reader, PollFlags::OUT)));
-        match rustix::event::poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => return Ok(None),
+    /// Waits until something happens; says whether the process ended and whether there are signals.
+    fn step(&mut self, process: Option<&Newborn>, signals: &Signals) -> Result<(bool, bool)> {
+        let mut fds = vec![PollFd::new(&signals.all, PollFlags::IN)];
+        let wants = self.input.iter().chain(&self.outputs).filter_map(Flow::wants);
+        fds.extend(wants.map(|(fd, what)| PollFd::from_borrowed_fd(fd, what)));
+        let flows = fds.len();
+        fds.extend(process.map(|process| PollFd::new(&process.pidfd, PollFlags::IN)));
+        let patience = (process.is_none() && self.ending).then_some(&LAST_LOOK);
+        match rustix::event::poll(&mut fds, patience) {
+            Err(rustix::io::Errno::INTR) => return Ok((false, false)),
+            Ok(0) => return Ok((false, true)),
             other => other.during(|| "wait for the process")?,
         };
-        let at = |index: Option<usize>| index.map_or(nothing, |index| fds[index].revents());
-        Ok(Some(Events {
-            ended: !fds[0].revents().is_empty(),
-            signalled: !fds[1].revents().is_empty(),
-            terminal: at(terminal),
-            typed: !at(typed).is_empty(),
-            readable: !at(readable).is_empty(),
-        }))
-    }
-
-    /// From the container to us, as much as our reader takes now: how much it was, or nothing at the end.
-    fn output(&mut self) -> Option<usize> {
-        let mut buffer = [0; 8192];
-        match rustix::io::read(self.master.as_ref()?, &mut buffer) {
-            Ok(0) | Err(_) => None,
-            Ok(n) => {
-                self.shown.push(&buffer[..n]);
-                self.shown.write_now(rustix::stdio::stdout());
-                Some(n)
-            }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        let waiting = self.flows().filter(|flow| !flow.is_over());
+        for (flow, _) in waiting.zip(&ready[1..flows]).filter(|(_, ready)| **ready) {
+            flow.go_on();
         }
-    }
-
-    /// Nobody reads us any more.
-    fn deaf(&mut self) {
-        self.shown = Typed::default();
-        self.master = None;
-    }
-
-    /// From us towards the container; false at the end.
-    fn input(&mut self) -> bool {
-        let mut buffer = [0; 8192];
-        match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
-            Ok(0) => {
-                // The terminal's own end of file: a program that reads from a pipe would never hear of ours.
-                self.typed.push(b"\x04");
-                false
-            }
-            Ok(n) => {
-                self.typed.push(&buffer[..n]);
-                true
-            }
-            Err(_) => false,
+        // A terminal that nobody shows any more is gone for its process as well.
+        if self.terminal.is_some() && self.outputs.first().is_some_and(Flow::is_over) {
+            self.input = None;
+            self.terminal = None;
         }
+        Ok((ready.get(flows) == Some(&true), ready[0]))
     }
 
-    /// A piece of what was typed; false when nobody takes it any more.
-    fn type_on(&mut self) -> bool {
-        let Some(master) = &self.master else { return false };
-        let taken = self.typed.write(master.as_fd());
-        if !taken {
-            self.typed = Typed::default();
-        }
-        taken
+    /// Gives back what was read from a file and not taken, so that a script that shares the file's position with us (`while
+    /// read line; do …; done < list`) finds its next line.
+    fn give_back(&self) {
+        let Some(pipe) = &self.untaken else { return };
+        let held = self.input.as_ref().map_or(0, Flow::held) as u64;
+        let back = held + rustix::io::ioctl_fionread(pipe).unwrap_or(0);
+        let back = SeekFrom::Current(-i64::try_from(back).unwrap_or(0));
+        let _ = rustix::fs::seek(rustix::stdio::stdin(), back);
     }
 
-    /// What the process wrote before it ended. A reader that takes nothing is waited for until we are asked to end.
-    fn drain(&mut self, signals: &Signals) {
-        let now = Timespec::default();
-        let mut copied = 0;
-        while self.flush(signals) && copied < REST {
-            let Some(master) = &self.master else { return };
-            match rustix::event::poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&now)) {
-                Ok(1) => {}
-                _ => return,
+    /// What the process said before it ended. Who has had enough need not wait for a slow reader.
+    fn finish(&mut self, signals: &Signals) -> Result<()> {
+        self.give_back();
+        self.input = None;
+        self.outputs.iter_mut().for_each(Flow::last);
+        while !self.outputs.iter().all(Flow::is_over) {
+            let (_, signalled) = self.step(None, signals)?;
+            if signalled && (signals.enough(None)? || self.ending) {
+                return Ok(());
             }
-            match self.output() {
-                Some(n) => copied += n,
-                None => return,
-            }
+            self.outputs.iter_mut().for_each(Flow::take_the_rest);
         }
-    }
-
-    /// Writes all that waits for our reader; false when that is given up.
-    fn flush(&mut self, signals: &Signals) -> bool {
-        while !self.shown.is_empty() {
-            let (reader, ending) = (rustix::stdio::stdout(), signals.ending());
-            let mut fds = [
-                PollFd::new(&reader, PollFlags::OUT),
-                PollFd::new(&ending, PollFlags::IN),
-            ];
-            match rustix::event::poll(&mut fds, self.ending.then_some(&LAST_LOOK)) {
-                Err(rustix::io::Errno::INTR) => continue,
-                Ok(0) | Err(_) => return false,
-                Ok(_) => {}
-            }
-            let (readable, asked) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-            if !(readable && self.shown.write(rustix::stdio::stdout())) && (readable || asked) {
-                return false;
-            }
-        }
-        true
+        Ok(())
     }
 }
 
-/// Writes all of it; false when the other side is gone.
-pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
-    while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return false,
+/// Waits for the process's end and returns its exit status, 128 and the signal's number for a killed one.
+///
+/// What others write to its streams after its end is not waited for: a daemon that keeps them open does not hold us.
+pub fn wait(process: &Newborn, mut flows: Flows, signals: &Signals) -> Result<u8> {
+    flows.terminal.iter().for_each(copy_size);
+    let raw = flows.terminal.as_ref().filter(|_| flows.raw).map(Raw::enter);
+    // A program may close its terminal and open it again; without an open slave that would read as its end.
+    let _slave = flows
+        .terminal
+        .as_ref()
+        .and_then(|master| rootfs::open_peer(master.as_fd()).ok());
+    loop {
+        let (ended, signalled) = flows.step(Some(process), signals)?;
+        if signalled {
+            flows.ending |= pass_on(process, signals, flows.terminal.as_deref())?;
+        }
+        if ended {
+            // Before a slow reader is waited for: no init ends before all of its container has been waited for.
+            let status = status(process)?;
+            flows.finish(signals)?;
+            drop(raw);
+            return Ok(status);
         }
     }
-    true
 }
 
 /// Says whether one of them asks for our end.
 fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Result<bool> {
     let mut asked = false;
-    while let Some(info) = signals.all.read_signal().during(|| "read a signal")? {
-        let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+    while let Some(number) = signals.next()? {
         match (Signal::try_from(number), signal::from_number(number)) {
             (Ok(Signal::SIGCHLD | Signal::SIGPIPE | Signal::SIGURG), _) => {}
             (Ok(Signal::SIGWINCH), _) => master.into_iter().for_each(copy_size),
@@ -332,7 +261,7 @@ pub fn size() -> Option<(u16, u16)> {
 }
 
 /// Gives the container's terminal the size of ours.
-pub fn copy_size(master: &OwnedFd) {
+pub fn copy_size(master: impl AsFd) {
     if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
         let _ = rustix::termios::tcsetwinsize(master, size);
     }

@@ -43,6 +43,12 @@ pub struct Choices {
     pub cgroup_manager: Manager,
     /// Go on without a cgroup where the caller may not make one and no limit is asked for.
     pub rootless: bool,
+    /// Make a new user namespace as the user who is root in it: what the kernel limits per user (inotify, pending signals,
+    /// message queues, namespaces) is then counted for that user, and not for the host's root.
+    pub own_account: bool,
+    /// Leave it to init's children to take the terminal as theirs, as a kernel does with its console: whoever has it is hit
+    /// by Ctrl-C.
+    pub console: bool,
     /// Give the container a socket by which it says that it is ready, see [`super::notify`].
     pub notify: bool,
 }

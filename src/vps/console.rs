@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -14,8 +15,9 @@ use super::name::Name;
 use super::view::VpsStatus;
 use crate::error::{During, Error, Result};
 use crate::runtime::console;
-use crate::runtime::foreground::{self, Raw};
-use crate::runtime::typed::Typed;
+use crate::runtime::flow::{End, Flow};
+use crate::runtime::foreground::{self, Raw, Signals};
+use crate::runtime::waiting::Waiting;
 
 /// Leaves the console: Ctrl-] as in telnet, virsh and systemd-nspawn.
 const LEAVE: u8 = 0x1d;
@@ -59,56 +61,87 @@ impl Condo {
         let socket = console::connect(&self.folders.run_of(name).join("console.sock"))
             .during(|| "its monitor does not answer")?;
         let master = console::receive_fd(socket.as_fd())?;
+        let signals = Signals::take()?;
         foreground::copy_size(&master);
-        let _raw = Raw::enter(master.as_fd());
-        relay(&socket, &master)
+        let _raw = Raw::enter(&master);
+        relay(socket, &master, &signals)
     }
 }
 
 /// Copies until the user leaves, our input ends or the VPS does.
-///
-/// A VPS that does not read its console must hold neither us nor a user who wants to leave. What comes from a pipe waits; a
-/// user's terminal is read on, for the way out, and keys that find no room are lost, as with any terminal.
-fn relay(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
-    let input = rustix::stdio::stdin();
-    let person = rustix::termios::isatty(input);
-    let (mut typed, mut open) = (Typed::default(), true);
-    let mut buffer = [0; 4096];
-    while open || !typed.is_empty() {
-        let listen = if open && (person || typed.is_empty()) {
-            PollFlags::IN
-        } else {
-            PollFlags::empty()
-        };
-        let [said, room, keys] = ready([
-            (socket.as_fd(), PollFlags::IN),
-            (master.as_fd(), typed.wants()),
-            (input, listen),
+fn relay(socket: OwnedFd, master: &OwnedFd, signals: &Signals) -> Result<()> {
+    let mut shown = Flow::new(End::Own(Rc::new(socket)), End::Output);
+    let mut keys = Keys::new(master);
+    while keys.open || !keys.waiting.is_empty() {
+        let Some(output) = shown.wants() else { break };
+        let [signalled, said, room, typed] = ready([
+            (signals.any(), PollFlags::IN),
+            output,
+            (master.as_fd(), keys.waiting.wants()),
+            (rustix::stdio::stdin(), keys.listens()),
         ])?;
+        if signalled && signals.enough(Some(master))? {
+            break;
+        }
         if said {
-            let n = rustix::io::read(socket, &mut buffer)?;
-            if n == 0 || !foreground::write_all(rustix::stdio::stdout(), &buffer[..n]) {
-                return Ok(());
-            }
+            shown.go_on();
         }
-        if room && !typed.write(master.as_fd()) {
-            return Ok(());
+        if room && !keys.waiting.write(master.as_fd()) {
+            break;
         }
-        if keys {
-            let n = rustix::io::read(input, &mut buffer)?;
-            let piece = buffer[..n].split(|b| *b == LEAVE).next().unwrap_or_default();
-            if typed.len() + piece.len() <= ROOM {
-                typed.push(piece);
-            }
-            // A user who leaves or whose terminal is gone does not wait for the VPS.
-            if piece.len() < n || n == 0 && person {
-                typed.write_now(master.as_fd());
-                return Ok(());
-            }
-            open = n > 0;
+        if typed && !keys.read(master)? {
+            break;
         }
     }
     Ok(())
+}
+
+/// What is typed.
+///
+/// A VPS that does not read its console must hold neither us nor a user who wants to leave. What comes from a pipe waits; a
+/// user's terminal is read on, for the way out, and keys that find no room are lost, as with any terminal.
+struct Keys {
+    person: bool,
+    open: bool,
+    waiting: Waiting,
+}
+
+impl Keys {
+    fn new(master: &OwnedFd) -> Self {
+        Self {
+            person: rustix::termios::isatty(rustix::stdio::stdin()),
+            open: true,
+            waiting: Waiting::towards(master.as_fd()),
+        }
+    }
+
+    fn listens(&self) -> PollFlags {
+        if self.open && (self.person || self.waiting.is_empty()) {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        }
+    }
+
+    /// False when the user leaves.
+    fn read(&mut self, master: &OwnedFd) -> Result<bool> {
+        let mut buffer = [0; 4096];
+        let n = match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(true),
+            other => other.during(|| "read what is typed")?,
+        };
+        let piece = buffer[..n].split(|b| *b == LEAVE).next().unwrap_or_default();
+        if self.waiting.len() + piece.len() <= ROOM {
+            self.waiting.push(piece);
+        }
+        self.open = n > 0;
+        // A user who leaves or whose terminal is gone does not wait for the VPS.
+        if piece.len() < n || n == 0 && self.person {
+            self.waiting.write_now(master.as_fd());
+            return Ok(false);
+        }
+        Ok(true)
+    }
 }
 
 /// Waits until something happens to one of them, and says to which. One of which nothing is wanted is not looked at: `poll`

@@ -9,10 +9,11 @@ use oci_spec::runtime as oci;
 use super::crowded;
 use super::lifecycle::Condo;
 use super::name::Name;
+use super::streams::Streams;
 use super::users::{self, User};
 use crate::error::{Error, Result};
 use crate::files::Root;
-use crate::process::Process;
+use crate::process::{Process, inherited};
 use crate::runtime::container::Container;
 use crate::runtime::foreground::{self, Signals};
 use crate::runtime::init::exec::{self, Place, Request};
@@ -30,14 +31,16 @@ pub struct ExecRequest {
     pub user: Option<String>,
     /// Working directory; the user's home when absent.
     pub cwd: Option<PathBuf>,
-    /// Whether to give it a terminal.
+    /// Whether to give it a terminal also where ours are none.
     pub tty: bool,
 }
 
 impl Condo {
     /// Runs a program in a VPS and returns its exit status (128 and the signal's number, when one ended it).
     pub fn exec(&self, name: &Name, request: &ExecRequest) -> Result<i32> {
-        self.store.get(name)?;
+        let record = self.store.get(name)?;
+        // What cannot be had is no more than the caller's own, as without condo.
+        inherited::shed();
         let container = self.running(name)?;
         let stopped = || Error::Status("the VPS is not running".into());
         let init = container.init().ok_or_else(stopped)?;
@@ -48,9 +51,11 @@ impl Condo {
             request.user.as_deref(),
         )?;
         let spec = bundle::parse(&container.config()?)?;
-        let process = process(spec.process().as_ref(), request, &user)?;
+        let streams = Streams::make(request.tty)?;
+        streams.belong_to(record.uid_base.saturating_add(user.uid))?;
+        let process = process(spec.process().as_ref(), request, &user, streams.terminal)?;
         let signals = Signals::take()?;
-        let pair = if request.tty { Some(console::pair()?) } else { None };
+        let pair = streams.terminal.then(console::pair).transpose()?;
         let (ours, theirs) = pair.unzip();
         let cgroup = container.cgroup(&self.host)?;
         let made = exec::exec(
@@ -67,6 +72,7 @@ impl Condo {
                 seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
                 console: theirs,
                 copied: false,
+                streams: streams.theirs(),
                 pid_file: None,
                 pidfd_socket: None,
                 preserve_fds: 0,
@@ -76,7 +82,7 @@ impl Condo {
         )
         .map_err(|e| crowded::explain(e, name, cgroup.as_ref()))?;
         let master = ours.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
-        foreground::wait(&made, master, &signals).map(i32::from)
+        foreground::wait(&made, streams.relay(master), &signals).map(i32::from)
     }
 
     fn running(&self, name: &Name) -> Result<Container> {
@@ -92,7 +98,12 @@ impl Condo {
 }
 
 /// As the VPS's init is set up, with another program, user and environment.
-fn process(init: Option<&oci::Process>, request: &ExecRequest, user: &User) -> Result<Process> {
+fn process(
+    init: Option<&oci::Process>,
+    request: &ExecRequest,
+    user: &User,
+    terminal: bool,
+) -> Result<Process> {
     let mut wanted = init.cloned().unwrap_or_default();
     let mut env: BTreeMap<String, String> = BTreeMap::new();
     for (key, value) in wanted
@@ -111,7 +122,7 @@ fn process(init: Option<&oci::Process>, request: &ExecRequest, user: &User) -> R
         "USER".into(),
         user.name.clone().unwrap_or_else(|| user.uid.to_string()),
     );
-    if let (true, Ok(term)) = (request.tty, std::env::var("TERM")) {
+    if let (true, Ok(term)) = (terminal, std::env::var("TERM")) {
         env.insert("TERM".into(), term);
     }
     env.extend(request.env.clone());
@@ -128,11 +139,13 @@ fn process(init: Option<&oci::Process>, request: &ExecRequest, user: &User) -> R
         .set_env(Some(
             env.iter().map(|(key, value)| format!("{key}={value}")).collect(),
         ))
-        .set_terminal(Some(request.tty))
+        .set_terminal(Some(terminal))
         .set_cwd(cwd);
     let mut process = Process::from_spec(&wanted)?;
+    // Ours are a VPS's by now. As its namespace is not ours, we could not set them from outside everywhere.
+    process.limits.inherit();
     // From the beginning: a program that asks for its terminal's size at once must not find none.
-    process.console_size = request.tty.then(foreground::size).flatten();
+    process.console_size = terminal.then(foreground::size).flatten();
     process.credentials.uid = user.uid;
     process.credentials.gid = user.gid;
     process.credentials.groups.clone_from(&user.groups);

@@ -8,7 +8,9 @@
 //! nothing for it.
 
 mod boot;
+mod early;
 mod end;
+mod log;
 mod watch;
 
 use std::ffi::OsString;
@@ -17,16 +19,16 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+pub(super) use self::log::older as older_log;
 use super::lifecycle::Condo;
 use super::name::Name;
-pub(super) use watch::older as older_log;
 
 use crate::error::{During, Error, Result};
 use crate::files::Lock;
 
 /// What the program is called in this role, so that `ps` tells it from the command.
 const CALLED: &str = "condo-monitor";
-/// What `boot` says when the VPS runs.
+/// What `boot` says last when the VPS runs. Lines before it are remarks.
 const RUNNING: &str = "running\n";
 /// Stands for the host's own instance where a root is expected.
 const NO_ROOT: &str = "-";
@@ -42,6 +44,9 @@ pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
         .arg(root_argument(condo))
         .arg(name.as_str())
         .current_dir("/")
+        // It stays for weeks, and needs to find programs at most.
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .stdin(Stdio::from(lock.share()?))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -53,7 +58,10 @@ pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
             .read_to_string(&mut said)
             .during(|| "listen to the monitor")?;
     }
-    if said == RUNNING {
+    if let Some(remarks) = said.strip_suffix(RUNNING) {
+        remarks
+            .lines()
+            .for_each(|remark| ::log::warn!("`{name}`: {remark}"));
         return Ok(());
     }
     child.wait().during(|| "wait for the monitor")?;

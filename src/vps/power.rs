@@ -21,7 +21,6 @@ use super::view::VpsStatus;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
-use crate::process::signal;
 use crate::runtime::container::{self, Container};
 use crate::runtime::id::Id;
 use crate::runtime::status::Identity;
@@ -224,7 +223,7 @@ impl Condo {
         }
     }
 
-    /// Sends the stop signal, if there is patience. `None` when there is nobody any more.
+    /// Asks it to power off, if there is patience. `None` when there is nobody any more.
     fn ask(&self, record: &Record, patience: Option<Duration>) -> Result<Option<Ending>> {
         let Some(container) = self.container(&record.name)? else {
             return Ok(None);
@@ -233,11 +232,7 @@ impl Condo {
             return Ok(None);
         };
         let asked = match patience {
-            Some(_) => {
-                let stop_signal = self.images().get(&record.config.image)?.manifest.stop_signal;
-                let _ = container.resume(&self.host);
-                container.kill(&self.host, signal::parse("stop signal", &stop_signal)?, false)
-            }
+            Some(_) => self.bid_farewell(record, &container),
             None => Ok(()),
         };
         Ok(Some(Ending {

@@ -128,13 +128,36 @@ fn linux(input: &Input<'_>) -> Result<Value> {
         "gidMappings": map,
         "cgroupsPath": input.cgroup,
         "resources": resources::resources(&record.config.limits, &record.config.permit, input.disk, input.facts)?,
-        // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
-        "sysctl": { "net.ipv4.ping_group_range": format!("0 {}", UIDS - 1) },
+        "sysctl": sysctls(),
         // Mounts inside reach what systemd starts: it hands credentials to its services over a mount made later.
         "rootfsPropagation": "rshared",
         "maskedPaths": mounts::MASKED,
         "readonlyPaths": mounts::READONLY,
     }))
+}
+
+/// What one VPS may have of what costs the host's memory and is no memory by the kernel's count: generous for a server with
+/// containers of its own.
+const OWN: [(&str, u32); 8] = [
+    ("max_user_namespaces", 1024),
+    ("max_pid_namespaces", 1024),
+    ("max_ipc_namespaces", 1024),
+    ("max_uts_namespaces", 1024),
+    ("max_mnt_namespaces", 1024),
+    ("max_cgroup_namespaces", 1024),
+    ("max_time_namespaces", 1024),
+    // Each is a network stack with tables of its own.
+    ("max_net_namespaces", 256),
+];
+
+fn sysctls() -> BTreeMap<String, String> {
+    let mut all: BTreeMap<_, _> = OWN
+        .iter()
+        .map(|(name, value)| (format!("user.{name}"), value.to_string()))
+        .collect();
+    // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
+    all.insert("net.ipv4.ping_group_range".into(), format!("0 {}", UIDS - 1));
+    all
 }
 
 #[cfg(test)]

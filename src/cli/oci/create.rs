@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::runtime::bundle::Bundle;
 use crate::runtime::console;
 use crate::runtime::container;
-use crate::runtime::foreground::{self, Signals};
+use crate::runtime::foreground::{self, Flows, Signals};
 use crate::runtime::id::Id;
 use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::notify::{self, Relay};
@@ -86,7 +86,7 @@ fn attend(host: &Host, made: Created, master: Option<OwnedFd>, signals: Option<S
         (Some(signals), relay) => {
             // It ends with this process.
             relay.map(|relay| std::thread::spawn(move || relay.run(false)));
-            foreground::wait(&made.init, master, &signals)
+            foreground::wait(&made.init, Flows::of(master), &signals)
         }
         (None, Some(relay)) => relay.run(true).map(|()| 0),
         (None, None) => Ok(0),
@@ -116,6 +116,7 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
             cgroup_manager: global.manager(),
             rootless: global.rootless(&host.caller),
             notify: notify::is_awaited(),
+            ..Choices::default()
         },
     };
     root::prepare(prepared.root, std::env::var_os("XDG_RUNTIME_DIR").as_deref())?;

@@ -16,7 +16,7 @@ use crate::process::{Process, capabilities, credentials};
 use crate::runtime::bundle;
 use crate::runtime::console;
 use crate::runtime::container::Container;
-use crate::runtime::foreground::{self, Signals};
+use crate::runtime::foreground::{self, Flows, Signals};
 use crate::runtime::id::Id;
 use crate::runtime::init::exec::{self, Place, Request};
 use crate::runtime::plan;
@@ -66,6 +66,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
         copied: master.is_some(),
         console: socket,
+        streams: [None; 3],
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         preserve_fds: args.preserve_fds,
@@ -83,7 +84,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     if args.detach {
         return Ok(0);
     }
-    foreground::wait(&made, master, &signals)
+    foreground::wait(&made, Flows::of(master), &signals)
 }
 
 fn place(named: &Below) -> Place {

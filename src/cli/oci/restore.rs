@@ -13,7 +13,7 @@ use crate::runtime::checkpoint::options::Restore;
 use crate::runtime::checkpoint::restore::{self, Comeback};
 use crate::runtime::console;
 use crate::runtime::container;
-use crate::runtime::foreground::{self, Signals};
+use crate::runtime::foreground::{self, Flows, Signals};
 use crate::runtime::id::Id;
 use crate::runtime::plan::Choices;
 
@@ -44,6 +44,7 @@ pub(super) fn restore(host: &Host, root: &Path, global: &Global, args: &Args) ->
             cgroup_manager: global.manager(),
             rootless: global.rootless(&host.caller),
             notify: false,
+            ..Choices::default()
         },
         options: &options,
     };
@@ -51,7 +52,7 @@ pub(super) fn restore(host: &Host, root: &Path, global: &Global, args: &Args) ->
     drop(request);
     let Some(signals) = signals else { return Ok(0) };
     let master = master.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
-    let status = foreground::wait(&restored.init, master, &signals);
+    let status = foreground::wait(&restored.init, Flows::of(master), &signals);
     let cleared = container::delete(host, root, &id, true);
     status.and_then(|status| cleared.map(|()| status))
 }

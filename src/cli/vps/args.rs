@@ -274,7 +274,7 @@ Examples:
 pub(super) struct ExecArgs {
     /// The VPS.
     pub(super) name: Name,
-    /// Give the program a terminal.
+    /// Give the program a terminal also where ours is none.
     #[arg(short, long)]
     pub(super) tty: bool,
     /// Who to be in the VPS: a name, UID or UID:GID of the VPS.

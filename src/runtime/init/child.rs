@@ -253,7 +253,7 @@ fn take_console(plan: &Plan, assembled: &Assembled, receiver: Option<&OwnedFd>) 
     let slave = rootfs::open_peer(master.as_fd())?;
     assembled.attach_console(slave.as_fd())?;
     console::send_master(receiver.as_fd(), &master)?;
-    console::adopt(slave.as_fd(), plan.process.console_size)
+    console::adopt(slave.as_fd(), plan.process.console_size, !plan.choices.console)
 }
 
 /// Goes to the working directory and makes sure it is inside (CVE-2024-21626).

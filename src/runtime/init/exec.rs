@@ -57,6 +57,8 @@ pub struct Request<'a> {
     pub console: Option<OwnedFd>,
     /// Whether the caller copies the terminal to its own, see [`console::keep_newlines`].
     pub copied: bool,
+    /// What is its standard input, output and error in place of ours, or of those of its terminal.
+    pub streams: [Option<BorrowedFd<'a>>; 3],
     /// Where the process's pid is written.
     pub pid_file: Option<&'a Path>,
     /// A socket that gets the process's pidfd.
@@ -254,6 +256,7 @@ fn go_on(
     if process.terminal {
         take_console(request)?;
     }
+    console::replace_streams(request.streams)?;
     let mut needed = vec![link.as_fd()];
     needed.extend(brought.agent.map(AsFd::as_fd));
     let labels = brought.labels.open()?;
@@ -283,5 +286,5 @@ fn take_console(request: &Request<'_>) -> Result<()> {
         console::keep_newlines(slave.as_fd())?;
     }
     console::send_master(receiver.as_fd(), &master)?;
-    console::adopt(slave.as_fd(), request.process.console_size)
+    console::adopt(slave.as_fd(), request.process.console_size, true)
 }

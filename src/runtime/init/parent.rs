@@ -26,6 +26,7 @@ use crate::namespaces::{Kind, enter};
 use crate::process::{affinity, limits};
 use crate::rootfs::Sources;
 use crate::seccomp::{self, Filter};
+use crate::sys;
 use crate::sys::clone::Side;
 use crate::undo::Undo;
 
@@ -111,7 +112,11 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let held = work().map_err(|e| explain(e, cgroup))?;
     // Only now: the limits are the program's, and more files than it may open are open while mounts are made. The hooks up to here run at
     // the caller's priority, and a process with deadlines could not fork them.
-    plan.process.limits.bound(init.pid)?;
+    {
+        // Another's limits are for who has CAP_SYS_RESOURCE over it, as the owner of its namespace always has (prlimit(2)).
+        let _acting = act_as_owner(&plan)?;
+        plan.process.limits.bound(init.pid)?;
+    }
     plan.process.prioritise(init.pid)?;
     claim.state.streams = streams(&plan, inherited);
     claim.name_init(init.pid)?;
@@ -165,15 +170,19 @@ fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<Unread
     } else {
         plan.namespaces.clone_flags()
     };
+    let acting = act_as_owner(plan)?;
     let (side, outside) =
         born_in(flags, cgroup.and_then(Cgroup::birth)).during(|| "make the init process")?;
     match side {
         Side::Child => {
+            // Nobody it was outside is mapped inside: there is no way back, nor a need for one.
+            std::mem::forget(acting);
             drop(parent);
             prepare_birth(cgroup, user, plan, &link);
             child::run(setup, link)
         }
         Side::Parent { pid, pidfd } => {
+            drop(acting);
             held.leave()?;
             drop(link);
             let newborn = Newborn { pid, pidfd };
@@ -188,6 +197,17 @@ fn bear(plan: &Plan, cgroup: Option<&Cgroup>, setup: Setup<'_>) -> Result<Unread
             Ok((init, setup.sources, parent))
         }
     }
+}
+
+/// The user who is root inside, see [`Choices::own_account`].
+fn act_as_owner(plan: &Plan) -> Result<Option<sys::cred::EffectiveUser>> {
+    let owner = plan.ids.root().map(|(uid, _)| uid);
+    let owner =
+        owner.filter(|uid| plan.choices.own_account && plan.namespaces.is_new(Kind::User) && *uid != 0);
+    owner
+        .map(sys::cred::EffectiveUser::assume)
+        .transpose()
+        .during(|| "become the user who is root inside")
 }
 
 /// Whether the parent enters the namespaces that are joined. Who has no privileges gets them in the user namespace that is
@@ -208,7 +228,7 @@ fn enter_namespaces(plan: &Plan) -> Result<enter::Held> {
 /// inside of it, so that init's other namespaces belong to it.
 fn prepare_birth(cgroup: Option<&Cgroup>, user: Option<&Path>, plan: &Plan, link: &link::Init<Born>) {
     let Ok(reporter) = link.reporter() else {
-        crate::sys::clone::exit(1)
+        sys::clone::exit(1)
     };
     let work = || -> Result<()> {
         cgroup.map_or(Ok(()), Cgroup::enter)?;

@@ -17,11 +17,14 @@ use super::super::spec::{self, Init, Input};
 use super::super::store::{Record, UIDS};
 use super::super::{engines, network, nodes, permit, provision};
 use super::RUNNING;
+use super::early::{self, Early};
+use super::log::Log;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::namespaces::user::{IdMap, namespace_of};
 use crate::namespaces::{Kind, enter};
+use crate::process::inherited;
 use crate::runtime::bundle::Bundle;
 use crate::runtime::console;
 use crate::runtime::container::Container;
@@ -40,9 +43,9 @@ pub(super) fn first(root: Option<&Path>, name: &Name) -> Result<()> {
     rustix::process::setsid().during(|| "start a session")?;
     // Nor is what it inherited: a pipe or a lock of a script would stay open for as long as the VPS runs.
     sys::fd::close_on_exec_from(3).during(|| "let go of inherited descriptors")?;
+    let kept = inherited::shed();
     let watched = boot(root, name)?;
-    let mut report = std::io::stderr();
-    let _ = report.write_all(RUNNING.as_bytes());
+    let _ = std::io::stderr().write_all(report(&kept, watched.early.as_ref()).as_bytes());
     silence()?;
     Err(watched.watch(root, name, 0))
 }
@@ -53,12 +56,34 @@ pub(super) fn again(root: Option<&Path>, name: &Name, hasty: u32) -> Result<()> 
     Err(watched.watch(root, name, hasty))
 }
 
+/// What the command is told: remarks, and that the VPS runs if it does.
+fn report(kept: &[String], early: Option<&Early>) -> String {
+    let mut lines = Vec::new();
+    if !kept.is_empty() {
+        lines.push(format!(
+            "it has what its starter has, which takes CAP_SYS_RESOURCE to change: {}; start it from a shell without",
+            kept.join(", ")
+        ));
+    }
+    match early {
+        Some(early) if !early.meant => return early.text.clone(),
+        other => lines.extend(other.map(|early| early.text.clone())),
+    }
+    lines
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .chain([RUNNING.to_owned()])
+        .collect()
+}
+
 /// What the loop needs of a VPS that runs.
 struct Watched {
     init: Newborn,
     master: OwnedFd,
     listener: OwnedFd,
     log: PathBuf,
+    /// An end that has come already.
+    early: Option<Early>,
 }
 
 impl Watched {
@@ -112,11 +137,14 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     created.container.start(&condo.host)?;
     created.link.wait_for_exec()?;
     enter::return_to(home.as_fd(), Kind::Mount)?;
+    let log = condo.folders.console_log(&record.name);
+    let early = early::look(&created.init, master.as_fd(), &mut Log::open(log.clone()))?;
     Ok(Watched {
         init: created.init,
         master,
         listener,
-        log: condo.folders.console_log(&record.name),
+        log,
+        early,
     })
 }
 
@@ -207,7 +235,11 @@ fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> 
         pidfd_socket: None,
         listen_fds: 0,
         preserve_fds: 0,
-        choices: Choices::default(),
+        choices: Choices {
+            own_account: true,
+            console: true,
+            ..Choices::default()
+        },
     };
     parent::create(&condo.host, request)
 }

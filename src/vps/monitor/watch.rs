@@ -4,22 +4,28 @@
 //! database; when something has to be done it becomes another role.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags};
-use rustix::net::{SendFlags, SocketFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{RecvFlags, SocketFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use super::NO_ROOT;
+use super::log::{Allowance, Log};
 use crate::error::{During, Error, Result};
 use crate::rootfs;
 use crate::runtime::console;
+use crate::runtime::waiting::Waiting;
 use crate::sys;
 
-/// Size at which the log starts anew; one older part is kept beside it.
-const LOG_PART: u64 = 1 << 20;
+/// How long a viewer may take nothing before it misses something. Until then the VPS waits: who reads slowly is to see all.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the end of a VPS waits for a viewer.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// What waits in a viewer's socket, in bytes: little, so that one who reads slowly is seen to read.
+const ROOM: usize = 8192;
 
 struct Watch {
     init: OwnedFd,
@@ -27,8 +33,19 @@ struct Watch {
     /// systemd closes the console between two lines; without an open slave that would read as its end.
     _slave: Option<OwnedFd>,
     listener: OwnedFd,
-    viewer: Option<OwnedFd>,
+    viewer: Option<Viewer>,
     log: Log,
+    allowance: Allowance,
+}
+
+/// Who looks on.
+struct Viewer {
+    socket: OwnedFd,
+    waiting: Waiting,
+    /// When something was taken last.
+    taken: Instant,
+    /// How many bytes were not shown.
+    missed: usize,
 }
 
 /// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER HASTY`.
@@ -52,6 +69,7 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
         listener,
         viewer: None,
         log,
+        allowance: Allowance::new(Instant::now()),
     };
     let (how, number) = watch.run()?;
     let root = args.first().filter(|root| *root != NO_ROOT).map(PathBuf::from);
@@ -67,51 +85,57 @@ impl Watch {
     /// Until init has ended: how, and by which number.
     fn run(&mut self) -> Result<(&'static str, i32)> {
         loop {
-            let [ended, output, caller, left] = self.wait()?;
+            let [ended, output, caller, viewer] = self.wait()?;
             if output && !self.copy() {
                 self.master = None;
             }
             if caller {
                 self.receive();
             }
-            if left {
+            if let (true, Some(looking)) = (viewer, &mut self.viewer)
+                && !looking.go_on()
+            {
                 self.viewer = None;
             }
             if ended {
                 self.drain();
+                if let Some(viewer) = &mut self.viewer {
+                    viewer.finish()?;
+                }
                 return self.reap();
             }
         }
     }
 
     /// Which of init, console, listener and viewer have something to say.
-    fn wait(&self) -> Result<[bool; 4]> {
+    fn wait(&mut self) -> Result<[bool; 4]> {
+        let now = Instant::now();
+        let full = self.allowance.pause(now);
+        let stalled = self.viewer.as_mut().and_then(|viewer| viewer.holds_up(now));
+        let pause = full.into_iter().chain(stalled).max();
         // Where there is no console or viewer, init stands in and is asked about nothing.
         let absent = (self.init.as_fd(), PollFlags::empty());
-        let console = self
-            .master
-            .as_ref()
-            .map_or(absent, |fd| (fd.as_fd(), PollFlags::IN));
-        let looking = self
-            .viewer
-            .as_ref()
-            .map_or(absent, |fd| (fd.as_fd(), PollFlags::IN));
+        let master = self.master.as_ref().filter(|_| pause.is_none());
+        let console = master.map_or(absent, |fd| (fd.as_fd(), PollFlags::IN));
+        let looking = self.viewer.as_ref().map_or(absent, Viewer::wants);
         let mut fds = [
             PollFd::from_borrowed_fd(self.init.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(console.0, console.1),
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(looking.0, looking.1),
         ];
-        match rustix::event::poll(&mut fds, None) {
+        let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
+        match rustix::event::poll(&mut fds, pause.as_ref()) {
             Err(rustix::io::Errno::INTR) => return Ok([false; 4]),
             other => other.during(|| "wait for the VPS")?,
         };
         let said = |at: usize| !fds[at].revents().is_empty();
+        let (ended, output, caller, viewer) = (said(0), said(1), said(2), said(3));
         Ok([
-            said(0),
-            self.master.is_some() && said(1),
-            said(2),
-            self.viewer.is_some() && said(3),
+            ended,
+            master.is_some() && output,
+            caller,
+            self.viewer.is_some() && viewer,
         ])
     }
 
@@ -123,10 +147,10 @@ impl Watch {
             Ok(0) | Err(_) => return false,
             Ok(n) => &buffer[..n],
         };
+        self.allowance.spend(piece.len());
         self.log.write(piece);
-        if let Some(viewer) = &self.viewer {
-            // Whoever looks too slowly misses something; the VPS does not wait.
-            let _ = rustix::net::send(viewer, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        if let Some(viewer) = &mut self.viewer {
+            viewer.show(piece);
         }
         true
     }
@@ -139,13 +163,19 @@ impl Watch {
         if let Some(master) = &self.master
             && console::send_master(viewer.as_fd(), master).is_ok()
         {
-            self.viewer = Some(viewer);
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(&viewer, ROOM);
+            self.viewer = Some(Viewer {
+                waiting: Waiting::towards(viewer.as_fd()),
+                socket: viewer,
+                taken: Instant::now(),
+                missed: 0,
+            });
         }
     }
 
-    /// What was written before the end.
+    /// What was written before the end. A terminal holds little.
     fn drain(&mut self) {
-        let now = rustix::event::Timespec::default();
+        let now = Timespec::default();
         while let Some(master) = &self.master {
             let mut fds = [PollFd::new(master, PollFlags::IN)];
             if !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1)) {
@@ -169,39 +199,78 @@ impl Watch {
     }
 }
 
-/// A log of two parts, the older of which is dropped when the newer is full.
-struct Log {
-    path: PathBuf,
-    file: Option<OwnedFd>,
-    size: u64,
-}
-
-impl Log {
-    fn open(path: PathBuf) -> Self {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).ok();
-        let size = file
-            .as_ref()
-            .and_then(|f| rustix::fs::fstat(f).ok())
-            .map_or(0, |s| s.st_size.unsigned_abs());
-        Self { path, file, size }
+impl Viewer {
+    /// What it is asked for: whether it has left, and whether it takes what waits.
+    fn wants(&self) -> (BorrowedFd<'_>, PollFlags) {
+        let behind = self.missed > 0 || !self.waiting.is_empty();
+        let room = if behind {
+            PollFlags::OUT
+        } else {
+            PollFlags::empty()
+        };
+        (self.socket.as_fd(), PollFlags::IN | room)
     }
 
-    /// A log that cannot be written (a full disk) must not stop the VPS.
-    fn write(&mut self, piece: &[u8]) {
-        if self.size >= LOG_PART {
-            let _ = std::fs::rename(&self.path, older(&self.path));
-            *self = Self::open(std::mem::take(&mut self.path));
+    /// How long the VPS still waits for it. One that has taken nothing for too long misses what comes.
+    fn holds_up(&mut self, now: Instant) -> Option<Duration> {
+        if self.waiting.is_empty() {
+            return None;
         }
-        if let Some(file) = &self.file
-            && let Ok(n) = rustix::io::write(file, piece)
-        {
-            self.size += n as u64;
+        let left = PATIENCE.saturating_sub(now.saturating_duration_since(self.taken));
+        if left.is_zero() {
+            self.missed += self.waiting.forget();
+            return None;
         }
+        Some(left)
     }
-}
 
-/// Where the older part of a log is.
-pub(in super::super) fn older(log: &Path) -> PathBuf {
-    log.with_extension("log.1")
+    /// Shows a piece, as far as it is taken now.
+    fn show(&mut self, piece: &[u8]) {
+        if self.missed > 0 {
+            self.missed += piece.len();
+            return;
+        }
+        if self.waiting.is_empty() {
+            self.taken = Instant::now();
+        }
+        self.waiting.push(piece);
+    }
+
+    /// The last of it. The end of a VPS does not wait long.
+    fn finish(&mut self) -> Result<()> {
+        let deadline = Instant::now() + FAREWELL;
+        while !self.waiting.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+            let ready = rustix::event::poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+            match ready {
+                Err(rustix::io::Errno::INTR) => {}
+                other if other.during(|| "wait for the viewer")? == 0 => break,
+                _ if !self.waiting.write(self.socket.as_fd()) => break,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// When it takes or has left; false for the latter. It never says anything.
+    fn go_on(&mut self) -> bool {
+        if rustix::net::recv(&self.socket, &mut [0_u8], RecvFlags::DONTWAIT).is_ok() {
+            return false;
+        }
+        if self.missed > 0 {
+            let gap = format!(
+                "\r\n[condo: {} bytes are not shown here; the log has the last of them]\r\n",
+                self.missed
+            );
+            self.missed = 0;
+            self.show(gap.as_bytes());
+        }
+        let before = self.waiting.len();
+        let alive = self.waiting.write(self.socket.as_fd());
+        if self.waiting.len() < before {
+            self.taken = Instant::now();
+        }
+        alive
+    }
 }

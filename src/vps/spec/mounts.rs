@@ -90,6 +90,8 @@ fn file_systems(memory: u64) -> Vec<Value> {
                 "ptmxmode=0666",
                 "mode=0620",
                 "gid=5",
+                // Of the machine's 3072 (`kernel.pty.max` less its reserve).
+                "max=128",
             ],
         ),
         // Whole ones, that nothing covers: by these the kernel lets user namespaces inside (bubblewrap, rootless containers) mount

@@ -1,7 +1,8 @@
 //! The console: its log, who follows it, and who joins it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,6 +15,9 @@ tests![
     a_user_joins_and_leaves,
     the_later_user_takes_over,
     a_console_that_nobody_reads_can_be_left,
+    keys_are_for_the_program_and_not_for_init,
+    slow_viewers_see_all_and_none_holds_the_vps: 120,
+    a_flood_is_slowed: 120,
 ];
 
 fn a_log_is_followed_to_the_end() -> Result<()> {
@@ -51,7 +55,7 @@ fn the_log_is_bounded() -> Result<()> {
     house.running("web", "")?;
     house.sh(
         "web",
-        "dd if=/dev/zero bs=64k count=60 2>/dev/null | tr '\\0' x > /dev/console; echo; echo the end > /dev/console",
+        "dd if=/dev/zero bs=64k count=28 2>/dev/null | tr '\\0' x > /dev/console; echo; echo the end > /dev/console",
     )?;
     eventually("all has been read", || {
         Ok(house.ok("logs web")?.contains("the end"))
@@ -129,5 +133,95 @@ fn a_console_that_nobody_reads_can_be_left() -> Result<()> {
     let left = finish(child)?;
     ensure!(left.status.success(), "{left:?}");
     drop(typing.join().expect("a thread")?);
+    house.leave()
+}
+
+/// Ctrl-C, and another size of the window.
+fn keys_are_for_the_program_and_not_for_init() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    let before = house.init("web")?;
+    let mut terminal = Terminal::new()?;
+    let child = terminal.spawn(house.command().args(["console", "web"]))?;
+    terminal.say("\n")?;
+    terminal.hear("# ")?;
+    terminal.say("trap 'echo caught-$((6*7))' INT; sleep 600\n")?;
+    terminal.hear("sleep 600")?;
+    eventually("the program runs", || {
+        Ok(house.try_sh("web", "pidof sleep")?.status.success())
+    })?;
+    terminal.say("\x03")?;
+    terminal.hear("caught-42")?;
+    terminal.resize(50, 120, &child)?;
+    let size = || Ok(house.sh("web", "stty size < /dev/console")? == "50 120");
+    eventually("the size has come through", size)?;
+    terminal.say("\x1d")?;
+    ensure!(finish(child)?.status.success());
+    ensure!(house.init("web")? == before && house.status("web")? == "running");
+    house.leave()
+}
+
+/// A pipe that is read little by little and by which writing never waits, and one that nobody reads at all.
+fn slow_viewers_see_all_and_none_holds_the_vps() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    let look = || -> Result<_> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let flags = rustix::fs::fcntl_getfl(&write)?;
+        rustix::fs::fcntl_setfl(&write, flags | rustix::fs::OFlags::NONBLOCK)?;
+        let mut command = house.command();
+        command
+            .args(["console", "web"])
+            .stdin(Stdio::piped())
+            .stdout(write);
+        Ok((command.spawn()?, std::fs::File::from(read)))
+    };
+    let (mut viewer, mut shown) = look()?;
+    house.sh(
+        "web",
+        "sleep 0.3; (seq 100000; echo the end) > /dev/console & sleep 0.1",
+    )?;
+    let (mut text, mut piece) = (Vec::new(), [0; 5000]);
+    while !text.ends_with(b"the end\r\n") {
+        let n = shown.read(&mut piece)?;
+        ensure!(n > 0, "the console ended");
+        text.extend_from_slice(&piece[..n]);
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    let lines = text
+        .split(|b| *b == b'\n')
+        .filter(|l| l.first().is_some_and(u8::is_ascii_digit))
+        .count();
+    ensure!(lines == 100_000, "{lines} lines");
+    drop(viewer.stdin.take());
+    ensure!(finish(viewer)?.status.success());
+    let (viewer, shown) = look()?;
+    house.sh("web", "sleep 0.3; seq 100000 > /dev/console")?;
+    drop(shown);
+    ensure!(house.ok("logs web")?.contains("\n100000\r\n"));
+    drop(viewer.wait_with_output()?);
+    house.leave()
+}
+
+/// The attack: a console that is written to without end costs the host's disk and processors, outside of the VPS's limits.
+fn a_flood_is_slowed() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    let written = || -> Result<u64> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", house.monitor("web")?))?;
+        let line = io
+            .lines()
+            .find_map(|l| l.strip_prefix("wchar: "))
+            .context("no wchar")?;
+        Ok(line.parse()?)
+    };
+    let (begin, before) = (Instant::now(), written()?);
+    house.sh(
+        "web",
+        "timeout 3 sh -c 'yes 0123456789012345678901234567890123456789 > /dev/console'; true",
+    )?;
+    let said = written()? - before;
+    let most = (1 << 20) + (256 << 10) * (begin.elapsed().as_secs() + 1);
+    ensure!(said <= most && said > 1 << 19, "{said} bytes, and {most} at most");
     house.leave()
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::house::House;
+use super::house::{House, said};
 
 tests![
     a_status_is_recorded,
@@ -25,10 +25,16 @@ fn is(exit: &Value, reason: &str, status: Option<i32>, signal: Option<i32>) -> R
 
 fn a_status_is_recorded() -> Result<()> {
     let mut house = House::new()?;
-    house.import("brief", "echo hello; exit 7")?;
-    house.ok("create web --image brief --start")?;
+    house.import(
+        "brief",
+        "echo 'no \x1b[31msuch\x1b[0m file' > /dev/console; exit 7",
+    )?;
+    house.refused(
+        "create web --image brief --start",
+        "its init ended at once, with status 7; its last words: no such file",
+    )?;
     is(&house.ended("web")?, "exited", Some(7), None)?;
-    ensure!(house.ok("logs web")?.contains("hello"));
+    ensure!(house.ok("logs web")?.contains("no "));
     ensure!(house.ok("show web")?.contains("exited with status 7"));
     house.leave()
 }
@@ -46,7 +52,7 @@ fn memory_that_ran_out_is_recorded() -> Result<()> {
     let mut house = House::new()?;
     house.import("greedy", "x=a; while :; do x=$x$x; done")?;
     house.ok("create web --image greedy --memory 24M")?;
-    house.ok("start web")?;
+    let _ = house.output("start web")?;
     is(&house.ended("web")?, "oom", None, Some(9))?;
     house.leave()
 }
@@ -112,7 +118,11 @@ fn an_init_that_is_missing() -> Result<()> {
     let mut house = House::new()?;
     house.import("brief", "exit 0")?;
     house.ok("create web --image brief")?;
-    house.ok("start web")?;
+    let said = said(&house.output("start web")?);
+    ensure!(
+        said.contains("its init has ended already, with status 0"),
+        "{said}"
+    );
     house.ended("web")?;
     let disk = house.root.join("lib/vps/web/disk");
     let upper = std::fs::read_dir(&disk)?

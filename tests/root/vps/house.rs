@@ -228,21 +228,46 @@ impl House {
 
     /// Imports an image whose PID 1 is a shell script; busybox's applets are to be called as `busybox APPLET`.
     pub fn import(&mut self, name: &str, script: &str) -> Result<()> {
+        self.import_program(name, format!("#!/bin/sh\n{script}\n").as_bytes())
+    }
+
+    /// As [`House::import`], with a program.
+    pub fn import_program(&mut self, name: &str, program: &[u8]) -> Result<()> {
+        let init = ("sbin/init".to_owned(), program.to_vec());
+        self.import_files(name, &[init], "--stop-signal TERM")
+    }
+
+    /// Imports an image of busybox and these executable files, whose PID 1 is `/sbin/init`.
+    pub fn import_files(&mut self, name: &str, files: &[(String, Vec<u8>)], options: &str) -> Result<()> {
         let archive = harness::tempdir().join("rootfs.tar");
         let mut tar = Tar::new().dir("./", 0o755);
         for dir in [
-            "bin/", "dev/", "etc/", "proc/", "root/", "run/", "sbin/", "sys/", "tmp/",
+            "bin/",
+            "dev/",
+            "etc/",
+            "etc/runit/",
+            "lib/",
+            "lib64/",
+            "proc/",
+            "root/",
+            "run/",
+            "sbin/",
+            "sys/",
+            "tmp/",
+            "var/",
         ] {
             tar = tar.dir(dir, 0o755);
         }
-        let tar = tar
+        tar = tar
             .file("bin/busybox", 0o755, &std::fs::read("/bin/busybox")?)
-            .entry(b'2', "bin/sh", "busybox", b"")
-            .file("sbin/init", 0o755, format!("#!/bin/sh\n{script}\n").as_bytes());
+            .entry(b'2', "bin/sh", "busybox", b"");
+        for (path, content) in files {
+            tar = tar.file(path, 0o755, content);
+        }
         std::fs::write(&archive, tar.end())?;
         let archive = archive.display();
         self.ok(&format!(
-            "image import {archive} --name {name} --init /sbin/init --stop-signal TERM"
+            "image import {archive} --name {name} --init /sbin/init {options}"
         ))?;
         self.settle_in();
         Ok(())

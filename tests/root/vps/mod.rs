@@ -9,6 +9,7 @@ mod enter;
 mod exits;
 pub mod house;
 mod identity;
+mod inits;
 mod isolation;
 mod life;
 mod limits;
@@ -27,6 +28,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     debian::TESTS,
     enter::TESTS,
     exits::TESTS,
+    inits::TESTS,
     identity::TESTS,
     isolation::TESTS,
     life::TESTS,

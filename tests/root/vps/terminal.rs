@@ -44,6 +44,27 @@ impl Terminal {
         Ok(command.stdin(end()?).stdout(end()?).stderr(end()?).spawn()?)
     }
 
+    /// Reads from it as a shell does whose commands have ended.
+    pub fn read_as_shell(&self, buffer: &mut [u8]) -> Result<usize> {
+        let mut fds = [PollFd::new(self.slave.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(patience())?;
+        ensure!(poll(&mut fds, patience)? > 0, "nothing is left to read");
+        Ok(rustix::io::read(&self.slave, buffer)?)
+    }
+
+    /// Gives it another size, as a window that is dragged; who runs on it is told by hand, for it is nobody's controlling one.
+    pub fn resize(&self, rows: u16, columns: u16, child: &Child) -> Result<()> {
+        let size = rustix::termios::Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&self.master, size)?;
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into()?);
+        Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGWINCH)?)
+    }
+
     /// Types.
     pub fn say(&mut self, text: &str) -> Result<()> {
         Ok(self.master.write_all(text.as_bytes())?)

@@ -1,0 +1,273 @@
+//! Limits that the kernel counts per user: of the machine, one VPS has its own share and no more.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness;
+use crate::vps::house::{House, eventually};
+
+tests![
+    a_hundred_systems_have_what_systemd_holds: 600,
+    one_vps_uses_up_its_own_alone: 120,
+    terminals_are_bounded,
+    whoever_starts_it: 120,
+    an_exec_is_the_same_whoever_calls,
+    hard_limits_are_lifted_or_named,
+];
+
+/// As many inotify instances as systemd and its usual services hold.
+const USUAL: u32 = 8;
+
+/// A program that takes so many inotify instances, or as many as it gets, and holds them.
+fn holder(instances: u32) -> Vec<u8> {
+    harness::need(if cfg!(target_arch = "x86_64") {
+        "root"
+    } else {
+        "x86_64"
+    });
+    let mut code = vec![0xbb];
+    code.extend(instances.to_le_bytes());
+    // again: inotify_init(); when it fails or all are there, pause() for ever.
+    code.extend([
+        0xb8, 253, 0, 0, 0, 0x0f, 0x05, 0x85, 0xc0, 0x78, 4, 0xff, 0xcb, 0x75, 0xf1,
+    ]);
+    code.extend([0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7]);
+    elf(&code)
+}
+
+/// The smallest program file: a header, one segment, the code.
+fn elf(code: &[u8]) -> Vec<u8> {
+    let (base, header) = (0x40_0000_u64, 120_u64);
+    let length = header + code.len() as u64;
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    [2_u16, 62].iter().for_each(|n| file.extend(n.to_le_bytes()));
+    file.extend(1_u32.to_le_bytes());
+    [base + header, 64, 0]
+        .iter()
+        .for_each(|n| file.extend(n.to_le_bytes()));
+    file.extend(0_u32.to_le_bytes());
+    [64_u16, 56, 1, 0, 0, 0]
+        .iter()
+        .for_each(|n| file.extend(n.to_le_bytes()));
+    // Loaded, readable and executable.
+    [1_u32, 5].iter().for_each(|n| file.extend(n.to_le_bytes()));
+    [0, base, base, length, length, 4096]
+        .iter()
+        .for_each(|n| file.extend(n.to_le_bytes()));
+    file.extend(code);
+    file
+}
+
+/// How many inotify instances a VPS's init holds.
+fn held(house: &House, name: &str) -> Result<u32> {
+    let mut count = 0;
+    for fd in std::fs::read_dir(format!("/proc/{}/fd", house.init(name)?))? {
+        let inotify = std::fs::read_link(fd?.path())?
+            .to_string_lossy()
+            .contains("inotify");
+        count += u32::from(inotify);
+    }
+    Ok(count)
+}
+
+fn a_hundred_systems_have_what_systemd_holds() -> Result<()> {
+    let mut house = House::new()?;
+    house.import_program("holder", &holder(USUAL))?;
+    let many = harness::rounds(100);
+    for n in 0..many {
+        house.ok(&format!("create v{n} --image holder --memory 32M --start"))?;
+    }
+    for n in 0..many {
+        let name = format!("v{n}");
+        eventually("it holds all", || Ok(held(&house, &name)? == USUAL))?;
+    }
+    house.leave()
+}
+
+/// The attack: everything that is counted per user, by a root that takes all it can get.
+fn one_vps_uses_up_its_own_alone() -> Result<()> {
+    let mut house = House::new()?;
+    house.import_program("thief", &holder(10_000))?;
+    house.import_program("holder", &holder(USUAL))?;
+    house.ok("create thief --image thief --start")?;
+    house.ok("create bystander --image holder --start")?;
+    house.running("web", "")?;
+    let most = held(&house, "thief")?;
+    ensure!((32..1000).contains(&most), "a VPS has {most}");
+    ensure!(held(&house, "bystander")? == USUAL);
+    // The host's root is another user as well.
+    let own = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC);
+    ensure!(own.is_ok(), "{own:?}");
+    for (name, most) in [("net", 256), ("user", 1024), ("mnt", 1024), ("pid", 1024)] {
+        let file = format!("/proc/sys/user/max_{name}_namespaces");
+        let bound = house.sh(
+            "thief",
+            &format!("cat {file}; (echo 100000 > {file}) 2>/dev/null; cat {file}"),
+        )?;
+        ensure!(bound == format!("{most}\n{most}"), "{name}: {bound}");
+    }
+    // Whose account it is: the owner of the namespace, as the kernel tells it.
+    let owner = owner_of_namespace(house.init("web")?)?;
+    let map = std::fs::read_to_string(format!("/proc/{}/uid_map", house.init("web")?))?;
+    ensure!(
+        map.split_whitespace().nth(1) == Some(&owner.to_string()),
+        "{owner}: {map}"
+    );
+    house.leave()
+}
+
+/// `NS_GET_OWNER_UID` of `ioctl_ns(2)`.
+fn owner_of_namespace(pid: i32) -> Result<u32> {
+    let script = format!(
+        "open F, '<', '/proc/{pid}/ns/user' or die $!; my $u = pack 'L', 0; ioctl(F, 0xb704, $u) or die $!; print unpack 'L', $u"
+    );
+    harness::need("program:perl");
+    Ok(harness::run(Command::new("perl").args(["-e", &script]))?
+        .trim()
+        .parse()?)
+}
+
+/// One VPS holds as many terminals as it may get: the others start, and get theirs.
+fn terminals_are_bounded() -> Result<()> {
+    let house = House::new()?;
+    house.running("thief", "")?;
+    house.sh(
+        "thief",
+        "for i in $(seq 200); do script -q -c 'sleep 600' /dev/null </dev/null >/dev/null 2>&1 & done; \
+         (i=10; while [ $i -lt 250 ]; do eval \"exec $i<>/dev/ptmx\" || break; i=$((i+1)); done; sleep 600) >/dev/null 2>&1 & sleep 0.5",
+    )?;
+    let held = house.sh("thief", "ls /dev/pts | grep -vc ptmx")?;
+    ensure!(held.parse::<u32>()? <= 128, "{held}");
+    house.running("web", "")?;
+    let tty = house.ok("exec web -t -- tty")?;
+    ensure!(tty.contains("/dev/pts/"), "{tty}");
+    house.leave()
+}
+
+/// All that a process has by inheritance, as `/proc` and busybox tell it.
+fn nature(pid: i32) -> Result<Vec<String>> {
+    let read =
+        |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).with_context(|| file.to_owned());
+    let status = read("status")?;
+    let fields = [
+        "Umask",
+        "SigBlk",
+        "SigIgn",
+        "Cpus_allowed_list",
+        "THP_enabled",
+        "CapInh",
+        "CapAmb",
+        "Groups",
+    ];
+    let mut all: Vec<String> = status
+        .lines()
+        .filter(|line| fields.iter().any(|field| line.starts_with(&format!("{field}:"))))
+        .map(Into::into)
+        .collect();
+    let soft = |line: &str| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
+    let whole = harness::has("resource");
+    let limits = read("limits")?;
+    all.extend(
+        limits
+            .lines()
+            .skip(1)
+            .map(|line| if whole { line.to_owned() } else { soft(line) }),
+    );
+    for file in ["oom_score_adj", "coredump_filter", "timerslack_ns", "personality"] {
+        all.push(format!("{file} {}", read(file)?.trim()));
+    }
+    let stat = read("stat")?;
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    // Priority, nice value, real-time priority, policy (proc(5), from field 3 on).
+    all.extend([15, 16, 37, 38].map(|at| format!("stat[{at}] {}", fields[at])));
+    let io = harness::run(Command::new("ionice").args(["-p", &pid.to_string()]))?;
+    all.push(io.trim().to_owned());
+    Ok(all)
+}
+
+/// What a caller may have that a VPS must not have.
+const ODD: &str = "umask 077; trap '' CHLD INT; ulimit -S -t 5 -f 100 -n 200 -c 1000 -s 1024; \
+                   echo 300 > /proc/self/oom_score_adj; echo 0x7f > /proc/self/coredump_filter; echo 123456 > /proc/$$/timerslack_ns; \
+                   exec nice -n 15 ionice -c 3 chrt -b 0 taskset -c 0 setarch -R \"$@\"";
+
+fn whoever_starts_it() -> Result<()> {
+    needs!(program:taskset, program:ionice, program:chrt, program:setarch);
+    let house = House::quick()?;
+    house.ok("create plain --image quick --start")?;
+    house.ok("create odd --image quick")?;
+    let condo = harness::condo();
+    let mut start = Command::new("sh");
+    start.args(["-c", ODD, "odd"]).arg(&condo).args(["start", "odd"]);
+    harness::run(start.env("CONDO_ROOT", &house.root))?;
+    let (plain, odd) = (nature(house.init("plain")?)?, nature(house.init("odd")?)?);
+    let differ: Vec<_> = plain.iter().zip(&odd).filter(|(a, b)| a != b).collect();
+    ensure!(differ.is_empty(), "{differ:#?}");
+    let environ = |name: &str| -> Result<BTreeSet<String>> {
+        let text = std::fs::read_to_string(format!("/proc/{}/environ", house.init(name)?))?;
+        Ok(text
+            .split('\0')
+            .filter(|v| !v.starts_with("container_uuid"))
+            .map(Into::into)
+            .collect())
+    };
+    ensure!(environ("plain")? == environ("odd")?);
+    // With the exit status of whom it waits for.
+    house.ok("stop odd --timeout 10")?;
+    ensure!(
+        house.show("odd")?["last_exit"]["status"] == 0,
+        "{}",
+        house.show("odd")?
+    );
+    house.leave()
+}
+
+fn an_exec_is_the_same_whoever_calls() -> Result<()> {
+    needs!(program:taskset, program:ionice, program:chrt, program:setarch);
+    let house = House::quick()?;
+    house.ok("create web --image quick --start")?;
+    let look = "exec busybox cat /proc/self/limits /proc/self/oom_score_adj /proc/self/personality /proc/self/coredump_filter; \
+                exec busybox cat /proc/self/timerslack_ns";
+    let look = format!(
+        "umask; busybox grep -E 'Cpus_allowed_list|SigIgn|SigBlk' /proc/self/status; busybox nice; {look}"
+    );
+    let condo = harness::condo();
+    let mut plain = house.command();
+    let plain = harness::run(plain.args(["exec", "web", "--", "sh", "-c", &look]))?;
+    let mut odd = Command::new("sh");
+    odd.args(["-c", ODD, "odd"])
+        .arg(&condo)
+        .args(["exec", "web", "--", "sh", "-c", &look]);
+    let odd = harness::run(odd.env("CONDO_ROOT", &house.root))?;
+    ensure!(plain == odd, "{plain}\n{odd}");
+    house.leave()
+}
+
+/// What only `CAP_SYS_RESOURCE` could change back stays, and is told.
+fn hard_limits_are_lifted_or_named() -> Result<()> {
+    let house = House::quick()?;
+    house.ok("create web --image quick")?;
+    let script = "ulimit -t 50 -f 100000 -n 200; exec \"$@\"";
+    let mut start = Command::new("sh");
+    start
+        .args(["-c", script, "limited"])
+        .arg(harness::condo())
+        .args(["start", "web"]);
+    let output = start.env("CONDO_ROOT", &house.root).output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", house.init("web")?))?;
+    let lifted = limits
+        .lines()
+        .any(|line| line.starts_with("Max cpu time") && line.contains("unlimited"));
+    let named = crate::vps::house::said(&output).contains("limit `cpu`, limit `fsize`, limit `nofile`");
+    ensure!(lifted != named, "{limits}{output:?}");
+    // A program that is run by a caller with limits runs all the same.
+    let mut exec = Command::new("sh");
+    exec.args(["-c", script, "limited"])
+        .arg(harness::condo())
+        .args(["exec", "web", "--", "busybox", "echo", "in"]);
+    ensure!(harness::run(exec.env("CONDO_ROOT", &house.root))? == "in\n");
+    house.leave()
+}
