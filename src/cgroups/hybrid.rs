@@ -201,9 +201,9 @@ impl Hierarchy for Hybrid {
         {
             return Ok(true);
         }
-        let freezer = match (self.v1("freezer"), &self.unified) {
-            (None, Some(_)) => return Ok(false),
-            _ => self.freezer()?,
+        // What nothing here can freeze is not frozen.
+        let Some(freezer) = self.v1("freezer") else {
+            return Ok(false);
         };
         // Also `FREEZING`: as long as one of its processes does not stand still.
         Ok(freezer.read("freezer.state")?.trim() != "THAWED")

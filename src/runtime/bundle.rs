@@ -69,7 +69,7 @@ impl Bundle {
 
 /// Parses a `config.json`.
 ///
-/// What is not as the types want it is read as other runtimes read it ([`zero`]). Capabilities that this version does not know are left out with a warning, as the spec asks; the type would refuse the whole.
+/// What is not as the types want it is read as other runtimes read it (`zero`). Capabilities that this version does not know are left out with a warning, as the spec asks; the type would refuse the whole.
 ///
 /// # Errors
 /// What is no JSON or not of the spec's types, and a NUL byte anywhere but in `annotations`: paths and names end at it in the

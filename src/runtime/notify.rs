@@ -1,6 +1,6 @@
 //! `sd_notify(3)` from inside: a service manager hears that the container is ready, and nothing else that the container says.
 //!
-//! The container has a socket of its own below [`INSIDE`]. Who starts it stands between that and the manager's, which `NOTIFY_SOCKET`
+//! The container has a socket of its own below `/run/notify`. Who starts it stands between that and the manager's, which `NOTIFY_SOCKET`
 //! names: with the manager's own socket a container could name any process the service's main one, or give it files to keep.
 
 use std::io::IoSlice;
