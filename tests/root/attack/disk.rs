@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use crate::harness;
 use crate::vps::house::{House, alive, eventually, said};
 
-tests![a_full_tmpfs_locks_nobody_out, a_full_ext4_locks_nobody_out];
+tests![a_full_tmpfs_locks_nobody_out: 120, a_full_ext4_locks_nobody_out: 120];
 
 fn a_full_tmpfs_locks_nobody_out() -> Result<()> {
     needs!(root, linux_6_3);

@@ -288,7 +288,7 @@ services:
 
 fn services_of_compose_reach_one_another() -> Result<()> {
     needs!(root, ours, engine: dockerd, engine: iptables);
-    harness::need("program:/usr/bin/docker-compose");
+    harness::need("engine:docker-compose");
     Room::test(|room| {
         let docker = Docker::start(room, &[])?;
         let file = room.write("compose.yaml", COMPOSE)?;

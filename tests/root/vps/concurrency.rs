@@ -9,7 +9,7 @@ tests![
     a_stop_during_a_start,
     a_delete_during_a_start,
     two_deletes,
-    a_stop_during_a_reboot,
+    a_stop_during_a_reboot: 120,
 ];
 
 /// Rounds, because a race is not lost every time.

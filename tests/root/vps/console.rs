@@ -11,7 +11,7 @@ use super::terminal::Terminal;
 
 tests![
     a_log_is_followed_to_the_end,
-    the_log_is_bounded,
+    the_log_is_bounded: 120,
     a_user_joins_and_leaves,
     the_later_user_takes_over,
     a_console_that_nobody_reads_can_be_left,

@@ -10,7 +10,7 @@ use crate::harness;
 
 tests![
     sysvinit_is_asked_by_telinit,
-    openrc_is_asked_by_its_shutdown,
+    openrc_is_asked_by_its_shutdown: 120,
     runit_is_asked_by_runit_init,
     a_chosen_signal_is_sent,
     busybox_is_asked_whatever_the_image_says,

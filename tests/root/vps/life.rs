@@ -7,11 +7,11 @@ use anyhow::{Result, ensure};
 use super::house::{House, alive, eventually, finish, said};
 
 tests![
-    a_vps_lives in guest,
+    a_vps_lives in guest: 120,
     all_at_once,
     the_stop_signal_is_sent,
     patience_ends,
-    one_that_is_slow_to_stop_keeps_nobody_up,
+    one_that_is_slow_to_stop_keeps_nobody_up: 120,
     poweroff_and_reboot_inside in guest: 120,
     a_stop_is_no_reboot,
     a_reboot_loop_is_slowed_down: 120,

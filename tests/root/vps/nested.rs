@@ -8,7 +8,7 @@ tests![
     sandboxes_mount_procfs_and_sysfs in guest,
     mounts_reach_namespaces_inside in guest,
     permitted_devices_open,
-    engines_have_a_place_for_layers in guest,
+    engines_have_a_place_for_layers in guest: 120,
 ];
 
 fn sandboxes_mount_procfs_and_sysfs() -> Result<()> {
