@@ -11,9 +11,8 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 
-use super::netlink::{Channel, is_gone};
+use super::netlink::{Channel, Entry, is_gone};
 use super::rule::{pair_of, tenant_key};
-use super::ruleset::Entry;
 use super::{Network, Port};
 use crate::error::{During, Result};
 

@@ -22,6 +22,9 @@ const ERROR_TEXT: u16 = 1;
 /// Length of `struct nlmsghdr`, which precedes the attributes of a refusal.
 const HEADER: usize = 16;
 
+/// A message for nftables and its flags.
+pub(super) type Entry = (NetfilterMessage, u16);
+
 /// A netlink socket of the caller's network namespace.
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -80,7 +83,7 @@ impl Channel {
     }
 
     /// Sends messages that the kernel applies all or not at all.
-    pub(super) fn batch(&mut self, messages: Vec<(NetfilterMessage, u16)>) -> Result<()> {
+    pub(super) fn batch(&mut self, messages: Vec<Entry>) -> Result<()> {
         self.first = self.sequence + 1;
         let mut bytes = Vec::new();
         self.append(&mut bytes, control(ControlMessage::BatchBegin), 0);

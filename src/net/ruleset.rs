@@ -11,7 +11,7 @@ use netlink_packet_netfilter::{
 
 use super::Network;
 use super::elements::{Set, new_set};
-use super::netlink::{Channel, is_gone};
+use super::netlink::{Channel, Entry, is_gone};
 use super::rule::Rule;
 use crate::error::{During, Error, Result};
 
@@ -51,9 +51,6 @@ pub(super) enum State {
     /// A table that somebody else made.
     Foreign,
 }
-
-/// A message and its flags.
-pub(super) type Entry = (NetfilterMessage, u16);
 
 /// A table of the network's name in one family, with all that is in it. Its first rule carries the mark.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
-//! One instance of condo, and what it knows of its VPSs.
+//! Opening an instance of condo, and what it knows of its VPSs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+pub use super::instance::Condo;
 
 use super::facts::Facts;
-use super::folders::Folders;
 use super::name::Name;
 use super::network;
-use super::store::{NewVps, Record, Store};
+use super::store::{NewVps, Record};
 use super::view::{VpsStatus, VpsView};
 use crate::error::{Error, Result};
 use crate::files::Lock;
@@ -21,18 +22,6 @@ use crate::storage;
 /// Clock ticks a second in `/proc`: `USER_HZ`, which is 100 on every architecture condo is built for.
 const TICKS: u64 = 100;
 
-/// One instance of condo, opened once per process.
-#[derive(Debug)]
-pub struct Condo {
-    /// Where its state is.
-    pub folders: Folders,
-    /// The machine.
-    pub host: Host,
-    /// Its records.
-    pub store: Store,
-    root: Option<PathBuf>,
-}
-
 impl Condo {
     /// Opens the instance below `root`, or the host's own.
     pub fn open(root: Option<&Path>) -> Result<Self> {
@@ -43,24 +32,12 @@ impl Condo {
                 "try again with sudo",
             ));
         }
-        let folders = Folders::open(root)?;
-        let store = Store::open(&folders)?;
-        let condo = Self {
-            folders,
-            host,
-            store,
-            root: root.map(Into::into),
-        };
+        let condo = Self::at(root, host)?;
         // Nothing that the command is about: it goes on.
         if let Err(e) = network::restore_if_damaged(&condo) {
             log::warn!("the network of running VPSs is damaged and could not be restored: {e}");
         }
         Ok(condo)
-    }
-
-    /// The `--root` this instance was opened with.
-    pub(super) fn root(&self) -> Option<&Path> {
-        self.root.as_deref()
     }
 
     /// Its images.

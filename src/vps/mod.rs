@@ -15,6 +15,7 @@ mod farewell;
 pub mod folders;
 mod identity;
 pub mod images;
+mod instance;
 pub mod lifecycle;
 pub mod monitor;
 pub mod name;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
-use super::lifecycle::Condo;
+use super::instance::Condo;
 use super::name::Name;
 use super::store::{NetworkSettings, Record};
 use crate::error::{During, Error, Failures, Result};

@@ -282,7 +282,7 @@ impl Condo {
         let told = files::exists(&self.recorded(name)) || self.monitor(name).is_some_and(|m| m.is_alive());
         if seen && !told {
             let end = self.unseen_end(record, VpsStatus::Stopped);
-            let end = end.unwrap_or_else(|| exit(ExitReason::Unknown, None, None));
+            let end = end.unwrap_or_else(|| LastExit::now(ExitReason::Unknown, None, None));
             self.store.record_exit(name, &end)?;
         }
         self.clear_running(name)?;
@@ -360,19 +360,6 @@ impl Condo {
     pub(super) fn set_monitor(&self, name: &Name, monitor: &Identity) -> Result<()> {
         let path = self.folders.run_of(name).join("monitor.json");
         files::write_atomic(&path, &serde_json::to_vec(monitor)?, 0o600)
-    }
-}
-
-/// An end that happened now.
-pub(super) fn exit(reason: ExitReason, status: Option<i32>, signal: Option<i32>) -> LastExit {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    LastExit {
-        reason,
-        status,
-        signal,
-        at: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
     }
 }
 

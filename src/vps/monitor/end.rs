@@ -7,7 +7,6 @@ use nix::sys::signal::Signal;
 
 use super::super::lifecycle::{Condo, uptime};
 use super::super::name::Name;
-use super::super::power::exit;
 use super::super::store::{ExitReason, LastExit, Record};
 use super::boot;
 use crate::error::Result;
@@ -85,18 +84,18 @@ fn pause_after(hasty: u32) -> Duration {
 
 fn witnessed(condo: &Condo, record: &Record, how: &str, number: i32) -> Result<LastExit> {
     if how == "exited" {
-        return Ok(exit(ExitReason::Exited, Some(number), None));
+        return Ok(LastExit::now(ExitReason::Exited, Some(number), None));
     }
     let by_itself = [Signal::SIGINT as i32, Signal::SIGHUP as i32];
     if by_itself.contains(&number) {
-        return Ok(exit(ExitReason::Exited, Some(0), None));
+        return Ok(LastExit::now(ExitReason::Exited, Some(0), None));
     }
     let reason = if number == Signal::SIGKILL as i32 && ran_out_of_memory(condo, &record.name)? {
         ExitReason::Oom
     } else {
         ExitReason::Killed
     };
-    Ok(exit(reason, None, Some(number)))
+    Ok(LastExit::now(reason, None, Some(number)))
 }
 
 /// Whether it was the kernel that killed init, for want of memory. That it killed somebody in the VPS says nothing of init: only

@@ -55,6 +55,18 @@ pub struct LastExit {
     pub at: i64,
 }
 
+impl LastExit {
+    /// An end that happened now.
+    pub fn now(reason: ExitReason, status: Option<i32>, signal: Option<i32>) -> Self {
+        Self {
+            reason,
+            status,
+            signal,
+            at: super::now(),
+        }
+    }
+}
+
 /// Why a VPS ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

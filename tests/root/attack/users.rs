@@ -9,7 +9,7 @@ use crate::harness;
 use crate::vps::house::{House, eventually};
 
 tests![
-    a_hundred_systems_have_what_systemd_holds: 600,
+    a_hundred_vpss_have_what_an_init_holds: 600,
     one_vps_uses_up_its_own_alone: 120,
     terminals_are_bounded,
     whoever_starts_it: 120,
@@ -73,7 +73,7 @@ fn held(house: &House, name: &str) -> Result<u32> {
     Ok(count)
 }
 
-fn a_hundred_systems_have_what_systemd_holds() -> Result<()> {
+fn a_hundred_vpss_have_what_an_init_holds() -> Result<()> {
     let mut house = House::new()?;
     house.import_program("holder", &holder(USUAL))?;
     let many = harness::rounds(100);

@@ -11,8 +11,8 @@ use super::{Container, ensure_eq, until};
 use crate::harness;
 
 tests![
-    a_profile_holds_for_init_and_exec,
-    exec_may_have_a_profile_of_its_own,
+    a_profile_holds_for_init_and_exec in guest,
+    exec_may_have_a_profile_of_its_own in guest,
     a_profile_that_is_not_loaded_is_named in guest,
 ];
 

@@ -137,7 +137,7 @@ fn dirty(pid: i32) -> Result<(u64, u64)> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         match fields[..] {
             ["Private_Dirty:", size, "kB"] => {
-                *(if is_file { &mut file } else { &mut other }) += size.parse::<u64>()?
+                *(if is_file { &mut file } else { &mut other }) += size.parse::<u64>()?;
             }
             // Addresses, permissions, offset, device, inode.
             [range, _, _, _, inode, ..] if range.contains('-') => is_file = inode != "0",
