@@ -1,8 +1,9 @@
 //! `events`: figures of a container, once or as a stream, with its out-of-memory kills.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::args::Events;
@@ -14,10 +15,13 @@ use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::status::Status;
 
+/// Longest time until an out-of-memory kill, or the end of the container, is noticed.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// `events`
 pub(super) fn events(host: &Host, root: &Path, args: &Events) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
-    if container.status(host) == Status::Stopped {
+    if ended(host, &container) {
         return Err(Error::Status(format!(
             "container with id {} is not running",
             args.id
@@ -26,47 +30,99 @@ pub(super) fn events(host: &Host, root: &Path, args: &Events) -> Result<u8> {
     if args.stats {
         return report(host, &container);
     }
-    let interval = interval(&args.interval)?;
-    let mut seen = 0;
-    while container.status(host) != Status::Stopped {
-        report(host, &container)?;
-        let kills = container
-            .need_cgroup(host, "events")
-            .and_then(|c| c.oom_kills())
-            .unwrap_or(seen);
-        if kills > seen {
-            seen = kills;
-            print(&format!("{}\n", json!({ "type": "oom", "id": args.id })))?;
+    follow(host, &container, interval(&args.interval)?)
+}
+
+/// Reports until the container ends: the figures at each interval, kills as they come.
+fn follow(host: &Host, container: &Container, interval: Duration) -> Result<u8> {
+    let mut told = oom_kills(host, container).unwrap_or_default();
+    loop {
+        if let Err(e) = report(host, container) {
+            // The cgroup of a container that ended meanwhile may be gone, which is no fault.
+            return if ended(host, container) { Ok(0) } else { Err(e) };
         }
-        std::thread::sleep(interval);
+        let reported = Instant::now();
+        while let Some(rest) = interval.checked_sub(reported.elapsed()) {
+            std::thread::sleep(rest.min(LOOK));
+            // Asked before the count is read: the kill that ended the container is told too.
+            let ended = ended(host, container);
+            let kills = oom_kills(host, container).unwrap_or(told);
+            if kills > told {
+                told = kills;
+                print(&line("oom", container, None)?)?;
+            }
+            if ended {
+                return Ok(0);
+            }
+        }
     }
-    Ok(0)
+}
+
+fn ended(host: &Host, container: &Container) -> bool {
+    container.status(host) == Status::Stopped
+}
+
+fn oom_kills(host: &Host, container: &Container) -> Result<u64> {
+    container.need_cgroup(host, "events")?.oom_kills()
 }
 
 fn report(host: &Host, container: &Container) -> Result<u8> {
     let stats = container.need_cgroup(host, "events")?.stats()?;
-    let event = json!({ "type": "stats", "id": container.state().id, "data": shape(&stats) });
-    print(&format!("{event}\n"))
+    print(&line("stats", container, Some(shape(&stats)))?)
 }
 
-/// `5s`, `500ms`, `1m`: Go's durations of a single unit.
+/// An event as runc writes it. Scripts match the text, and so the order of the keys counts.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
+fn line(kind: &str, container: &Container, data: Option<Value>) -> Result<String> {
+    let id = container.state().id.as_str();
+    Ok(format!("{}\n", serde_json::to_string(&Event { kind, id, data })?))
+}
+
+/// One of Go's durations: `5s`, `500ms`, `1m30s`, `1.5h`.
 fn interval(text: &str) -> Result<Duration> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..end].parse().unwrap_or(0);
-    let duration = match &text[end..] {
-        "ms" => Duration::from_millis(number),
-        "s" => Duration::from_secs(number),
-        "m" => Duration::from_secs(number.saturating_mul(60)),
-        _ => Duration::ZERO,
-    };
-    if duration.is_zero() {
-        return Err(Error::invalid(
-            "--interval",
-            text,
-            "is not a duration above zero, such as 5s",
-        ));
+    duration(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| {
+            Error::invalid(
+                "--interval",
+                text,
+                "is not a duration above zero, such as 5s or 1m30s",
+            )
+        })
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.find(|c| !in_number(c))?);
+        let (unit, next) = tail.split_at(tail.find(in_number).unwrap_or(tail.len()));
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        sum = sum.checked_add(part)?;
+        rest = next;
     }
-    Ok(duration)
+    Some(sum)
+}
+
+fn in_number(c: char) -> bool {
+    c.is_ascii_digit() || c == '.'
 }
 
 /// runc's shape: times in nanoseconds, an absent limit as the largest number.
@@ -123,7 +179,9 @@ mod tests {
     fn intervals_are_go_s_durations() {
         assert_eq!(interval("5s").unwrap(), Duration::from_secs(5));
         assert_eq!(interval("100ms").unwrap(), Duration::from_millis(100));
-        for bad in ["", "0s", "5", "s", "5h5", "-1s"] {
+        assert_eq!(interval("1m30s").unwrap(), Duration::from_secs(90));
+        assert_eq!(interval("1.5h").unwrap(), Duration::from_secs(5400));
+        for bad in ["", "0s", "5", "s", "5h5", "-1s", "1.2.3s", "9999999999999999999h"] {
             assert!(interval(bad).is_err(), "{bad}");
         }
     }

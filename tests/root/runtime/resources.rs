@@ -15,6 +15,7 @@ tests![
     a_pids_limit_holds in guest,
     keys_are_read_whatever_their_case,
     a_memory_limit_holds in guest,
+    the_kill_that_ends_a_container_is_an_event in guest,
     limits_are_written in guest,
     devices_are_denied in guest,
     a_cgroup_in_use_is_refused in guest,
@@ -105,6 +106,44 @@ fn a_memory_limit_holds() -> Result<()> {
     )?;
     ensure_eq!(c.run()?.code(), 137);
     c.nothing_left()
+}
+
+fn the_kill_that_ends_a_container_is_an_event() -> Result<()> {
+    known_difference!("runc", "tells the first figures after an interval");
+    let mut c = Container::sh(
+        "trap 'exec dd if=/dev/zero of=/dev/null bs=200M count=1' USR1; while :; do sleep 0.01; done",
+    )?;
+    c.set(
+        "/linux/resources/memory",
+        json!({"limit": 20_000_000, "swap": 20_000_000}),
+    )?;
+    c.up()?;
+    let told = harness::tempdir().join("events");
+    let mut events = c
+        .command(&["events", "--interval", "1h30m", "@"])
+        .stdout(fs::File::create(&told)?)
+        .spawn()?;
+    let first = until("figures are told", || {
+        Ok(fs::read_to_string(&told)?.ends_with('\n'))
+    });
+    let killed = first.and_then(|()| c.call(&["kill", "@", "USR1"])?.ok());
+    let ended = killed.and_then(|_| {
+        until("events ends with the container", || {
+            Ok(events.try_wait()?.is_some())
+        })
+    });
+    // Only where it did not end is there something to kill.
+    let _ = events.kill();
+    let status = events.wait()?;
+    ended?;
+    // The texts that runc's callers look for.
+    let told = fs::read_to_string(&told)?;
+    let lines: Vec<&str> = told.lines().collect();
+    let figures = format!(r#"{{"type":"stats","id":"{}","data":{{"#, c.id);
+    let kill = format!(r#"{{"type":"oom","id":"{}"}}"#, c.id);
+    ensure!(status.success() && lines.len() == 2, "{status}: {told}");
+    ensure!(lines[0].starts_with(&figures) && lines[1] == kill, "{told}");
+    c.cleared()
 }
 
 fn limits_are_written() -> Result<()> {
