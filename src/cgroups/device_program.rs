@@ -8,9 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 
 use super::devices::{ALL, Kind, Rule};
-use super::ebpf::instruction;
 use crate::error::{During, Error, Failures, Result};
-use crate::sys::bpf::{self, Hook};
+use crate::sys::bpf::{self, Hook, instruction};
 
 /// What our programs are called, to tell them from those of systemd and of administrators.
 const NAME: &str = "condo_devices";

@@ -23,7 +23,6 @@ pub mod delegated;
 mod device_program;
 mod devices;
 mod dir;
-mod ebpf;
 mod hierarchy;
 mod home;
 mod hugetlb;

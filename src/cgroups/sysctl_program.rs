@@ -6,9 +6,8 @@
 //! The program gets a `struct bpf_sysctl { write, file_pos }` per access and answers 1, or 0 for `EPERM`.
 
 use super::Cgroup;
-use super::ebpf::instruction;
 use crate::error::{During, Result};
-use crate::sys::bpf::{self, Hook};
+use crate::sys::bpf::{self, Hook, instruction};
 use std::os::fd::AsFd;
 
 /// What the program is called.

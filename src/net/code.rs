@@ -2,6 +2,8 @@
 //!
 //! What is compared with packets is compared in memory order, so that values are written down as they stand in the packet.
 
+use crate::sys::bpf::instruction;
+
 // Registers of the calling convention: the answer, four arguments, one that survives calls, the frame.
 const ANSWER: u8 = 0;
 const FIRST: u8 = 1;
@@ -172,7 +174,11 @@ impl<L: Copy + PartialEq> Code<L> {
             let distance = target.and_then(|(_, place)| place.checked_sub(at + 1));
             self.instructions[*at].2 = distance.and_then(|d| d.try_into().ok()).unwrap_or(i16::MAX);
         }
-        self.instructions.iter().map(encode).collect()
+        let encode = |(operation, registers, offset, number)| {
+            // Two registers share a byte: the one that is written, and above it the one that is read.
+            instruction(operation, registers & 0x0f, registers >> 4, offset, number)
+        };
+        self.instructions.into_iter().map(encode).collect()
     }
 
     fn jump(&mut self, operation: u8, register: u8, number: i32, to: L) {
@@ -183,18 +189,6 @@ impl<L: Copy + PartialEq> Code<L> {
     fn push(&mut self, operation: u8, registers: u8, offset: i16, number: i32) {
         self.instructions.push((operation, registers, offset, number));
     }
-}
-
-/// `struct bpf_insn`: the registers' halves of their byte follow the machine's order, here from then to.
-fn encode((operation, registers, offset, number): &(u8, u8, i16, i32)) -> u64 {
-    let registers = if cfg!(target_endian = "little") {
-        *registers
-    } else {
-        registers.rotate_left(4)
-    };
-    let [o0, o1] = offset.to_ne_bytes();
-    let [n0, n1, n2, n3] = number.to_ne_bytes();
-    u64::from_ne_bytes([*operation, registers, o0, o1, n0, n1, n2, n3])
 }
 
 /// One, two or four bytes of a packet as the number that a register has which was loaded from there.
