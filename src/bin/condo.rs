@@ -1,5 +1,5 @@
 //! The VPS manager.
 
 fn main() -> std::process::ExitCode {
-    condo::vps::monitor::main().unwrap_or_else(condo::cli::vps::main)
+    condo::vps::run::monitor::main().unwrap_or_else(condo::cli::vps::main)
 }

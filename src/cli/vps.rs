@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser};
 use super::exit::Exit;
 use super::{output, report, verbosity};
 use crate::error::Error;
-use crate::vps::lifecycle::Condo;
+use crate::vps::record::instance::Condo;
 use args::{Args, Command};
 
 mod args;

@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
+/// Clock ticks a second in `/proc`: `USER_HZ`, which is 100 on every architecture condo is built for.
+const TICKS: u64 = 100;
+
 /// The statuses of the spec, and `paused` of the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,6 +62,13 @@ impl Identity {
     /// Whether the process lives (a zombie does not).
     pub fn is_alive(&self) -> bool {
         matches!(stat(self.pid), Some((state, start)) if start == self.start_time && !matches!(state, 'Z' | 'X' | 'x'))
+    }
+
+    /// Seconds since the process was started.
+    pub fn uptime(&self) -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/uptime").ok()?;
+        let since_boot: u64 = text.split('.').next()?.parse().ok()?;
+        Some(since_boot.saturating_sub(self.start_time / TICKS))
     }
 
     /// A pidfd to the process, if it lives.

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::spelling;
-use crate::vps::size;
+use crate::vps::record::size;
 
 /// `update`
 pub(super) fn update(host: &Host, root: &Path, args: &Update) -> Result<u8> {

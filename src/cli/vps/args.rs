@@ -11,8 +11,8 @@ use super::limits::LimitArgs;
 use super::usage::{assignment, digits};
 use crate::error::{Error, Result};
 use crate::process::signal;
-use crate::vps::name::Name;
-use crate::vps::permit::Permit;
+use crate::vps::record::name::Name;
+use crate::vps::record::permit::Permit;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -4,9 +4,9 @@ use anyhow::{Context, Result};
 
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::vps::config::VpsConfig;
-use crate::vps::lifecycle::Condo;
-use crate::vps::store::NewVps;
+use crate::vps::record::config::VpsConfig;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::store::NewVps;
 
 use super::args::CreateArgs;
 

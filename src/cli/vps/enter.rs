@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use super::args::ExecArgs;
 use crate::cli::exit::Exit;
-use crate::vps::enter::ExecRequest;
-use crate::vps::lifecycle::Condo;
-use crate::vps::name::Name;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::run::enter::ExecRequest;
 
 /// A login shell for whoever comes in: bash where there is one, for its line editing.
 const SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash -l; else exec /bin/sh -l; fi";

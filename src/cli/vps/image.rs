@@ -7,11 +7,11 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{fields, moment, print, print_json, table};
 use crate::cli::progress::Spinner;
 use crate::cli::report::report;
-use crate::vps::images::ImportRequest;
-use crate::vps::lifecycle::Condo;
-use crate::vps::name::Name;
-use crate::vps::size;
-use crate::vps::view::ImageView;
+use crate::vps::record::images::ImportRequest;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::record::size;
+use crate::vps::record::view::ImageView;
 
 pub(super) fn run(condo: &Condo, command: ImageCommand) -> Result<Exit> {
     match command {

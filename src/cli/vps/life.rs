@@ -10,8 +10,8 @@ use crate::cli::exit::Exit;
 use crate::cli::progress::Spinner;
 use crate::cli::report::report;
 use crate::error;
-use crate::vps::lifecycle::Condo;
-use crate::vps::name::Name;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
 
 pub(super) fn start(condo: &Condo, targets: &Targets) -> Result<Exit> {
     each(condo, targets, "start", |name| condo.start(name))

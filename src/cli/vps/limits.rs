@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::usage::{digits, number};
-use crate::vps::config::Limits;
-use crate::vps::size;
+use crate::vps::record::config::Limits;
+use crate::vps::record::size;
 
 /// Each option, as `create` has it. What is above the host or cannot be enforced is refused by the configuration's check.
 #[derive(Debug, Default, Args)]

@@ -5,12 +5,12 @@ use nix::errno::Errno;
 
 use crate::cli::exit::Exit;
 use crate::cli::output::{duration, fields, moment, print, print_json, table, unwritten};
-use crate::vps::config::Limits;
-use crate::vps::lifecycle::Condo;
-use crate::vps::name::Name;
-use crate::vps::size;
-use crate::vps::store::LastExit;
-use crate::vps::view::VpsView;
+use crate::vps::record::config::Limits;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::record::size;
+use crate::vps::record::store::LastExit;
+use crate::vps::record::view::VpsView;
 
 pub(super) fn list(condo: &Condo, json: bool) -> Result<Exit> {
     let all = condo.list()?;
@@ -129,9 +129,9 @@ fn ended(exit: &LastExit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vps::permit::Permit;
-    use crate::vps::store::ExitReason;
-    use crate::vps::view::VpsStatus;
+    use crate::vps::record::permit::Permit;
+    use crate::vps::record::store::ExitReason;
+    use crate::vps::record::view::VpsStatus;
 
     fn web() -> VpsView {
         VpsView {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use condo::cgroups::Cgroup;
 use condo::host::CgroupLayout;
-use condo::vps::folders::Folders;
+use condo::vps::record::folders::Folders;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use condo::vps::folders::Folders;
+use condo::vps::record::folders::Folders;
 use nix::mount::{MsFlags, mount};
 use sha2::{Digest, Sha256};
 

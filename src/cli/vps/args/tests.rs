@@ -1,6 +1,6 @@
 use super::super::{create, usage};
 use super::*;
-use crate::vps::config::{Limits, VpsConfig};
+use crate::vps::record::config::{Limits, VpsConfig};
 
 fn parse(line: &str) -> Result<Args, clap::Error> {
     Args::try_parse_from(std::iter::once("condo").chain(line.split(' ')))

@@ -1,0 +1,84 @@
+//! One instance of condo: where its state is, and what it works with.
+
+use std::path::{Path, PathBuf};
+
+use super::folders::Folders;
+use super::name::Name;
+use super::store::Store;
+use super::view::VpsStatus;
+use crate::error::Result;
+use crate::files::Lock;
+use crate::host::Host;
+use crate::image::Images;
+use crate::runtime::container::Container;
+use crate::runtime::id::Id;
+use crate::runtime::status::Status;
+
+/// One instance of condo, opened once per process.
+#[derive(Debug)]
+pub struct Condo {
+    /// Where its state is.
+    pub folders: Folders,
+    /// The machine.
+    pub host: Host,
+    /// Its records.
+    pub store: Store,
+    root: Option<PathBuf>,
+}
+
+impl Condo {
+    /// The instance below `root`, or the host's own.
+    pub(in crate::vps) fn at(root: Option<&Path>, host: Host) -> Result<Self> {
+        let folders = Folders::open(root)?;
+        let store = Store::open(&folders)?;
+        Ok(Self {
+            folders,
+            host,
+            store,
+            root: root.map(Into::into),
+        })
+    }
+
+    /// The `--root` this instance was opened with.
+    pub(in crate::vps) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// Its images.
+    pub(in crate::vps) fn images(&self) -> Images {
+        Images::new(self.folders.images())
+    }
+
+    /// Held while a VPS is based on an image and while an image is removed, so that the two do not cross.
+    pub(in crate::vps) fn lock_images(&self) -> Result<Lock> {
+        Lock::wait(&self.folders.run().join("images.lock"))
+    }
+
+    /// Held by whoever changes the VPS.
+    pub(in crate::vps) fn lock(&self, name: &Name) -> Result<Lock> {
+        Lock::wait(&self.folders.lock(name))
+    }
+
+    /// The VPS's container, if there is one.
+    pub(in crate::vps) fn container(&self, name: &Name) -> Result<Option<Container>> {
+        match Container::load(&self.folders.runtime(), &Id::new(name.as_str())?) {
+            Err(e) if e.is_gone() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// What the VPS is doing now.
+    pub(in crate::vps) fn status(&self, name: &Name) -> Result<VpsStatus> {
+        let container = self.container(name)?;
+        Ok(container.map_or(VpsStatus::Stopped, |c| shown(c.status(&self.host))))
+    }
+}
+
+pub(in crate::vps) fn shown(status: Status) -> VpsStatus {
+    match status {
+        Status::Created | Status::Creating => VpsStatus::Created,
+        Status::Running => VpsStatus::Running,
+        Status::Paused => VpsStatus::Paused,
+        Status::Stopped => VpsStatus::Stopped,
+    }
+}

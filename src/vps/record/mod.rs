@@ -1,0 +1,15 @@
+//! What lasts of VPSs: [`config`] is what the user asked for, checked once against [`facts`]; [`store`] keeps it and claims what
+//! must be unique; [`folders`] says where everything is.
+
+mod claims;
+pub mod config;
+pub mod cpuset;
+pub mod facts;
+pub mod folders;
+pub mod images;
+pub mod instance;
+pub mod name;
+pub mod permit;
+pub mod size;
+pub mod store;
+pub mod view;

@@ -1,0 +1,84 @@
+//! Copies of records: a file beside each VPS's disk. They are read when the database is lost or cannot be read, and else only
+//! written.
+
+use rusqlite::Connection;
+
+use super::super::folders::Folders;
+use super::super::name::Name;
+use super::add;
+use super::network::{network, pair, set_network};
+use super::rows::Record;
+use crate::error::{During, Result};
+use crate::files;
+
+/// Writes the copy of a record. It has no last exit: that would be written while a disk is full.
+pub(super) fn write(folders: &Folders, record: &Record) -> Result<()> {
+    let copy = Record {
+        last_exit: None,
+        ..record.clone()
+    };
+    files::create_dir_all(&folders.vps(&record.name), 0o700)?;
+    files::write_atomic(
+        &folders.record(&record.name),
+        &serde_json::to_vec_pretty(&copy)?,
+        0o600,
+    )
+}
+
+/// Takes the copy of a record away that did not come about, and its folder if there is nothing else in it.
+pub(super) fn remove(folders: &Folders, name: &Name) {
+    let _ = files::remove_file(&folders.record(name));
+    let _ = std::fs::remove_dir(folders.vps(name));
+}
+
+/// Writes the copy of the network's settings, once there are any.
+pub(super) fn write_network(folders: &Folders, db: &Connection) -> Result<()> {
+    match network(db)? {
+        Some(settings) => {
+            files::write_atomic(&folders.network(), &serde_json::to_vec_pretty(&settings)?, 0o600)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Puts all copies into an empty database. How many records there were.
+pub(super) fn restore(db: &Connection, folders: &Folders) -> Result<usize> {
+    if let Ok(text) = files::read(&folders.network()) {
+        match serde_json::from_slice(&text).during(|| format!("read `{}`", folders.network().display())) {
+            Ok(settings) => set_network(db, &settings)?,
+            Err(e) => log::warn!("the network's settings are not restored: {e}"),
+        }
+    }
+    let mut restored = Vec::new();
+    for name in names(folders)? {
+        match read(folders, &name).and_then(|record| add(db, &record).map(|()| record)) {
+            Ok(record) => restored.push(record),
+            Err(e) if e.is_gone() => {}
+            Err(e) => log::warn!("the record of `{name}` is not restored: {e}"),
+        }
+    }
+    for record in &restored {
+        for peer in &record.config.allow {
+            // One that was deleted since has no record.
+            if restored.iter().any(|r| r.name == *peer) {
+                pair(db, &record.name, peer)?;
+            }
+        }
+    }
+    Ok(restored.len())
+}
+
+fn read(folders: &Folders, name: &Name) -> Result<Record> {
+    let text = files::read(&folders.record(name))?;
+    serde_json::from_slice(&text).during(|| format!("read `{}`", folders.record(name).display()))
+}
+
+/// The VPSs that have a folder.
+pub(super) fn names(folders: &Folders) -> Result<Vec<Name>> {
+    let entries = match std::fs::read_dir(folders.all()) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.during(|| format!("read `{}`", folders.all().display()))?,
+    };
+    let name = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    Ok(entries.flatten().filter_map(name).collect())
+}

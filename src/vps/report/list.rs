@@ -1,0 +1,64 @@
+//! VPSs as `list` and `show` present them.
+
+use crate::error::Result;
+use crate::vps::record::instance::{Condo, shown};
+use crate::vps::record::name::Name;
+use crate::vps::record::store::Record;
+use crate::vps::record::view::{VpsStatus, VpsView};
+
+impl Condo {
+    /// All VPSs, by name.
+    pub fn list(&self) -> Result<Vec<VpsView>> {
+        self.store
+            .list()?
+            .into_iter()
+            .map(|record| self.view(record))
+            .collect()
+    }
+
+    /// One VPS.
+    pub fn show(&self, name: &Name) -> Result<VpsView> {
+        self.view(self.store.get(name)?)
+    }
+
+    fn view(&self, record: Record) -> Result<VpsView> {
+        let container = self.container(&record.name)?;
+        let status = container
+            .as_ref()
+            .map_or(VpsStatus::Stopped, |c| shown(c.status(&self.host)));
+        let init = container
+            .as_ref()
+            .and_then(|c| c.state().init)
+            .filter(|_| status != VpsStatus::Stopped);
+        let cgroup = init
+            .and(container.as_ref())
+            .and_then(|c| c.cgroup(&self.host).ok().flatten());
+        let memory_used = cgroup
+            .and_then(|c| c.stats().ok())
+            .and_then(|stats| stats.memory)
+            .map(|memory| memory.usage);
+        let peers = self.store.peers(&record.name)?;
+        let last_exit = self
+            .unseen_end(&record, status)
+            .or_else(|| record.last_exit.clone());
+        Ok(VpsView {
+            status,
+            image: record.config.image.clone(),
+            hostname: record
+                .config
+                .hostname
+                .clone()
+                .unwrap_or_else(|| record.name.to_string()),
+            address: record.address,
+            pid: init.and_then(|i| u32::try_from(i.pid).ok()),
+            uptime: init.and_then(|init| init.uptime()),
+            limits: record.config.limits.clone(),
+            memory_used,
+            permitted: record.config.permit.iter().copied().collect(),
+            allowed: peers.into_iter().map(|(name, _)| name).collect(),
+            created: record.created,
+            last_exit,
+            name: record.name,
+        })
+    }
+}

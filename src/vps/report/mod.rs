@@ -1,0 +1,3 @@
+//! VPSs as they are shown to people and scripts.
+
+mod list;

@@ -1,0 +1,31 @@
+//! A new VPS: its record and claims, and no kernel object yet.
+
+use crate::error::Result;
+use crate::net::ipam::{self, Taken};
+use crate::storage;
+use crate::vps::record::facts::Facts;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::store::{NewVps, Record};
+use crate::vps::wire::network;
+
+impl Condo {
+    /// Claims name, address and uids for a new VPS, once its configuration is complete and has passed the one check.
+    /// No kernel object yet.
+    pub fn create(&self, new: NewVps) -> Result<Record> {
+        let facts = Facts::probe(&self.host)?;
+        let config = new.config.with_defaults(&facts);
+        config.validate(&facts)?;
+        self.refuse_remains(&new.name)?;
+        let _images = self.lock_images()?;
+        self.images().get(&config.image)?;
+        if config.limits.any_io() {
+            storage::whole_disk_of(self.folders.lib())?;
+        }
+        let subnet = network::of(self)?.subnet;
+        if let Some(ip) = new.wanted_ip {
+            ipam::pick(subnet, &Taken::default(), Some(ip))?;
+        }
+        let address = |taken: &Taken| ipam::pick(subnet, taken, None);
+        self.claim(&NewVps { config, ..new }, &address)
+    }
+}

@@ -1,0 +1,19 @@
+//! One run of a VPS, from its claims to its end: [`spec`] renders the bundle, purely; [`monitor`] boots it and stays with it;
+//! [`power`] starts and stops what the bundle describes; [`enter`] and [`console`] go in.
+
+mod console;
+mod create;
+mod crowded;
+mod engines;
+pub mod enter;
+mod farewell;
+mod identity;
+pub mod monitor;
+mod nodes;
+mod open;
+mod power;
+mod provision;
+mod remains;
+pub mod spec;
+mod streams;
+mod users;

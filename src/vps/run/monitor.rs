@@ -1,0 +1,131 @@
+//! The process that stays with a running VPS: init's parent, reader of its console, witness of its end.
+//!
+//! ```text
+//!  condo start ──spawns──> boot ──exec──> watch ──exec──> end ──> (exit, or boot again after `reboot` inside)
+//! ```
+//! One process takes these roles by executing itself: its pid and its child stay the same, and what stays resident for weeks
+//! is a loop that has allocated next to nothing. Closing the terminal, ending the command or killing all of its cgroup changes
+//! nothing for it.
+
+mod boot;
+mod early;
+mod end;
+mod log;
+mod watch;
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+pub(super) use self::log::older as older_log;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+
+use crate::error::{During, Error, Result};
+use crate::files::Lock;
+
+/// What the program is called in this role, so that `ps` tells it from the command.
+const CALLED: &str = "condo-monitor";
+/// What `boot` says last when the VPS runs. Lines before it are remarks.
+const RUNNING: &str = "running\n";
+/// Stands for the host's own instance where a root is expected.
+const NO_ROOT: &str = "-";
+
+/// Starts the monitor of a stopped VPS and returns when the VPS runs, or with the reason why not.
+///
+/// The lock goes along as the monitor's standard input: should this command be killed, nobody touches the VPS until the
+/// monitor is done.
+pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg0(CALLED)
+        .arg("boot")
+        .arg(root_argument(condo))
+        .arg(name.as_str())
+        .current_dir("/")
+        // It stays for weeks, and needs to find programs at most.
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .stdin(Stdio::from(lock.share()?))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .during(|| "start the monitor")?;
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr
+            .read_to_string(&mut said)
+            .during(|| "listen to the monitor")?;
+    }
+    if let Some(remarks) = said.strip_suffix(RUNNING) {
+        remarks
+            .lines()
+            .for_each(|remark| ::log::warn!("`{name}`: {remark}"));
+        return Ok(());
+    }
+    child.wait().during(|| "wait for the monitor")?;
+    let said = said.trim();
+    Err(Error::Init(if said.is_empty() {
+        "the monitor died without a word".into()
+    } else {
+        said.into()
+    }))
+}
+
+/// Where all monitors of an instance are: a systemd unit, CI job or login session that ends takes along whoever is in its
+/// cgroup, and is charged until then. No VPS has a name that begins with a dot.
+pub(super) fn cgroup(condo: &Condo) -> String {
+    format!("{}/.monitors", condo.folders.cgroup_parent())
+}
+
+fn root_argument(condo: &Condo) -> OsString {
+    condo
+        .root()
+        .map_or(NO_ROOT.into(), |root| root.as_os_str().to_owned())
+}
+
+/// Runs as the monitor if this process was started as one.
+pub fn main() -> Option<ExitCode> {
+    let mut args = std::env::args_os();
+    if args.next()? != CALLED {
+        return None;
+    }
+    let args: Vec<OsString> = args.collect();
+    Some(match take_role(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            use std::io::Write;
+            let _ = write!(std::io::stderr(), "{e}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn take_role(args: &[OsString]) -> Result<()> {
+    let text = |at: usize| args.get(at).and_then(|a| a.to_str()).unwrap_or_default();
+    let root = args.get(1).filter(|root| *root != NO_ROOT).map(PathBuf::from);
+    let name: Name = text(2).parse()?;
+    match text(0) {
+        "boot" => boot::first(root.as_deref(), &name),
+        "watch" => watch::watch(&args[1..]),
+        "end" => end::end(root.as_deref(), &name, [text(3), text(4), text(5)]),
+        other => Err(Error::invalid("monitor", other, "is not a role")),
+    }
+}
+
+/// Goes on in another role. Comes back only with the reason why not.
+fn become_role(role: &str, root: Option<&Path>, name: &str, rest: &[String]) -> Error {
+    let root = root.map_or(NO_ROOT.into(), |r| r.as_os_str().to_owned());
+    let failed = Command::new("/proc/self/exe")
+        .arg0(CALLED)
+        .arg(role)
+        .arg(root)
+        .arg(name)
+        .args(rest)
+        .exec();
+    Error::During {
+        what: format!("go on as `{role}`"),
+        source: Box::new(failed.into()),
+    }
+}

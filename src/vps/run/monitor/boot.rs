@@ -1,0 +1,284 @@
+//! From a record to a running VPS.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::mount::MountPropagationFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::super::identity::{self, Key};
+use super::super::spec::{self, Init, Input};
+use super::super::{engines, nodes, provision};
+use super::RUNNING;
+use super::early::{self, Early};
+use super::log::Log;
+use crate::cgroups::Cgroup;
+use crate::error::{During, Error, Result};
+use crate::files;
+use crate::namespaces::user::{IdMap, namespace_of};
+use crate::namespaces::{Kind, enter};
+use crate::process::inherited;
+use crate::runtime::bundle::Bundle;
+use crate::runtime::console;
+use crate::runtime::container::Container;
+use crate::runtime::id::Id;
+use crate::runtime::init::Newborn;
+use crate::runtime::init::parent::{self, Created, Request};
+use crate::runtime::plan::Choices;
+use crate::runtime::status::Identity;
+use crate::seccomp;
+use crate::storage::{self, RootDisk};
+use crate::sys;
+use crate::vps::record::facts::Facts;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::record::permit;
+use crate::vps::record::store::{Record, UIDS};
+use crate::vps::wire::network;
+
+/// Boots for `condo start`, which reads our standard error for the outcome; then watches.
+pub(super) fn first(root: Option<&Path>, name: &Name) -> Result<()> {
+    // Out of the command's session: its terminal's end is not ours.
+    rustix::process::setsid().during(|| "start a session")?;
+    // Nor is what it inherited: a pipe or a lock of a script would stay open for as long as the VPS runs.
+    sys::fd::close_on_exec_from(3).during(|| "let go of inherited descriptors")?;
+    let kept = inherited::shed();
+    let watched = boot(root, name)?;
+    let _ = std::io::stderr().write_all(report(&kept, watched.early.as_ref()).as_bytes());
+    silence()?;
+    Err(watched.watch(root, name, 0))
+}
+
+/// Boots again after a reboot from inside; then watches. `hasty` is how many runs in a row were short until now.
+pub(super) fn again(root: Option<&Path>, name: &Name, hasty: u32) -> Result<()> {
+    let watched = boot(root, name)?;
+    Err(watched.watch(root, name, hasty))
+}
+
+/// What the command is told: remarks, and that the VPS runs if it does.
+fn report(kept: &[String], early: Option<&Early>) -> String {
+    let mut lines = Vec::new();
+    if !kept.is_empty() {
+        lines.push(format!(
+            "it has what its starter has, which takes CAP_SYS_RESOURCE to change: {}; start it from a shell without",
+            kept.join(", ")
+        ));
+    }
+    match early {
+        Some(early) if !early.meant => return early.text.clone(),
+        other => lines.extend(other.map(|early| early.text.clone())),
+    }
+    lines
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .chain([RUNNING.to_owned()])
+        .collect()
+}
+
+/// What the loop needs of a VPS that runs.
+struct Watched {
+    init: Newborn,
+    master: OwnedFd,
+    listener: OwnedFd,
+    log: PathBuf,
+    /// An end that has come already.
+    early: Option<Early>,
+}
+
+impl Watched {
+    /// Becomes the loop.
+    fn watch(self, root: Option<&Path>, name: &Name, hasty: u32) -> Error {
+        let fds = [&self.init.pidfd, &self.master, &self.listener];
+        for fd in fds {
+            if let Err(e) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
+                return e.into();
+            }
+        }
+        let mut rest = vec![self.log.display().to_string(), self.init.pid.to_string()];
+        rest.extend(fds.map(|fd| fd.as_raw_fd().to_string()));
+        rest.push(hasty.to_string());
+        super::become_role("watch", root, name.as_str(), &rest)
+    }
+}
+
+fn boot(root: Option<&Path>, name: &Name) -> Result<Watched> {
+    let condo = Condo::open(root)?;
+    let record = condo.store.get(name)?;
+    files::create_dir_all(&condo.folders.run_of(name), 0o700)?;
+    condo.set_monitor(name, &Identity::own()?)?;
+    condo.set_running(name)?;
+    let result = raise(&condo, &record);
+    if result.is_err() {
+        // The failure that stopped us is the one to report; what cannot be freed now, the next command frees.
+        if let Err(e) = condo.take_down(&record) {
+            log::warn!("{e}");
+        }
+    }
+    result
+}
+
+fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
+    Cgroup::retreat(&condo.host.cgroups, &super::cgroup(condo)).during(|| "leave the command's cgroup")?;
+    let image = condo.images().get(&record.config.image)?;
+    let home = leave_mounts()?;
+    let disk = RootDisk::new(&image.rootfs, condo.folders.disk(&record.name));
+    let mounted = mount(condo, record, &disk)?;
+    nodes::make(&nodes_of(condo, record), &record.config.permit, record.uid_base)?;
+    let init = identity::init_after(&mounted.keys, &image.manifest.init);
+    let bundle = render(condo, record, init, &mounted.engines)?;
+    let (ours, theirs) = console::pair()?;
+    let created = create(condo, record, &bundle, theirs)?;
+    bound_kernel(condo, record, &created.container)?;
+    let master = console::receive_fd(ours.as_fd())?;
+    let netns = namespace_of(created.init.pid, Kind::Network)?;
+    network::attach(condo, record, netns.as_fd())?;
+    let listener = listen(&condo.folders.run_of(&record.name).join("console.sock"))?;
+    created.container.start(&condo.host)?;
+    created.link.wait_for_exec()?;
+    enter::return_to(home.as_fd(), Kind::Mount)?;
+    let log = condo.folders.console_log(&record.name);
+    let early = early::look(&created.init, master.as_fd(), &mut Log::open(log.clone()))?;
+    Ok(Watched {
+        init: created.init,
+        master,
+        listener,
+        log,
+        early,
+    })
+}
+
+/// A mount namespace of our own, so that the root disk never shows in the host's mount table and goes with us. What the host
+/// unmounts still goes here as well.
+fn leave_mounts() -> Result<OwnedFd> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let home = namespace_of(own, Kind::Mount)?;
+    enter::unshare(Kind::Mount)?;
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave).during(|| "part from the host's mounts")?;
+    Ok(home)
+}
+
+/// What the mounted root disk asks for.
+struct Mounted {
+    /// Host keys that are to be made inside.
+    keys: Vec<Key>,
+    /// Places of container engines that have directories beside it.
+    engines: Vec<&'static str>,
+}
+
+/// Mounts the root disk, and beside it directories for container engines.
+fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Mounted> {
+    match disk.create() {
+        // There since the first start.
+        Err(e) if matches!(e.root(), Error::Exists { .. }) => {}
+        other => other?,
+    }
+    let target = condo.folders.rootfs(&record.name);
+    files::create_dir_all(&target, 0o700)?;
+    let userns = IdMap::shifted(record.uid_base, UIDS).into_namespace()?;
+    disk.mount(userns.as_fd(), &target)?;
+    let keys = provision::first_start(condo, record, &target)?;
+    let engines = engines::free(&target)?;
+    let names: Vec<&str> = engines.iter().map(|place| engines::name(place)).collect();
+    let beside = engines_of(condo, record);
+    files::create_dir_all(&beside, 0o700)?;
+    disk.mount_plain(&names, userns.as_fd(), &beside)?;
+    Ok(Mounted { keys, engines })
+}
+
+/// Where the directories of container engines are mounted, seen by nobody else. Not below what a failed start removes, while they are
+/// still mounted.
+fn engines_of(condo: &Condo, record: &Record) -> PathBuf {
+    condo.folders.bundle(&record.name).join("engines")
+}
+
+/// Where the VPS's device nodes are made, seen by nobody else. As for [`engines_of`].
+fn nodes_of(condo: &Condo, record: &Record) -> PathBuf {
+    condo.folders.bundle(&record.name).join("dev")
+}
+
+fn render(condo: &Condo, record: &Record, init: Vec<String>, engines: &[&'static str]) -> Result<Bundle> {
+    let limits = &record.config.limits;
+    let disk = if limits.any_io() {
+        Some(storage::whole_disk_of(condo.folders.lib())?)
+    } else {
+        None
+    };
+    let facts = Facts::probe(&condo.host)?;
+    let rootfs = condo.folders.rootfs(&record.name);
+    let spec = spec::render(Input {
+        record,
+        init: &Init { args: init },
+        rootfs: &rootfs,
+        nodes: &nodes_of(condo, record),
+        engines: (&engines_of(condo, record), engines),
+        cgroup: &condo.folders.cgroup(&record.name),
+        disk,
+        facts: &facts,
+        seccomp: Some(seccomp::vps_profile(permit::concessions(&record.config.permit))),
+    })?;
+    let path = condo.folders.bundle(&record.name);
+    files::write_atomic(&path.join("config.json"), &serde_json::to_vec(&spec)?, 0o600)?;
+    Bundle::load(&path)
+}
+
+fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> Result<Created> {
+    let id = Id::new(record.name.as_str())?;
+    let root = condo.folders.runtime();
+    let request = Request {
+        root: &root,
+        id: &id,
+        bundle,
+        console: Some(console),
+        pid_file: None,
+        pidfd_socket: None,
+        listen_fds: 0,
+        preserve_fds: 0,
+        choices: Choices {
+            own_account: true,
+            console: true,
+            ..Choices::default()
+        },
+    };
+    parent::create(&condo.host, request)
+}
+
+/// Bounds memory of the kernel that does not count as the VPS's. Before there is a program that could take it: only sockets made
+/// from now on count.
+fn bound_kernel(condo: &Condo, record: &Record, container: &Container) -> Result<()> {
+    let Some(cgroup) = container.cgroup(&condo.host)? else {
+        return Ok(());
+    };
+    cgroup.guard_sysctls()?;
+    let sockets = record.config.limits.socket_memory();
+    sockets.map_or(Ok(()), |bytes| cgroup.bound_sockets(bytes))
+}
+
+/// The socket that `condo console` connects to.
+fn listen(path: &Path) -> Result<OwnedFd> {
+    let work = || -> Result<OwnedFd> {
+        files::remove_file(path)?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&socket, 4)?;
+        Ok(socket)
+    };
+    work().during(|| format!("listen at `{}`", path.display()))
+}
+
+/// Lets go of the command's streams: the lock on standard input, the report on standard error.
+fn silence() -> Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}

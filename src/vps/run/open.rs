@@ -1,0 +1,27 @@
+//! Opening an instance of condo: what every command does first.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::vps::record::instance::Condo;
+use crate::vps::wire::network;
+
+impl Condo {
+    /// Opens the instance below `root`, or the host's own.
+    pub fn open(root: Option<&Path>) -> Result<Self> {
+        let host = Host::probe()?;
+        if host.caller.uid != 0 {
+            return Err(Error::unsupported(
+                "running condo as an ordinary user",
+                "try again with sudo",
+            ));
+        }
+        let condo = Self::at(root, host)?;
+        // Nothing that the command is about: it goes on.
+        if let Err(e) = network::restore_if_damaged(&condo) {
+            log::warn!("the network of running VPSs is damaged and could not be restored: {e}");
+        }
+        Ok(condo)
+    }
+}

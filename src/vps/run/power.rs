@@ -1,0 +1,376 @@
+//! Starting, stopping and deleting.
+//!
+//! Whoever changes a VPS holds its lock. Only its monitor works without: it takes the VPS down when init has ended, and boots
+//! it again after a `reboot` from inside. So every command first lets a monitor finish ([`Condo::settle`]), and takes down
+//! itself what a monitor that was killed has left.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
+
+use super::monitor;
+use crate::cgroups::Cgroup;
+use crate::error::{During, Error, Failures, Result};
+use crate::files::{self, Lock};
+use crate::runtime::container::{self, Container};
+use crate::runtime::id::Id;
+use crate::runtime::status::Identity;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::record::store::{ExitReason, LastExit, Record};
+use crate::vps::record::view::VpsStatus;
+use crate::vps::wire::network;
+
+/// How long a monitor may take to clear up after init's end, or to boot again.
+pub(super) const MONITOR: Duration = Duration::from_secs(60);
+
+/// How many VPSs one command stops at once: it holds a lock and an init of each open, and may have 1024 files.
+const AT_ONCE: usize = 256;
+
+/// A VPS that is being stopped. The lock is the last to go.
+struct Stop {
+    record: Record,
+    ending: Option<Ending>,
+    _lock: Lock,
+}
+
+/// An init that shall end.
+struct Ending {
+    container: Container,
+    init: OwnedFd,
+    /// When it is killed; at once without.
+    deadline: Option<Instant>,
+    /// Whether it could be asked.
+    asked: Result<()>,
+}
+
+impl Condo {
+    /// Starts a stopped VPS.
+    pub fn start(&self, name: &Name) -> Result<()> {
+        let (record, lock) = self.hold(name)?;
+        self.settle(&record)?;
+        match self.status(name)? {
+            VpsStatus::Stopped => {}
+            VpsStatus::Created => self.take_down(&record)?,
+            status => return Err(Error::Status(format!("the VPS is {} already", status.as_str()))),
+        }
+        self.hold_uids(record)?;
+        files::create_dir_all(&self.folders.run_of(name), 0o700)?;
+        // Has its room, should the disk be full when it is to be stopped.
+        files::write_atomic(&self.stopping(name), b"-", 0o600)?;
+        monitor::launch(self, name, &lock)
+    }
+
+    /// Asks VPSs to shut down and ends each that has not after `timeout`. One that is stopped already is fine, and the
+    /// failure of one does not keep the others from being stopped. What became of each, by name.
+    pub fn stop(&self, names: &[Name], timeout: Duration) -> Vec<(Name, Result<()>)> {
+        // Sorted, because locks are held: two commands that take them in different orders would wait for each other.
+        let names: BTreeSet<&Name> = names.iter().collect();
+        let names: Vec<&Name> = names.into_iter().collect();
+        let mut results = Vec::new();
+        for some in names.chunks(AT_ONCE) {
+            // All are asked before any is waited for: together they take as long as the slowest.
+            let asked: Vec<_> = some.iter().map(|name| self.begin_stop(name, timeout)).collect();
+            for (name, asked) in some.iter().zip(asked) {
+                let result = asked.and_then(|stop| self.finish_stop(stop, timeout));
+                results.push(((*name).clone(), result));
+            }
+        }
+        results
+    }
+
+    fn begin_stop(&self, name: &Name, timeout: Duration) -> Result<Stop> {
+        let (record, lock) = self.hold(name)?;
+        self.set_stopping(name)?;
+        self.settle(&record)?;
+        let ending = self.ask(&record, Some(timeout))?;
+        Ok(Stop {
+            record,
+            ending,
+            _lock: lock,
+        })
+    }
+
+    fn finish_stop(&self, stop: Stop, timeout: Duration) -> Result<()> {
+        if let Some(ending) = stop.ending {
+            self.wait_or_kill(ending)?;
+        }
+        self.shut_down(&stop.record, Some(timeout))
+    }
+
+    /// Sends a signal to a VPS's init.
+    pub fn kill(&self, name: &Name, signal: Signal) -> Result<()> {
+        self.store.get(name)?;
+        let stopped = || Error::Status("the VPS is not running".into());
+        let container = self.container(name)?.ok_or_else(stopped)?;
+        if signal == Signal::KILL {
+            self.set_killed(name);
+        }
+        container.kill(&self.host, signal, false)
+    }
+
+    /// Removes a stopped VPS, or any with `force`, with everything it left.
+    pub fn delete(&self, name: &Name, force: bool) -> Result<()> {
+        let (record, _lock) = match self.hold(name) {
+            Err(e) if e.is_gone() && force && self.has_remains(name) => return self.delete_remains(name),
+            other => other?,
+        };
+        if force {
+            self.set_stopping(name)?;
+        }
+        self.settle(&record)?;
+        let status = self.status(name)?;
+        if status != VpsStatus::Stopped && !force {
+            let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
+            return Err(Error::Status(text));
+        }
+        self.shut_down(&record, None)?;
+        self.take_down(&record)?;
+        network::forget(self, &record)?;
+        files::remove_tree(&self.folders.vps(name))?;
+        // The claims go last: until then a delete that was interrupted can be repeated.
+        self.store.remove(name)?;
+        self.release_uids(&record)?;
+        self.forget(name)
+    }
+
+    /// Removes what deletes left that were killed at their very end, when the records were gone already.
+    pub fn sweep(&self) -> Result<()> {
+        let entries = std::fs::read_dir(self.folders.locks()).during(|| "list the locks")?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            // Of interest is only what it does about a VPS that is gone.
+            if let Some(name) = name
+                && self.store.get(&name).is_err_and(|e| e.is_gone())
+            {
+                let _ = self.hold(&name);
+            }
+        }
+        self.tidy_cgroups();
+        network::remove_if_unused(self)
+    }
+
+    /// A VPS with its lock, as it is once we hold that: whoever held it before may have deleted the VPS.
+    fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
+        match self.store.get(name) {
+            // What is unknown gets no lock file.
+            Err(e) if e.is_gone() && !files::exists(&self.folders.lock(name)) => return Err(e),
+            _ => {}
+        }
+        let lock = self.lock(name)?;
+        match self.store.get(name) {
+            Err(e) if e.is_gone() => {
+                self.forget(name)?;
+                Err(e)
+            }
+            other => Ok((other?, lock)),
+        }
+    }
+
+    /// The last of a VPS that has no record any more. The caller holds its lock.
+    pub(super) fn forget(&self, name: &Name) -> Result<()> {
+        network::remove_if_unused(self)?;
+        files::remove_file(&self.folders.lock(name))
+    }
+
+    /// Waits while a monitor is at work on a VPS without an init: it clears up or boots again. Clears up after a dead one.
+    fn settle(&self, record: &Record) -> Result<()> {
+        let deadline = Instant::now() + MONITOR;
+        loop {
+            let monitor = self.monitor(&record.name).filter(Identity::is_alive);
+            match (self.status(&record.name)?, monitor) {
+                (VpsStatus::Running | VpsStatus::Paused, _) => return Ok(()),
+                (_, None) => return self.take_down(record),
+                (_, Some(monitor)) if Instant::now() < deadline => {
+                    if let Some(pidfd) = monitor.open() {
+                        wait_for_end(&pidfd, Duration::from_millis(100))?;
+                    }
+                }
+                (_, Some(monitor)) => {
+                    let text = format!(
+                        "its monitor (pid {}) does not finish; try again, or end it",
+                        monitor.pid
+                    );
+                    return Err(Error::Busy(text));
+                }
+            }
+        }
+    }
+
+    /// Ends a VPS and clears up after it. It may be rebooting by itself at this very moment, and then needs to be ended again.
+    fn shut_down(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
+        for _ in 0..10 {
+            // Before anything is waited for: a monitor that pauses between two boots ends at once.
+            self.set_stopping(&record.name)?;
+            self.settle(record)?;
+            if self.status(&record.name)? == VpsStatus::Stopped {
+                return Ok(());
+            }
+            self.end(record, patience)?;
+        }
+        Err(Error::Busy("it boots again and again".into()))
+    }
+
+    /// Ends a running VPS, by its stop signal first if there is time for that. One that ends by itself meanwhile is fine.
+    fn end(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
+        match self.ask(record, patience)? {
+            Some(ending) => self.wait_or_kill(ending),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks it to power off, if there is patience. `None` when there is nobody any more.
+    fn ask(&self, record: &Record, patience: Option<Duration>) -> Result<Option<Ending>> {
+        let Some(container) = self.container(&record.name)? else {
+            return Ok(None);
+        };
+        let Some(init) = container.init() else {
+            return Ok(None);
+        };
+        let asked = match patience {
+            Some(_) => self.bid_farewell(record, &container),
+            None => Ok(()),
+        };
+        Ok(Some(Ending {
+            container,
+            init,
+            deadline: patience.map(|patience| Instant::now() + patience),
+            asked,
+        }))
+    }
+
+    /// Waits until the patience is over, and kills.
+    fn wait_or_kill(&self, ending: Ending) -> Result<()> {
+        let Ending { container, init, .. } = ending;
+        if let Some(deadline) = ending.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if wait_for_end(&init, ending.asked.as_ref().map_or(Duration::ZERO, |()| left))? {
+                return Ok(());
+            }
+            ending.asked?;
+        }
+        let all = container.kill(&self.host, Signal::KILL, true);
+        let _ = container.kill(&self.host, Signal::KILL, false);
+        if wait_for_end(&init, MONITOR)? {
+            return Ok(());
+        }
+        all?;
+        Err(Error::Status(
+            "its init does not die: it hangs in the kernel; try again later".into(),
+        ))
+    }
+
+    /// Frees everything one run of a VPS holds: container, cgroup, network, run directory. Idempotent.
+    pub(super) fn take_down(&self, record: &Record) -> Result<()> {
+        self.free(record)?;
+        files::remove_tree(&self.folders.run_of(&record.name))
+    }
+
+    /// All of that but the run directory, which says that a monitor is at work: without it a command that comes between the
+    /// two halves of a reboot would take the VPS for a stopped one.
+    pub(super) fn free(&self, record: &Record) -> Result<()> {
+        let name = &record.name;
+        let mut failures = Failures::default();
+        let seen = self.container(name)?.is_some() || files::exists(&self.folders.running(name));
+        failures.note(self.free_container(name));
+        failures.note(network::detach(self, record));
+        failures.into_result()?;
+        let told = files::exists(&self.recorded(name)) || self.monitor(name).is_some_and(|m| m.is_alive());
+        if seen && !told {
+            let end = self.unseen_end(record, VpsStatus::Stopped);
+            let end = end.unwrap_or_else(|| LastExit::now(ExitReason::Unknown, None, None));
+            self.store.record_exit(name, &end)?;
+        }
+        self.clear_running(name)?;
+        files::remove_file(&self.recorded(name))
+    }
+
+    /// Ends what runs in a VPS, and removes its container and cgroup.
+    pub(super) fn free_container(&self, name: &Name) -> Result<()> {
+        let mut failures = Failures::default();
+        failures.note(container::delete(
+            &self.host,
+            &self.folders.runtime(),
+            &Id::new(name.as_str())?,
+            true,
+        ));
+        failures.note(self.clear_cgroup(name));
+        failures.into_result()
+    }
+
+    /// A cgroup may be left without a container when a start was killed in between.
+    fn clear_cgroup(&self, name: &Name) -> Result<()> {
+        if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &self.folders.cgroup(name)) {
+            cgroup.kill()?;
+            cgroup.remove()?;
+        }
+        self.tidy_cgroups();
+        Ok(())
+    }
+
+    /// What VPSs share goes with the last one. A monitor that takes down its VPS is still there itself: then the next command
+    /// does it.
+    pub(super) fn tidy_cgroups(&self) {
+        for path in [monitor::cgroup(self), self.folders.cgroup_parent()] {
+            if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &path) {
+                cgroup.remove_if_empty();
+            }
+        }
+    }
+
+    /// Whether somebody is stopping the VPS: a reboot from inside then only stops it.
+    pub(super) fn is_stopping(&self, name: &Name) -> bool {
+        let raw = std::fs::read(self.stopping(name)).unwrap_or_default();
+        serde_json::from_slice(&raw).is_ok_and(|stopper: Identity| stopper.is_alive())
+    }
+
+    /// Says that we stop the VPS, as long as we live. One without run directory is stopped.
+    fn set_stopping(&self, name: &Name) -> Result<()> {
+        let own = serde_json::to_vec(&Identity::own()?)?;
+        match files::write_small(&self.stopping(name), &own, 0o600) {
+            Err(e) if e.is_gone() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn stopping(&self, name: &Name) -> PathBuf {
+        self.folders.run_of(name).join("stopping")
+    }
+
+    /// Says that the end of this run is in the database: who takes it down in the monitor's place knows no better.
+    pub(super) fn set_recorded(&self, name: &Name) -> Result<()> {
+        files::write_atomic(&self.recorded(name), b"", 0o600)
+    }
+
+    fn recorded(&self, name: &Name) -> PathBuf {
+        self.folders.run_of(name).join("recorded")
+    }
+
+    /// The process that watches a VPS, dead or alive.
+    pub(super) fn monitor(&self, name: &Name) -> Option<Identity> {
+        let raw = std::fs::read(self.folders.run_of(name).join("monitor.json")).ok()?;
+        serde_json::from_slice(&raw).ok()
+    }
+
+    /// Says who watches a VPS.
+    pub(super) fn set_monitor(&self, name: &Name, monitor: &Identity) -> Result<()> {
+        let path = self.folders.run_of(name).join("monitor.json");
+        files::write_atomic(&path, &serde_json::to_vec(monitor)?, 0o600)
+    }
+}
+
+/// Waits until a process has ended; false when the time is over first.
+pub(super) fn wait_for_end(pidfd: &OwnedFd, patience: Duration) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        match rustix::event::poll(&mut [PollFd::new(&pidfd.as_fd(), PollFlags::IN)], left.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other.during(|| "wait for a process")? > 0),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What is left where something went wrong: VPSs whose record was lost, and runs whose end nobody saw.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::power::{MONITOR, wait_for_end};
+use crate::error::{During, Error, Result};
+use crate::files;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::record::store::{ExitReason, LastExit, Record};
+use crate::vps::record::view::VpsStatus;
+
+impl Condo {
+    /// VPSs that have a disk or a container, and no record.
+    pub fn remains(&self) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        for dir in [self.folders.all(), self.folders.runtime()] {
+            let entries = match std::fs::read_dir(&dir) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other.during(|| format!("read `{}`", dir.display()))?,
+            };
+            let found = entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str()?.parse::<Name>().ok());
+            names.extend(found);
+        }
+        names.sort();
+        names.dedup();
+        names.retain(|name| self.has_remains(name) && self.store.get(name).is_err_and(|e| e.is_gone()));
+        Ok(names)
+    }
+
+    /// Whether there is a disk or a container of this name.
+    pub(super) fn has_remains(&self, name: &Name) -> bool {
+        files::exists(&self.folders.disk(name)) || self.container(name).is_ok_and(|c| c.is_some())
+    }
+
+    /// A new VPS must not come into the disk or the container of one whose record was lost.
+    pub(super) fn refuse_remains(&self, name: &Name) -> Result<()> {
+        match self.store.get(name) {
+            Err(e) if e.is_gone() && self.has_remains(name) => Err(Error::Status(format!(
+                "there are remains of a VPS `{name}` that has no record any more; remove them: `condo delete --force {name}`"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what is there of a VPS whose record was lost. Its network goes with its processes.
+    pub(super) fn delete_remains(&self, name: &Name) -> Result<()> {
+        let _lock = self.lock(name)?;
+        let monitor = self.monitor(name).and_then(|monitor| monitor.open());
+        self.free_container(name)?;
+        if let Some(monitor) = monitor {
+            // It finds no record either, and ends; its cgroup is the last to go.
+            wait_for_end(&monitor, MONITOR)?;
+            self.tidy_cgroups();
+        }
+        files::remove_tree(&self.folders.run_of(name))?;
+        files::remove_tree(&self.folders.vps(name))?;
+        self.release_all_uids(name)?;
+        self.forget(name)
+    }
+
+    /// Says that whoever works with condo kills the VPS, for the record of its end. That is worth no failure.
+    pub(super) fn set_killed(&self, name: &Name) {
+        if let Err(e) = files::write_atomic(&self.killed(name), b"", 0o600) {
+            log::debug!("{e}");
+        }
+    }
+
+    fn killed(&self, name: &Name) -> PathBuf {
+        self.folders.run_of(name).join("killed")
+    }
+
+    /// Whether condo itself killed the VPS, or was about to.
+    pub(super) fn is_killed(&self, name: &Name) -> bool {
+        self.is_stopping(name) || files::exists(&self.killed(name))
+    }
+
+    /// Says that a VPS runs, in a place that outlives the host's power.
+    pub(super) fn set_running(&self, name: &Name) -> Result<()> {
+        files::write_atomic(&self.folders.running(name), b"", 0o600)
+    }
+
+    /// Takes that back.
+    pub(super) fn clear_running(&self, name: &Name) -> Result<()> {
+        files::remove_file(&self.folders.running(name))
+    }
+
+    /// The end of a run that nobody saw: the host lost its power, or VPS and monitor went away together.
+    pub(in crate::vps) fn unseen_end(&self, record: &Record, status: VpsStatus) -> Option<LastExit> {
+        let started = std::fs::symlink_metadata(self.folders.running(&record.name))
+            .and_then(|status| status.modified())
+            .ok()?;
+        let watched = self.monitor(&record.name).is_some_and(|m| m.is_alive());
+        if status != VpsStatus::Stopped || watched {
+            return None;
+        }
+        // Not before its start, and when the host went away not after that came back.
+        let at = boot_time().unwrap_or(started).max(started);
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(LastExit {
+            reason: ExitReason::Unknown,
+            status: None,
+            signal: None,
+            at: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        })
+    }
+}
+
+/// When this host came up (`btime` of `proc_stat(5)`).
+fn boot_time() -> Option<SystemTime> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds.trim().parse().ok()?))
+}

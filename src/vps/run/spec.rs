@@ -1,0 +1,164 @@
+//! Rendering a VPS as an OCI configuration: a pure function of record, image, paths and host facts.
+//!
+//! What is rendered is written to the bundle and goes through the same door as every OCI caller's configuration, so
+//! nothing a VPS gets is out of reach of `condo-runtime` with that file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use serde_json::{Value, json};
+
+use crate::error::{During, Result};
+use crate::vps::record::facts::Facts;
+use crate::vps::record::store::{Record, UIDS};
+
+mod capabilities;
+mod mounts;
+mod resources;
+
+/// What the image says about the system in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Init {
+    /// The program and arguments of PID 1.
+    pub args: Vec<String>,
+}
+
+/// Everything rendering depends on.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The VPS.
+    pub record: &'a Record,
+    /// Its PID 1.
+    pub init: &'a Init,
+    /// Where its root disk is mounted.
+    pub rootfs: &'a Path,
+    /// Where its device nodes are.
+    pub nodes: &'a Path,
+    /// Where the directories for container engines are, and the places inside that get one.
+    pub engines: (&'a Path, &'a [&'static str]),
+    /// Its cgroup, absolute.
+    pub cgroup: &'a str,
+    /// The whole disk behind its root, needed when the limits concern the disk.
+    pub disk: Option<(u32, u32)>,
+    /// The host.
+    pub facts: &'a Facts,
+    /// System calls it is refused.
+    pub seccomp: Option<LinuxSeccomp>,
+}
+
+/// The version of the specification the configuration follows.
+const VERSION: &str = "1.2.0";
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Open files: systemd's own defaults, because select(2) breaks above 1024 and databases want the hard limit.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+
+/// Renders the configuration.
+///
+/// # Errors
+/// [`crate::error::Error::Unsupported`] when a limit concerns the disk and `disk` is not given.
+pub fn render(input: Input<'_>) -> Result<Spec> {
+    let value = document(&input)?;
+    let mut spec: Spec = serde_json::from_value(value).during(|| "render the configuration")?;
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_seccomp(input.seccomp);
+    }
+    Ok(spec)
+}
+
+/// The configuration as the specification writes it. A test holds that the typed form loses nothing of it.
+fn document(input: &Input<'_>) -> Result<Value> {
+    let record = input.record;
+    let hostname = record.config.hostname.as_deref().unwrap_or(record.name.as_str());
+    Ok(json!({
+        "ociVersion": VERSION,
+        "hostname": hostname,
+        "root": { "path": input.rootfs, "readonly": false },
+        "process": process(input),
+        "mounts": mounts::mounts(input),
+        "linux": linux(input)?,
+    }))
+}
+
+fn process(input: &Input<'_>) -> Value {
+    let capabilities = capabilities::KEPT;
+    let hard = OPEN_FILES.1.min(input.facts.open_files);
+    json!({
+        "terminal": true,
+        "user": { "uid": 0, "gid": 0 },
+        "args": input.init.args,
+        "env": environment(input.record),
+        "cwd": "/",
+        // Inheritable and ambient stay empty: what an exec inherits by them is no longer decided here (CVE-2022-29162).
+        "capabilities": {
+            "bounding": capabilities,
+            "effective": capabilities,
+            "permitted": capabilities,
+            "inheritable": [],
+            "ambient": [],
+        },
+        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": OPEN_FILES.0.min(hard), "hard": hard }],
+        // sudo, su and ping need to gain what their files grant; the bounding set is the fence.
+        "noNewPrivileges": false,
+        // A daemon that protects itself (negative) must not protect its tenants as well.
+        "oomScoreAdj": input.facts.oom_score.max(0),
+    })
+}
+
+/// What PID 1 finds: systemd's container interface, and a PATH and TERM for inits that set none.
+fn environment(record: &Record) -> Vec<String> {
+    let mut env = BTreeMap::from([("PATH", PATH), ("TERM", "linux")]);
+    env.extend(record.config.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    env.extend([("container", "condo"), ("container_uuid", &record.uuid)]);
+    env.iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+fn linux(input: &Input<'_>) -> Result<Value> {
+    let record = input.record;
+    let map = json!([{ "containerID": 0, "hostID": record.uid_base, "size": UIDS }]);
+    let namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"]
+        .iter()
+        .map(|kind| json!({ "type": kind }))
+        .collect();
+    Ok(json!({
+        "namespaces": namespaces,
+        "uidMappings": map,
+        "gidMappings": map,
+        "cgroupsPath": input.cgroup,
+        "resources": resources::resources(&record.config.limits, &record.config.permit, input.disk, input.facts)?,
+        "sysctl": sysctls(),
+        // Mounts inside reach what systemd starts: it hands credentials to its services over a mount made later.
+        "rootfsPropagation": "rshared",
+        "maskedPaths": mounts::MASKED,
+        "readonlyPaths": mounts::READONLY,
+    }))
+}
+
+/// What one VPS may have of what costs the host's memory and is no memory by the kernel's count: generous for a server with
+/// containers of its own.
+const OWN: [(&str, u32); 8] = [
+    ("max_user_namespaces", 1024),
+    ("max_pid_namespaces", 1024),
+    ("max_ipc_namespaces", 1024),
+    ("max_uts_namespaces", 1024),
+    ("max_mnt_namespaces", 1024),
+    ("max_cgroup_namespaces", 1024),
+    ("max_time_namespaces", 1024),
+    // Each is a network stack with tables of its own.
+    ("max_net_namespaces", 256),
+];
+
+fn sysctls() -> BTreeMap<String, String> {
+    let mut all: BTreeMap<_, _> = OWN
+        .iter()
+        .map(|(name, value)| (format!("user.{name}"), value.to_string()))
+        .collect();
+    // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
+    all.insert("net.ipv4.ping_group_range".into(), format!("0 {}", UIDS - 1));
+    all
+}
+
+#[cfg(test)]
+mod tests;

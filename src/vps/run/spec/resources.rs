@@ -1,0 +1,114 @@
+//! Limits in the terms of the OCI specification.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::super::nodes;
+use crate::error::{Error, Result};
+use crate::vps::record::config::{CPU_PERIOD, Limits};
+use crate::vps::record::facts::Facts;
+use crate::vps::record::permit::Permit;
+
+/// Character devices a VPS may open besides its nodes: console, ptmx and its terminals.
+const TERMINALS: [(u32, Option<u32>); 3] = [(5, Some(1)), (5, Some(2)), (136, None)];
+
+pub(super) fn resources(
+    limits: &Limits,
+    permits: &BTreeSet<Permit>,
+    disk: Option<(u32, u32)>,
+    facts: &Facts,
+) -> Result<Value> {
+    let mut all = Map::new();
+    all.insert("devices".into(), devices(permits));
+    let mut put = |key: &str, section: Map<String, Value>| {
+        if !section.is_empty() {
+            all.insert(key.into(), section.into());
+        }
+    };
+    put("cpu", cpu(limits, facts));
+    put("memory", memory(limits));
+    put("pids", present([("limit", limits.pids.map(Value::from))]));
+    put("blockIO", block_io(limits, disk)?);
+    put("unified", unified(limits, facts));
+    Ok(all.into())
+}
+
+fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Value> {
+    fields
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect()
+}
+
+fn cpu(limits: &Limits, facts: &Facts) -> Map<String, Value> {
+    let shares = limits.cpu_weight.filter(|_| !facts.unified).map(shares);
+    present([
+        ("quota", limits.cpu_quota().map(Value::from)),
+        ("period", limits.cpus.map(|_| CPU_PERIOD.into())),
+        ("shares", shares.map(Value::from)),
+        ("cpus", limits.cpuset.clone().map(Value::from)),
+    ])
+}
+
+/// cgroup v1's shares, where everybody has 1024 instead of 100.
+fn shares(weight: u64) -> u64 {
+    (weight * 1024 / 100).clamp(2, 262_144)
+}
+
+/// The weight goes to cgroup v2 as it is: OCI's `shares` would be converted with a loss, and differently by every runtime.
+fn unified(limits: &Limits, facts: &Facts) -> Map<String, Value> {
+    let weight = limits.cpu_weight.filter(|_| facts.unified);
+    present([("cpu.weight", weight.map(|w| w.to_string().into()))])
+}
+
+/// OCI counts swap together with memory.
+fn memory(limits: &Limits) -> Map<String, Value> {
+    let both = limits
+        .memory
+        .zip(limits.swap)
+        .map(|(memory, swap)| memory.saturating_add(swap));
+    present([
+        ("limit", limits.memory.map(Value::from)),
+        ("swap", both.map(Value::from)),
+    ])
+}
+
+fn block_io(limits: &Limits, disk: Option<(u32, u32)>) -> Result<Map<String, Value>> {
+    if !limits.any_io() {
+        return Ok(Map::new());
+    }
+    let (major, minor) =
+        disk.ok_or_else(|| Error::unsupported("an io limit", "the disk behind the VPS is not known"))?;
+    let device =
+        |rate: Option<u64>| rate.map(|rate| json!([{ "major": major, "minor": minor, "rate": rate }]));
+    Ok(present([
+        ("throttleReadBpsDevice", device(limits.io_read)),
+        ("throttleWriteBpsDevice", device(limits.io_write)),
+        ("throttleReadIOPSDevice", device(limits.iops_read)),
+        ("throttleWriteIOPSDevice", device(limits.iops_write)),
+    ]))
+}
+
+fn devices(permits: &BTreeSet<Permit>) -> Value {
+    let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
+    let nodes = nodes::of(permits).map(|node| (node.major, Some(node.minor)));
+    for (major, minor) in nodes.chain(TERMINALS) {
+        let mut rule = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
+        if let Some(minor) = minor {
+            rule["minor"] = minor.into();
+        }
+        rules.push(rule);
+    }
+    rules.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_weight_is_the_usual_number_of_shares() {
+        assert_eq!([shares(1), shares(100), shares(10_000)], [10, 1024, 102_400]);
+    }
+}

@@ -1,0 +1,3 @@
+//! What VPSs ask of [`net`](crate::net).
+
+pub(super) mod network;
