@@ -233,17 +233,17 @@ impl Cgroup {
         ))
     }
 
-    /// Makes the kernel take back memory until no more than `bytes` are in use, as preparation for a lower limit: a limit alone
-    /// would make it kill. Call it right before [`Cgroup::apply`].
+    /// Does `work`, which lowers the memory limit, once the kernel has taken back memory until no more than `bytes` are in use, and
+    /// while it holds those who want more: a limit alone would make it kill.
     ///
-    /// On v1 nothing is done, because the kernel refuses a limit that does not fit instead of killing.
+    /// On v1 `work` is all there is, because the kernel refuses a limit that does not fit instead of killing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when more than that is in use for good.
-    pub fn shrink_memory(&self, bytes: u64) -> Result<()> {
+    /// [`Error::Invalid`] when more than that is in use for good, before any work; and what `work` says.
+    pub fn squeezed<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let dir = self.hierarchy.place("memory")?;
         if !dir.has("memory.high") {
-            return Ok(());
+            return work();
         }
         // Writing the soft limit reclaims there and then, and kills nobody; it is not to stay.
         let before = dir.read("memory.high")?;
@@ -252,9 +252,9 @@ impl Cgroup {
             file: "memory.current",
             limit: bytes,
         };
-        let fits = self.check_ceiling(&ceiling);
+        let done = self.check_ceiling(&ceiling).and_then(|()| work());
         dir.write("memory.high", before.trim())?;
-        fits
+        done
     }
 
     /// Lets a user (the container's root, as the host knows it) make sub-cgroups, which systemd as PID 1 needs: the directory

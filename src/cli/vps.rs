@@ -18,6 +18,7 @@ mod enter;
 mod image;
 mod life;
 mod limits;
+mod resize;
 mod show;
 mod usage;
 
@@ -59,6 +60,7 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Restart { targets, timeout } => life::restart(condo, &targets, timeout),
         Command::Kill { targets, signal } => life::kill(condo, &targets, signal),
         Command::Delete { targets, force } => life::delete(condo, &targets, force),
+        Command::Resize(args) => resize::run(condo, *args),
         Command::Exec(args) => enter::exec(condo, args),
         Command::Shell { name, user } => enter::shell(condo, &name, user),
         Command::Console { name } => enter::console(condo, &name),

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use rustix::process::Signal;
 
 use super::limits::LimitArgs;
+use super::resize::{self, ResizeArgs};
 use super::usage::{assignment, digits};
 use crate::error::{Error, Result};
 use crate::process::signal;
@@ -94,6 +95,9 @@ pub(super) enum Command {
         #[arg(short, long)]
         force: bool,
     },
+    /// Change the limits of a VPS, at once and for good.
+    #[command(after_help = resize::EXAMPLES)]
+    Resize(Box<ResizeArgs>),
     /// Run a program in a running VPS; its exit status becomes ours.
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(ExecArgs),

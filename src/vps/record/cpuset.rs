@@ -16,6 +16,12 @@ pub fn parse(text: &str) -> Option<BTreeSet<u32>> {
     Some(cpus)
 }
 
+/// The list that [`parse`] reads as these processors.
+pub fn display(cpus: &BTreeSet<u32>) -> String {
+    let numbers: Vec<String> = cpus.iter().map(u32::to_string).collect();
+    numbers.join(",")
+}
+
 /// A processor number without sign or blanks, small enough that a range of them is no attack on memory.
 fn number(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -30,6 +36,7 @@ mod tests {
     fn lists_and_ranges() {
         assert_eq!(parse("0"), Some([0].into()));
         assert_eq!(parse("0-2,5"), Some([0, 1, 2, 5].into()));
+        assert_eq!(display(&[0, 2].into()), "0,2");
     }
 
     #[test]

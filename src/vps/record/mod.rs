@@ -1,6 +1,7 @@
 //! What lasts of VPSs: [`config`] is what the user asked for, checked once against [`facts`]; [`store`] keeps it and claims what
 //! must be unique; [`folders`] says where everything is.
 
+pub mod change;
 mod claims;
 pub mod config;
 pub mod cpuset;

@@ -14,6 +14,7 @@ mod open;
 mod power;
 mod provision;
 mod remains;
+mod resize;
 pub mod spec;
 mod streams;
 mod users;

@@ -17,6 +17,8 @@ mod capabilities;
 mod mounts;
 mod resources;
 
+pub(super) use resources::resources;
+
 /// What the image says about the system in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Init {
@@ -127,7 +129,7 @@ fn linux(input: &Input<'_>) -> Result<Value> {
         "uidMappings": map,
         "gidMappings": map,
         "cgroupsPath": input.cgroup,
-        "resources": resources::resources(&record.config.limits, &record.config.permit, input.disk, input.facts)?,
+        "resources": resources(&record.config.limits, &record.config.permit, input.disk, input.facts)?,
         "sysctl": sysctls(),
         // Mounts inside reach what systemd starts: it hands credentials to its services over a mount made later.
         "rootfsPropagation": "rshared",

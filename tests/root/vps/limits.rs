@@ -14,6 +14,8 @@ tests![
     a_fork_bomb_stays_inside in guest,
     writes_are_throttled in guest: 120,
     limits_are_what_another_implementation_reads in guest,
+    a_resize_holds_at_once_and_for_good in guest,
+    a_resize_kills_nothing in guest,
     a_disk_that_cannot_be_limited_is_refused in guest,
 ];
 
@@ -141,6 +143,81 @@ fn limits_are_what_another_implementation_reads() -> Result<()> {
         ensure!(io.read_bps == [8 << 20] && io.write_bps == [4 << 20], "{io:?}");
         ensure!(io.read_iops == [2000] && io.write_iops == [1000], "{io:?}");
     }
+    house.leave()
+}
+
+fn a_resize_holds_at_once_and_for_good() -> Result<()> {
+    let house = House::new()?;
+    let created = house.output("create web --image busybox --start --memory 64M --cpus 1 --io-write 4M")?;
+    if said(&created).contains("is in memory") {
+        harness::need("temporary-files-on-a-disk");
+    }
+    ensure!(created.status.success(), "{created:?}");
+    house.up("web")?;
+    let init = house.init("web")?;
+    house.ok("resize web --memory 128M --cpus 0.5 --cpu-weight 200 --cpuset 1 --pids 50 --io-read 8M --no-limit io-write")?;
+    let holds = || -> Result<()> {
+        let found = house.limits("web")?;
+        let mib = |n: i64| n << 20;
+        let (weight, swap) = if found.v2 { (200, 0) } else { (2048, mib(128)) };
+        let room = (found.memory, found.swap, found.pids);
+        ensure!(room == (mib(128), swap, 50), "{found:?}");
+        let time = (found.quota, found.weight, &*found.cpus);
+        ensure!(time == (50_000, weight, &[(1, 1)]), "{found:?}");
+        if let Some(io) = &found.io {
+            ensure!(io.read_bps == [8 << 20] && io.write_bps.is_empty(), "{io:?}");
+        }
+        Ok(())
+    };
+    holds()?;
+    ensure!(house.init("web")? == init);
+    // Also for a VPS that does not run: its next run has them.
+    house.ok("stop web --timeout 1")?;
+    house.ok("resize web --no-limit cpu-weight")?;
+    house.ok("resize web --cpu-weight 200")?;
+    house.ok("start web")?;
+    holds()?;
+    house.ok("resize web --no-limit memory,cpus,pids,cpuset --no-limit io-read")?;
+    let found = house.limits("web")?;
+    ensure!(found.memory > 1 << 40 || found.memory < 0, "{found:?}");
+    ensure!(
+        found.quota <= 0 && found.pids <= 0 && found.cpus != [(1, 1)],
+        "{found:?}"
+    );
+    for (line, needle) in [
+        ("resize web", "is given no new limit"),
+        ("resize web --cpus 1000", "processors of this host"),
+        ("resize web --no-limit memroy", "is no limit"),
+        ("resize nosuch --cpus 1", "VPS `nosuch` does not exist"),
+    ] {
+        house.refused(line, needle)?;
+    }
+    house.leave()
+}
+
+/// 40 MiB of a tmpfs cannot be taken back: the host has no swap for the VPS.
+fn a_resize_kills_nothing() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 96M")?;
+    let init = house.init("web")?;
+    house.sh(
+        "web",
+        "mount -t tmpfs none /mnt && dd if=/dev/zero of=/mnt/held bs=1M count=40 2>/dev/null",
+    )?;
+    let refused = house.refused(
+        "resize web --memory 16M --cpus 0.5",
+        "--memory: `16M` is less than the VPS uses",
+    )?;
+    let found = house.limits("web")?;
+    ensure!(
+        found.memory == 96 << 20 && found.quota <= 0,
+        "{refused}: {found:?}"
+    );
+    ensure!(house.show("web")?["limits"]["memory"] == 96 << 20, "recorded");
+    house.ok("resize web --memory 64M")?;
+    ensure!(house.limits("web")?.memory == 64 << 20);
+    ensure!(house.cgroup("web")?.oom_kills()? == 0 && house.init("web")? == init);
+    ensure!(house.sh("web", "wc -c < /mnt/held")? == (40 << 20).to_string());
     house.leave()
 }
 

@@ -13,7 +13,7 @@ use crate::vps::record::permit::Permit;
 /// Character devices a VPS may open besides its nodes: console, ptmx and its terminals.
 const TERMINALS: [(u32, Option<u32>); 3] = [(5, Some(1)), (5, Some(2)), (136, None)];
 
-pub(super) fn resources(
+pub(in crate::vps::run) fn resources(
     limits: &Limits,
     permits: &BTreeSet<Permit>,
     disk: Option<(u32, u32)>,
