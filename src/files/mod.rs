@@ -2,6 +2,7 @@
 
 mod lock;
 pub mod mountinfo;
+pub mod overlay;
 mod root;
 
 use std::ffi::CString;

@@ -36,8 +36,8 @@ pub struct Images {
 pub struct Image {
     /// Its name.
     pub name: String,
-    /// Its root filesystem, to be used read-only.
-    pub rootfs: PathBuf,
+    /// Its root filesystem, to be used read-only: the layers, the uppermost first.
+    pub layers: Vec<PathBuf>,
     /// What is known about it.
     pub manifest: Manifest,
 }
@@ -116,7 +116,7 @@ impl Images {
             serde_json::from_slice(&manifest).during(|| format!("read the manifest of image `{name}`"))?;
         Ok(Image {
             name: name.into(),
-            rootfs: self.path(name).join(ROOTFS),
+            layers: vec![self.path(name).join(ROOTFS)],
             manifest,
         })
     }

@@ -1,36 +1,32 @@
-//! A root disk out of two layers: overlayfs over idmapped mounts.
+//! A root disk out of layers: overlayfs over idmapped mounts.
 //!
 //! ```text
-//! <lib>/images/debian-12/rootfs     lower: shared, read-only
+//! <lib>/images/…                    lower: one or several, shared, read-only
 //! <lib>/vps/web/disk/               0700
 //!   upper/                          what the VPS has changed
 //!   work/                           overlayfs' own
 //!   plain/docker/                   directories that are no overlay
 //! ```
-//! Both layers are mounted through the VPS's id map, so what is on disk is owned by 0 and up, whatever range the VPS runs
+//! All layers are mounted through the VPS's id map, so what is on disk is owned by 0 and up, whatever range the VPS runs
 //! with: an image serves all ranges unchanged, and a disk moves between ranges and hosts without a chown.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 
 use super::usage;
 use crate::error::{During, Error, Result};
 use crate::files;
+use crate::files::overlay::{self, UPPER, WORK};
 use crate::sys::cred::FsIdentity;
 use crate::sys::mount::{Attributes, attr, set_attributes};
 use crate::undo::Undo;
 
-const UPPER: &str = "upper";
-const WORK: &str = "work";
 const PLAIN: &str = "plain";
 
 /// How the layers are joined.
@@ -51,15 +47,16 @@ const OPTIONS: [(&str, &str); 4] = [
 /// The disk a VPS has as its `/`.
 #[derive(Debug, Clone)]
 pub struct RootDisk {
-    lower: PathBuf,
+    /// The uppermost first.
+    lowers: Vec<PathBuf>,
     dir: PathBuf,
 }
 
 impl RootDisk {
-    /// The disk in `dir` on top of the root filesystem `lower` of an image.
-    pub fn new(lower: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
+    /// The disk in `dir` on top of the layers of an image, the uppermost first.
+    pub fn new(lowers: Vec<PathBuf>, dir: impl Into<PathBuf>) -> Self {
         Self {
-            lower: lower.into(),
+            lowers,
             dir: dir.into(),
         }
     }
@@ -76,8 +73,12 @@ impl RootDisk {
                 name: self.dir.display().to_string(),
             });
         }
-        let lower = fs::symlink_metadata(&self.lower)
-            .during(|| format!("look at the image's root `{}`", self.lower.display()))?;
+        let top = self
+            .lowers
+            .first()
+            .ok_or_else(|| Error::Corrupt("the image has no layer".into()))?;
+        let lower =
+            fs::symlink_metadata(top).during(|| format!("look at the image's root `{}`", top.display()))?;
         files::create_dir_all(&self.dir, 0o700)?;
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))
             .during(|| format!("close `{}` to others", self.dir.display()))?;
@@ -121,55 +122,35 @@ impl RootDisk {
 
     /// The mounted disk as a descriptor, not attached anywhere yet. Same conditions as [`RootDisk::mount`].
     pub fn assemble(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let lower = layer(&self.lower, userns, attr::RDONLY | attr::NODEV)?;
+        let lower = |dir: &PathBuf| layer(dir, userns, attr::RDONLY | attr::NODEV);
+        let lowers = self.lowers.iter().map(lower).collect::<Result<Vec<_>>>()?;
         let disk = layer(&self.dir, userns, attr::NODEV)?;
         // Before Linux 6.15 overlayfs takes only layers that are mounted in this namespace. They are named by descriptor, so
-        // that one place serves both and no path of the host shows in the tenant's mount table.
+        // that one place serves all and no path of the host shows in the tenant's mount table.
         let mut undo = Undo::new();
-        for mount in [&lower, &disk] {
+        for mount in lowers.iter().chain([&disk]) {
             attach(mount, &self.dir).during(|| format!("attach a layer at `{}`", self.dir.display()))?;
             undo.push(|| Ok(unmount(&self.dir, UnmountFlags::DETACH)?));
         }
-        let overlay = self.join(&lower, &disk)?;
+        let overlay = self.join(&lowers, &disk)?;
         undo.run().during(|| "detach the layers")?;
         Ok(overlay)
     }
 
-    fn join(&self, lower: &OwnedFd, disk: &OwnedFd) -> Result<OwnedFd> {
+    fn join(&self, lowers: &[OwnedFd], disk: &OwnedFd) -> Result<OwnedFd> {
         // overlayfs works on its layers as whoever mounted it. Real root has no number in an idmapped layer (EOVERFLOW on the
         // first directory): be the VPS's root towards filesystems meanwhile, and keep all capabilities.
         let root = rustix::fs::fstat(disk)?;
         let _identity =
             FsIdentity::assume(root.st_uid, root.st_gid).during(|| "become the VPS's root for files")?;
-        let path = |fd: &OwnedFd, name: &str| format!("/proc/self/fd/{}{name}", fd.as_raw_fd());
-        let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| match e {
-            Errno::NODEV => {
-                Error::unsupported("a root disk", "this kernel has no overlayfs (`modprobe overlay`)")
-            }
-            other => other.into(),
-        })?;
-        let configure = || -> Result<()> {
-            fsconfig_set_string(&overlay, "source", "condo")?;
-            fsconfig_set_string(&overlay, "lowerdir", path(lower, ""))?;
-            fsconfig_set_string(&overlay, "upperdir", path(disk, "/upper"))?;
-            fsconfig_set_string(&overlay, "workdir", path(disk, "/work"))?;
-            for (key, value) in OPTIONS {
-                fsconfig_set_string(&overlay, key, value)?;
-            }
-            Ok(fsconfig_create(&overlay)?)
-        };
-        configure().map_err(|e| explain(e, &overlay)).during(|| {
+        overlay::mount(lowers, Some(disk.as_fd()), &OPTIONS).during(|| {
+            let lowers: Vec<_> = self.lowers.iter().map(|dir| dir.display().to_string()).collect();
             format!(
                 "mount the disk `{}` over `{}`",
                 self.dir.display(),
-                self.lower.display()
+                lowers.join("`, `")
             )
-        })?;
-        Ok(fsmount(
-            &overlay,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::MOUNT_ATTR_NODEV,
-        )?)
+        })
     }
 
     /// Removes what the VPS has stored. A disk that is gone already counts as removed.
@@ -217,33 +198,4 @@ fn layer(path: &Path, userns: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd
 fn attach(mount: &OwnedFd, target: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(move_mount(mount, "", CWD, target, flags)?)
-}
-
-/// Adds what the kernel says about a mount that failed: the messages of its file system context.
-fn explain(e: Error, context: &OwnedFd) -> Error {
-    let mut words = Vec::new();
-    let mut message = [0; 1024];
-    while let Ok(count) = rustix::io::read(context, &mut message) {
-        // `e text`: a letter for the severity.
-        let text = String::from_utf8_lossy(&message[..count]);
-        words.push(text.trim().trim_start_matches(['e', 'w', 'i']).trim().to_owned());
-        if count == 0 || words.len() > 8 {
-            break;
-        }
-    }
-    if e.errno() == Some(Errno::INVAL.raw_os_error()) {
-        let words = if words.is_empty() {
-            "overlayfs refuses a layer".to_owned()
-        } else {
-            words.join(", ")
-        };
-        return Error::unsupported("this root disk", words);
-    }
-    match words.is_empty() {
-        true => e,
-        false => Error::During {
-            what: words.join(", "),
-            source: Box::new(e),
-        },
-    }
 }

@@ -149,7 +149,7 @@ fn busybox_is_built_and_runs() -> Result<()> {
 
     let script = "test $(id -u) = 0 && ls -l /sbin/init /usr/bin/env && . /etc/profile && cat /etc/inittab";
     let output = Command::new("chroot")
-        .arg(&image.rootfs)
+        .arg(&image.layers[0])
         .args(["/bin/sh", "-c", script])
         .output()?;
     ensure!(
@@ -157,8 +157,8 @@ fn busybox_is_built_and_runs() -> Result<()> {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    ensure!(fs::metadata(image.rootfs.join("etc/shadow"))?.mode() & 0o7777 == 0o640);
-    ensure!(fs::metadata(image.rootfs.join("tmp"))?.mode() & 0o7777 == 0o1777);
+    ensure!(fs::metadata(image.layers[0].join("etc/shadow"))?.mode() & 0o7777 == 0o640);
+    ensure!(fs::metadata(image.layers[0].join("tmp"))?.mode() & 0o7777 == 0o1777);
 
     let again = images.build(&Recipe::named("busybox")?, &mut |_| {});
     ensure!(matches!(again, Err(Error::Exists { .. })), "{again:?}");
@@ -242,7 +242,8 @@ fn compressed(plain: &[u8]) -> Result<Vec<(&'static str, Vec<u8>)>> {
 }
 
 fn check_metadata(image: &Image) -> Result<()> {
-    let status = |path: &str| fs::symlink_metadata(image.rootfs.join(path)).with_context(|| path.to_owned());
+    let status =
+        |path: &str| fs::symlink_metadata(image.layers[0].join(path)).with_context(|| path.to_owned());
     let su = status("bin/su")?;
     ensure!((su.mode() & 0o7777, su.uid(), su.mtime()) == (0o4755, 0, 1_000_000_000));
     let home = status("home/joe")?;
@@ -253,7 +254,7 @@ fn check_metadata(image: &Image) -> Result<()> {
     );
     let note = status("home/joe/note")?;
     ensure!(note.ino() == status("home/joe/again")?.ino() && note.nlink() == 2);
-    ensure!(fs::read_link(image.rootfs.join("home/joe/link"))? == Path::new("/etc/passwd"));
+    ensure!(fs::read_link(image.layers[0].join("home/joe/link"))? == Path::new("/etc/passwd"));
     let pipe = status("run/pipe")?;
     ensure!(pipe.file_type().is_fifo() && (pipe.mode() & 0o7777, pipe.uid()) == (0o620, 5));
     ensure!(status("dev/mem").is_err() && image.manifest.devices_skipped == 1);
@@ -263,7 +264,7 @@ fn check_metadata(image: &Image) -> Result<()> {
     );
     ensure!(image.manifest.highest_id == 1000 && image.manifest.architecture == "unknown");
 
-    let ping = image.rootfs.join("bin/ping");
+    let ping = image.layers[0].join("bin/ping");
     let attribute = |name: &str| {
         let mut buffer = [0; 64];
         rustix::fs::getxattr(&ping, name, &mut buffer).map(|n| buffer[..n].to_vec())
@@ -410,9 +411,7 @@ fn hostile_archives_write_nothing_outside() -> Result<()> {
     }
     // What leads out by an absolute path leads to the image's own root instead.
     ensure!(
-        images
-            .get("absolute")?
-            .rootfs
+        images.get("absolute")?.layers[0]
             .join(out.trim_start_matches('/'))
             .join("new")
             .exists()
@@ -434,7 +433,7 @@ fn names_that_come_twice_are_replaced() -> Result<()> {
         .file("l/y", 0o644, b"through the link")
         .dir("l", 0o755)
         .file("l/y", 0o644, b"in the directory");
-    let root = import(&scratch.images(), "twice", &archive.end())?.rootfs;
+    let root = import(&scratch.images(), "twice", &archive.end())?.layers[0].clone();
     ensure!(fs::read(root.join("a"))? == b"second" && fs::read(root.join("kept"))? == b"first");
     ensure!(fs::metadata(root.join("d"))?.mode() & 0o7777 == 0o711 && root.join("d/x").exists());
     ensure!(fs::read(root.join("d/y"))? == b"through the link");
@@ -484,8 +483,8 @@ fn sparse_files_of_every_format_stay_sparse() -> Result<()> {
             &mut |_| {},
         )?;
         let (data, hole) = (
-            image.rootfs.join("data"),
-            fs::metadata(image.rootfs.join("hole"))?,
+            image.layers[0].join("data"),
+            fs::metadata(image.layers[0].join("hole"))?,
         );
         ensure!(fs::read(&data)? == expected, "{format:?}: another content");
         ensure!(
@@ -734,8 +733,8 @@ fn recipes_can_be_folders() -> Result<()> {
     fs::write(dir.join("motd"), "welcome\n")?;
     let image = scratch.images().build(&Recipe::from_dir(&dir)?, &mut |_| {})?;
     ensure!(image.name == "mine" && image.manifest.stop_signal == "SIGUSR2");
-    let motd = fs::metadata(image.rootfs.join("linuxrc"))?;
+    let motd = fs::metadata(image.layers[0].join("linuxrc"))?;
     ensure!((motd.mode() & 0o7777, motd.gid()) == (0o640, 5));
-    ensure!(fs::read_dir(image.rootfs.join("usr/sbin"))?.next().is_none());
+    ensure!(fs::read_dir(image.layers[0].join("usr/sbin"))?.next().is_none());
     Ok(())
 }

@@ -104,7 +104,7 @@ impl Place {
 
     /// A new disk on the image, not mounted.
     fn disk(&self, name: &str) -> Result<RootDisk> {
-        let disk = RootDisk::new(&self.image.rootfs, self.dir(name));
+        let disk = RootDisk::new(self.image.layers.clone(), self.dir(name));
         disk.create()?;
         fs::create_dir(self.root(name))?;
         Ok(disk)
@@ -157,7 +157,7 @@ fn owners_are_translated_and_the_image_stays() -> Result<()> {
     ensure!(status("etc/passwd")?.uid() == 0 && status("srv")?.uid() == 0 && status("srv/l")?.uid() == 0);
     ensure!(status("home")?.uid() == 1000);
 
-    let lower = &place.image.rootfs;
+    let lower = &place.image.layers[0];
     ensure!(fs::read_to_string(root.join("etc/passwd"))?.contains("changed"));
     ensure!(!fs::read_to_string(lower.join("etc/passwd"))?.contains("changed"));
     ensure!(lower.join("etc/profile").exists() && !root.join("etc/profile").exists());
@@ -268,7 +268,7 @@ fn a_disk_on_tmpfs() -> Result<()> {
         MsFlags::empty(),
         None::<&str>,
     )?;
-    let disk = RootDisk::new(&place.image.rootfs, memory.join("disk"));
+    let disk = RootDisk::new(place.image.layers.clone(), memory.join("disk"));
     disk.create()?;
     let userns = Userns::new(BASE)?;
     let mounted = disk.mount(userns.file.as_fd(), &place.root("web"));
@@ -295,7 +295,7 @@ fn filesystems_that_cannot_be_mapped_are_named() -> Result<()> {
     needs!(root, busybox, nsenter);
     let place = Place::new()?;
     let userns = Userns::new(BASE)?;
-    let disk = RootDisk::new("/proc", place.dir("x"));
+    let disk = RootDisk::new(vec!["/proc".into()], place.dir("x"));
     disk.create()?;
     let error = disk.mount(userns.file.as_fd(), Path::new("/mnt")).unwrap_err();
     ensure!(
@@ -310,7 +310,7 @@ fn disks_are_created_once_and_removed_at_any_depth() -> Result<()> {
     let scratch = Scratch::new();
     let (lower, dir) = (scratch.0.join("lower"), scratch.0.join("vps/web/disk"));
     fs::create_dir(&lower)?;
-    let disk = RootDisk::new(&lower, &dir);
+    let disk = RootDisk::new(vec![lower], &dir);
     disk.create()?;
     ensure!(matches!(disk.create(), Err(Error::Exists { .. })));
     ensure!(fs::metadata(&dir)?.mode() & 0o7777 == 0o700);

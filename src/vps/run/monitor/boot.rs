@@ -124,7 +124,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     Cgroup::retreat(&condo.host.cgroups, &super::cgroup(condo)).during(|| "leave the command's cgroup")?;
     let image = condo.images().get(&record.config.image)?;
     let home = leave_mounts()?;
-    let disk = RootDisk::new(&image.rootfs, condo.folders.disk(&record.name));
+    let disk = RootDisk::new(image.layers.clone(), condo.folders.disk(&record.name));
     let mounted = mount(condo, record, &disk)?;
     nodes::make(&nodes_of(condo, record), &record.config.permit, record.uid_base)?;
     let init = identity::init_after(&mounted.keys, &image.manifest.init);
