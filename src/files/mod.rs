@@ -117,6 +117,14 @@ pub fn create_dir_all(path: &Path, mode: u32) -> Result<()> {
         .during(|| format!("create directory `{}`", path.display()))
 }
 
+/// Creates a directory that only its owner may enter, or closes one that is there to others.
+pub fn create_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    create_dir_all(path, 0o700)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .during(|| format!("close `{}` to others", path.display()))
+}
+
 /// Removes a file; one that is gone already counts as removed.
 pub fn remove_file(path: &Path) -> Result<()> {
     forgive_gone(fs::remove_file(path)).during(|| format!("remove `{}`", path.display()))

@@ -1,11 +1,18 @@
 //! The root disk of a VPS: an image it shares with others below, a layer of its own on top, and the block device beneath.
 
+//!
+//! The layer of its own lies in a [`Volume`], of which there are several kinds ([`Backend`]), one file each.
+
 mod device;
 mod disk;
+mod folder;
+mod mount;
 mod usage;
+mod volume;
 
 pub use device::whole_disk_of;
 pub use disk::RootDisk;
+pub use volume::{Backend, Quota, Usage, Volume};
 
 use serde::{Deserialize, Serialize};
 

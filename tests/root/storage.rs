@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 use condo::error::Error;
 use condo::image::{Image, Recipe};
-use condo::storage::{RootDisk, whole_disk_of};
+use condo::storage::{Backend, Quota, RootDisk, Volume, whole_disk_of};
 use nix::mount::{MsFlags, mount};
 
 use crate::harness;
@@ -29,6 +29,19 @@ tests![
 ];
 
 const BASE: u32 = 700_000;
+
+/// A volume that is a folder.
+fn folder(dir: &Path) -> Box<dyn Volume> {
+    Backend::Folder.volume(dir)
+}
+
+/// A new disk in a folder.
+fn made(lowers: Vec<PathBuf>, dir: &Path) -> Result<RootDisk> {
+    folder(dir).create(&Quota::default())?;
+    let disk = RootDisk::new(lowers, folder(dir));
+    disk.create()?;
+    Ok(disk)
+}
 
 /// A user namespace whose root is host user `base`, kept by a process of its own.
 struct Userns {
@@ -104,8 +117,7 @@ impl Place {
 
     /// A new disk on the image, not mounted.
     fn disk(&self, name: &str) -> Result<RootDisk> {
-        let disk = RootDisk::new(self.image.layers.clone(), self.dir(name));
-        disk.create()?;
+        let disk = made(self.image.layers.clone(), &self.dir(name))?;
         fs::create_dir(self.root(name))?;
         Ok(disk)
     }
@@ -162,7 +174,7 @@ fn owners_are_translated_and_the_image_stays() -> Result<()> {
     ensure!(!fs::read_to_string(lower.join("etc/passwd"))?.contains("changed"));
     ensure!(lower.join("etc/profile").exists() && !root.join("etc/profile").exists());
     ensure!(!lower.join("srv").exists() && fs::metadata(lower.join("home"))?.uid() == 0);
-    ensure!(disk.usage()? > 0);
+    ensure!(folder(&place.dir("web")).usage()?.used > 0);
     Ok(())
 }
 
@@ -268,8 +280,7 @@ fn a_disk_on_tmpfs() -> Result<()> {
         MsFlags::empty(),
         None::<&str>,
     )?;
-    let disk = RootDisk::new(place.image.layers.clone(), memory.join("disk"));
-    disk.create()?;
+    let disk = made(place.image.layers.clone(), &memory.join("disk"))?;
     let userns = Userns::new(BASE)?;
     let mounted = disk.mount(userns.file.as_fd(), &place.root("web"));
     if kernel()? < (6, 3) {
@@ -295,8 +306,7 @@ fn filesystems_that_cannot_be_mapped_are_named() -> Result<()> {
     needs!(root, busybox, nsenter);
     let place = Place::new()?;
     let userns = Userns::new(BASE)?;
-    let disk = RootDisk::new(vec!["/proc".into()], place.dir("x"));
-    disk.create()?;
+    let disk = made(vec!["/proc".into()], &place.dir("x"))?;
     let error = disk.mount(userns.file.as_fd(), Path::new("/mnt")).unwrap_err();
     ensure!(
         matches!(error.root(), Error::Unsupported { .. }) && error.to_string().contains("/proc"),
@@ -310,8 +320,8 @@ fn disks_are_created_once_and_removed_at_any_depth() -> Result<()> {
     let scratch = Scratch::new();
     let (lower, dir) = (scratch.0.join("lower"), scratch.0.join("vps/web/disk"));
     fs::create_dir(&lower)?;
-    let disk = RootDisk::new(vec![lower], &dir);
-    disk.create()?;
+    let disk = made(vec![lower], &dir)?;
+    let volume = folder(&dir);
     ensure!(matches!(disk.create(), Err(Error::Exists { .. })));
     ensure!(fs::metadata(&dir)?.mode() & 0o7777 == 0o700);
     let mut here = condo::files::open_dir(&dir.join("upper"))?;
@@ -319,10 +329,10 @@ fn disks_are_created_once_and_removed_at_any_depth() -> Result<()> {
         rustix::fs::mkdirat(&here, "d", rustix::fs::Mode::RWXU)?;
         here = rustix::fs::openat(&here, "d", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
     }
-    ensure!(disk.usage()? >= 5000 * 4096 / 8);
-    disk.remove()?;
+    ensure!(volume.usage()?.used >= 5000 * 4096 / 8);
+    volume.remove()?;
     ensure!(!dir.exists());
-    disk.remove()?;
+    volume.remove()?;
     Ok(())
 }
 

@@ -30,13 +30,13 @@ pub(super) fn wanted(args: CreateArgs) -> NewVps {
         name: args.name,
         wanted_ip: args.ip,
         config: VpsConfig {
-            image: args.image,
             hostname: args.hostname,
             limits: args.limits.into(),
             env: args.env.into_iter().collect(),
             ip: args.ip,
             allow: args.allow.into_iter().collect(),
             permit: args.permit.into_iter().collect(),
+            ..VpsConfig::new(args.image)
         },
     }
 }

@@ -10,7 +10,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::size;
 use crate::vps::record::store::LastExit;
-use crate::vps::record::view::VpsView;
+use crate::vps::record::view::{DiskView, VpsView};
 
 pub(super) fn list(condo: &Condo, json: bool) -> Result<Exit> {
     let all = condo.list()?;
@@ -72,6 +72,19 @@ fn memory(vps: &VpsView) -> String {
     }
 }
 
+/// The same for the disk, and what keeps it.
+fn disk(disk: &DiskView) -> String {
+    let used = or_nothing(disk.used, size::display);
+    let bytes = disk
+        .size
+        .map_or(used.clone(), |size| format!("{used} / {}", size::display(size)));
+    let inodes = match (disk.inodes_used, disk.inodes) {
+        (Some(used), Some(limit)) => format!(", {used} / {limit} inodes"),
+        _ => String::new(),
+    };
+    format!("{bytes}{inodes} ({})", disk.backend)
+}
+
 fn shown(vps: &VpsView) -> String {
     let mut lines = vec![
         ("name", vps.name.to_string()),
@@ -82,6 +95,7 @@ fn shown(vps: &VpsView) -> String {
         ("pid", or_nothing(vps.pid, |pid| pid.to_string())),
         ("uptime", or_nothing(vps.uptime, duration)),
         ("memory", memory(vps)),
+        ("disk", disk(&vps.disk)),
         ("created", moment(vps.created)),
         ("last exit", or_nothing(vps.last_exit.as_ref(), ended)),
     ];
@@ -129,6 +143,7 @@ fn ended(exit: &LastExit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Backend;
     use crate::vps::record::permit::Permit;
     use crate::vps::record::store::ExitReason;
     use crate::vps::record::view::VpsStatus;
@@ -149,6 +164,13 @@ mod tests {
                 ..Limits::default()
             },
             memory_used: Some(3 << 20),
+            disk: DiskView {
+                backend: Backend::Folder,
+                size: Some(1 << 30),
+                used: Some(5 << 20),
+                inodes: None,
+                inodes_used: Some(7),
+            },
             allowed: vec!["db".parse().unwrap()],
             permitted: vec![Permit::Fuse, Permit::Tun],
             created: 0,
@@ -193,6 +215,7 @@ web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
         for line in [
             "name         web",
             "uptime       3m 5s",
+            "disk         5M / 1G (folder)",
             "may talk to  db",
             "permitted    fuse, tun",
             "iops-read    2000/s",

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::cpuset;
+use super::disk::Disk;
 use super::facts::Facts;
 use super::name::Name;
 use super::permit::Permit;
@@ -52,6 +53,9 @@ pub struct VpsConfig {
     /// What it is permitted beyond the usual.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub permit: BTreeSet<Permit>,
+    /// Its disk.
+    #[serde(default, skip_serializing_if = "Disk::is_plain")]
+    pub disk: Disk,
 }
 
 /// Limits; one that is absent does not hold.
@@ -123,6 +127,7 @@ impl VpsConfig {
             ip: None,
             allow: BTreeSet::new(),
             permit: BTreeSet::new(),
+            disk: Disk::default(),
         }
     }
 

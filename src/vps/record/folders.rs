@@ -11,12 +11,14 @@
 //!   vps/NAME/bundle/config.json    rendered at every start
 //!   vps/NAME/bundle/rootfs/        where the root disk is mounted while it runs
 //!   vps/NAME/console.log           bounded
+//! /etc/condo (DIR/etc)             the operator's
+//!   condo.toml                     see settings
 //! /run/condo (DIR/run)             gone after a reboot, as everything it describes
 //!   lock/NAME                      held by whoever changes the VPS; stays when the VPS is deleted
 //!   vps/NAME/                      what belongs to one run of it
 //!   runtime/                       state of the OCI runtime: `condo-runtime --root` of this directory works on a VPS
 //! ```
-//! `--root DIR` (or `CONDO_ROOT`) moves both, so that several condos live side by side: such an instance marks every name
+//! `--root DIR` (or `CONDO_ROOT`) moves all of them, so that several condos live side by side: such an instance marks every name
 //! it uses on the host with a short hash of its root.
 
 use std::path::{Path, PathBuf};
@@ -29,12 +31,14 @@ use crate::files;
 
 const RUN: &str = "/run/condo";
 const LIB: &str = "/var/lib/condo";
+const ETC: &str = "/etc/condo";
 
 /// The directories of one instance. Cheap to clone, touches nothing after [`Folders::open`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folders {
     run: PathBuf,
     lib: PathBuf,
+    etc: PathBuf,
     mark: Option<String>,
 }
 
@@ -67,6 +71,7 @@ impl Folders {
         Self {
             run: root.join("run"),
             lib: root.join("lib"),
+            etc: root.join("etc"),
             mark: Some(mark),
         }
     }
@@ -79,6 +84,11 @@ impl Folders {
     /// State that lasts.
     pub fn lib(&self) -> &Path {
         &self.lib
+    }
+
+    /// What the operator has set. Nothing here makes or changes files there.
+    pub fn settings(&self) -> PathBuf {
+        self.etc.join("condo.toml")
     }
 
     /// The database of records.
@@ -208,6 +218,7 @@ impl Default for Folders {
         Self {
             run: RUN.into(),
             lib: LIB.into(),
+            etc: ETC.into(),
             mark: None,
         }
     }

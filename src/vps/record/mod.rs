@@ -1,16 +1,19 @@
 //! What lasts of VPSs: [`config`] is what the user asked for, checked once against [`facts`]; [`store`] keeps it and claims what
-//! must be unique; [`folders`] says where everything is.
+//! must be unique; [`folders`] says where everything is;
+//! [`settings`] is what the operator has set for the host.
 
 pub mod change;
 mod claims;
 pub mod config;
 pub mod cpuset;
+pub mod disk;
 pub mod facts;
 pub mod folders;
 pub mod images;
 pub mod instance;
 pub mod name;
 pub mod permit;
+pub mod settings;
 pub mod size;
 pub mod store;
 pub mod view;

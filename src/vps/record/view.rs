@@ -8,6 +8,7 @@ use super::config::Limits;
 use super::name::Name;
 use super::permit::Permit;
 use super::store::LastExit;
+use crate::storage::Backend;
 
 /// What a VPS is doing, derived from facts at the moment of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,21 @@ impl VpsStatus {
     }
 }
 
+/// A VPS's disk as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// What keeps it.
+    pub backend: Backend,
+    /// Bytes that fit into it, where that is limited.
+    pub size: Option<u64>,
+    /// Bytes in use. A list tells it only where the back end counts.
+    pub used: Option<u64>,
+    /// Inodes that fit into it, where that is limited.
+    pub inodes: Option<u64>,
+    /// Inodes in use, where the back end counts them.
+    pub inodes_used: Option<u64>,
+}
+
 /// A VPS as `list` and `show` present it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VpsView {
@@ -54,6 +70,8 @@ pub struct VpsView {
     pub uptime: Option<u64>,
     /// Its limits.
     pub limits: Limits,
+    /// Its disk.
+    pub disk: DiskView,
     /// Memory in use, in bytes, while it runs.
     pub memory_used: Option<u64>,
     /// VPSs it may talk to.

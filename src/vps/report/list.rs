@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
-use crate::vps::record::view::{VpsStatus, VpsView};
+use crate::vps::record::view::{DiskView, VpsStatus, VpsView};
 
 impl Condo {
     /// All VPSs, by name.
@@ -12,16 +12,17 @@ impl Condo {
         self.store
             .list()?
             .into_iter()
-            .map(|record| self.view(record))
+            .map(|record| self.view(record, false))
             .collect()
     }
 
     /// One VPS.
     pub fn show(&self, name: &Name) -> Result<VpsView> {
-        self.view(self.store.get(name)?)
+        self.view(self.store.get(name)?, true)
     }
 
-    fn view(&self, record: Record) -> Result<VpsView> {
+    /// `measured`: with what takes time to find out.
+    fn view(&self, record: Record, measured: bool) -> Result<VpsView> {
         let container = self.container(&record.name)?;
         let status = container
             .as_ref()
@@ -53,6 +54,7 @@ impl Condo {
             pid: init.and_then(|i| u32::try_from(i.pid).ok()),
             uptime: init.and_then(|init| init.uptime()),
             limits: record.config.limits.clone(),
+            disk: self.disk_view(&record, measured),
             memory_used,
             permitted: record.config.permit.iter().copied().collect(),
             allowed: peers.into_iter().map(|(name, _)| name).collect(),
@@ -60,5 +62,21 @@ impl Condo {
             last_exit,
             name: record.name,
         })
+    }
+    /// What cannot be measured (a disk that was not made yet) is not worth failing for.
+    fn disk_view(&self, record: &Record, measured: bool) -> DiskView {
+        let disk = record.config.disk;
+        let volume = self.volume(record);
+        let usage = match measured || volume.is_counted() {
+            true => volume.usage().inspect_err(|e| log::debug!("{e}")).ok(),
+            false => None,
+        };
+        DiskView {
+            backend: disk.backend,
+            size: usage.and_then(|usage| usage.quota.size).or(disk.size),
+            used: usage.map(|usage| usage.used),
+            inodes: usage.and_then(|usage| usage.quota.inodes).or(disk.inodes),
+            inodes_used: usage.and_then(|usage| usage.inodes),
+        }
     }
 }

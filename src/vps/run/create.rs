@@ -13,7 +13,8 @@ impl Condo {
     /// No kernel object yet.
     pub fn create(&self, new: NewVps) -> Result<Record> {
         let facts = Facts::probe(&self.host)?;
-        let config = new.config.with_defaults(&facts);
+        let mut config = new.config.with_defaults(&facts);
+        config.disk.backend = self.settings()?.storage.backend.unwrap_or(config.disk.backend);
         config.validate(&facts)?;
         self.refuse_remains(&new.name)?;
         let _images = self.lock_images()?;

@@ -7,7 +7,6 @@ use super::spec;
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
 use crate::runtime::container::Container;
-use crate::storage;
 use crate::vps::record::change::Change;
 use crate::vps::record::config::{Limits, VpsConfig};
 use crate::vps::record::cpuset;
@@ -62,7 +61,7 @@ impl Condo {
         let before = &record.config.limits;
         let cgroup = container.need_cgroup(&self.host, "resize")?;
         let disk = if limits.any_io() || before.any_io() {
-            Some(storage::whole_disk_of(self.folders.lib())?)
+            Some(self.volume(record).device()?)
         } else {
             None
         };

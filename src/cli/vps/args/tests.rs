@@ -45,7 +45,6 @@ fn create_takes_every_limit() {
     let ip = Some("10.88.0.7".parse().unwrap());
     assert_eq!((new.name.as_str(), new.wanted_ip), ("web", ip));
     let expected = VpsConfig {
-        image: "busybox".into(),
         hostname: Some("web.example.org".into()),
         limits: Limits {
             cpus: Some(1.5),
@@ -65,6 +64,7 @@ fn create_takes_every_limit() {
         ip,
         allow: ["cache", "db", "mail"].map(|n| n.parse().unwrap()).into(),
         permit: [Permit::Fuse, Permit::Tun].into(),
+        ..VpsConfig::new("busybox")
     };
     assert_eq!(new.config, expected);
 }

@@ -30,7 +30,7 @@ use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::plan::Choices;
 use crate::runtime::status::Identity;
 use crate::seccomp;
-use crate::storage::{self, RootDisk};
+use crate::storage::RootDisk;
 use crate::sys;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
@@ -124,7 +124,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     Cgroup::retreat(&condo.host.cgroups, &super::cgroup(condo)).during(|| "leave the command's cgroup")?;
     let image = condo.images().get(&record.config.image)?;
     let home = leave_mounts()?;
-    let disk = RootDisk::new(image.layers.clone(), condo.folders.disk(&record.name));
+    let disk = RootDisk::new(image.layers.clone(), condo.volume(record));
     let mounted = mount(condo, record, &disk)?;
     nodes::make(&nodes_of(condo, record), &record.config.permit, record.uid_base)?;
     let init = identity::init_after(&mounted.keys, &image.manifest.init);
@@ -171,6 +171,7 @@ struct Mounted {
 
 /// Mounts the root disk, and beside it directories for container engines.
 fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Mounted> {
+    condo.volume(record).create(&record.config.disk.quota())?;
     match disk.create() {
         // There since the first start.
         Err(e) if matches!(e.root(), Error::Exists { .. }) => {}
@@ -203,7 +204,7 @@ fn nodes_of(condo: &Condo, record: &Record) -> PathBuf {
 fn render(condo: &Condo, record: &Record, init: Vec<String>, engines: &[&'static str]) -> Result<Bundle> {
     let limits = &record.config.limits;
     let disk = if limits.any_io() {
-        Some(storage::whole_disk_of(condo.folders.lib())?)
+        Some(condo.volume(record).device()?)
     } else {
         None
     };

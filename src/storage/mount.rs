@@ -1,0 +1,46 @@
+//! Mounts that are attached nowhere, and attaching them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use crate::error::{During, Error, Result};
+use crate::sys::mount::{Attributes, attr, set_attributes};
+
+/// A detached mount of `path` alone, without anything that is mounted below it.
+pub(super) fn detached(path: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    open_tree(CWD, path, flags).during(|| format!("open `{}`", path.display()))
+}
+
+/// Sends a detached mount's owners through the id map of `userns`, and gives it more `attributes`. `shown` names it in errors.
+pub(super) fn map_owners(
+    mount: &OwnedFd,
+    userns: BorrowedFd<'_>,
+    attributes: u64,
+    shown: &Path,
+) -> Result<()> {
+    let change = Attributes {
+        set: attributes | attr::IDMAP,
+        propagation: rustix::mount::MountPropagationFlags::PRIVATE.bits().into(),
+        userns: Some(userns),
+        ..Attributes::default()
+    };
+    match set_attributes(mount.as_fd(), false, &change) {
+        Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Err(Error::unsupported(
+            format!("a root disk on the filesystem of `{}`", shown.display()),
+            "it cannot be idmapped; use ext4, xfs, btrfs or tmpfs (Linux 6.3)",
+        )),
+        other => other.during(|| format!("map the owners of `{}`", shown.display())),
+    }
+}
+
+pub(super) fn attach(mount: &OwnedFd, target: &Path) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(mount, "", CWD, target, flags)?)
+}
