@@ -13,7 +13,7 @@
 //!  5  cli            oci::*, vps::* commands; logging; output; exit codes; reports (anyhow, for `condo`)
 //!  4  vps            record, wire, run, report
 //!  3  runtime        bundle, validate, plan, status, state, hooks, console, init/{link,parent,child,exec}
-//!  2  namespaces cgroups rootfs seccomp process net image storage     one mechanism each
+//!  2  namespaces cgroups rootfs seccomp process net image storage figures     one mechanism each
 //!  1  host           facts about this kernel and the caller
 //!  0  error undo files sys                   unsafe and libc only in sys
 //! ```
@@ -26,6 +26,7 @@
 pub mod cgroups;
 pub mod cli;
 pub mod error;
+pub mod figures;
 pub mod files;
 pub mod host;
 pub mod image;

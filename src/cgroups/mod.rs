@@ -36,6 +36,7 @@ mod pids;
 mod rdma;
 mod resctrl;
 mod setting;
+mod share;
 mod stats;
 mod sysctl_program;
 mod systemd;
@@ -48,7 +49,8 @@ pub use home::{Home, Manager};
 pub use limits::Limits;
 pub use resctrl::Allocation;
 pub use setting::{Missing, Setting};
-pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Pids, Stats};
+pub use share::Share;
+pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, MemoryParts, Pids, Stats};
 pub use systemd::{Bus, Placeholder, Property, Scope};
 pub use unified::birth_of;
 

@@ -59,12 +59,58 @@ pub struct Memory {
     pub inactive_file: u64,
     /// The kernel's own (v2: since Linux 5.18).
     pub kernel: u64,
+    /// Where it lies, in more detail.
+    #[serde(skip)]
+    pub parts: MemoryParts,
     /// Swap in use.
     pub swap: u64,
     /// The limit of swap alone; `None` without one.
     pub swap_limit: Option<u64>,
     /// What happened at the limits.
     pub events: MemoryEvents,
+}
+
+/// Lines of `memory.stat` that have a counterpart in `/proc/meminfo`, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryParts {
+    /// Anonymous memory and tmpfs, used of late.
+    pub active_anon: u64,
+    /// The same, not used of late.
+    pub inactive_anon: u64,
+    /// Page cache used of late.
+    pub active_file: u64,
+    /// Locked.
+    pub unevictable: u64,
+    /// Mapped files.
+    pub mapped: u64,
+    /// tmpfs and shared memory.
+    pub shmem: u64,
+    /// To be written to disk.
+    pub dirty: u64,
+    /// Being written.
+    pub writeback: u64,
+    /// The kernel's own that it can give up (v2).
+    pub slab_reclaimable: u64,
+    /// The kernel's own that it cannot (v2).
+    pub slab_unreclaimable: u64,
+}
+
+impl MemoryParts {
+    /// From lines whose keys have a prefix (v1 has `total_` for the cgroup with those below); some are spelled differently there.
+    fn from_stat(get: impl Fn(&str) -> u64, [mapped, dirty, writeback]: [&str; 3]) -> Self {
+        Self {
+            active_anon: get("active_anon"),
+            inactive_anon: get("inactive_anon"),
+            active_file: get("active_file"),
+            unevictable: get("unevictable"),
+            shmem: get("shmem"),
+            slab_reclaimable: get("slab_reclaimable"),
+            slab_unreclaimable: get("slab_unreclaimable"),
+            mapped: get(mapped),
+            dirty: get(dirty),
+            writeback: get(writeback),
+        }
+    }
 }
 
 /// How often a limit was met.

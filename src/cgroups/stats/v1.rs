@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::super::dir::Dir;
 use super::super::hierarchy::keyed;
-use super::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Stats, device_number, number, pids, text, v2};
+use super::{
+    Cpu, Device, Hugetlb, Memory, MemoryEvents, MemoryParts, Stats, device_number, number, pids, text, v2,
+};
 use crate::error::Result;
 
 /// Limits from here on are the kernel's way to say "none".
@@ -54,7 +56,7 @@ fn throttling(stat: &str, cpu: &mut Cpu) {
 
 fn memory(dir: &Dir) -> Result<Memory> {
     let stat = text(dir, "memory.stat")?.unwrap_or_default();
-    let get = |key| keyed(&stat, key).unwrap_or_default();
+    let get = |key: &str| keyed(&stat, key).unwrap_or_default();
     let limit = limit(dir, "memory.limit_in_bytes")?;
     let both = self::limit(dir, "memory.memsw.limit_in_bytes")?;
     let oom = text(dir, "memory.oom_control")?.unwrap_or_default();
@@ -66,6 +68,10 @@ fn memory(dir: &Dir) -> Result<Memory> {
         file: get("total_cache"),
         inactive_file: get("total_inactive_file"),
         kernel: number(dir, "memory.kmem.usage_in_bytes")?.unwrap_or_default(),
+        parts: MemoryParts::from_stat(
+            |key| get(&format!("total_{key}")),
+            ["mapped_file", "dirty", "writeback"],
+        ),
         swap: get("total_swap"),
         swap_limit: both.map(|b| b.saturating_sub(limit.unwrap_or_default())),
         events: MemoryEvents {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::super::dir::Dir;
 use super::super::hierarchy::keyed;
-use super::{Cpu, Device, Hugetlb, Memory, MemoryEvents, Stats, device_number, number, pids, text};
+use super::{
+    Cpu, Device, Hugetlb, Memory, MemoryEvents, MemoryParts, Stats, device_number, number, pids, text,
+};
 use crate::error::Result;
 
 /// Everything that `dir` counts.
@@ -35,7 +37,7 @@ fn memory(dir: &Dir) -> Result<Option<Memory>> {
         return Ok(None);
     };
     let stat = text(dir, "memory.stat")?.unwrap_or_default();
-    let get = |key| keyed(&stat, key).unwrap_or_default();
+    let get = |key: &str| keyed(&stat, key).unwrap_or_default();
     let events = text(dir, "memory.events")?.unwrap_or_default();
     Ok(Some(Memory {
         usage,
@@ -45,6 +47,7 @@ fn memory(dir: &Dir) -> Result<Option<Memory>> {
         file: get("file"),
         inactive_file: get("inactive_file"),
         kernel: get("kernel"),
+        parts: MemoryParts::from_stat(get, ["file_mapped", "file_dirty", "file_writeback"]),
         swap: number(dir, "memory.swap.current")?.unwrap_or_default(),
         swap_limit: number(dir, "memory.swap.max")?,
         events: memory_events(&events),

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rustix::time::ClockId;
+
 use super::cpuset;
 use crate::error::{Error, Result};
 use crate::files;
@@ -27,6 +29,28 @@ pub struct Facts {
     pub open_files: u64,
     /// Our own OOM score adjustment, which a child inherits and only CAP_SYS_RESOURCE may lower.
     pub oom_score: i32,
+    /// What its clocks say now, where a VPS can have clocks of its own (`time_namespaces(7)`).
+    pub clocks: Option<Clocks>,
+}
+
+/// Clocks that count from the host's boot, in whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// Without the time the host was suspended.
+    pub monotonic: i64,
+    /// With it.
+    pub boottime: i64,
+}
+
+impl Clocks {
+    /// Reads them, if this kernel has time namespaces.
+    fn read() -> Option<Self> {
+        let seconds = |clock| rustix::time::clock_gettime(clock).tv_sec;
+        files::exists(Path::new("/proc/self/ns/time")).then(|| Self {
+            monotonic: seconds(ClockId::Monotonic),
+            boottime: seconds(ClockId::Boottime),
+        })
+    }
 }
 
 impl Facts {
@@ -49,6 +73,7 @@ impl Facts {
                 .maximum
                 .unwrap_or(u64::MAX),
             oom_score: oom_score.trim().parse().unwrap_or(0),
+            clocks: Clocks::read(),
         })
     }
 }

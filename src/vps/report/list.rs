@@ -31,6 +31,9 @@ impl Condo {
             .as_ref()
             .and_then(|c| c.state().init)
             .filter(|_| status != VpsStatus::Stopped);
+        if init.is_some() {
+            self.tend(&record.name);
+        }
         let cgroup = init
             .and(container.as_ref())
             .and_then(|c| c.cgroup(&self.host).ok().flatten());

@@ -42,6 +42,7 @@ impl Condo {
         // What cannot be had is no more than the caller's own, as without condo.
         inherited::shed();
         let container = self.running(name)?;
+        self.tend(name);
         let stopped = || Error::Status("the VPS is not running".into());
         let init = container.init().ok_or_else(stopped)?;
         let pid = container.state().init.map_or(0, |i| i.pid);

@@ -7,6 +7,7 @@ mod crowded;
 mod engines;
 pub mod enter;
 mod farewell;
+mod figures;
 mod identity;
 pub mod monitor;
 mod nodes;

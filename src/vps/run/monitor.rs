@@ -10,6 +10,7 @@
 mod boot;
 mod early;
 mod end;
+mod figures;
 mod log;
 mod watch;
 
@@ -17,7 +18,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 pub(super) use self::log::older as older_log;
 use crate::vps::record::instance::Condo;
@@ -38,26 +39,7 @@ const NO_ROOT: &str = "-";
 /// The lock goes along as the monitor's standard input: should this command be killed, nobody touches the VPS until the
 /// monitor is done.
 pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
-    let mut child = Command::new("/proc/self/exe")
-        .arg0(CALLED)
-        .arg("boot")
-        .arg(root_argument(condo))
-        .arg(name.as_str())
-        .current_dir("/")
-        // It stays for weeks, and needs to find programs at most.
-        .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-        .stdin(Stdio::from(lock.share()?))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .during(|| "start the monitor")?;
-    let mut said = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr
-            .read_to_string(&mut said)
-            .during(|| "listen to the monitor")?;
-    }
+    let (mut child, said) = start(condo, name, "boot", Stdio::from(lock.share()?))?;
     if let Some(remarks) = said.strip_suffix(RUNNING) {
         remarks
             .lines()
@@ -71,6 +53,41 @@ pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
     } else {
         said.into()
     }))
+}
+
+/// Starts a process that tells a VPS's figures in its monitor's place, and returns when they are where the VPS looks for them.
+pub(super) fn tell_figures(condo: &Condo, name: &Name) -> Result<()> {
+    let (mut child, said) = start(condo, name, "figures", Stdio::null())?;
+    if said.is_empty() {
+        return Ok(());
+    }
+    child.wait().during(|| "wait for who tells figures")?;
+    Err(Error::Init(said.trim().into()))
+}
+
+/// Starts a process that stays, in a first role, and returns what it said until it closed its standard error.
+fn start(condo: &Condo, name: &Name, role: &str, input: Stdio) -> Result<(Child, String)> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg0(CALLED)
+        .arg(role)
+        .arg(root_argument(condo))
+        .arg(name.as_str())
+        .current_dir("/")
+        // It stays for weeks, and needs to find programs at most.
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .stdin(input)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .during(|| "start the monitor")?;
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr
+            .read_to_string(&mut said)
+            .during(|| "listen to the monitor")?;
+    }
+    Ok((child, said))
 }
 
 /// Where all monitors of an instance are: a systemd unit, CI job or login session that ends takes along whoever is in its
@@ -108,6 +125,7 @@ fn take_role(args: &[OsString]) -> Result<()> {
     let name: Name = text(2).parse()?;
     match text(0) {
         "boot" => boot::first(root.as_deref(), &name),
+        "figures" => figures::tell(root.as_deref(), &name),
         "watch" => watch::watch(&args[1..]),
         "end" => end::end(root.as_deref(), &name, [text(3), text(4), text(5)]),
         other => Err(Error::invalid("monitor", other, "is not a role")),

@@ -66,8 +66,13 @@ impl Condo {
             None
         };
         let resources = |from: &Limits, to: &Limits| -> Result<Value> {
-            let wanted = spec::resources(to, &record.config.permit, disk, facts)?;
-            Ok(with_lifted(wanted, from, to, disk, facts))
+            let wanted = spec::resources(record, to, disk, facts)?;
+            let mut all = with_lifted(wanted, from, to, disk, facts);
+            let list = |limits| spec::processors(limits, record.id, facts);
+            if list(from).is_some() && list(to).is_none() {
+                all["cpu"]["cpus"] = json!(cpuset::display(&facts.cpus));
+            }
+            Ok(all)
         };
         let update = || container.update(&self.host, resources(before, limits)?);
         let done = match limits.memory {
@@ -125,9 +130,6 @@ fn with_lifted(
             false => resources["cpu"]["shares"] = json!(1024),
         }
     }
-    if gone(before.cpuset.is_some(), after.cpuset.is_some()) {
-        resources["cpu"]["cpus"] = json!(cpuset::display(&facts.cpus));
-    }
     if gone(before.memory.is_some(), after.memory.is_some()) {
         resources["memory"] = json!({ "limit": -1, "swap": -1 });
     } else if gone(before.swap.is_some(), after.swap.is_some()) {
@@ -170,6 +172,7 @@ mod tests {
             unified,
             open_files: 1 << 20,
             oom_score: 0,
+            clocks: None,
         }
     }
 
@@ -180,7 +183,7 @@ mod tests {
         );
         let off = json!([{ "major": 8, "minor": 0, "rate": 0 }]);
         let mut expected = json!({
-            "cpu": { "quota": -1, "shares": 1024, "cpus": "0,1" },
+            "cpu": { "quota": -1, "shares": 1024 },
             "memory": { "limit": -1, "swap": -1 },
             "pids": { "limit": -1 },
             "blockIO": { "throttleReadBpsDevice": off, "throttleWriteBpsDevice": off,

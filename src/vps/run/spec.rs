@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::{During, Result};
-use crate::vps::record::facts::Facts;
+use crate::vps::record::facts::{Clocks, Facts};
 use crate::vps::record::store::{Record, UIDS};
 
 mod capabilities;
 mod mounts;
 mod resources;
 
-pub(super) use resources::resources;
+pub(super) use resources::{processors, resources};
 
 /// What the image says about the system in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,22 +120,35 @@ fn environment(record: &Record) -> Vec<String> {
 fn linux(input: &Input<'_>) -> Result<Value> {
     let record = input.record;
     let map = json!([{ "containerID": 0, "hostID": record.uid_base, "size": UIDS }]);
-    let namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"]
+    let clocks = input.facts.clocks;
+    let kinds = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"];
+    let namespaces: Vec<Value> = kinds
         .iter()
+        .chain(clocks.is_some().then_some(&"time"))
         .map(|kind| json!({ "type": kind }))
         .collect();
     Ok(json!({
         "namespaces": namespaces,
+        "timeOffsets": clocks.map(offsets).unwrap_or_default(),
         "uidMappings": map,
         "gidMappings": map,
         "cgroupsPath": input.cgroup,
-        "resources": resources(&record.config.limits, &record.config.permit, input.disk, input.facts)?,
+        "resources": resources(record, &record.config.limits, input.disk, input.facts)?,
         "sysctl": sysctls(),
         // Mounts inside reach what systemd starts: it hands credentials to its services over a mount made later.
         "rootfsPropagation": "rshared",
         "maskedPaths": mounts::MASKED,
         "readonlyPaths": mounts::READONLY,
     }))
+}
+
+/// Its clocks begin when it does, as those of a machine: `uptime` is its own.
+fn offsets(now: Clocks) -> Map<String, Value> {
+    let back = |seconds: i64| json!({ "secs": -seconds, "nanosecs": 0 });
+    Map::from_iter([
+        ("monotonic".to_owned(), back(now.monotonic)),
+        ("boottime".to_owned(), back(now.boottime)),
+    ])
 }
 
 /// What one VPS may have of what costs the host's memory and is no memory by the kernel's count: generous for a server with

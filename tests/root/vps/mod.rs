@@ -7,6 +7,7 @@ mod console;
 mod debian;
 mod enter;
 mod exits;
+mod figures;
 pub mod house;
 mod identity;
 mod inits;
@@ -28,6 +29,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     debian::TESTS,
     enter::TESTS,
     exits::TESTS,
+    figures::TESTS,
     inits::TESTS,
     identity::TESTS,
     isolation::TESTS,

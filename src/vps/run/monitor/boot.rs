@@ -9,6 +9,7 @@ use rustix::io::FdFlags;
 use rustix::mount::MountPropagationFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::super::figures::tend::{NOBODY, Telling};
 use super::super::identity::{self, Key};
 use super::super::spec::{self, Init, Input};
 use super::super::{engines, nodes, provision};
@@ -47,7 +48,8 @@ pub(super) fn first(root: Option<&Path>, name: &Name) -> Result<()> {
     sys::fd::close_on_exec_from(3).during(|| "let go of inherited descriptors")?;
     let kept = inherited::shed();
     let watched = boot(root, name)?;
-    let _ = std::io::stderr().write_all(report(&kept, watched.early.as_ref()).as_bytes());
+    let said = report(&kept, watched.figures.as_ref().err(), watched.early.as_ref());
+    let _ = std::io::stderr().write_all(said.as_bytes());
     silence()?;
     Err(watched.watch(root, name, 0))
 }
@@ -59,7 +61,7 @@ pub(super) fn again(root: Option<&Path>, name: &Name, hasty: u32) -> Result<()> 
 }
 
 /// What the command is told: remarks, and that the VPS runs if it does.
-fn report(kept: &[String], early: Option<&Early>) -> String {
+fn report(kept: &[String], figures: Option<&Error>, early: Option<&Early>) -> String {
     let mut lines = Vec::new();
     if !kept.is_empty() {
         lines.push(format!(
@@ -67,6 +69,7 @@ fn report(kept: &[String], early: Option<&Early>) -> String {
             kept.join(", ")
         ));
     }
+    lines.extend(figures.map(|e| format!("`free`, `top` and others show the host's figures in it: {e}")));
     match early {
         Some(early) if !early.meant => return early.text.clone(),
         other => lines.extend(other.map(|early| early.text.clone())),
@@ -84,6 +87,8 @@ struct Watched {
     master: OwnedFd,
     listener: OwnedFd,
     log: PathBuf,
+    /// Its figures, or why it has the host's.
+    figures: Result<Telling>,
     /// An end that has come already.
     early: Option<Early>,
 }
@@ -100,6 +105,13 @@ impl Watched {
         let mut rest = vec![self.log.display().to_string(), self.init.pid.to_string()];
         rest.extend(fds.map(|fd| fd.as_raw_fd().to_string()));
         rest.push(hasty.to_string());
+        rest.push(match &self.figures {
+            Ok(telling) => match telling.hand_over() {
+                Ok(word) => word,
+                Err(e) => return e,
+            },
+            Err(_) => NOBODY.to_owned(),
+        });
         super::become_role("watch", root, name.as_str(), &rest)
     }
 }
@@ -133,6 +145,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let created = create(condo, record, &bundle, theirs)?;
     bound_kernel(condo, record, &created.container)?;
     let master = console::receive_fd(ours.as_fd())?;
+    let figures = Telling::begin(condo, record, &bundle.spec, created.init.pid);
     let netns = namespace_of(created.init.pid, Kind::Network)?;
     network::attach(condo, record, netns.as_fd())?;
     let listener = listen(&condo.folders.run_of(&record.name).join("console.sock"))?;
@@ -146,6 +159,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
         master,
         listener,
         log,
+        figures,
         early,
     })
 }
@@ -276,7 +290,7 @@ fn listen(path: &Path) -> Result<OwnedFd> {
 }
 
 /// Lets go of the command's streams: the lock on standard input, the report on standard error.
-fn silence() -> Result<()> {
+pub(super) fn silence() -> Result<()> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SocketFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 
+use super::super::figures::tend::Telling;
 use super::NO_ROOT;
 use super::log::{Allowance, Log};
 use crate::error::{During, Error, Result};
@@ -36,6 +37,7 @@ struct Watch {
     viewer: Option<Viewer>,
     log: Log,
     allowance: Allowance,
+    figures: Option<Telling>,
 }
 
 /// Who looks on.
@@ -48,7 +50,7 @@ struct Viewer {
     missed: usize,
 }
 
-/// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER HASTY`.
+/// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER HASTY FIGURES`.
 pub(super) fn watch(args: &[OsString]) -> Result<()> {
     let text = |at: usize| args.get(at).and_then(|a| a.to_str()).unwrap_or_default();
     let fd = |at: usize| -> Result<OwnedFd> {
@@ -70,6 +72,7 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
         viewer: None,
         log,
         allowance: Allowance::new(Instant::now()),
+        figures: Telling::take_over(text(8))?,
     };
     let (how, number) = watch.run()?;
     let root = args.first().filter(|root| *root != NO_ROOT).map(PathBuf::from);
@@ -85,7 +88,12 @@ impl Watch {
     /// Until init has ended: how, and by which number.
     fn run(&mut self) -> Result<(&'static str, i32)> {
         loop {
-            let [ended, output, caller, viewer] = self.wait()?;
+            let [ended, output, caller, viewer, asked] = self.wait()?;
+            if let Some(telling) = &mut self.figures
+                && !telling.go_on(asked)
+            {
+                self.figures = None;
+            }
             if output && !self.copy() {
                 self.master = None;
             }
@@ -107,8 +115,8 @@ impl Watch {
         }
     }
 
-    /// Which of init, console, listener and viewer have something to say.
-    fn wait(&mut self) -> Result<[bool; 4]> {
+    /// Which of init, console, listener and viewer have something to say, and whether somebody asks for figures.
+    fn wait(&mut self) -> Result<[bool; 5]> {
         let now = Instant::now();
         let full = self.allowance.pause(now);
         let stalled = self.viewer.as_mut().and_then(|viewer| viewer.holds_up(now));
@@ -118,24 +126,35 @@ impl Watch {
         let master = self.master.as_ref().filter(|_| pause.is_none());
         let console = master.map_or(absent, |fd| (fd.as_fd(), PollFlags::IN));
         let looking = self.viewer.as_ref().map_or(absent, Viewer::wants);
+        let (device, due) = self
+            .figures
+            .as_mut()
+            .map_or((None, None), |telling| telling.wants(now));
+        let asking = device.map_or(absent, |fd| (fd, PollFlags::IN));
         let mut fds = [
             PollFd::from_borrowed_fd(self.init.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(console.0, console.1),
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(looking.0, looking.1),
+            PollFd::from_borrowed_fd(asking.0, asking.1),
         ];
-        let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
+        let pause = pause
+            .into_iter()
+            .chain(due)
+            .min()
+            .and_then(|pause| Timespec::try_from(pause).ok());
         match rustix::event::poll(&mut fds, pause.as_ref()) {
-            Err(rustix::io::Errno::INTR) => return Ok([false; 4]),
+            Err(rustix::io::Errno::INTR) => return Ok([false; 5]),
             other => other.during(|| "wait for the VPS")?,
         };
         let said = |at: usize| !fds[at].revents().is_empty();
-        let (ended, output, caller, viewer) = (said(0), said(1), said(2), said(3));
+        let (ended, output, caller, viewer, asked) = (said(0), said(1), said(2), said(3), said(4));
         Ok([
             ended,
             master.is_some() && output,
             caller,
             self.viewer.is_some() && viewer,
+            device.is_some() && asked,
         ])
     }
 

@@ -7,26 +7,29 @@ use serde_json::{Map, Value, json};
 use super::super::nodes;
 use crate::error::{Error, Result};
 use crate::vps::record::config::{CPU_PERIOD, Limits};
+use crate::vps::record::cpuset;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::permit::Permit;
+use crate::vps::record::store::Record;
 
 /// Character devices a VPS may open besides its nodes: console, ptmx and its terminals.
 const TERMINALS: [(u32, Option<u32>); 3] = [(5, Some(1)), (5, Some(2)), (136, None)];
 
+/// What `limits` are for the VPS of this record.
 pub(in crate::vps::run) fn resources(
+    record: &Record,
     limits: &Limits,
-    permits: &BTreeSet<Permit>,
     disk: Option<(u32, u32)>,
     facts: &Facts,
 ) -> Result<Value> {
     let mut all = Map::new();
-    all.insert("devices".into(), devices(permits));
+    all.insert("devices".into(), devices(&record.config.permit));
     let mut put = |key: &str, section: Map<String, Value>| {
         if !section.is_empty() {
             all.insert(key.into(), section.into());
         }
     };
-    put("cpu", cpu(limits, facts));
+    put("cpu", cpu(limits, record.id, facts));
     put("memory", memory(limits));
     put("pids", present([("limit", limits.pids.map(Value::from))]));
     put("blockIO", block_io(limits, disk)?);
@@ -41,14 +44,23 @@ fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Va
         .collect()
 }
 
-fn cpu(limits: &Limits, facts: &Facts) -> Map<String, Value> {
+fn cpu(limits: &Limits, id: u32, facts: &Facts) -> Map<String, Value> {
     let shares = limits.cpu_weight.filter(|_| !facts.unified).map(shares);
     present([
         ("quota", limits.cpu_quota().map(Value::from)),
         ("period", limits.cpus.map(|_| CPU_PERIOD.into())),
         ("shares", shares.map(Value::from)),
-        ("cpus", limits.cpuset.clone().map(Value::from)),
+        ("cpus", processors(limits, id, facts).map(Value::from)),
     ])
+}
+
+/// The processors it runs on: the list that was asked for, or else as many as it has time for.
+pub(in crate::vps::run) fn processors(limits: &Limits, id: u32, facts: &Facts) -> Option<String> {
+    let share = || {
+        let cpus = limits.cpus.filter(|_| facts.controllers.contains("cpuset"))?;
+        cpuset::share(cpus, id, &facts.cpus).map(|set| cpuset::display(&set))
+    };
+    limits.cpuset.clone().or_else(share)
 }
 
 /// cgroup v1's shares, where everybody has 1024 instead of 100.

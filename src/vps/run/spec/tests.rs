@@ -13,6 +13,10 @@ fn facts() -> Facts {
         unified: true,
         open_files: 1 << 20,
         oom_score: 0,
+        clocks: Some(Clocks {
+            monotonic: 1000,
+            boottime: 1200,
+        }),
     }
 }
 
@@ -216,7 +220,38 @@ fn root_inside_is_nobody_outside() {
         .iter()
         .map(|n| &n["type"])
         .collect();
-    assert_eq!(kinds, ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"]);
+    let mut expected = vec!["pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time"];
+    assert_eq!(kinds, expected);
+    let back = |secs: i64| json!({ "secs": secs, "nanosecs": 0 });
+    assert_eq!(
+        linux["timeOffsets"],
+        json!({ "monotonic": back(-1000), "boottime": back(-1200) })
+    );
+    let without = Facts {
+        clocks: None,
+        ..facts()
+    };
+    let linux = rendered(Limits::default(), &without)["linux"].clone();
+    expected.pop();
+    assert_eq!(linux["namespaces"].as_array().unwrap().len(), expected.len());
+}
+
+#[test]
+fn it_runs_on_as_many_processors_as_it_has_time_for() {
+    let cpus =
+        |limits: Limits, facts: &Facts| rendered(limits, facts)["linux"]["resources"]["cpu"]["cpus"].clone();
+    let of = |cpus: f64| Limits {
+        cpus: Some(cpus),
+        ..Limits::default()
+    };
+    assert_eq!(cpus(of(1.5), &facts()), "4-5");
+    assert_eq!(cpus(of(8.0), &facts()), Value::Null);
+    assert_eq!(cpus(everything(), &facts()), "0-1", "what was asked for");
+    let without = Facts {
+        controllers: ["cpu".to_owned()].into(),
+        ..facts()
+    };
+    assert_eq!(cpus(of(1.5), &without), Value::Null);
 }
 
 #[test]

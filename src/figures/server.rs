@@ -1,0 +1,221 @@
+//! The side that answers.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
+};
+
+use super::wire::{self, Answer, Ask, FIRST, ROOT};
+use super::{Figure, install};
+use crate::error::{During, Error, Result};
+
+/// How long a text is good for whoever reads next: who reads in pieces gets those of one text, and a thousand readers do not cost
+/// a thousand texts.
+const FRESH: Duration = Duration::from_millis(20);
+/// How many questions are answered at once, and how many in a second after that. They are answered at the host's expense, outside of
+/// the container's limits; who asks more waits.
+const BURST: u32 = 4000;
+const RATE: u32 = 2000;
+
+/// Where the texts come from.
+pub trait Source {
+    /// The text of a figure now.
+    ///
+    /// # Errors
+    /// What the reader sees as `EIO`.
+    fn text(&mut self, figure: &Figure) -> Result<String>;
+}
+
+/// A file system of figures, with the connection by which the kernel asks for them.
+#[derive(Debug)]
+pub struct Server {
+    device: OwnedFd,
+    figures: &'static [Figure],
+    texts: Vec<Option<(Instant, String)>>,
+    owner: u32,
+    left: u32,
+    since: Instant,
+}
+
+impl Server {
+    /// Makes the file system, all files of which belong to the host's user `owner`, and a mount of it for [`Server::install`].
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on a kernel without FUSE.
+    pub fn mount(figures: &'static [Figure], owner: u32) -> Result<(Self, OwnedFd)> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let device = match rustix::fs::open("/dev/fuse", flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
+                let why = "this kernel has no FUSE, or its module is not loaded; try: modprobe fuse";
+                return Err(Error::unsupported("figures of its own", why));
+            }
+            other => other.during(|| "open `/dev/fuse`")?,
+        };
+        let make = || -> Result<OwnedFd> {
+            let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            let number = device.as_raw_fd().to_string();
+            for (key, value) in [
+                ("source", "condo"),
+                ("subtype", "condo"),
+                ("fd", &number),
+                ("rootmode", "40555"),
+                ("user_id", "0"),
+                ("group_id", "0"),
+            ] {
+                fsconfig_set_string(context.as_fd(), key, value)?;
+            }
+            // Else nobody but the host's root would get an answer.
+            fsconfig_set_flag(context.as_fd(), "allow_other")?;
+            fsconfig_set_flag(context.as_fd(), "default_permissions")?;
+            fsconfig_create(context.as_fd())?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            Ok(fsmount(
+                context.as_fd(),
+                FsMountFlags::FSMOUNT_CLOEXEC,
+                attributes,
+            )?)
+        };
+        let mount = make().during(|| "make a file system of figures")?;
+        Ok((Self::adopt(device, figures, owner), mount))
+    }
+
+    /// Goes on with a connection that another process had before.
+    pub fn adopt(device: OwnedFd, figures: &'static [Figure], owner: u32) -> Self {
+        Self {
+            device,
+            figures,
+            texts: figures.iter().map(|_| None).collect(),
+            owner,
+            left: BURST,
+            since: Instant::now(),
+        }
+    }
+
+    /// Puts the figures in their places in a mount namespace, answering for them meanwhile. Places that are not there are left out;
+    /// an earlier server's files are taken away.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn install(
+        &mut self,
+        mount: BorrowedFd<'_>,
+        namespace: BorrowedFd<'_>,
+        source: &mut dyn Source,
+    ) -> Result<()> {
+        install::install(self, mount, namespace, source)
+    }
+
+    /// The files.
+    pub fn figures(&self) -> &'static [Figure] {
+        self.figures
+    }
+
+    /// The connection, readable when the kernel asks for something.
+    pub fn device(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+
+    /// How long nothing is answered, because too much was asked.
+    pub fn pause(&mut self, now: Instant) -> Option<Duration> {
+        let passed = now.saturating_duration_since(self.since);
+        let more = u32::try_from(passed.as_millis())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(RATE)
+            / 1000;
+        if more > 0 {
+            self.left = self.left.saturating_add(more).min(BURST);
+            self.since = now;
+        }
+        (self.left == 0).then_some(Duration::from_millis(10))
+    }
+
+    /// Answers what is asked by now, as far as that is allowed; false when nobody can ask any more.
+    pub fn answer(&mut self, source: &mut dyn Source) -> bool {
+        let mut buffer = [0; wire::LARGEST];
+        while self.left > 0 {
+            match rustix::io::read(&self.device, &mut buffer) {
+                Ok(length) => {
+                    self.left -= 1;
+                    if let Some(answer) = self.reply(&buffer[..length], source) {
+                        // Whoever asked may have gone (ENOENT).
+                        let _ = rustix::io::write(&self.device, &answer);
+                    }
+                }
+                // A question that was taken back.
+                Err(Errno::NOENT | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn reply(&mut self, message: &[u8], source: &mut dyn Source) -> Option<Vec<u8>> {
+        let (unique, ask) = wire::parse(message)?;
+        let fine = || Answer::to(unique, 0);
+        let refused = |errno: Errno| Answer::to(unique, errno.raw_os_error());
+        let answer = match ask {
+            Ask::Silent => return None,
+            Ask::Init => fine().version(),
+            Ask::Lookup(ROOT, name) => match self
+                .figures
+                .iter()
+                .position(|f| f.name.as_bytes() == name.to_bytes())
+            {
+                Some(at) => fine().entry(FIRST + at as u64, self.owner),
+                None => refused(Errno::NOENT),
+            },
+            Ask::Lookup(..) => refused(Errno::NOTDIR),
+            Ask::Attributes(ROOT) => fine().attributes(ROOT, self.owner, 0),
+            Ask::Attributes(node) => match self.text(node, true, source).map(|text| text.len() as u64) {
+                Ok(size) => fine().attributes(node, self.owner, size),
+                Err(e) => refused(untold(&e)),
+            },
+            Ask::Open => fine().handle(),
+            Ask::Read(node, offset, size) => match self.read(node, offset, size, source) {
+                Ok(bytes) => fine().bytes(bytes),
+                Err(e) => refused(untold(&e)),
+            },
+            Ask::List | Ask::Close => fine(),
+            Ask::Size => fine().size(),
+            Ask::Other => refused(Errno::NOSYS),
+        };
+        Some(answer.finish())
+    }
+
+    /// A piece of a text. Who begins at its beginning gets one of now.
+    fn read(&mut self, node: u64, offset: u64, size: u32, source: &mut dyn Source) -> Result<&[u8]> {
+        let text = self.text(node, offset == 0, source)?.as_bytes();
+        let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+        let end = begin.saturating_add(size as usize).min(text.len());
+        Ok(&text[begin..end])
+    }
+
+    /// A text: one of now, or the one that was made last.
+    fn text(&mut self, node: u64, now: bool, source: &mut dyn Source) -> Result<&str> {
+        let at = usize::try_from(node.wrapping_sub(FIRST)).unwrap_or(usize::MAX);
+        let (Some(figure), Some(kept)) = (self.figures.get(at), self.texts.get_mut(at)) else {
+            return Err(Error::Corrupt(format!("there is no figure {node}")));
+        };
+        let stale = kept
+            .as_ref()
+            .is_none_or(|(made, _)| now && made.elapsed() > FRESH);
+        if stale {
+            *kept = Some((Instant::now(), source.text(figure)?));
+        }
+        Ok(kept.as_ref().map_or("", |(_, text)| text))
+    }
+}
+
+fn untold(e: &Error) -> Errno {
+    log::debug!("a figure cannot be told: {e}");
+    Errno::IO
+}

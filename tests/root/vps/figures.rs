@@ -1,0 +1,172 @@
+//! What a VPS says of itself: its processors, memory, clocks and load are its own, as far as the kernel lets them be.
+
+use anyhow::{Context, Result, ensure};
+
+use super::house::{House, alive, eventually};
+
+tests![
+    clocks_begin_with_the_vps in guest,
+    processors_are_as_many_as_there_is_time_for in guest,
+    figures_are_those_of_the_limits in guest: 60,
+    figures_outlive_who_tells_them: 60,
+];
+
+/// Seconds since the VPS's init was started, as the host counts them.
+fn age(house: &House, name: &str) -> Result<u64> {
+    house.show(name)?["uptime"].as_u64().context("no uptime")
+}
+
+fn clocks_begin_with_the_vps() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    let before = age(&house, "web")?;
+    let script = "cut -d. -f1 /proc/uptime; sed -n 's/btime //p' /proc/stat; date +%s; uptime";
+    let seen = house.sh("web", script)?;
+    let after = age(&house, "web")?;
+    let lines: Vec<&str> = seen.lines().collect();
+    let [uptime, booted, now, told] = lines[..] else {
+        anyhow::bail!("{seen}");
+    };
+    let (uptime, booted, now): (u64, u64, u64) = (uptime.parse()?, booted.parse()?, now.parse()?);
+    ensure!(
+        (before..=after + 2).contains(&uptime),
+        "{before} {uptime} {after}"
+    );
+    ensure!((now - booted).abs_diff(uptime) <= 2, "{seen}");
+    // By sysinfo(2).
+    ensure!(
+        told.contains("up 0 min") || told.contains("up 1 min") || uptime > 60,
+        "{told}"
+    );
+    // A program that is started later lives by the same clocks.
+    let entered = house.sh(
+        "web",
+        "busybox readlink /proc/1/ns/time /proc/self/ns/time | uniq | wc -l",
+    )?;
+    ensure!(entered.trim() == "1", "{entered}");
+    house.leave()
+}
+
+fn processors_are_as_many_as_there_is_time_for() -> Result<()> {
+    needs!(controller: cpuset);
+    let house = House::new()?;
+    let host = std::thread::available_parallelism()?.get();
+    house.running("web", "--cpus 0.5")?;
+    house.running("all", &format!("--cpus 0.5 --cpuset 0-{}", host - 1))?;
+    ensure!(house.sh("web", "nproc")? == "1");
+    ensure!(house.sh("all", "nproc")? == host.to_string());
+    house.leave()
+}
+
+/// What a program inside reads in a line of `/proc/meminfo`, in KiB.
+fn meminfo(house: &House, name: &str, field: &str) -> Result<u64> {
+    Ok(house
+        .sh(
+            name,
+            &format!("sed -n 's/^{field}: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo"),
+        )?
+        .parse()?)
+}
+
+fn figures_are_those_of_the_limits() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 64M --cpus 1")?;
+    ensure!(meminfo(&house, "web", "MemTotal")? == 64 << 10);
+    // What a program takes is missing, and comes back.
+    let free = meminfo(&house, "web", "MemFree")?;
+    house.sh(
+        "web",
+        "dd if=/dev/zero of=/dev/shm/ballast bs=1M count=16 2>/dev/null",
+    )?;
+    let (less, shared) = (
+        meminfo(&house, "web", "MemFree")?,
+        meminfo(&house, "web", "Shmem")?,
+    );
+    ensure!(
+        less + (15 << 10) < free && shared >= 16 << 10,
+        "{free} {less} {shared}"
+    );
+    house.sh("web", "rm /dev/shm/ballast")?;
+    ensure!(meminfo(&house, "web", "MemFree")? > less + (15 << 10));
+    // By sendfile(2), by read(2) in small pieces, and again on an open file.
+    for script in [
+        "cat /proc/meminfo | grep -c MemTotal:",
+        "dd if=/proc/meminfo bs=7 2>/dev/null | grep -c MemTotal:",
+        "exec 3< /proc/meminfo; head -n 1 <&3 | grep -c MemTotal:",
+    ] {
+        ensure!(house.sh("web", script)? == "1", "{script}");
+    }
+    // One processor, by every name.
+    for script in [
+        "grep -c ^processor /proc/cpuinfo",
+        "grep -c '^cpu[0-9]' /proc/stat",
+        "tr , '\\n' < /sys/devices/system/cpu/online | grep -c '^[0-9]*$'",
+    ] {
+        ensure!(house.sh("web", script)? == "1", "{script}");
+    }
+    processor_time_is_its_own(&house)?;
+    // Nobody writes to them, and nobody but its own root owns them.
+    let denied = house.try_sh("web", "echo 1 > /proc/meminfo")?;
+    ensure!(!denied.status.success());
+    ensure!(house.sh("web", "stat -c %u:%a /proc/meminfo")? == "0:444");
+    // Limits that change are seen at once.
+    let cgroup = house.cgroup("web")?;
+    let resources = serde_json::from_str(r#"{"memory":{"limit":50331648}}"#)?;
+    cgroup.apply(&condo::cgroups::Limits::for_update(
+        &resources,
+        &condo::host::CgroupLayout::probe()?,
+    )?)?;
+    let total = std::iter::repeat_with(|| meminfo(&house, "web", "MemTotal"))
+        .take(3)
+        .last();
+    ensure!(total.context("none")?? == 48 << 10);
+    house.leave()
+}
+
+fn processor_time_is_its_own(house: &House) -> Result<()> {
+    house.sh("web", "timeout 1 sh -c 'while :; do :; done' || true; exit 0")?;
+    let seen = house.sh(
+        "web",
+        "head -n 1 /proc/stat; cat /proc/uptime /proc/loadavg; wc -l < /proc/swaps",
+    )?;
+    let lines: Vec<&str> = seen.lines().collect();
+    let ticks =
+        |at: usize| -> Result<u64> { Ok(lines[0].split_whitespace().nth(at).context("short")?.parse()?) };
+    let used = ticks(1)? + ticks(3)?;
+    let up: f64 = lines[1].split(' ').next().context("short")?.parse()?;
+    #[allow(clippy::cast_precision_loss)]
+    let all = (used + ticks(4)?) as f64 / 100.0;
+    ensure!(used > 0 && all < up + 1.0, "{seen}");
+    ensure!(
+        lines[2].split(' ').count() == 5 && lines[3].trim() == "1",
+        "{seen}"
+    );
+    Ok(())
+}
+
+/// A monitor that was killed takes nothing along: the next command puts others in its place.
+fn figures_outlive_who_tells_them() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 64M")?;
+    house.kill_monitor("web")?;
+    for _ in 0..2 {
+        ensure!(meminfo(&house, "web", "MemTotal")? == 64 << 10);
+        // So does who has taken its place.
+        let teller = std::fs::read(house.run_of("web").join("figures.json"))?;
+        let teller: serde_json::Value = serde_json::from_slice(&teller)?;
+        let pid = i32::try_from(teller["pid"].as_i64().context("no pid")?)?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        eventually("it is dead", || Ok(!alive(pid)))?;
+    }
+    let covers = house.sh("web", "grep -c ' /proc/meminfo ' /proc/self/mountinfo")?;
+    ensure!(covers == "1", "{covers} covers");
+    // One who unmounts it sees what was beneath.
+    house.sh(
+        "web",
+        "umount /proc/meminfo && ! grep -q ' 65536 kB' /proc/meminfo",
+    )?;
+    house.ok("stop web --timeout 20")?;
+    house.ok("delete web")?;
+    house.nothing_left()?;
+    house.leave()
+}
