@@ -88,6 +88,7 @@ mod tests {
             unified: true,
             open_files: 1 << 20,
             oom_score: 0,
+            clocks: None,
         }
     }
 
