@@ -103,6 +103,13 @@ pub fn moment(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
+/// A moment as part of a name: `20261121-184502`.
+pub fn stamp(seconds: i64) -> String {
+    let digits: String = moment(seconds).chars().filter(char::is_ascii_digit).collect();
+    let (date, time) = digits.split_at(digits.len().saturating_sub(6));
+    format!("{date}-{time}")
+}
+
 /// The Gregorian date of a day counted from 1970-01-01, by years that begin in March so that the leap day comes last.
 fn date(days: i64) -> (i64, i64, i64) {
     // From 0000-03-01; 400 years are 146097 days.
@@ -169,6 +176,11 @@ mod tests {
         ] {
             assert_eq!(moment(seconds), text);
         }
+    }
+
+    #[test]
+    fn a_moment_can_be_part_of_a_name() {
+        assert_eq!(stamp(1_795_286_702), "20261121-184502");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::vps::record::instance::Condo;
 use args::{Args, Command};
 
 mod args;
+mod copies;
 mod create;
 mod enter;
 mod image;
@@ -20,6 +21,7 @@ mod life;
 mod limits;
 mod resize;
 mod show;
+mod snapshot;
 mod usage;
 
 /// Runs the command line of this process.
@@ -67,6 +69,8 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Logs { name, follow } => show::logs(condo, &name, follow),
         Command::List { json } => show::list(condo, json),
         Command::Show { name, json } => show::show(condo, &name, json),
+        Command::Snapshot { command } => snapshot::run(condo, command),
+        Command::Clone { name, new, snapshot } => snapshot::clone(condo, &name, &new, snapshot.as_ref()),
         // Answered before an instance was opened.
         Command::Completions { .. } => Ok(Exit::Success),
     }

@@ -7,6 +7,7 @@ mod device;
 mod disk;
 mod folder;
 mod mount;
+pub mod tree;
 mod usage;
 mod volume;
 

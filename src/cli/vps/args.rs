@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 use rustix::process::Signal;
 
+use super::copies::SnapshotCommand;
 use super::limits::LimitArgs;
 use super::resize::{self, ResizeArgs};
 use super::usage::{assignment, digits};
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::process::signal;
 use crate::vps::record::name::Name;
 use crate::vps::record::permit::Permit;
+use crate::vps::record::snapshots::SnapshotName;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -140,6 +142,22 @@ pub(super) enum Command {
     Console {
         /// The VPS.
         name: Name,
+    },
+    /// Keep VPSs' disks as they are, and bring them back.
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// Create a VPS out of another: its disk and limits, with a name, an address and an identity of its own.
+    #[command(after_help = "Examples:\n  condo clone web web-2\n  condo clone web test --snapshot monday")]
+    Clone {
+        /// The VPS to copy.
+        name: Name,
+        /// The new VPS's name.
+        new: Name,
+        /// As it was at this snapshot, not as it is now.
+        #[arg(long)]
+        snapshot: Option<SnapshotName>,
     },
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  condo completions bash > /etc/bash_completion.d/condo")]

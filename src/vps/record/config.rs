@@ -10,6 +10,7 @@ use super::cpuset;
 use super::disk::Disk;
 use super::facts::Facts;
 use super::name::Name;
+use super::pending::Pending;
 use super::permit::Permit;
 use super::size;
 use crate::error::{Error, Result};
@@ -56,6 +57,9 @@ pub struct VpsConfig {
     /// Its disk.
     #[serde(default, skip_serializing_if = "Disk::is_plain")]
     pub disk: Disk,
+    /// What was begun with it and has to be finished before it can start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
 }
 
 /// Limits; one that is absent does not hold.
@@ -128,6 +132,7 @@ impl VpsConfig {
             allow: BTreeSet::new(),
             permit: BTreeSet::new(),
             disk: Disk::default(),
+            pending: None,
         }
     }
 

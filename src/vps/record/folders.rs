@@ -7,10 +7,14 @@
 //!   images/                        see image
 //!   vps/NAME/record.json           a copy of its record
 //!   vps/NAME/running               there until its end is recorded
+//!   vps/NAME/provisioned           there once its disk has been given names and an identity
 //!   vps/NAME/disk/                 the VPS's own layer
 //!   vps/NAME/bundle/config.json    rendered at every start
 //!   vps/NAME/bundle/rootfs/        where the root disk is mounted while it runs
 //!   vps/NAME/console.log           bounded
+//!   vps/NAME/snapshots/SNAPSHOT/   snapshot.json and layer/, see snapshots; a name with a dot before it is not whole
+//!   vps/NAME/copies.lock           held by whoever makes, changes or uses them
+//!   arriving/NAME/                 what an import has read and not checked yet
 //! /etc/condo (DIR/etc)             the operator's
 //!   condo.toml                     see settings
 //! /run/condo (DIR/run)             gone after a reboot, as everything it describes
@@ -144,6 +148,26 @@ impl Folders {
     /// What its console said.
     pub fn console_log(&self, name: &Name) -> PathBuf {
         self.vps(name).join("console.log")
+    }
+
+    /// There once its first start has given its disk names and an identity.
+    pub fn provisioned(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("provisioned")
+    }
+
+    /// Its snapshots.
+    pub fn snapshots(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("snapshots")
+    }
+
+    /// Where archives are read to before they become VPSs, a folder for each name.
+    pub fn arriving(&self) -> PathBuf {
+        self.lib.join("arriving")
+    }
+
+    /// Held by whoever makes, changes or uses its snapshots.
+    pub fn copies_lock(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("copies.lock")
     }
 
     /// What VPSs leave in the run directory.

@@ -90,12 +90,18 @@ impl Condo {
     }
 
     fn image_view(&self, image: Image) -> Result<ImageView> {
-        let records = self.store.list()?;
-        let used_by = records
-            .into_iter()
-            .filter(|r| r.config.image == image.name)
-            .map(|r| r.name)
-            .collect();
+        let mut used_by = Vec::new();
+        for record in self.store.list()? {
+            // A snapshot is a layer over an image as the VPS's own disk is.
+            if record.config.image == image.name
+                || self
+                    .snapshots(&record.name)?
+                    .iter()
+                    .any(|snapshot| snapshot.config.image == image.name)
+            {
+                used_by.push(record.name);
+            }
+        }
         Ok(ImageView {
             name: image.name,
             architecture: image.manifest.architecture,

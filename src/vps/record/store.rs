@@ -40,6 +40,7 @@ mod schema;
 
 pub use rows::{ExitReason, LastExit, NetworkSettings, NewVps, Record};
 
+pub(in crate::vps) use claim::random_uuid;
 use claim::{claimed, has_range};
 use network::pair;
 use rows::sql;
@@ -246,7 +247,7 @@ fn add(db: &Connection, record: &Record) -> Result<()> {
 }
 
 /// Seconds since 1970.
-pub(super) fn now() -> i64 {
+pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

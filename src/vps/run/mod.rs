@@ -17,5 +17,6 @@ mod provision;
 mod remains;
 mod resize;
 pub mod spec;
+mod still;
 mod streams;
 mod users;

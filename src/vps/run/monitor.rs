@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 pub(super) use self::log::older as older_log;
+use super::still;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 
@@ -28,7 +29,7 @@ use crate::error::{During, Error, Result};
 use crate::files::Lock;
 
 /// What the program is called in this role, so that `ps` tells it from the command.
-const CALLED: &str = "condo-monitor";
+pub(super) const CALLED: &str = "condo-monitor";
 /// What `boot` says last when the VPS runs. Lines before it are remarks.
 const RUNNING: &str = "running\n";
 /// Stands for the host's own instance where a root is expected.
@@ -96,7 +97,7 @@ pub(super) fn cgroup(condo: &Condo) -> String {
     format!("{}/.monitors", condo.folders.cgroup_parent())
 }
 
-fn root_argument(condo: &Condo) -> OsString {
+pub(super) fn root_argument(condo: &Condo) -> OsString {
     condo
         .root()
         .map_or(NO_ROOT.into(), |root| root.as_os_str().to_owned())
@@ -127,6 +128,7 @@ fn take_role(args: &[OsString]) -> Result<()> {
         "boot" => boot::first(root.as_deref(), &name),
         "figures" => figures::tell(root.as_deref(), &name),
         "watch" => watch::watch(&args[1..]),
+        "thaw" => still::wait_and_thaw(root.as_deref(), &name),
         "end" => end::end(root.as_deref(), &name, [text(3), text(4), text(5)]),
         other => Err(Error::invalid("monitor", other, "is not a role")),
     }

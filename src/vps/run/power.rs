@@ -21,6 +21,7 @@ use crate::runtime::id::Id;
 use crate::runtime::status::Identity;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
+use crate::vps::record::pending;
 use crate::vps::record::store::{ExitReason, LastExit, Record};
 use crate::vps::record::view::VpsStatus;
 use crate::vps::wire::network;
@@ -52,6 +53,7 @@ impl Condo {
     /// Starts a stopped VPS.
     pub fn start(&self, name: &Name) -> Result<()> {
         let (record, lock) = self.hold(name)?;
+        pending::refuse(&record)?;
         self.settle(&record)?;
         match self.status(name)? {
             VpsStatus::Stopped => {}
@@ -119,6 +121,7 @@ impl Condo {
             Err(e) if e.is_gone() && force && self.has_remains(name) => return self.delete_remains(name),
             other => other?,
         };
+        let _copies = self.no_copies(name)?;
         if force {
             self.set_stopping(name)?;
         }
@@ -155,7 +158,7 @@ impl Condo {
     }
 
     /// A VPS with its lock, as it is once we hold that: whoever held it before may have deleted the VPS.
-    pub(super) fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
+    pub(in crate::vps) fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
         match self.store.get(name) {
             // What is unknown gets no lock file.
             Err(e) if e.is_gone() && !files::exists(&self.folders.lock(name)) => return Err(e),
@@ -178,7 +181,7 @@ impl Condo {
     }
 
     /// Waits while a monitor is at work on a VPS without an init: it clears up or boots again. Clears up after a dead one.
-    pub(super) fn settle(&self, record: &Record) -> Result<()> {
+    pub(in crate::vps) fn settle(&self, record: &Record) -> Result<()> {
         let deadline = Instant::now() + MONITOR;
         loop {
             let monitor = self.monitor(&record.name).filter(Identity::is_alive);

@@ -15,7 +15,7 @@ use crate::vps::record::store::Record;
 /// Writes the files into the mounted disk, unless it was done at an earlier start. Returns the host keys that the system has to
 /// make before it begins.
 pub(super) fn first_start(condo: &Condo, record: &Record, mounted: &Path) -> Result<Vec<Key>> {
-    let done = condo.folders.vps(&record.name).join("provisioned");
+    let done = condo.folders.provisioned(&record.name);
     let root = Root::open(mounted)?;
     if files::exists(&done) {
         return left_to_make(&root, &done);

@@ -4,6 +4,7 @@
 mod bad_input;
 mod concurrency;
 mod console;
+mod copies;
 mod debian;
 mod enter;
 mod exits;
@@ -26,6 +27,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     bad_input::TESTS,
     concurrency::TESTS,
     console::TESTS,
+    copies::TESTS,
     debian::TESTS,
     enter::TESTS,
     exits::TESTS,

@@ -87,7 +87,7 @@ pub(super) fn free_id(db: &Connection) -> Result<u32> {
     Ok(id)
 }
 
-fn random_uuid() -> Result<String> {
+pub(in crate::vps) fn random_uuid() -> Result<String> {
     let text = files::read_text(std::path::Path::new("/proc/sys/kernel/random/uuid"))?;
     Ok(text.trim().to_owned())
 }

@@ -1,0 +1,96 @@
+//! Snapshots and clones: their options.
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::usage::digits;
+use crate::error::Result;
+use crate::vps::record::name::Name;
+use crate::vps::record::snapshots::SnapshotName;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SnapshotCommand {
+    /// Keep a VPS's disk as it is now; a VPS that runs is frozen for a moment.
+    #[command(
+        after_help = "Examples:\n  condo snapshot create web before-upgrade\n  condo snapshot create --all --keep 7"
+    )]
+    Create(CreateArgs),
+    /// List a VPS's snapshots, the oldest first.
+    List {
+        /// The VPS.
+        name: Name,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one snapshot.
+    Show {
+        /// The VPS.
+        name: Name,
+        /// The snapshot.
+        snapshot: SnapshotName,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring a VPS's disk back to a snapshot; name, address and limits stay.
+    #[command(after_help = "Example:\n  condo snapshot restore web before-upgrade --force")]
+    Restore {
+        /// The VPS.
+        name: Name,
+        /// The snapshot.
+        snapshot: SnapshotName,
+        /// Also one that runs: it is stopped and started again.
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Remove snapshots.
+    Delete {
+        /// The VPS.
+        name: Name,
+        /// The snapshots.
+        #[arg(value_name = "SNAPSHOT", required = true)]
+        snapshots: Vec<SnapshotName>,
+    },
+    /// Tell which paths differ between a snapshot and another, or now.
+    #[command(
+        after_help = "Examples:\n  condo snapshot diff web monday\n  condo snapshot diff web monday tuesday --json"
+    )]
+    Diff {
+        /// The VPS.
+        name: Name,
+        /// The snapshot.
+        snapshot: SnapshotName,
+        /// The later one, if not the VPS as it is now.
+        other: Option<SnapshotName>,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CreateArgs {
+    /// The VPS.
+    #[arg(required_unless_present = "all")]
+    pub(super) name: Option<Name>,
+    /// The snapshot's name, if not one by the time.
+    #[arg(conflicts_with = "all")]
+    pub(super) snapshot: Option<SnapshotName>,
+    /// All VPSs.
+    #[arg(short, long, conflicts_with = "name")]
+    pub(super) all: bool,
+    /// Remove it once there are N later ones that were made with this option.
+    #[arg(long, value_name = "N", value_parser = keep)]
+    pub(super) keep: Option<usize>,
+}
+
+fn keep(text: &str) -> Result<usize> {
+    use crate::error::Error;
+    let number = digits("--keep", text)?;
+    let refuse = |problem| Err(Error::invalid("--keep", text, problem));
+    match usize::try_from(number) {
+        Ok(0) => refuse("must be above 0"),
+        Ok(number) => Ok(number),
+        Err(_) => refuse("is too many"),
+    }
+}

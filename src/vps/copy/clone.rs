@@ -1,0 +1,88 @@
+//! A VPS made of another: with its disk and configuration, and a name, an address and an identity of its own.
+
+use crate::error::{Error, Result};
+use crate::storage::tree::Direction;
+use crate::vps::record::config::VpsConfig;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::record::pending::{self, Pending};
+use crate::vps::record::snapshots::SnapshotName;
+use crate::vps::record::store::{NewVps, Record};
+use crate::vps::record::view::VpsStatus;
+
+use super::capture::at;
+use super::snapshot::LAYER;
+
+impl Condo {
+    /// Makes a VPS out of another as it is now, or as it was at a snapshot. Its first start gives it a machine id and ssh host keys
+    /// of its own. Whom the other may talk to is not its business.
+    ///
+    /// Killed in the middle, the same run again finishes it.
+    pub fn clone_vps(&self, vps: &Name, new: &Name, snapshot: Option<&SnapshotName>) -> Result<Record> {
+        let _lock = self.lock_copies(vps)?;
+        self.sweep_copies(vps)?;
+        let source = self.store.get(vps)?;
+        pending::refuse(&source)?;
+        let config = match snapshot {
+            Some(name) => self.snapshot(vps, name)?.config,
+            None => source.config.clone(),
+        };
+        let by = match snapshot {
+            Some(name) => format!("condo clone {vps} {new} --snapshot {name}"),
+            None => format!("condo clone {vps} {new}"),
+        };
+        let record = self.arriving(new, config, by)?;
+        self.fill_clone(&source, &record, snapshot).inspect_err(|_| {
+            if let Err(e) = self.delete(new, true) {
+                log::warn!("{e}");
+            }
+        })?;
+        self.settled(new)
+    }
+
+    /// A new VPS that does not start yet, or the one that an earlier run of the same command has left.
+    pub(super) fn arriving(&self, new: &Name, config: VpsConfig, by: String) -> Result<Record> {
+        let pending = Pending::Arriving { by };
+        match self.store.get(new) {
+            Ok(record) if record.config.pending.as_ref() == Some(&pending) => return Ok(record),
+            Ok(record) => {
+                pending::refuse(&record)?;
+                return Err(Error::Exists {
+                    kind: "VPS",
+                    name: new.to_string(),
+                });
+            }
+            Err(e) if e.is_gone() => {}
+            Err(e) => return Err(e),
+        }
+        self.create(NewVps {
+            name: new.clone(),
+            wanted_ip: None,
+            config: VpsConfig {
+                hostname: None,
+                ip: None,
+                allow: Default::default(),
+                pending: Some(pending),
+                ..config
+            },
+        })
+    }
+
+    /// The new VPS's lock of copies keeps it from being deleted meanwhile; its own lock would be held while another is waited for.
+    fn fill_clone(&self, source: &Record, new: &Record, snapshot: Option<&SnapshotName>) -> Result<()> {
+        let _new = self.lock_copies(&new.name)?;
+        let vps = &source.name;
+        if let Some(name) = snapshot {
+            let copy = at(&self.snapshot_dir(vps, name).join(LAYER))?;
+            return self.bring(new, &copy, Direction::Copy).map(drop);
+        }
+        let (record, lock) = self.hold(vps)?;
+        self.settle(&record)?;
+        if self.status(vps)? == VpsStatus::Stopped {
+            let layer = self.layer(&record)?;
+            return self.bring(new, &layer, Direction::Copy).map(drop);
+        }
+        drop(lock);
+        self.with_passing(vps, |copy, _| self.bring(new, copy, Direction::Copy).map(drop))
+    }
+}

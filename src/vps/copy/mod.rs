@@ -1,0 +1,13 @@
+//! Copies of VPSs in time and space. All of them are of a VPS's own layer: the image below is shared and never changes.
+//!
+//! ```text
+//!  clone      a VPS made of another
+//!  snapshot   a VPS as it was
+//!  capture    a layer, read as of one moment
+//! ```
+//! Whoever copies holds the VPS's lock of copies, and the VPS's own lock only for the moment that counts: meanwhile the VPS can be
+//! stopped, entered and looked at.
+
+mod capture;
+pub mod clone;
+pub mod snapshot;

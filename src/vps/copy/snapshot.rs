@@ -1,0 +1,287 @@
+//! A VPS as it was: taken, brought back, compared, removed.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::{During, Error, Result};
+use crate::files::{self, Root};
+use crate::storage::tree::{Change, Direction, changes, is_whiteout, open_dir};
+use crate::undo::Undo;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::record::pending::{self, Pending};
+use crate::vps::record::snapshots::{Snapshot, SnapshotName};
+use crate::vps::record::store::{Record, now, random_uuid};
+use crate::vps::record::view::VpsStatus;
+
+use super::capture::{Captured, at};
+
+/// The copy of the layer in a snapshot's folder.
+pub(super) const LAYER: &str = "layer";
+/// Before the name of what is not whole yet, or not any more.
+const UNFINISHED: &str = ".unfinished-";
+
+/// What a snapshot is to be besides its name.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SnapshotOptions {
+    /// Makes it one of those of which only so many stay: the oldest beyond that go.
+    pub keep: Option<usize>,
+}
+
+impl Condo {
+    /// Takes a snapshot. A VPS that runs is frozen for the end of it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], and [`Error::Status`] for a VPS that is not whole.
+    pub fn snapshot_create(
+        &self,
+        vps: &Name,
+        name: &SnapshotName,
+        options: SnapshotOptions,
+    ) -> Result<Snapshot> {
+        let _lock = self.lock_copies(vps)?;
+        self.sweep_copies(vps)?;
+        pending::refuse(&self.store.get(vps)?)?;
+        if files::exists(&self.snapshot_dir(vps, name)) {
+            return Err(Error::Exists {
+                kind: "snapshot",
+                name: name.to_string(),
+            });
+        }
+        let snapshot = self.take(vps, name, options.keep.is_some())?;
+        if let Some(keep) = options.keep {
+            self.rotate(vps, keep)?;
+        }
+        Ok(snapshot)
+    }
+
+    /// The caller holds the lock of copies, and there is none of this name.
+    pub(super) fn take(&self, vps: &Name, name: &SnapshotName, rotates: bool) -> Result<Snapshot> {
+        let created = now();
+        let unfinished = self.unfinished(vps, name);
+        files::create_dir_all(&unfinished, 0o700)?;
+        let older = self.snapshots(vps)?.pop();
+        let older = older.map(|older| self.snapshot_dir(vps, &older.name).join(LAYER));
+        let captured = self.capture(vps, &unfinished.join(LAYER), older.as_deref());
+        let captured = captured.inspect_err(|_| {
+            let _ = files::remove_tree(&unfinished);
+        })?;
+        let snapshot = Snapshot {
+            name: name.clone(),
+            id: random_uuid()?,
+            created,
+            frozen_ms: captured.frozen.map(|time| time.as_secs_f64() * 1000.0),
+            files: captured.copied.files,
+            bytes: captured.copied.bytes,
+            rotates,
+            started: captured.started,
+            config: captured.record.config,
+        };
+        self.describe_snapshot(&unfinished, &snapshot)?;
+        at(&unfinished).and_then(|dir| Ok(rustix::fs::fsync(dir)?))?;
+        std::fs::rename(&unfinished, self.snapshot_dir(vps, name))
+            .during(|| format!("name the snapshot `{name}`"))?;
+        at(&self.folders.snapshots(vps)).and_then(|dir| Ok(rustix::fs::fsync(dir)?))?;
+        Ok(snapshot)
+    }
+
+    /// Removes a snapshot.
+    pub fn snapshot_delete(&self, vps: &Name, name: &SnapshotName) -> Result<()> {
+        let _lock = self.lock_copies(vps)?;
+        self.sweep_copies(vps)?;
+        let record = self.store.get(vps)?;
+        if matches!(&record.config.pending, Some(Pending::Restoring { snapshot }) if snapshot == name) {
+            return Err(Error::Status(Pending::remedy(
+                &Pending::Restoring {
+                    snapshot: name.clone(),
+                },
+                &record,
+            )));
+        }
+        self.snapshot(vps, name)?;
+        self.drop_snapshot(vps, name)?;
+        // Gone with the last one.
+        let _ = std::fs::remove_dir(self.folders.snapshots(vps));
+        Ok(())
+    }
+
+    /// In one step it is no snapshot any more; then its files go.
+    pub(super) fn drop_snapshot(&self, vps: &Name, name: &SnapshotName) -> Result<()> {
+        let unfinished = self.unfinished(vps, name);
+        files::remove_tree(&unfinished)?;
+        std::fs::rename(self.snapshot_dir(vps, name), &unfinished)
+            .during(|| format!("remove the snapshot `{name}`"))?;
+        files::remove_tree(&unfinished)
+    }
+
+    /// Removes the oldest of those that rotate.
+    fn rotate(&self, vps: &Name, keep: usize) -> Result<()> {
+        let mut rotating = self.snapshots(vps)?;
+        rotating.retain(|snapshot| snapshot.rotates);
+        let surplus = rotating.len().saturating_sub(keep);
+        rotating[..surplus]
+            .iter()
+            .try_for_each(|snapshot| self.drop_snapshot(vps, &snapshot.name))
+    }
+
+    /// Brings a VPS's disk back to a snapshot, at a cost that grows with what has changed since. Name, address, limits and identity
+    /// stay. One that runs is refused, or stopped and started again with `force`.
+    ///
+    /// Killed in the middle, the VPS does not start until the same is run again, which finishes it.
+    pub fn snapshot_restore(
+        &self,
+        vps: &Name,
+        name: &SnapshotName,
+        force: Option<Duration>,
+    ) -> Result<Snapshot> {
+        let _lock = self.lock_copies(vps)?;
+        self.sweep_copies(vps)?;
+        let snapshot = self.snapshot(vps, name)?;
+        let ran = self.status(vps)? != VpsStatus::Stopped;
+        if let Some(patience) = force.filter(|_| ran) {
+            for (_, result) in self.stop(std::slice::from_ref(vps), patience) {
+                result?;
+            }
+        }
+        self.bring_back(vps, &snapshot)?;
+        if ran {
+            self.start(vps)?;
+        }
+        Ok(snapshot)
+    }
+
+    fn bring_back(&self, vps: &Name, snapshot: &Snapshot) -> Result<()> {
+        let (record, _lock) = self.hold(vps)?;
+        self.settle(&record)?;
+        match &record.config.pending {
+            None | Some(Pending::Restoring { .. }) => {}
+            Some(other) => return Err(Error::Status(other.remedy(&record))),
+        }
+        let status = self.status(vps)?;
+        if status != VpsStatus::Stopped {
+            let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
+            return Err(Error::Status(text));
+        }
+        // A snapshot keeps its image from being removed.
+        self.images().get(&snapshot.config.image)?;
+        let record = self.store.reconfigure(vps, &|config| {
+            config.pending = Some(Pending::Restoring {
+                snapshot: snapshot.name.clone(),
+            });
+            config.image.clone_from(&snapshot.config.image);
+            Ok(())
+        })?;
+        let copy = at(&self.snapshot_dir(vps, &snapshot.name).join(LAYER))?;
+        self.bring(&record, &copy, Direction::Bring)?;
+        if !snapshot.started {
+            files::remove_file(&self.folders.provisioned(vps))?;
+        }
+        self.settled(vps).map(drop)
+    }
+
+    /// Nothing is unfinished about a VPS any more.
+    pub(super) fn settled(&self, vps: &Name) -> Result<Record> {
+        self.store.reconfigure(vps, &|config| {
+            config.pending = None;
+            Ok(())
+        })
+    }
+
+    /// What has changed since a snapshot, up to another one or now.
+    pub fn snapshot_diff(
+        &self,
+        vps: &Name,
+        before: &SnapshotName,
+        now: Option<&SnapshotName>,
+        tell: &mut dyn FnMut(Change) -> Result<()>,
+    ) -> Result<()> {
+        let _lock = self.lock_copies(vps)?;
+        let record = self.store.get(vps)?;
+        let snapshot = self.snapshot(vps, before)?;
+        let image = self.images().get(&snapshot.config.image)?;
+        let layers = image.layers.iter().map(|layer| Root::open(layer));
+        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let copy = |name: &SnapshotName| at(&self.snapshot_dir(vps, name).join(LAYER));
+        let later = match now {
+            Some(name) => self.snapshot(vps, name).and_then(|_| copy(name))?,
+            None => self.layer(&record)?,
+        };
+        let before = copy(before)?;
+        changes(
+            &open_dir(&before, "upper")?,
+            &open_dir(&later, "upper")?,
+            &|path| in_image(&layers, path),
+            tell,
+        )
+    }
+
+    /// Removes what killed commands have left. The caller holds the lock of copies.
+    pub(super) fn sweep_copies(&self, vps: &Name) -> Result<()> {
+        let dir = self.folders.snapshots(vps);
+        let entries = match std::fs::read_dir(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.during(|| format!("read `{}`", dir.display()))?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(UNFINISHED.as_bytes())
+            {
+                files::remove_tree(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Works with a copy of a VPS that nobody needs afterwards. The caller holds the lock of copies.
+    pub(super) fn with_passing<T>(
+        &self,
+        vps: &Name,
+        work: impl FnOnce(&OwnedFd, &Captured) -> Result<T>,
+    ) -> Result<T> {
+        let older = self.snapshots(vps)?.pop();
+        let older = older.map(|older| self.snapshot_dir(vps, &older.name).join(LAYER));
+        let dir = self.folders.snapshots(vps).join(format!("{UNFINISHED}passing"));
+        let undo = Undo::of(|| {
+            files::remove_tree(&dir)?;
+            // Gone with the last one.
+            let _ = std::fs::remove_dir(self.folders.snapshots(vps));
+            Ok(())
+        });
+        let captured = self.capture(vps, &dir.join(LAYER), older.as_deref())?;
+        let result = work(&at(&dir.join(LAYER))?, &captured)?;
+        undo.run()?;
+        Ok(result)
+    }
+
+    /// Where a snapshot is made and where it goes.
+    pub(super) fn unfinished(&self, vps: &Name, name: &SnapshotName) -> PathBuf {
+        self.folders.snapshots(vps).join(format!("{UNFINISHED}{name}"))
+    }
+}
+
+/// What the image has at a path, the uppermost of its layers first.
+fn in_image(layers: &[Root], path: &[u8]) -> Result<Option<Stat>> {
+    let none = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::NAMETOOLONG];
+    for layer in layers {
+        match layer.get(
+            Path::new(OsStr::from_bytes(path)),
+            OFlags::PATH | OFlags::NOFOLLOW,
+        ) {
+            Err(e) if none.iter().any(|none| e.errno() == Some(none.raw_os_error())) => {}
+            found => {
+                let status = rustix::fs::fstat(found?)?;
+                return Ok(Some(status).filter(|status| !is_whiteout(status)));
+            }
+        }
+    }
+    Ok(None)
+}
