@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::cpuset;
 use super::disk::Disk;
 use super::facts::Facts;
+use super::labels::Labels;
 use super::name::Name;
 use super::pending::Pending;
 use super::permit::Permit;
@@ -60,6 +61,9 @@ pub struct VpsConfig {
     /// What was begun with it and has to be finished before it can start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
+    /// What other tools keep with it.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 /// Limits; one that is absent does not hold.
@@ -133,6 +137,7 @@ impl VpsConfig {
             permit: BTreeSet::new(),
             disk: Disk::default(),
             pending: None,
+            labels: Labels::default(),
         }
     }
 
@@ -171,7 +176,8 @@ impl VpsConfig {
         }
         at_least("--iops-read", limits.iops_read, 1, "must be above 0")?;
         at_least("--iops-write", limits.iops_write, 1, "must be above 0")?;
-        check_controllers(limits, facts)
+        check_controllers(limits, facts)?;
+        self.labels.validate()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod facts;
 pub mod folders;
 pub mod images;
 pub mod instance;
+pub mod labels;
 pub mod name;
 pub mod pending;
 pub mod permit;

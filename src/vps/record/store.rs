@@ -7,6 +7,7 @@
 //!   pair          a, b -> vps, a < b: these two may talk to each other
 //!   network       one row: bridge | nft_table | subnet
 //!   turn          one row: the address that was handed out last
+//!   kept          kind, name PK | text: what other tools keep here
 //! condo.db-journal  kept, see schema
 //! condo.db.lock     flock while a new database is set up
 //! condo.db.damaged  one that could not be read any more
@@ -34,6 +35,7 @@ use crate::net::ipam::Taken;
 
 mod claim;
 mod copies;
+mod kept;
 mod network;
 mod rows;
 mod schema;
