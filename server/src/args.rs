@@ -1,0 +1,44 @@
+//! The command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{listen, log_lines};
+
+const EXAMPLES: &str = "\
+Examples:
+  condo-server
+  LXD_SOCKET=/run/condo/api.socket lxc list";
+
+/// Serve LXD's REST API 1.0 over condo's VPSs.
+#[derive(Debug, Parser)]
+#[command(name = "condo-server", version, about, after_help = EXAMPLES, max_term_width = 110)]
+pub(crate) struct Args {
+    /// The condo whose VPSs are served: all its state is below DIR instead of /run/condo and /var/lib/condo.
+    #[arg(long, env = "CONDO_ROOT", value_name = "DIR", hide_env_values = true)]
+    pub(crate) root: Option<PathBuf>,
+    /// The socket to listen at, if not /run/condo/api.socket; unused when systemd hands one over.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Tell what is being done; twice tells more.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+pub(crate) fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => e.exit(),
+    };
+    log_lines::start(args.verbose);
+    match listen::serve(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let _ = writeln!(std::io::stderr(), "condo-server: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Instances configured anew: `PUT` replaces, `PATCH` adds.
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use condo::vps::record::config::VpsConfig;
+use condo::vps::record::facts::Facts;
+use condo::vps::record::instance::Condo;
+use condo::vps::record::labels::Labels;
+use condo::vps::record::name::Name;
+use condo::vps::record::store::Record;
+use serde::Deserialize;
+
+use super::power::act;
+use super::show::seen;
+use super::view;
+use crate::errand::Task;
+use crate::keys::{self, Devices, Keys, Setup};
+use crate::operations::Plan;
+use crate::profiles::Profiles;
+use crate::reply::{Answer, Problem, Reply};
+use crate::request::{Body, Params, name, unchanged};
+use crate::server::Server;
+
+/// The body of both.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Wanted {
+    description: Option<String>,
+    config: Option<Keys>,
+    devices: Option<Devices>,
+    profiles: Option<Vec<String>>,
+    ephemeral: bool,
+    restore: Option<String>,
+}
+
+/// `PUT /1.0/instances/NAME`.
+pub(crate) async fn put(
+    State(server): State<Server>,
+    Path(text): Path<String>,
+    params: Params,
+    headers: HeaderMap,
+    Body(wanted): Body<Wanted>,
+) -> Answer {
+    let name = name(&text)?;
+    if let Some(snapshot) = wanted.restore.as_deref().filter(|snapshot| !snapshot.is_empty()) {
+        return Err(Problem::value(
+            "restore",
+            snapshot,
+            "is not a snapshot of this instance",
+        ));
+    }
+    let labels = Labels {
+        description: wanted.description.clone().unwrap_or_default(),
+        profiles: wanted.profiles.clone().unwrap_or_default(),
+        keys: keys::lasting(wanted.config.clone().unwrap_or_default()),
+        devices: wanted.devices.clone().unwrap_or_default(),
+    };
+    let config = checked(&server, &name, &headers, wanted.ephemeral, move |_| labels).await?;
+    let plan = Plan::of_instance("Updating instance", params.project(), &text);
+    act(
+        &server,
+        plan,
+        Task::Configure(name.clone(), Box::new(config)),
+        "instance-updated",
+        &name,
+    )
+}
+
+/// `PATCH /1.0/instances/NAME`.
+pub(crate) async fn patch(
+    State(server): State<Server>,
+    Path(text): Path<String>,
+    params: Params,
+    headers: HeaderMap,
+    Body(wanted): Body<Wanted>,
+) -> Answer {
+    let name = name(&text)?;
+    let Wanted {
+        description,
+        config,
+        devices,
+        profiles,
+        ephemeral,
+        ..
+    } = wanted;
+    let added = move |labels: &Labels| {
+        let mut labels = labels.clone();
+        labels.description = description.unwrap_or(labels.description);
+        labels.profiles = profiles.unwrap_or(labels.profiles);
+        labels.keys.extend(keys::lasting(config.unwrap_or_default()));
+        // An empty value takes a key away.
+        labels.keys.retain(|_, value| !value.is_empty());
+        labels.devices.extend(devices.unwrap_or_default());
+        labels
+    };
+    let config = checked(&server, &name, &headers, ephemeral, added).await?;
+    server
+        .run(Task::Configure(name.clone(), Box::new(config)))
+        .await?;
+    let source = format!("/1.0/instances/{name}");
+    server
+        .events
+        .lifecycle(params.project(), "instance-updated", &source);
+    Ok(Reply::empty())
+}
+
+/// The configuration that is wanted, once it is known to be possible here and that nobody else has changed it.
+async fn checked(
+    server: &Server,
+    name: &Name,
+    headers: &HeaderMap,
+    ephemeral: bool,
+    labels: impl FnOnce(&Labels) -> Labels + Send + 'static,
+) -> Result<VpsConfig, Problem> {
+    if ephemeral {
+        return Err(Problem::value(
+            "ephemeral",
+            "true",
+            "is not supported: delete it when it has stopped",
+        ));
+    }
+    let (seen, profiles) = seen(server, name).await?;
+    unchanged(headers, &view::changeable(&view::instance(&seen, &profiles)))?;
+    let record = seen.record;
+    let config = server.read(move |condo| {
+        // What the command line has changed since is what a client has read, and adds to.
+        let labels = labels(&view::labels(&record, &profiles));
+        Ok(configured(condo, &profiles, &record, labels))
+    });
+    config.await?
+}
+
+/// A VPS's configuration with other labels, and what these make of it.
+pub(crate) fn configured(
+    condo: &Condo,
+    profiles: &Profiles,
+    record: &Record,
+    labels: Labels,
+) -> Result<VpsConfig, Problem> {
+    profiles.must_have(&labels.profiles)?;
+    let own = Setup {
+        keys: labels.keys.clone(),
+        devices: labels.devices.clone(),
+    };
+    let mut config = record.config.clone();
+    profiles.expand(&labels.profiles, &own).apply(&mut config)?;
+    if let Some(ip) = config.ip.filter(|ip| *ip != record.address) {
+        return Err(Problem::value(
+            "ipv4.address",
+            &ip.to_string(),
+            "is not the address it has, which lasts",
+        ));
+    }
+    config.ip = record.config.ip;
+    config.labels = labels;
+    let facts = Facts::probe(&condo.host)?;
+    config.clone().with_defaults(&facts).validate(&facts)?;
+    Ok(config)
+}

@@ -1,0 +1,156 @@
+//! `POST /1.0/instances`: a new VPS.
+
+use axum::extract::State;
+use condo::vps::record::config::VpsConfig;
+use condo::vps::record::facts::Facts;
+use condo::vps::record::labels::Labels;
+use condo::vps::record::name::Name;
+use serde::Deserialize;
+
+use super::power::act;
+use crate::errand::Task;
+use crate::images;
+use crate::keys::{self, Devices, Keys, Setup};
+use crate::operations::{Plan, random_id};
+use crate::profiles::Profiles;
+use crate::reply::{Answer, Problem};
+use crate::request::{Body, Params};
+use crate::server::Server;
+
+/// The body.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Wanted {
+    name: Option<String>,
+    description: Option<String>,
+    architecture: Option<String>,
+    config: Option<Keys>,
+    devices: Option<Devices>,
+    /// Absent is the default profile, an empty list none.
+    profiles: Option<Vec<String>>,
+    ephemeral: bool,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    source: Source,
+}
+
+/// What it is made of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Source {
+    #[serde(rename = "type")]
+    kind: String,
+    alias: Option<String>,
+    fingerprint: Option<String>,
+    server: Option<String>,
+}
+
+/// `POST /1.0/instances`.
+pub(crate) async fn create(
+    State(server): State<Server>,
+    params: Params,
+    Body(wanted): Body<Wanted>,
+) -> Answer {
+    let name = wanted.name()?;
+    wanted.refuse_others()?;
+    let config = server.read(move |condo| Ok(configured(condo, &wanted))).await??;
+    let plan = Plan::of_instance("Creating instance", params.project(), name.as_str());
+    let task = Task::Create {
+        name: name.clone(),
+        ip: config.ip,
+        config: Box::new(config),
+    };
+    act(&server, plan, task, "instance-created", &name)
+}
+
+impl Wanted {
+    fn name(&self) -> Result<Name, Problem> {
+        match self.name.as_deref() {
+            None | Some("") => Ok(format!("vps-{}", &random_id()?[..8]).parse()?),
+            Some(name) => Ok(name.parse()?),
+        }
+    }
+
+    /// Refuses what would be made into something else than was asked for.
+    fn refuse_others(&self) -> Result<(), Problem> {
+        if !["", "container"].contains(&self.kind.as_deref().unwrap_or_default()) {
+            return Err(Problem::value(
+                "type",
+                self.kind.as_deref().unwrap_or_default(),
+                "is not supported: VPSs are containers",
+            ));
+        }
+        if self.ephemeral {
+            return Err(Problem::value(
+                "ephemeral",
+                "true",
+                "is not supported: delete it when it has stopped",
+            ));
+        }
+        let machine = rustix::system::uname();
+        match self.architecture.as_deref().filter(|machine| !machine.is_empty()) {
+            Some(other) if other.as_bytes() != machine.machine().to_bytes() => {
+                Err(Problem::value("architecture", other, "is not this host's"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn setup(&self) -> Setup {
+        Setup {
+            keys: keys::lasting(self.config.clone().unwrap_or_default()),
+            devices: self.devices.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// The configuration of a VPS that is wanted.
+fn configured(condo: &condo::vps::record::instance::Condo, wanted: &Wanted) -> Result<VpsConfig, Problem> {
+    let profiles = Profiles::load(condo)?;
+    let chosen = wanted
+        .profiles
+        .clone()
+        .unwrap_or_else(|| vec!["default".to_owned()]);
+    profiles.must_have(&chosen)?;
+    let mut own = wanted.setup();
+    let image = image(condo, &wanted.source)?;
+    for (key, value) in images::properties(&image) {
+        own.keys.entry(format!("image.{key}")).or_insert(value);
+    }
+    let mut config = VpsConfig::new(image.name);
+    profiles.expand(&chosen, &own).apply(&mut config)?;
+    let facts = Facts::probe(&condo.host)?;
+    config.clone().with_defaults(&facts).validate(&facts)?;
+    config.labels = Labels {
+        description: wanted.description.clone().unwrap_or_default(),
+        profiles: chosen,
+        keys: own.keys,
+        devices: own.devices,
+    };
+    Ok(config)
+}
+
+fn image(
+    condo: &condo::vps::record::instance::Condo,
+    source: &Source,
+) -> Result<condo::vps::record::view::ImageView, Problem> {
+    if source.kind != "image" {
+        return Err(Problem::value(
+            "source.type",
+            &source.kind,
+            "is not supported: image is",
+        ));
+    }
+    if let Some(server) = source.server.as_deref().filter(|server| !server.is_empty()) {
+        let problem =
+            "is another server: bring the image here first, with `condo image build` or `condo image import`";
+        return Err(Problem::value("source.server", server, problem));
+    }
+    match (&source.fingerprint, &source.alias) {
+        (Some(fingerprint), _) if !fingerprint.is_empty() => images::find(condo, fingerprint),
+        (_, Some(alias)) if !alias.is_empty() => images::named(condo, alias),
+        _ => Err(Problem::bad(
+            "source: neither `alias` nor `fingerprint` says of which image",
+        )),
+    }
+}

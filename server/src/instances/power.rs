@@ -1,0 +1,118 @@
+//! Instances started, stopped and deleted.
+
+use axum::extract::{Path, State};
+use condo::vps::record::name::Name;
+use condo::vps::record::view::VpsStatus;
+use serde::Deserialize;
+
+use crate::errand::Task;
+use crate::operations::Plan;
+use crate::reply::{Answer, Problem, Reply};
+use crate::request::{Body, Params, name};
+use crate::server::Server;
+
+/// Seconds that an instance may take to shut down when a client sets no limit.
+const PATIENCE: i64 = 30;
+
+/// The body of `PUT /1.0/instances/NAME/state`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Change {
+    action: String,
+    timeout: Option<i64>,
+    force: bool,
+    stateful: bool,
+}
+
+impl Change {
+    /// What is to be done, what it is called, and what it is called when it is done.
+    fn task(&self, name: &Name, status: VpsStatus) -> Result<(Task, &'static str, &'static str), Problem> {
+        if self.stateful {
+            return Err(Problem::value(
+                "stateful",
+                "true",
+                "is not supported: a running VPS is not saved",
+            ));
+        }
+        let patience = self.timeout.filter(|seconds| *seconds >= 0).unwrap_or(PATIENCE);
+        let patience = if self.force {
+            0
+        } else {
+            u64::try_from(patience).unwrap_or(0)
+        };
+        let name = name.clone();
+        let running = status != VpsStatus::Stopped;
+        Ok(match self.action.as_str() {
+            "start" if status == VpsStatus::Running => {
+                return Err(Problem::bad("The instance is already running"));
+            }
+            "start" => (Task::Start(name), "Starting instance", "instance-started"),
+            "stop" | "restart" if !running => return Err(Problem::bad("The instance is already stopped")),
+            "stop" => (
+                Task::Stop(name, patience),
+                "Stopping instance",
+                "instance-shutdown",
+            ),
+            "restart" => (
+                Task::Restart(name, patience),
+                "Restarting instance",
+                "instance-restarted",
+            ),
+            other => {
+                return Err(Problem::value(
+                    "action",
+                    other,
+                    "is none of start, stop, restart, freeze, unfreeze",
+                ));
+            }
+        })
+    }
+}
+
+/// `PUT /1.0/instances/NAME/state`.
+pub(crate) async fn set_state(
+    State(server): State<Server>,
+    Path(text): Path<String>,
+    params: Params,
+    Body(change): Body<Change>,
+) -> Answer {
+    let name = name(&text)?;
+    let asked = name.clone();
+    let status = server.read(move |condo| Ok(condo.show(&asked)?.status)).await?;
+    let (task, description, done) = change.task(&name, status)?;
+    let plan = Plan::of_instance(description, params.project(), &text);
+    act(&server, plan, task, done, &name)
+}
+
+/// `DELETE /1.0/instances/NAME`.
+pub(crate) async fn delete(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
+    let name = name(&text)?;
+    let asked = name.clone();
+    let status = server.read(move |condo| Ok(condo.show(&asked)?.status)).await?;
+    if status != VpsStatus::Stopped {
+        return Err(Problem::bad(
+            "The instance is currently running, stop it first or pass --force",
+        ));
+    }
+    let plan = Plan::of_instance("Deleting instance", params.project(), &text);
+    act(
+        &server,
+        plan,
+        Task::Delete(name.clone(), false),
+        "instance-deleted",
+        &name,
+    )
+}
+
+/// Begins an operation that is one errand, and tells when it is done.
+pub(super) fn act(server: &Server, plan: Plan, task: Task, done: &'static str, name: &Name) -> Answer {
+    let (server, project) = (server.clone(), plan.project.clone());
+    let source = format!("/1.0/instances/{name}");
+    let operations = server.clone();
+    let work = async move {
+        server.run(task).await?;
+        server.events.lifecycle(&project, done, &source);
+        Ok(())
+    };
+    Ok(Reply::begun(&*operations.operations.begin(plan, work)?))
+}

@@ -1,0 +1,112 @@
+//! Values of keys, as LXD spells them.
+
+use condo::host::Host;
+use condo::vps::record::facts::Facts;
+
+use crate::reply::Problem;
+
+/// Units of bytes. A bare `G` is none: it could be either.
+const BYTES: [(&str, u64); 11] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("PiB", 1 << 50),
+    ("kB", 1000),
+    ("KB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("B", 1),
+];
+
+/// A whole number.
+pub(super) fn number(key: &str, text: &str) -> Result<u64, Problem> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| digits);
+    number.ok_or_else(|| Problem::value(key, text, "is not a whole number"))
+}
+
+/// A size in bytes.
+pub(super) fn size(key: &str, text: &str) -> Result<u64, Problem> {
+    let unit = BYTES
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+    let (digits, factor) = unit.unwrap_or((text, 1));
+    let refuse = || Problem::value(key, text, "is not a size such as 512MiB or 4GB");
+    let number = number(key, digits.trim()).map_err(|_| refuse())?;
+    number.checked_mul(factor).ok_or_else(refuse)
+}
+
+/// A size, or a share of the host's memory.
+pub(super) fn memory(key: &str, text: &str) -> Result<u64, Problem> {
+    let Some(percent) = text.strip_suffix('%') else {
+        return size(key, text);
+    };
+    let percent = number(key, percent)?;
+    if !(1..=100).contains(&percent) {
+        return Err(Problem::value(
+            key,
+            text,
+            "is not a share of the host's memory, from 1% to 100%",
+        ));
+    }
+    let host = Facts::probe(&Host::probe()?)?.memory;
+    Ok(host / 100 * percent)
+}
+
+/// Yes or no.
+pub(super) fn truth(key: &str, text: &str) -> Result<bool, Problem> {
+    match text.to_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(Problem::value(key, text, "is neither true nor false")),
+    }
+}
+
+/// Refuses a value that is none of these.
+pub(super) fn only(key: &str, text: &str, known: &[&str]) -> Result<(), Problem> {
+    if known.contains(&text) {
+        return Ok(());
+    }
+    Err(Problem::value(
+        key,
+        text,
+        &format!("is not supported: {} is", known.join(", ")),
+    ))
+}
+
+/// A size in the largest unit that it is a multiple of.
+pub(super) fn bytes(size: u64) -> String {
+    let unit = BYTES[..4]
+        .iter()
+        .rev()
+        .find(|(_, factor)| size > 0 && size.is_multiple_of(*factor));
+    unit.map_or(size.to_string(), |(unit, factor)| {
+        format!("{}{unit}", size / factor)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, expected) in [
+            ("1024", 1024),
+            ("10GiB", 10 << 30),
+            ("4GB", 4_000_000_000),
+            ("1 MiB", 1 << 20),
+            ("7B", 7),
+        ] {
+            assert_eq!(size("size", text).unwrap(), expected, "{text}");
+        }
+        for bad in ["", "4G", "-1", "1.5GiB", "GiB", "99999999999TiB", "0x1"] {
+            assert!(size("size", bad).is_err(), "{bad}");
+        }
+        for text in ["1GiB", "1500MiB", "1025"] {
+            assert_eq!(bytes(size("size", text).unwrap()), text);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a request holds.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use condo::vps::record::name::Name;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::reply::{Problem, etag};
+
+/// The longest body that is JSON, in bytes.
+pub(crate) const MOST: usize = 4 << 20;
+
+/// The project there always is.
+pub(crate) const DEFAULT: &str = "default";
+
+/// The part of the address after `?`.
+#[derive(Debug, Default)]
+pub(crate) struct Params(BTreeMap<String, String>);
+
+impl Params {
+    /// A parameter, if it is there and not empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+
+    /// How deep objects are shown: as addresses (0), whole (1), with state and snapshots (2).
+    pub(crate) fn recursion(&self) -> u8 {
+        self.get("recursion").and_then(|n| n.parse().ok()).unwrap_or(0)
+    }
+
+    /// The project it is about.
+    pub(crate) fn project(&self) -> &str {
+        self.get("project").unwrap_or(DEFAULT)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Query(pairs) = query.map_err(|e| Problem::bad(format!("the query cannot be read: {e}")))?;
+        Ok(Self(pairs.into_iter().collect()))
+    }
+}
+
+/// A body that is JSON, whatever its `Content-Type` says, which Ansible leaves out.
+#[derive(Debug)]
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|e| Problem::of_status(e.status(), &e.body_text()))?;
+        let value = serde_json::from_slice(&bytes);
+        value
+            .map(Self)
+            .map_err(|e| Problem::bad(format!("the body is not the JSON that was expected: {e}")))
+    }
+}
+
+/// A VPS's name out of an address.
+pub(crate) fn name(text: &str) -> Result<Name, Problem> {
+    // What can be no name is nobody's.
+    text.parse().map_err(|_| Problem::missing("Instance", text))
+}
+
+/// Refuses a change of something that is not any more what whoever asks has read.
+pub(crate) fn unchanged(headers: &HeaderMap, now: &Value) -> Result<(), Problem> {
+    let Some(wanted) = headers.get(header::IF_MATCH) else {
+        return Ok(());
+    };
+    let wanted = wanted.to_str().unwrap_or_default().trim();
+    if wanted == "*" || wanted.trim_matches('"') == etag(now) {
+        return Ok(());
+    }
+    Err(Problem::changed())
+}

@@ -1,0 +1,62 @@
+//! What all requests share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use condo::error::Result;
+use condo::vps::record::instance::Condo;
+
+use crate::errand::{self, Task};
+use crate::events::Events;
+use crate::operations::Operations;
+use crate::reply::Problem;
+
+/// The server. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Server(Arc<Shared>);
+
+/// What there is one of.
+pub(crate) struct Shared {
+    /// The `--root` of the condo that is served.
+    pub(crate) root: Option<PathBuf>,
+    /// Who listens to what happens.
+    pub(crate) events: Events,
+    /// What goes on.
+    pub(crate) operations: Operations,
+}
+
+impl std::ops::Deref for Server {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Server {
+    /// For the condo below `root`, or the host's own.
+    pub(crate) fn new(root: Option<PathBuf>) -> Self {
+        let events = Events::default();
+        Self(Arc::new(Shared {
+            root,
+            operations: Operations::new(events.clone()),
+            events,
+        }))
+    }
+
+    /// Reads from condo's records, beside the threads that serve connections.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Condo) -> Result<T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let root = self.root.clone();
+        let done = tokio::task::spawn_blocking(move || work(&Condo::open(root.as_deref())?)).await;
+        done.map_err(|e| Problem::internal(e.to_string()))?
+            .map_err(Problem::from)
+    }
+
+    /// Has a task done in a process of its own.
+    pub(crate) async fn run(&self, task: Task) -> Result<serde_json::Value, Problem> {
+        errand::run(self.root.clone(), task).await
+    }
+}
