@@ -15,13 +15,17 @@ use args::{Args, Command};
 mod args;
 mod copies;
 mod create;
+mod doctor;
 mod enter;
+mod events;
 mod image;
 mod life;
 mod limits;
+mod policy;
 mod resize;
 mod show;
 mod snapshot;
+mod stats;
 mod usage;
 
 /// Runs the command line of this process.
@@ -63,6 +67,12 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Kill { targets, signal } => life::kill(condo, &targets, signal),
         Command::Delete { targets, force } => life::delete(condo, &targets, force),
         Command::Resize(args) => resize::run(condo, *args),
+        Command::Set(args) => policy::set(condo, &args),
+        Command::Autostart => policy::autostart(condo),
+        Command::Events { names, follow, json } => events::run(condo, &names, follow, json),
+        Command::Stats { names, json } => stats::stats(condo, &names, json),
+        Command::Metrics => stats::metrics(condo),
+        Command::Doctor(args) => doctor::run(condo, &args),
         Command::Exec(args) => enter::exec(condo, args),
         Command::Shell { name, user } => enter::shell(condo, &name, user),
         Command::Console { name } => enter::console(condo, &name),

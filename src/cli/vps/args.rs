@@ -8,8 +8,12 @@ use clap_complete::Shell;
 use rustix::process::Signal;
 
 use super::copies::SnapshotCommand;
+use super::doctor::{self, DoctorArgs};
+use super::events;
 use super::limits::LimitArgs;
+use super::policy::{self, PolicyArgs, SetArgs};
 use super::resize::{self, ResizeArgs};
+use super::stats;
 use super::usage::{assignment, digits};
 use crate::error::{Error, Result};
 use crate::process::signal;
@@ -100,6 +104,41 @@ pub(super) enum Command {
     /// Change the limits of a VPS, at once and for good.
     #[command(after_help = resize::EXAMPLES)]
     Resize(Box<ResizeArgs>),
+    /// Change what happens to a VPS by itself: when it ends, and when the host comes up.
+    #[command(after_help = policy::EXAMPLES)]
+    Set(SetArgs),
+    /// Start the VPSs that are to come up with the host, in their order.
+    #[command(after_help = "condo.service runs it when the host comes up.")]
+    Autostart,
+    /// Tell what happened to VPSs: created, started, stopped, exited, oom, resized, deleted …
+    #[command(after_help = events::EXAMPLES)]
+    Events {
+        /// Those it is about; all without.
+        #[arg(value_name = "NAME")]
+        names: Vec<Name>,
+        /// Go on with what happens from now on.
+        #[arg(short, long)]
+        follow: bool,
+        /// For scripts: an object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what VPSs use: processor time, memory, processes, disk.
+    #[command(after_help = stats::EXAMPLES)]
+    Stats {
+        /// Those it is about; all without.
+        #[arg(value_name = "NAME")]
+        names: Vec<Name>,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what all VPSs use for Prometheus (OpenMetrics).
+    #[command(after_help = "Example:\n  condo metrics > /var/lib/prometheus/node-exporter/condo.prom")]
+    Metrics,
+    /// Look for what of this host stands in the way of VPSs, with what mends it.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Run a program in a running VPS; its exit status becomes ours.
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(ExecArgs),
@@ -259,6 +298,8 @@ pub(super) struct CreateArgs {
     pub(super) start: bool,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
+    #[command(flatten)]
+    pub(super) policy: PolicyArgs,
     /// Its address, if not one chosen by condo.
     #[arg(long, value_name = "ADDRESS", value_parser = address, help_heading = "Network")]
     pub(super) ip: Option<Ipv4Addr>,

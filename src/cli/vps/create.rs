@@ -26,17 +26,19 @@ pub(super) fn run(condo: &Condo, args: CreateArgs) -> Result<Exit> {
 
 /// The command line as a configuration; of a variable given twice the last value holds.
 pub(super) fn wanted(args: CreateArgs) -> NewVps {
+    let mut config = VpsConfig {
+        hostname: args.hostname,
+        limits: args.limits.into(),
+        env: args.env.into_iter().collect(),
+        ip: args.ip,
+        allow: args.allow.into_iter().collect(),
+        permit: args.permit.into_iter().collect(),
+        ..VpsConfig::new(args.image)
+    };
+    args.policy.apply(&mut config);
     NewVps {
         name: args.name,
         wanted_ip: args.ip,
-        config: VpsConfig {
-            hostname: args.hostname,
-            limits: args.limits.into(),
-            env: args.env.into_iter().collect(),
-            ip: args.ip,
-            allow: args.allow.into_iter().collect(),
-            permit: args.permit.into_iter().collect(),
-            ..VpsConfig::new(args.image)
-        },
+        config,
     }
 }

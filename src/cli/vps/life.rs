@@ -81,7 +81,7 @@ fn each(
     Ok(exit)
 }
 
-fn note(exit: Exit, result: error::Result<()>, verb: &str, name: &Name) -> Exit {
+pub(super) fn note(exit: Exit, result: error::Result<()>, verb: &str, name: &Name) -> Exit {
     let result = result.with_context(|| format!("{verb} `{name}`"));
     result.map_or_else(|e| report(&e), |()| exit)
 }

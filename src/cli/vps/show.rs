@@ -8,6 +8,7 @@ use crate::cli::output::{duration, fields, moment, print, print_json, table, unw
 use crate::vps::record::config::Limits;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
+use crate::vps::record::policy::Boot;
 use crate::vps::record::size;
 use crate::vps::record::store::LastExit;
 use crate::vps::record::view::{DiskView, VpsView};
@@ -107,8 +108,23 @@ fn shown(vps: &VpsView) -> String {
         let names: Vec<_> = vps.permitted.iter().map(|permit| permit.as_str()).collect();
         lines.push(("permitted", names.join(", ")));
     }
+    if !vps.restart.is_no() {
+        lines.push(("restart", vps.restart.as_str().to_owned()));
+    }
+    if vps.boot.autostart {
+        lines.push(("autostart", turn(&vps.boot)));
+    }
     lines.extend(limited(&vps.limits));
     fields(&lines)
+}
+
+/// Whether it comes up with the host, and when.
+fn turn(boot: &Boot) -> String {
+    let mut text = format!("yes, order {}", boot.order);
+    if boot.delay > 0 {
+        text.push_str(&format!(", {} s before the next", boot.delay));
+    }
+    text
 }
 
 /// The limits that hold, by their options' names.
@@ -145,6 +161,7 @@ mod tests {
     use super::*;
     use crate::storage::Backend;
     use crate::vps::record::permit::Permit;
+    use crate::vps::record::policy::Restart;
     use crate::vps::record::store::ExitReason;
     use crate::vps::record::view::VpsStatus;
 
@@ -173,6 +190,12 @@ mod tests {
             },
             allowed: vec!["db".parse().unwrap()],
             permitted: vec![Permit::Fuse, Permit::Tun],
+            restart: Restart::Always,
+            boot: Boot {
+                autostart: true,
+                order: 3,
+                delay: 0,
+            },
             created: 0,
             last_exit: None,
         }
@@ -188,6 +211,8 @@ mod tests {
             limits: Limits::default(),
             allowed: Vec::new(),
             permitted: Vec::new(),
+            restart: Restart::No,
+            boot: Boot::default(),
             last_exit: Some(LastExit {
                 reason: ExitReason::Oom,
                 status: None,
@@ -218,6 +243,8 @@ web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
             "disk         5M / 1G (folder)",
             "may talk to  db",
             "permitted    fuse, tun",
+            "restart      always",
+            "autostart    yes, order 3",
             "iops-read    2000/s",
             "last exit    -",
         ] {

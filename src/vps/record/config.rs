@@ -13,6 +13,7 @@ use super::labels::Labels;
 use super::name::Name;
 use super::pending::Pending;
 use super::permit::Permit;
+use super::policy::{Boot, Restart};
 use super::size;
 use crate::error::{Error, Result};
 
@@ -64,6 +65,12 @@ pub struct VpsConfig {
     /// What other tools keep with it.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// Whether it is started again when it ends.
+    #[serde(default, skip_serializing_if = "Restart::is_no")]
+    pub restart: Restart,
+    /// How it comes up with the host.
+    #[serde(default, skip_serializing_if = "Boot::is_default")]
+    pub boot: Boot,
 }
 
 /// Limits; one that is absent does not hold.
@@ -138,6 +145,8 @@ impl VpsConfig {
             disk: Disk::default(),
             pending: None,
             labels: Labels::default(),
+            restart: Restart::No,
+            boot: Boot::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 //!   condo.db                       records, see store
 //!   condo.db.network               a copy of what it says of the network
 //!   images/                        see image
+//!   events/                        see events
 //!   vps/NAME/record.json           a copy of its record
 //!   vps/NAME/running               there until its end is recorded
 //!   vps/NAME/provisioned           there once its disk has been given names and an identity
@@ -98,6 +99,11 @@ impl Folders {
     /// The database of records.
     pub fn database(&self) -> PathBuf {
         self.lib.join("condo.db")
+    }
+
+    /// What happened to VPSs.
+    pub fn events(&self) -> PathBuf {
+        self.lib.join("events")
     }
 
     /// The image store.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::config::Limits;
 use super::name::Name;
 use super::permit::Permit;
+use super::policy::{Boot, Restart};
 use super::store::LastExit;
 use crate::storage::Backend;
 
@@ -78,6 +79,10 @@ pub struct VpsView {
     pub allowed: Vec<Name>,
     /// What it is permitted beyond the usual.
     pub permitted: Vec<Permit>,
+    /// Whether it is started again when it ends.
+    pub restart: Restart,
+    /// How it comes up with the host.
+    pub boot: Boot,
     /// When it was created, in seconds since 1970.
     pub created: i64,
     /// How it ended last.

@@ -60,6 +60,8 @@ impl Condo {
             disk: self.disk_view(&record, measured),
             memory_used,
             permitted: record.config.permit.iter().copied().collect(),
+            restart: record.config.restart,
+            boot: record.config.boot,
             allowed: peers.into_iter().map(|(name, _)| name).collect(),
             created: record.created,
             last_exit,

@@ -1,8 +1,11 @@
 //! A new VPS: its record and claims, and no kernel object yet.
 
+use serde_json::Value;
+
 use crate::error::Result;
 use crate::net::ipam::{self, Taken};
 use crate::storage;
+use crate::vps::record::events::Kind;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::store::{NewVps, Record};
@@ -27,6 +30,8 @@ impl Condo {
             ipam::pick(subnet, &Taken::default(), Some(ip))?;
         }
         let address = |taken: &Taken| ipam::pick(subnet, taken, None);
-        self.claim(&NewVps { config, ..new }, &address)
+        let record = self.claim(&NewVps { config, ..new }, &address)?;
+        self.tell(&record.name, Kind::Created, Value::Null);
+        Ok(record)
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use super::monitor;
 use crate::cgroups::Cgroup;
@@ -19,6 +20,7 @@ use crate::files::{self, Lock};
 use crate::runtime::container::{self, Container};
 use crate::runtime::id::Id;
 use crate::runtime::status::Identity;
+use crate::vps::record::events::Kind;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::pending;
@@ -64,7 +66,12 @@ impl Condo {
         files::create_dir_all(&self.folders.run_of(name), 0o700)?;
         // Has its room, should the disk be full when it is to be stopped.
         files::write_atomic(&self.stopping(name), b"-", 0o600)?;
-        monitor::launch(self, name, &lock)
+        let launched = monitor::launch(self, name, &lock);
+        match &launched {
+            Ok(()) => self.tell(name, Kind::Started, Value::Null),
+            Err(e) => self.tell(name, Kind::Failed, json!({ "reason": e.to_string() })),
+        }
+        launched
     }
 
     /// Asks VPSs to shut down and ends each that has not after `timeout`. One that is stopped already is fine, and the
@@ -138,6 +145,7 @@ impl Condo {
         // The claims go last: until then a delete that was interrupted can be repeated.
         self.store.remove(name)?;
         self.release_uids(&record)?;
+        self.tell(name, Kind::Deleted, Value::Null);
         self.forget(name)
     }
 
@@ -287,6 +295,7 @@ impl Condo {
             let end = self.unseen_end(record, VpsStatus::Stopped);
             let end = end.unwrap_or_else(|| LastExit::now(ExitReason::Unknown, None, None));
             self.store.record_exit(name, &end)?;
+            self.tell_end(name, &end, self.is_stopping(name));
         }
         self.clear_running(name)?;
         files::remove_file(&self.recorded(name))

@@ -10,6 +10,7 @@ use crate::runtime::container::Container;
 use crate::vps::record::change::Change;
 use crate::vps::record::config::{Limits, VpsConfig};
 use crate::vps::record::cpuset;
+use crate::vps::record::events::Kind;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -38,7 +39,7 @@ impl Condo {
             self.put_in_force(&record, container, &config.limits, &facts)?;
         }
         let stored = self.store.reconfigure(name, &|kept| {
-            kept.clone_from(&config);
+            kept.limits.clone_from(&config.limits);
             Ok(())
         });
         if stored.is_err()
@@ -47,7 +48,9 @@ impl Condo {
             // A disk that is full: what holds is what is known.
             self.put_in_force(&record, container, &record.config.limits, &facts)?;
         }
-        stored
+        let stored = stored?;
+        self.tell(name, Kind::Resized, serde_json::to_value(&stored.config.limits)?);
+        Ok(stored)
     }
 
     /// Makes the kernel hold a running VPS to these limits instead of those of its record; to the latter when it refuses some.

@@ -361,9 +361,16 @@ fn processes(marks: &[String]) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// All paths below, but for what an instance keeps: its database, its locks and the directories for VPSs.
+/// All paths below, but for what an instance keeps: its database, its locks, its events and the directories for VPSs.
 fn files(root: &Path) -> BTreeSet<PathBuf> {
-    let kept = ["run/vps", "run/runtime", "run/lock", "lib/vps"];
+    let kept = [
+        "run/vps",
+        "run/runtime",
+        "run/lock",
+        "lib/vps",
+        "lib/events",
+        "lib/events/log",
+    ];
     let mut found = BTreeSet::new();
     let mut dirs = vec![root.to_path_buf()];
     while let Some(dir) = dirs.pop() {

@@ -17,10 +17,12 @@ mod life;
 mod limits;
 mod nested;
 mod network;
+mod policy;
 mod records;
 mod storm;
 mod supervision;
 pub mod terminal;
+mod usage;
 
 /// The tests of all subjects.
 pub const TESTS: &[&[crate::harness::Test]] = &[
@@ -39,7 +41,9 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     limits::TESTS,
     nested::TESTS,
     network::TESTS,
+    policy::TESTS,
     records::TESTS,
     storm::TESTS,
     supervision::TESTS,
+    usage::TESTS,
 ];

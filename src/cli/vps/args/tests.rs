@@ -1,6 +1,7 @@
 use super::super::{create, usage};
 use super::*;
 use crate::vps::record::config::{Limits, VpsConfig};
+use crate::vps::record::policy::{Boot, Restart};
 
 fn parse(line: &str) -> Result<Args, clap::Error> {
     Args::try_parse_from(std::iter::once("condo").chain(line.split(' ')))
@@ -36,7 +37,7 @@ fn every_command_has_help_of_its_own() {
 fn create_takes_every_limit() {
     let line = "create web --image busybox --cpus 1.5 --cpu-weight 200 --cpuset 0-1 --memory 4G --swap 1G --pids 4096 \
                 --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --ip 10.88.0.7 --allow db,cache \
-                --allow mail --permit tun,fuse --hostname web.example.org -e A=1 --env B=x=y --start";
+                --allow mail --permit tun,fuse --restart on-failure --autostart --boot-order 2 --hostname web.example.org -e A=1 --env B=x=y --start";
     let Command::Create(args) = parse(line).unwrap().command else {
         panic!("not create");
     };
@@ -64,6 +65,12 @@ fn create_takes_every_limit() {
         ip,
         allow: ["cache", "db", "mail"].map(|n| n.parse().unwrap()).into(),
         permit: [Permit::Fuse, Permit::Tun].into(),
+        restart: Restart::OnFailure,
+        boot: Boot {
+            autostart: true,
+            order: 2,
+            delay: 0,
+        },
         ..VpsConfig::new("busybox")
     };
     assert_eq!(new.config, expected);

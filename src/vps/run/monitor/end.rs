@@ -1,13 +1,15 @@
-//! After init's end: what happened is recorded, everything is freed, and a reboot boots again.
+//! After init's end: what happened is recorded, everything is freed, and a reboot or the restart policy boots again.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::boot;
 use crate::error::Result;
 use crate::host::kernel_log;
+use crate::vps::record::events::Kind;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::store::{ExitReason, LastExit, Record};
@@ -28,20 +30,31 @@ pub(super) fn end(root: Option<&Path>, name: &Name, [how, number, hasty]: [&str;
     // reboot(2) in a pid namespace ends its init by SIGHUP for a restart and by SIGINT for a halt (pid_namespaces(7)).
     let reboot = how == "signal" && number == Signal::SIGHUP as i32 && !stopping;
     let hasty = hasty_runs(&condo, name, hasty.parse().unwrap_or(0))?;
-    let recorded = witnessed(&condo, &record, how, number)
-        .and_then(|end| condo.store.record_exit(name, &end))
-        .and_then(|()| condo.set_recorded(name));
     // Not worth leaving the VPS as it is.
+    let end = witnessed(&condo, &record, how, number).unwrap_or_else(|e| {
+        log::warn!("how `{name}` ended is not known: {e}");
+        LastExit::now(ExitReason::Unknown, None, None)
+    });
+    let restart = !reboot && record.config.restart.follows(&end) && !condo.is_killed(name);
+    let recorded = condo
+        .store
+        .record_exit(name, &end)
+        .and_then(|()| condo.set_recorded(name));
     if let Err(e) = recorded {
         log::warn!("the end of `{name}` is not recorded: {e}");
     }
     if !reboot {
+        condo.tell_end(name, &end, stopping);
+    }
+    if !(reboot || restart) {
         return condo.take_down(&record);
     }
     condo.free(&record)?;
     if !pause(&condo, name, hasty) {
         return condo.take_down(&record);
     }
+    let why = if reboot { Kind::Rebooted } else { Kind::Restarted };
+    condo.tell(name, why, Value::Null);
     drop(condo);
     boot::again(root, name, hasty)
 }

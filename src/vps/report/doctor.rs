@@ -1,0 +1,205 @@
+//! What of the host stands in the way of its VPSs, before they meet it.
+//!
+//! A check is a pure function of what was read from the host and of how many VPSs there are to be.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::tables::{self, Table};
+use crate::error::Result;
+use crate::vps::record::facts::Facts;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::size;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weight {
+    /// All is well.
+    Good,
+    /// Something will not hold, or not for so many VPSs.
+    Warning,
+    /// VPSs cannot run.
+    Error,
+}
+
+impl Weight {
+    /// The word it is shown as.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What was found about one subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: String,
+    /// How much it matters.
+    pub weight: Weight,
+    /// What was found.
+    pub found: String,
+    /// A command that mends it, where there is one.
+    pub remedy: Option<String>,
+    /// The sysctl that `--fix` sets, and its value.
+    #[serde(skip)]
+    pub sysctl: Option<(String, u64)>,
+}
+
+impl Finding {
+    fn new(subject: &str, weight: Weight, found: impl Into<String>) -> Self {
+        Self {
+            subject: subject.to_owned(),
+            weight,
+            found: found.into(),
+            remedy: None,
+            sysctl: None,
+        }
+    }
+
+    fn mended_by(self, command: impl Into<String>) -> Self {
+        Self {
+            remedy: Some(command.into()),
+            ..self
+        }
+    }
+}
+
+impl Condo {
+    /// Examines the host for `vpss` VPSs, or for those there are, at least 100.
+    pub fn examine(&self, vpss: Option<u64>) -> Result<Vec<Finding>> {
+        let facts = Facts::probe(&self.host)?;
+        let there = self.store.list()?.len() as u64;
+        let wanted = vpss.unwrap_or(there.max(100));
+        let mut findings = vec![controllers(&facts), swap(&facts)];
+        findings.extend(
+            tables::ALL
+                .iter()
+                .filter_map(|table| Some(capacity(table, table.read()?, wanted))),
+        );
+        findings.extend([self.room_of(self.folders.lib()), self.room_of(self.folders.run())]);
+        findings.push(self.remains_of_vpss()?);
+        Ok(findings)
+    }
+
+    fn room_of(&self, dir: &Path) -> Finding {
+        let subject = format!("room in {}", dir.display());
+        match rustix::fs::statvfs(dir) {
+            Ok(disk) => room(
+                &subject,
+                disk.f_bavail * disk.f_frsize,
+                disk.f_blocks * disk.f_frsize,
+            ),
+            Err(e) => Finding::new(&subject, Weight::Warning, format!("cannot be measured: {e}")),
+        }
+    }
+
+    fn remains_of_vpss(&self) -> Result<Finding> {
+        let names = self.remains()?;
+        let listed: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        Ok(match &*listed {
+            [] => Finding::new("leftovers", Weight::Good, "none"),
+            some => Finding::new(
+                "leftovers",
+                Weight::Warning,
+                format!("VPSs without a record: {}", some.join(", ")),
+            )
+            .mended_by(format!("condo delete --force {}", some.join(" "))),
+        })
+    }
+}
+
+fn controllers(facts: &Facts) -> Finding {
+    let missing: Vec<&str> = ["cpu", "cpuset", "memory", "pids", "io"]
+        .into_iter()
+        .filter(|name| !facts.controllers.contains(*name))
+        .collect();
+    let layout = if facts.unified {
+        "cgroup v2"
+    } else {
+        "controllers on cgroup v1"
+    };
+    if !missing.is_empty() {
+        let found = format!("{layout}; not there: {}", missing.join(", "));
+        return Finding::new("cgroups", Weight::Error, found);
+    }
+    if facts.unified {
+        return Finding::new("cgroups", Weight::Good, layout);
+    }
+    let found =
+        format!("{layout}: buffered writes are not limited, and engines inside have no limits of their own");
+    Finding::new("cgroups", Weight::Warning, found).mended_by("boot with systemd.unified_cgroup_hierarchy=1")
+}
+
+fn swap(facts: &Facts) -> Finding {
+    if facts.swap_accounting {
+        return Finding::new("swap accounting", Weight::Good, "swap counts");
+    }
+    Finding::new(
+        "swap accounting",
+        Weight::Warning,
+        "swap is not counted: --swap is refused",
+    )
+    .mended_by("boot with swapaccount=1")
+}
+
+/// Whether a table of the kernel's has room for so many VPSs.
+fn capacity(table: &Table, size: u64, vpss: u64) -> Finding {
+    let needed = table.base + table.each * vpss;
+    let found = format!(
+        "{size}, which is enough for {} VPSs",
+        size.saturating_sub(table.base) / table.each
+    );
+    if size >= needed {
+        return Finding::new(table.sysctl, Weight::Good, found);
+    }
+    let mut finding = Finding::new(
+        table.sysctl,
+        Weight::Warning,
+        format!("{found} ({})", table.holds),
+    )
+    .mended_by(format!("sysctl -w {}={needed}", table.sysctl));
+    finding.sysctl = Some((table.sysctl.to_owned(), needed));
+    finding
+}
+
+fn room(subject: &str, free: u64, all: u64) -> Finding {
+    let found = format!("{} of {} free", size::display(free), size::display(all));
+    // A twentieth, or 1 GiB on a large disk: less is gone soon.
+    if free < (all / 20).min(1 << 30) {
+        return Finding::new(subject, Weight::Warning, found).mended_by("condo image list");
+    }
+    Finding::new(subject, Weight::Good, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_too_small_is_named_with_what_would_do() {
+        let table = Table {
+            sysctl: "kernel.pty.max",
+            base: 100,
+            each: 10,
+            holds: "terminals",
+        };
+        let finding = capacity(&table, 600, 100);
+        assert_eq!(finding.weight, Weight::Warning);
+        assert_eq!(finding.found, "600, which is enough for 50 VPSs (terminals)");
+        assert_eq!(finding.remedy.as_deref(), Some("sysctl -w kernel.pty.max=1100"));
+        assert_eq!(capacity(&table, 1100, 100).weight, Weight::Good);
+    }
+
+    #[test]
+    fn a_disk_is_nearly_full_at_a_twentieth() {
+        assert_eq!(room("x", 4, 100).weight, Weight::Warning);
+        assert_eq!(room("x", 5, 100).weight, Weight::Good);
+        assert_eq!(room("x", 2 << 30, 1 << 40).weight, Weight::Good);
+    }
+}

@@ -1,0 +1,94 @@
+//! What VPSs use.
+
+use serde::Serialize;
+
+use crate::cgroups::Stats;
+use crate::error::Result;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
+use crate::vps::record::store::Record;
+use crate::vps::record::view::VpsStatus;
+
+/// What one VPS uses. All counters begin with its run; a stopped VPS uses nothing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VpsStats {
+    /// Its name.
+    pub name: Name,
+    /// What it is doing.
+    pub status: VpsStatus,
+    /// Processor time in microseconds.
+    pub cpu: u64,
+    /// Microseconds it waited because its processor time was used up.
+    pub throttled: u64,
+    /// Memory in use, in bytes, without the part of the page cache that goes first.
+    pub memory: u64,
+    /// Page cache, in bytes.
+    pub cache: u64,
+    /// Its limit of memory in bytes.
+    pub memory_limit: Option<u64>,
+    /// Swap in use, in bytes.
+    pub swap: u64,
+    /// Processes that the kernel killed for want of memory.
+    pub oom_kills: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// How many it may have.
+    pub pids_limit: Option<u64>,
+    /// Bytes read from disks.
+    pub read_bytes: u64,
+    /// Bytes written to disks.
+    pub write_bytes: u64,
+    /// Read operations.
+    pub reads: u64,
+    /// Write operations.
+    pub writes: u64,
+}
+
+impl Condo {
+    /// What these VPSs use, or all where none is named; by name.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::error::Error::NotFound) for a VPS that is not there.
+    pub fn stats(&self, names: &[Name]) -> Result<Vec<VpsStats>> {
+        let records = match names {
+            [] => self.store.list()?,
+            some => some
+                .iter()
+                .map(|name| self.store.get(name))
+                .collect::<Result<_>>()?,
+        };
+        records.iter().map(|record| self.stats_of(record)).collect()
+    }
+
+    fn stats_of(&self, record: &Record) -> Result<VpsStats> {
+        let container = self.container(&record.name)?;
+        let status = self.status(&record.name)?;
+        let running = container.filter(|_| status != VpsStatus::Stopped);
+        let cgroup = running.and_then(|container| container.cgroup(&self.host).ok().flatten());
+        // One that ends at this moment has used nothing.
+        let used = cgroup.and_then(|cgroup| cgroup.stats().ok()).unwrap_or_default();
+        Ok(told(record, status, used))
+    }
+}
+
+fn told(record: &Record, status: VpsStatus, used: Stats) -> VpsStats {
+    let (cpu, memory) = (used.cpu.unwrap_or_default(), used.memory.unwrap_or_default());
+    let pids = used.pids.unwrap_or_default();
+    VpsStats {
+        name: record.name.clone(),
+        status,
+        cpu: cpu.usage,
+        throttled: cpu.throttled,
+        memory: memory.usage.saturating_sub(memory.inactive_file),
+        cache: memory.file,
+        memory_limit: record.config.limits.memory,
+        swap: memory.swap,
+        oom_kills: memory.events.oom_kill,
+        pids: pids.current,
+        pids_limit: record.config.limits.pids,
+        read_bytes: used.io.iter().map(|device| device.read_bytes).sum(),
+        write_bytes: used.io.iter().map(|device| device.write_bytes).sum(),
+        reads: used.io.iter().map(|device| device.reads).sum(),
+        writes: used.io.iter().map(|device| device.writes).sum(),
+    }
+}

@@ -1,0 +1,70 @@
+//! Tables and numbers of the kernel that all VPSs of a host share, and what one VPS may take of each.
+
+use std::path::PathBuf;
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The sysctl that says how large it is.
+    pub(super) sysctl: &'static str,
+    /// What the host itself is left.
+    pub(super) base: u64,
+    /// What one VPS needs, or may take where that is bounded.
+    pub(super) each: u64,
+    /// What is in it.
+    pub(super) holds: &'static str,
+}
+
+impl Table {
+    /// How large it is; `None` where this kernel does not have it.
+    pub(super) fn read(&self) -> Option<u64> {
+        let path = PathBuf::from("/proc/sys").join(self.sysctl.replace('.', "/"));
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+}
+
+/// All that VPSs have been seen to use up.
+pub(super) const ALL: &[Table] = &[
+    Table {
+        sysctl: "kernel.pid_max",
+        base: 4096,
+        each: 64,
+        holds: "processes and threads; a VPS may have --pids of them",
+    },
+    Table {
+        sysctl: "kernel.pty.max",
+        base: 64,
+        each: 8,
+        holds: "terminals; a VPS may have 128",
+    },
+    Table {
+        sysctl: "fs.file-max",
+        base: 65_536,
+        each: 4096,
+        holds: "open files",
+    },
+    Table {
+        sysctl: "net.netfilter.nf_conntrack_max",
+        base: 4096,
+        each: 256,
+        holds: "connections; a VPS may have 4096",
+    },
+    Table {
+        sysctl: "net.ipv4.neigh.default.gc_thresh3",
+        base: 256,
+        each: 2,
+        holds: "neighbours of the host: one for each VPS",
+    },
+    Table {
+        sysctl: "net.ipv6.neigh.default.gc_thresh3",
+        base: 256,
+        each: 2,
+        holds: "neighbours of the host in IPv6",
+    },
+    Table {
+        sysctl: "kernel.keys.root_maxkeys",
+        base: 1000,
+        each: 2,
+        holds: "keyrings of the sessions that condo starts",
+    },
+];

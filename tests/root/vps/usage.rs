@@ -1,0 +1,63 @@
+//! What VPSs use, as it is told, and what of the host stands in the way.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::house::House;
+
+tests![
+    what_is_used_is_told in guest,
+    the_doctor_finds_what_is_too_small,
+];
+
+fn what_is_used_is_told() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--memory 64M --pids 50")?;
+    house.ok("create db --image busybox")?;
+    house.sh("web", "mount -t tmpfs none /mnt && dd if=/dev/zero of=/mnt/held bs=1M count=20 2>/dev/null; sleep 600 >/dev/null 2>&1 &")?;
+    let all: Value = serde_json::from_str(&house.ok("stats --json")?)?;
+    let (db, web) = (&all[0], &all[1]);
+    ensure!(
+        db["name"] == "db" && db["memory"] == 0 && db["status"] == "stopped",
+        "{db}"
+    );
+    let figure = |name: &str| web[name].as_u64().with_context(|| format!("no {name}: {web}"));
+    ensure!((20 << 20..64 << 20).contains(&figure("memory")?), "{web}");
+    ensure!(
+        figure("pids")? >= 2 && figure("pids_limit")? == 50 && figure("cpu")? > 0,
+        "{web}"
+    );
+    let metrics = house.ok("metrics")?;
+    let labels = "{name=\"web\",project=\"default\",type=\"container\"}";
+    ensure!(
+        metrics.contains(&format!("lxd_memory_MemTotal_bytes{labels} {}\n", 64 << 20)),
+        "{metrics}"
+    );
+    ensure!(metrics.trim_end().ends_with("# EOF"), "{metrics}");
+    house.refused("stats nosuch", "VPS `nosuch` does not exist")?;
+    house.leave()
+}
+
+fn the_doctor_finds_what_is_too_small() -> Result<()> {
+    let house = House::new()?;
+    let findings = |line: &str| -> Result<Vec<Value>> {
+        let output = house.output(line)?;
+        ensure!(output.status.code().is_some_and(|code| code <= 1), "{output:?}");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let of = |all: &[Value], subject: &str| -> Result<Value> {
+        let found = all.iter().find(|finding| finding["subject"] == subject);
+        found.cloned().with_context(|| format!("nothing about {subject}"))
+    };
+    let few = findings("doctor --json --vpss 1")?;
+    ensure!(of(&few, "kernel.pid_max")?["weight"] == "good");
+    ensure!(of(&few, "leftovers")?["found"] == "none");
+    let many = findings("doctor --json --vpss 1000000")?;
+    let pids = of(&many, "kernel.pid_max")?;
+    ensure!(
+        pids["weight"] == "warning" && pids["remedy"] == "sysctl -w kernel.pid_max=64004096",
+        "{pids}"
+    );
+    ensure!(house.output("doctor --vpss 1000000")?.status.code() == Some(1));
+    house.leave()
+}
