@@ -1,7 +1,7 @@
 //! VPSs as they are shown to people and scripts.
 
-pub mod figures;
 pub mod doctor;
+pub mod figures;
 mod list;
 pub mod metrics;
 pub mod stats;
