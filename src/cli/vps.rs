@@ -14,6 +14,7 @@ use args::{Args, Command};
 
 mod args;
 mod copies;
+mod cp;
 mod create;
 mod doctor;
 mod enter;
@@ -65,6 +66,8 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Stop { targets, timeout } => life::stop(condo, &targets, timeout),
         Command::Restart { targets, timeout } => life::restart(condo, &targets, timeout),
         Command::Kill { targets, signal } => life::kill(condo, &targets, signal),
+        Command::Freeze { targets } => life::freeze(condo, &targets),
+        Command::Thaw { targets } => life::thaw(condo, &targets),
         Command::Delete { targets, force } => life::delete(condo, &targets, force),
         Command::Resize(args) => resize::run(condo, *args),
         Command::Set(args) => policy::set(condo, &args),
@@ -74,6 +77,7 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Metrics => stats::metrics(condo),
         Command::Doctor(args) => doctor::run(condo, &args),
         Command::Exec(args) => enter::exec(condo, args),
+        Command::Cp(args) => cp::run(condo, &args),
         Command::Shell { name, user } => enter::shell(condo, &name, user),
         Command::Console { name } => enter::console(condo, &name),
         Command::Logs { name, follow } => show::logs(condo, &name, follow),

@@ -3,6 +3,7 @@
 mod lock;
 pub mod mountinfo;
 pub mod overlay;
+mod place;
 mod root;
 
 use std::ffi::CString;
@@ -14,6 +15,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags};
 
 pub use lock::Lock;
+pub use place::NewFile;
 pub use root::{Root, inside};
 
 use crate::error::{During, Result};

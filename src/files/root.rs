@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::NewFile;
 use crate::error::{During, Error, Result};
+
+/// Symbolic links that one path may lead over, as for the kernel (`path_resolution(7)`).
+const LINKS: u32 = 40;
 
 /// A directory tree that may be hostile: a root filesystem. No path below it is ever resolved outside of it.
 ///
@@ -107,12 +112,10 @@ impl Root {
     pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
         let work = || -> Result<()> {
             let (parent, name) = self.parent(path)?;
-            let mode = Mode::from_raw_mode(mode);
-            let (temporary, mut file) = new_file(parent.as_fd(), mode)?;
-            rustix::fs::fchmod(&file, mode)?;
-            file.write_all(content)?;
-            rustix::fs::renameat(&parent, &temporary, &parent, name)?;
-            Ok(())
+            let mut new = NewFile::begin(parent.as_fd())?;
+            rustix::fs::fchmod(&new, Mode::from_raw_mode(mode))?;
+            new.file.write_all(content)?;
+            new.finish(name)
         };
         work().during(|| format!("write `{}` in the root", path.display()))
     }
@@ -137,6 +140,41 @@ impl Root {
         Ok(content)
     }
 
+    /// Opens a directory below the root without following any link, not even inside: where a link is in the way, there is no
+    /// directory.
+    pub fn get_dir(&self, path: &Path) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let open = || loop {
+            match rustix::fs::openat2(&self.fd, Path::new(".").join(path), flags, Mode::empty(), resolve) {
+                Err(rustix::io::Errno::AGAIN) => {}
+                other => return other,
+            }
+        };
+        open().during(|| format!("open directory `{}`", path.display()))
+    }
+
+    /// Where `path` leads, followed to its end inside of the root: the directory and the name in it, whether or not there is
+    /// anything of that name.
+    pub fn follow(&self, path: &Path) -> Result<(OwnedFd, std::ffi::OsString)> {
+        let mut path = Path::new("/").join(path);
+        for _ in 0..LINKS {
+            let name = path
+                .file_name()
+                .ok_or_else(|| Error::invalid("path", path.display(), "has no file name"))?;
+            let dir = path.parent().unwrap_or(Path::new("/"));
+            let parent = self.get(dir, OFlags::PATH | OFlags::DIRECTORY)?;
+            match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+                Ok(target) => {
+                    let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes()));
+                    path = dir.join(target);
+                }
+                Err(_) => return Ok((parent, name.to_owned())),
+            }
+        }
+        Err(rustix::io::Errno::LOOP).during(|| format!("follow `{}`", path.display()))
+    }
+
     /// Whether something (also a dangling symbolic link's target: no) is at `path`.
     pub fn has(&self, path: &Path) -> bool {
         self.open_at(path, OFlags::PATH, Mode::empty()).is_ok()
@@ -150,22 +188,6 @@ impl Root {
         let parent = path.parent().unwrap_or(Path::new("/"));
         Ok((self.create_dir_all(parent, 0o755)?, name))
     }
-}
-
-/// Names tried for a temporary file before a directory full of them is taken for malice.
-const TEMPORARIES: u32 = 1000;
-
-/// A file of our own in a tenant's directory: what is there already under the name, a fifo perhaps, is never opened.
-fn new_file(dir: BorrowedFd<'_>, mode: Mode) -> Result<(String, File)> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    for n in 0..TEMPORARIES {
-        let name = format!(".condo.{}.{n}.tmp", std::process::id());
-        match rustix::fs::openat(dir, &name, flags, mode) {
-            Err(rustix::io::Errno::EXIST) => {}
-            other => return Ok((name, File::from(other?))),
-        }
-    }
-    Err(rustix::io::Errno::EXIST.into())
 }
 
 /// A path as one below a root. Absolute paths are the root's own; `..` is refused, because a text cannot say where it leads

@@ -19,7 +19,7 @@ pub struct Progress<'a> {
 }
 
 /// Called as the work goes on.
-pub(super) type OnProgress<'a> = dyn FnMut(Progress<'_>) + 'a;
+pub type OnProgress<'a> = dyn FnMut(Progress<'_>) + 'a;
 
 /// The path that stands for it.
 const STANDARD_INPUT: &str = "-";
@@ -104,7 +104,7 @@ impl<'a> Archive<'a> {
     }
 
     /// The tar stream inside, of at most `limit` bytes.
-    pub(super) fn decode(self, limit: u64, progress: &'a mut OnProgress<'_>) -> Result<impl Read + 'a> {
+    pub fn decode(self, limit: u64, progress: &'a mut OnProgress<'_>) -> Result<impl Read + 'a> {
         let counted = Counted {
             reader: self.reader,
             done: 0,

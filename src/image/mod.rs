@@ -23,7 +23,7 @@ mod store;
 mod tarball;
 mod tree;
 
-pub use archive::{Archive, Progress};
+pub use archive::{Archive, OnProgress, Progress};
 pub use entry::{Entry, Kind, Sparse};
 pub use name::validate_name;
 pub use recipe::Recipe;

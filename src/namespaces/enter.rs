@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
 
 use super::{Kind, Namespaces};
 use crate::error::{During, Error, Result};
@@ -136,6 +137,14 @@ pub fn join_process(pidfd: BorrowedFd<'_>, kinds: &[Kind]) -> Result<()> {
     let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
     nix::sched::setns(pidfd, CloneFlags::from_bits_retain(flags as i32))
         .during(|| "join the container's namespaces")
+}
+
+/// Moves this thread into a mount namespace of its own: what it mounts shows nowhere else and goes with it. What the host unmounts
+/// still goes here as well.
+pub fn leave_mounts() -> Result<()> {
+    unshare(Kind::Mount)?;
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave).during(|| "part from the host's mounts")
 }
 
 /// Makes a namespace of this kind for the calling process.

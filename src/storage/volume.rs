@@ -68,7 +68,7 @@ pub struct Usage {
 ///
 /// Whoever makes, changes or removes one holds the VPS's lock. Each of these functions may be killed at any point and called again:
 /// it takes up what is half done.
-pub trait Volume: fmt::Debug {
+pub trait Volume: fmt::Debug + Send {
     /// The directory that is the volume's alone: it holds the layer, or what the layer is made of.
     fn place(&self) -> &Path;
 

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use rustix::process::Signal;
 
 use super::copies::SnapshotCommand;
+use super::cp::CpArgs;
 use super::doctor::{self, DoctorArgs};
 use super::events;
 use super::limits::LimitArgs;
@@ -92,6 +93,18 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = |t: &str| signal::parse("--signal", t))]
         signal: Signal,
     },
+    /// Stop all processes of VPSs where they are; they keep their memory.
+    #[command(after_help = "Examples:\n  condo freeze web\n  condo freeze --all")]
+    Freeze {
+        #[command(flatten)]
+        targets: Targets,
+    },
+    /// Let frozen VPSs go on.
+    #[command(after_help = "Examples:\n  condo thaw web\n  condo thaw --all")]
+    Thaw {
+        #[command(flatten)]
+        targets: Targets,
+    },
     /// Delete VPSs with their disks, addresses and records.
     #[command(after_help = "Examples:\n  condo delete web\n  condo delete --force --all")]
     Delete {
@@ -151,6 +164,8 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "USER")]
         user: Option<String>,
     },
+    /// Copy files and folders into a VPS or out of it, whether or not it runs.
+    Cp(CpArgs),
     /// List all VPSs.
     #[command(after_help = "Examples:\n  condo list\n  condo list --json | jq -r '.[].address'")]
     List {

@@ -12,6 +12,7 @@ use crate::cli::report::report;
 use crate::error;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
+use crate::vps::record::view::VpsStatus;
 
 pub(super) fn start(condo: &Condo, targets: &Targets) -> Result<Exit> {
     each(condo, targets, "start", |name| condo.start(name))
@@ -39,6 +40,18 @@ pub(super) fn restart(condo: &Condo, targets: &Targets, timeout: u64) -> Result<
 
 pub(super) fn kill(condo: &Condo, targets: &Targets, signal: Signal) -> Result<Exit> {
     each(condo, targets, "kill", |name| condo.kill(name, signal))
+}
+
+/// With `--all`, those that run.
+pub(super) fn freeze(condo: &Condo, targets: &Targets) -> Result<Exit> {
+    each_that_is(condo, targets, VpsStatus::Running, "freeze", |name| {
+        condo.freeze(name)
+    })
+}
+
+/// With `--all`, those that are frozen.
+pub(super) fn thaw(condo: &Condo, targets: &Targets) -> Result<Exit> {
+    each_that_is(condo, targets, VpsStatus::Paused, "thaw", |name| condo.thaw(name))
 }
 
 pub(super) fn delete(condo: &Condo, targets: &Targets, force: bool) -> Result<Exit> {
@@ -79,6 +92,23 @@ fn each(
         exit = note(exit, work(&name), verb, &name);
     }
     Ok(exit)
+}
+
+/// As [`each`]; of all VPSs it takes only those of this status.
+fn each_that_is(
+    condo: &Condo,
+    targets: &Targets,
+    status: VpsStatus,
+    verb: &str,
+    work: impl Fn(&Name) -> error::Result<()>,
+) -> Result<Exit> {
+    if !targets.all {
+        return each(condo, targets, verb, work);
+    }
+    let all = condo.list()?.into_iter().filter(|vps| vps.status == status);
+    Ok(all.fold(Exit::Success, |exit, vps| {
+        note(exit, work(&vps.name), verb, &vps.name)
+    }))
 }
 
 pub(super) fn note(exit: Exit, result: error::Result<()>, verb: &str, name: &Name) -> Exit {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime as oci;
 
 use super::crowded;
+use super::freeze::frozen;
 use super::streams::Streams;
 use super::users::{self, User};
 use crate::error::{Error, Result};
@@ -90,7 +91,7 @@ impl Condo {
         let container = self.container(name)?;
         match container.as_ref().map(|c| c.status(&self.host)) {
             Some(Status::Running) => container.ok_or_else(|| Error::Status("the VPS is not running".into())),
-            Some(Status::Paused) => Err(Error::Status("the VPS is paused".into())),
+            Some(Status::Paused) => Err(frozen(name)),
             _ => Err(Error::Status(format!(
                 "the VPS is not running; start it: condo start {name}"
             ))),

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::freeze::frozen;
 use super::monitor;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Failures, Result};
@@ -60,6 +61,7 @@ impl Condo {
         match self.status(name)? {
             VpsStatus::Stopped => {}
             VpsStatus::Created => self.take_down(&record)?,
+            VpsStatus::Paused => return Err(frozen(name)),
             status => return Err(Error::Status(format!("the VPS is {} already", status.as_str()))),
         }
         self.hold_uids(record)?;
@@ -213,7 +215,7 @@ impl Condo {
     }
 
     /// Ends a VPS and clears up after it. It may be rebooting by itself at this very moment, and then needs to be ended again.
-    fn shut_down(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
+    pub(super) fn shut_down(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
         for _ in 0..10 {
             // Before anything is waited for: a monitor that pauses between two boots ends at once.
             self.set_stopping(&record.name)?;
@@ -341,7 +343,7 @@ impl Condo {
     }
 
     /// Says that we stop the VPS, as long as we live. One without run directory is stopped.
-    fn set_stopping(&self, name: &Name) -> Result<()> {
+    pub(super) fn set_stopping(&self, name: &Name) -> Result<()> {
         let own = serde_json::to_vec(&Identity::own()?)?;
         match files::write_small(&self.stopping(name), &own, 0o600) {
             Err(e) if e.is_gone() => Ok(()),

@@ -16,6 +16,7 @@ tests![
     a_stop_is_no_reboot,
     a_reboot_loop_is_slowed_down: 120,
     the_host_starts_anew,
+    a_frozen_vps_stands_still in guest,
 ];
 
 fn a_vps_lives() -> Result<()> {
@@ -245,5 +246,39 @@ fn the_host_starts_anew() -> Result<()> {
     house.ok("start web")?;
     house.up("web")?;
     ensure!(house.sh("web", "cat /root/file")? == "kept" && house.address("web")? == address);
+    house.leave()
+}
+
+fn a_frozen_vps_stands_still() -> Result<()> {
+    let house = House::quick()?;
+    house.ok("create web --image quick --start")?;
+    house.ok("create idle --image quick")?;
+    house.refused("freeze idle", "condo start idle")?;
+    house.refused("thaw idle", "not running")?;
+    house.ok("freeze --all")?;
+    house.ok("freeze web")?;
+    ensure!(house.status("web")? == "paused" && house.ok("list")?.contains("paused"));
+    for line in ["start web", "exec web -- true"] {
+        house.refused(line, "condo thaw web")?;
+    }
+    house.refused("delete web", "is paused: stop it first, or use --force")?;
+    house.ok("thaw --all")?;
+    house.ok("thaw web")?;
+    ensure!(house.status("web")? == "running");
+    house.sh("web", "true")?;
+    // However it stands: it is asked, and ends by itself.
+    house.ok("freeze web")?;
+    house.ok("stop web")?;
+    let end = house.ended("web")?;
+    ensure!(end["reason"] == "exited" && end["status"] == 0, "{end}");
+    house.ok("start web")?;
+    house.ok("freeze web")?;
+    house.ok("restart web")?;
+    ensure!(house.status("web")? == "running");
+    house.ok("freeze web")?;
+    house.ok("kill web")?;
+    house.ended("web")?;
+    house.ok("start web")?;
+    house.ok("freeze web")?;
     house.leave()
 }

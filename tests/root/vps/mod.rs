@@ -22,6 +22,7 @@ mod records;
 mod storm;
 mod supervision;
 pub mod terminal;
+mod transfer;
 mod usage;
 
 /// The tests of all subjects.
@@ -46,4 +47,5 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     storm::TESTS,
     supervision::TESTS,
     usage::TESTS,
+    transfer::TESTS,
 ];

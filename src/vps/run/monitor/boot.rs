@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
-use rustix::mount::MountPropagationFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::super::figures::tend::{NOBODY, Telling};
@@ -135,9 +134,11 @@ fn boot(root: Option<&Path>, name: &Name) -> Result<Watched> {
 fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     Cgroup::retreat(&condo.host.cgroups, &super::cgroup(condo)).during(|| "leave the command's cgroup")?;
     let image = condo.images().get(&record.config.image)?;
-    let home = leave_mounts()?;
-    let disk = RootDisk::new(image.layers.clone(), condo.volume(record));
-    let mounted = mount(condo, record, &disk)?;
+    // The root disk never shows in the host's mount table and goes with us.
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let home = namespace_of(own, Kind::Mount)?;
+    enter::leave_mounts()?;
+    let mounted = mount(condo, record, &condo.disk(record)?)?;
     nodes::make(&nodes_of(condo, record), &record.config.permit, record.uid_base)?;
     let init = identity::init_after(&mounted.keys, &image.manifest.init);
     let bundle = render(condo, record, init, &mounted.engines)?;
@@ -164,17 +165,6 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     })
 }
 
-/// A mount namespace of our own, so that the root disk never shows in the host's mount table and goes with us. What the host
-/// unmounts still goes here as well.
-fn leave_mounts() -> Result<OwnedFd> {
-    let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let home = namespace_of(own, Kind::Mount)?;
-    enter::unshare(Kind::Mount)?;
-    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", slave).during(|| "part from the host's mounts")?;
-    Ok(home)
-}
-
 /// What the mounted root disk asks for.
 struct Mounted {
     /// Host keys that are to be made inside.
@@ -185,12 +175,6 @@ struct Mounted {
 
 /// Mounts the root disk, and beside it directories for container engines.
 fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Mounted> {
-    condo.volume(record).create(&record.config.disk.quota())?;
-    match disk.create() {
-        // There since the first start.
-        Err(e) if matches!(e.root(), Error::Exists { .. }) => {}
-        other => other?,
-    }
     let target = condo.folders.rootfs(&record.name);
     files::create_dir_all(&target, 0o700)?;
     let userns = IdMap::shifted(record.uid_base, UIDS).into_namespace()?;
