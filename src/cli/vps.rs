@@ -22,6 +22,7 @@ mod events;
 mod image;
 mod life;
 mod limits;
+mod network;
 mod policy;
 mod resize;
 mod show;
@@ -81,6 +82,7 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Shell { name, user } => enter::shell(condo, &name, user),
         Command::Console { name } => enter::console(condo, &name),
         Command::Logs { name, follow } => show::logs(condo, &name, follow),
+        Command::Network { command } => network::run(condo, command),
         Command::List { json } => show::list(condo, json),
         Command::Show { name, json } => show::show(condo, &name, json),
         Command::Snapshot { command } => snapshot::run(condo, command),

@@ -5,13 +5,14 @@ use std::os::fd::BorrowedFd;
 use netlink_packet_route::link::InfoKind;
 use nix::errno::Errno;
 
-use super::elements::{self, ADDRESSES, Change, PAIRS, TENANTS};
+use super::elements::{self, Change};
 use super::ipam::Taken;
 use super::lease::Lease;
 use super::link::Link;
 use super::netlink::{Channel, forgive_gone, is};
 use super::port::bridge_mac;
-use super::{GUEST_IF, Network, Port, check_name, fence, ipam, link, netns, resolvers, route, rule, sysctl};
+use super::set::{Set, V4, address_key, family_of, tenant_key};
+use super::{Network, Port, check_name, fence, ipam, link, netns, resolvers, route, sysctl};
 use crate::error::{During, Error, Result};
 use crate::sys::interface::set_loopback_up;
 use crate::undo::Undo;
@@ -70,6 +71,7 @@ impl Network {
 
     fn check_port(&self, port: &Port) -> Result<()> {
         check_name("interface", &port.host_if)?;
+        check_name("interface", &port.guest_if)?;
         if port.mac[0] & 1 != 0 {
             return Err(Error::invalid(
                 "mac",
@@ -83,23 +85,44 @@ impl Network {
     fn configure_guest(&self, port: &Port) -> Result<()> {
         set_loopback_up().during(|| "bring `lo` up")?;
         let mut channel = Channel::route()?;
-        let eth0 = link::get(&mut channel, GUEST_IF)?.index;
-        route::add_address(&mut channel, eth0, port.address, self.subnet.prefix())?;
-        link::set_up(&mut channel, eth0).during(|| "bring `eth0` up")?;
-        route::add_default_route(&mut channel, eth0, self.gateway())
+        let guest = link::get(&mut channel, &port.guest_if)?.index;
+        route::add_address(&mut channel, guest, port.address, self.subnet.prefix())?;
+        link::set_up(&mut channel, guest).during(|| format!("bring `{}` up", port.guest_if))?;
+        if port.is_first && self.kind.has_a_way_out() {
+            route::add_default_route(&mut channel, guest, self.gateway())?;
+        }
+        Ok(())
+    }
+
+    /// What the firewall's sets have of a port.
+    pub(super) fn elements_of(&self, port: &Port) -> Vec<(Set, Vec<u8>)> {
+        let mut elements = Vec::new();
+        for address in port.addresses() {
+            let sets = family_of(address);
+            elements.push((sets.tenants, tenant_key(port.mac, address)));
+            elements.push((sets.addresses, address_key(address)));
+            if self.hides(address) {
+                elements.push((sets.hidden, address_key(address)));
+            }
+        }
+        elements
     }
 
     /// Enters the port into the firewall, unless another port has its address.
     fn introduce(&self, port: &Port) -> Result<()> {
         let mut channel = Channel::netfilter()?;
-        let tenant = rule::tenant_key(port.mac, port.address);
+        let tenant = tenant_key(port.mac, port.address.into());
         let entered = Change::of(self)
-            .add_new(ADDRESSES, port.address.octets().to_vec())
-            .add(TENANTS, std::slice::from_ref(&tenant))
+            .add_new(V4.addresses, port.address.octets().to_vec())
+            .add_each(&self.elements_of(port))
             .apply(&mut channel);
         match entered {
             // Entered by an attach of this very port that was killed.
-            Err(e) if is(&e, Errno::EEXIST) && elements::has(&mut channel, self, TENANTS, tenant)? => Ok(()),
+            Err(e) if is(&e, Errno::EEXIST) && elements::has(&mut channel, self, V4.tenants, tenant)? => {
+                Change::of(self)
+                    .add_each(&self.elements_of(port))
+                    .apply(&mut channel)
+            }
             Err(e) if is(&e, Errno::EEXIST) => Err(Error::Exists {
                 kind: "address",
                 name: port.address.to_string(),
@@ -111,10 +134,10 @@ impl Network {
     /// Whether the port's address was entered for another port, whose things are not to be touched.
     fn is_anothers(&self, port: &Port) -> Result<bool> {
         let mut channel = Channel::netfilter()?;
-        let tenant = rule::tenant_key(port.mac, port.address);
+        let tenant = tenant_key(port.mac, port.address.into());
         let address = port.address.octets().to_vec();
-        Ok(!elements::has(&mut channel, self, TENANTS, tenant)?
-            && elements::has(&mut channel, self, ADDRESSES, address)?)
+        Ok(!elements::has(&mut channel, self, V4.tenants, tenant)?
+            && elements::has(&mut channel, self, V4.addresses, address)?)
     }
 
     /// Strikes the port and all its pairs from the firewall.
@@ -123,12 +146,12 @@ impl Network {
             return Ok(());
         }
         let mut channel = Channel::netfilter()?;
-        let pairs = elements::pairs_with(&mut channel, self, port.address)?;
-        let struck = Change::of(self)
-            .remove(PAIRS, &pairs)
-            .remove(TENANTS, &[rule::tenant_key(port.mac, port.address)])
-            .remove(ADDRESSES, &[port.address.octets().to_vec()])
-            .apply(&mut channel);
+        let mut change = Change::of(self);
+        for address in port.addresses() {
+            let pairs = elements::pairs_with(&mut channel, self, address)?;
+            change = change.remove(family_of(address).pairs, &pairs);
+        }
+        let struck = change.remove_each(&self.elements_of(port)).apply(&mut channel);
         forgive_gone(struck)
     }
 

@@ -1,6 +1,6 @@
-//! The firewall's sets: one element per tenant, one per pair in each order.
+//! Elements of the firewall's sets: made, looked up and removed.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
@@ -11,75 +11,20 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 
+use super::Network;
 use super::netlink::{Channel, Entry, is_gone};
-use super::rule::{pair_of, tenant_key};
-use super::{Network, Port};
+use super::set::{self, Set, family_of, pair_of};
 use crate::error::{During, Result};
 
 /// Elements per message: attributes count their length in 16 bits, and a longer list would overflow silently (CVE-2021-43784).
 const ELEMENTS: usize = 500;
-/// A named set: its name, the data type nft(8) shows (six bits a part) and the key's length in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Set {
-    /// Its name.
-    pub(super) name: &'static str,
-    kind: u32,
-    length: u32,
-    /// Whether packets enter elements, and after how many seconds without one they go; 0 is never.
-    by_packets: Option<u64>,
-}
-
-const IPV4_TYPE: u32 = 7;
-const ETHER_TYPE: u32 = 9;
-/// Who is who: hardware address and address of every VPS that is attached.
-pub(super) const TENANTS: Set = Set {
-    name: "tenants",
-    kind: ETHER_TYPE << 6 | IPV4_TYPE,
-    length: 12,
-    by_packets: None,
-};
-/// The addresses of the same VPSs.
-pub(super) const ADDRESSES: Set = Set {
-    name: "addresses",
-    kind: IPV4_TYPE,
-    length: 4,
-    by_packets: None,
-};
-/// Who may talk to whom, each pair in both orders.
-pub(super) const PAIRS: Set = Set {
-    name: "pairs",
-    kind: IPV4_TYPE << 6 | IPV4_TYPE,
-    length: 8,
-    by_packets: None,
-};
-/// How many connections each VPS has; only sources that are in the set of tenants come to be in it.
-pub(super) const CONNECTIONS: Set = Set {
-    name: "connections",
-    kind: IPV4_TYPE,
-    length: 4,
-    by_packets: Some(0),
-};
-/// On whose behalf the host has lately sent to which neighbour of its own.
-pub(super) const HOPS: Set = Set {
-    name: "hops",
-    kind: IPV4_TYPE << 6 | IPV4_TYPE,
-    length: 8,
-    by_packets: Some(60),
-};
-/// How fast each VPS makes the host look for neighbours.
-pub(super) const SEEKERS: Set = Set {
-    name: "seekers",
-    kind: IPV4_TYPE,
-    length: 4,
-    by_packets: Some(0),
-};
 /// As many elements as packets may enter; the sources of all are tenants.
 const BY_PACKETS: u32 = 65_535;
 
 /// The message that makes a set; one that is there already keeps its elements.
-pub(super) fn new_set(network: &Network, set: Set, id: u32) -> Entry {
+pub(super) fn new_set(table: &str, set: Set, id: u32) -> Entry {
     let mut attributes = vec![
-        SetAttribute::Table(network.table.clone()),
+        SetAttribute::Table(table.to_owned()),
         SetAttribute::Name(set.name.into()),
         SetAttribute::KeyType(set.kind),
         SetAttribute::KeyLen(set.length),
@@ -122,11 +67,14 @@ impl<'a> Change<'a> {
         self
     }
 
-    /// Adds the tenants of these ports; those that are there already are left.
-    pub(super) fn admit(self, ports: &[&Port]) -> Self {
-        let tenants: Vec<_> = ports.iter().map(|p| tenant_key(p.mac, p.address)).collect();
-        let addresses: Vec<_> = ports.iter().map(|p| p.address.octets().to_vec()).collect();
-        self.add(TENANTS, &tenants).add(ADDRESSES, &addresses)
+    /// Adds elements of several sets; those that are there already are left.
+    pub(super) fn add_each(self, elements: &[(Set, Vec<u8>)]) -> Self {
+        by_set(elements).fold(self, |change, (set, keys)| change.add(set, &keys))
+    }
+
+    /// Removes elements of several sets.
+    pub(super) fn remove_each(self, elements: &[(Set, Vec<u8>)]) -> Self {
+        by_set(elements).fold(self, |change, (set, keys)| change.remove(set, &keys))
     }
 
     /// Adds an element that must not be there yet.
@@ -165,6 +113,16 @@ impl<'a> Change<'a> {
     }
 }
 
+/// The keys of each set.
+fn by_set(elements: &[(Set, Vec<u8>)]) -> impl Iterator<Item = (Set, Vec<Vec<u8>>)> {
+    let keys_of = |set: Set| {
+        let of_it = elements.iter().filter(move |(other, _)| other.name == set.name);
+        of_it.map(|(_, key)| key.clone()).collect::<Vec<_>>()
+    };
+    let all = set::ALL.iter().map(move |set| (*set, keys_of(*set)));
+    all.filter(|(_, keys)| !keys.is_empty())
+}
+
 /// Whether the set has this element.
 pub(super) fn has(channel: &mut Channel, network: &Network, set: Set, key: Vec<u8>) -> Result<bool> {
     let query = NfTablesMessage::GetSetElement(elements(network, set, &[key]));
@@ -176,15 +134,12 @@ pub(super) fn has(channel: &mut Channel, network: &Network, set: Set, key: Vec<u
 }
 
 /// The pairs that name this address. Reads all pairs, so it is for tearing down and not for starting.
-pub(super) fn pairs_with(
-    channel: &mut Channel,
-    network: &Network,
-    address: Ipv4Addr,
-) -> Result<Vec<Vec<u8>>> {
+pub(super) fn pairs_with(channel: &mut Channel, network: &Network, address: IpAddr) -> Result<Vec<Vec<u8>>> {
+    let pairs = family_of(address).pairs;
     let query = SetElementMessage {
         attributes: vec![
             SetElementList::Table(network.table.clone()),
-            SetElementList::Set(PAIRS.name.into()),
+            SetElementList::Set(pairs.name.into()),
         ],
     };
     let answers = channel

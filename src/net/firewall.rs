@@ -19,21 +19,24 @@
 //! tenant may have an opinion on. Whatever does not touch the bridge is accepted in the first rules of each chain; other
 //! tables have their own say.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::Ipv4Network;
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::Network;
-use super::elements::{ADDRESSES, CONNECTIONS, HOPS, PAIRS, SEEKERS, TENANTS};
 use super::link::PORTS;
-use super::rule::{Connection, DESTINATION, ETHER_SOURCE, Rule, SOURCE};
+use super::rule::{Connection, DESTINATION, DESTINATION6, ETHER_SOURCE, Field, Rule, SOURCE, SOURCE6};
 use super::ruleset::{At, Chain, Ruleset};
+use super::set::{self, Family, LINKS, OPEN, OUTWARD, V4, V6};
 
-/// `ICMP_REDIRECT` and `ICMP_ECHO`.
+/// `ICMP_REDIRECT` and `ICMP_ECHO`, `NDISC_REDIRECT` and `ICMPV6_ECHO_REQUEST`.
 const REDIRECT: u8 = 5;
 const ECHO_REQUEST: u8 = 8;
+const REDIRECT6: u8 = 137;
+const ECHO_REQUEST6: u8 = 128;
+/// Where Amazon's machines find their metadata by IPv6: a private address, unlike all others.
+const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 /// Connections that a VPS may have at a time, those that are over and still remembered included. The kernel remembers 65,536
 /// or more in all, and as many share the host's address towards one server: a VPS comes near neither.
 const SHARE: u32 = 4096;
@@ -41,27 +44,52 @@ const SHARE: u32 = 4096;
 /// once. Each takes a place in a table of 1024 (`gc_thresh3`) for seconds, whether it is there or not. A gateway is one.
 const NEIGHBOURS: (u64, u32) = (8, 64);
 
-/// The firewall proper.
-pub(super) fn rules(network: &Network) -> Ruleset<'_> {
+/// One address family: its sets, and where its packets have their addresses.
+#[derive(Debug, Clone, Copy)]
+struct Version {
+    sets: Family,
+    source: Field,
+    destination: Field,
+    /// What a rule about it begins with.
+    about: fn(Rule) -> Rule,
+}
+
+const VERSIONS: [Version; 2] = [
+    Version {
+        sets: V4,
+        source: SOURCE,
+        destination: DESTINATION,
+        about: Rule::ipv4,
+    },
+    Version {
+        sets: V6,
+        source: SOURCE6,
+        destination: DESTINATION6,
+        about: Rule::ipv6,
+    },
+];
+
+/// The firewall proper, which is the same whatever networks there are.
+pub(super) fn rules(table: &str) -> Ruleset<'_> {
     Ruleset {
-        network,
+        table,
         family: NetfilterProtoFamily::Inet,
-        sets: &[TENANTS, ADDRESSES, PAIRS, CONNECTIONS, HOPS, SEEKERS],
-        chains: chains(network),
+        sets: &set::ALL,
+        chains: chains(),
     }
 }
 
-/// The gate, which needs the bridge to be there.
-pub(super) fn gate(network: &Network) -> Ruleset<'_> {
+/// The gate of a network, in a table of its link's name; it needs the link to be there.
+pub(super) fn gate(link: &str) -> Ruleset<'_> {
     let open = Chain {
         name: "gate",
         kind: "filter",
-        at: At::Interface(network.bridge.clone()),
+        at: At::Interface(link.to_owned()),
         priority: 0,
         rules: vec![Rule::new().for_us()],
     };
     Ruleset {
-        network,
+        table: link,
         family: NetfilterProtoFamily::NetDev,
         sets: &[],
         chains: vec![open],
@@ -78,96 +106,107 @@ fn filter(name: &'static str, hook: InetHookNumber, priority: i32, rules: Vec<Ru
     }
 }
 
+/// A rule for each address family.
+fn each(make: impl Fn(Version) -> Rule) -> impl Iterator<Item = Rule> {
+    VERSIONS.map(make).into_iter()
+}
+
 /// The rules, in the order in which a packet meets them.
-fn chains(network: &Network) -> Vec<Chain> {
-    let bridge = network.bridge.as_str();
-    let antispoof = vec![
+fn chains() -> Vec<Chain> {
+    let mut antispoof = vec![
         Rule::new().in_group(PORTS).drop(),
-        Rule::new().not_from(bridge).accept(),
-        Rule::new()
-            .ethernet()
-            .ipv4()
-            .in_set(&[ETHER_SOURCE, SOURCE], TENANTS.name)
-            .accept(),
-        Rule::new().drop(),
+        Rule::new().not_from(LINKS).accept(),
     ];
-    let share = vec![
-        Rule::new()
-            .from(bridge)
-            .connection(Connection::New)
-            .ipv4()
-            .beyond(SHARE, SOURCE, CONNECTIONS.name)
-            .drop(),
-    ];
+    antispoof.extend(each(|v| {
+        (v.about)(Rule::new().ethernet())
+            .in_set(&[ETHER_SOURCE, v.source], v.sets.tenants)
+            .accept()
+    }));
+    antispoof.push(Rule::new().drop());
+    let share = each(|v| {
+        (v.about)(Rule::new().from(LINKS).connection(Connection::New))
+            .beyond(SHARE, v.source, v.sets.connections)
+            .drop()
+    });
     let input = vec![
-        Rule::new().not_from(bridge).accept(),
+        Rule::new().not_from(LINKS).accept(),
         Rule::new().connection(Connection::Established).accept(),
-        Rule::new().icmp(ECHO_REQUEST).accept(),
+        Rule::new().from(OUTWARD).icmp(ECHO_REQUEST).accept(),
+        Rule::new().from(OUTWARD).icmp6(ECHO_REQUEST6).accept(),
         Rule::new().drop(),
     ];
-    let deliver = vec![
-        Rule::new().not_to(bridge).accept(),
+    let mut deliver = vec![
+        Rule::new().not_to(LINKS).accept(),
         Rule::new().icmp(REDIRECT).drop(),
-        Rule::new().ipv4().in_set(&[DESTINATION], ADDRESSES.name).accept(),
-        Rule::new().drop(),
+        Rule::new().icmp6(REDIRECT6).drop(),
     ];
-    let masquerade = vec![
-        Rule::new()
-            .not_to(bridge)
-            .ipv4()
-            .within(SOURCE, network.subnet)
-            .masquerade(),
-    ];
+    deliver.extend(each(|v| {
+        (v.about)(Rule::new())
+            .in_set(&[v.destination], v.sets.addresses)
+            .accept()
+    }));
+    deliver.push(Rule::new().drop());
+    let masquerade = each(|v| {
+        (v.about)(Rule::new().not_to(LINKS))
+            .in_set(&[v.source], v.sets.hidden)
+            .masquerade()
+    });
     use InetHookNumber as Hook;
     vec![
         // Before reassembly (-400), so that no forged fragment joins another's packet, and before connection tracking (-200).
         filter("antispoof", Hook::PreRouting, -450, antispoof),
         // After connection tracking.
-        filter("share", Hook::PreRouting, -150, share),
+        filter("share", Hook::PreRouting, -150, share.collect()),
         filter("input", Hook::LocalIn, 0, input),
-        filter("forward", Hook::Forward, 0, forward(bridge)),
+        filter("forward", Hook::Forward, 0, forward()),
         filter("deliver", Hook::PostRouting, 0, deliver),
         Chain {
             name: "masquerade",
             kind: "nat",
             at: At::Ip(Hook::PostRouting),
             priority: 100,
-            rules: masquerade,
+            rules: masquerade.collect(),
         },
     ]
 }
 
-fn forward(bridge: &str) -> Vec<Rule> {
-    let mut rules = vec![
-        Rule::new()
-            .from(bridge)
-            .to(bridge)
-            .ipv4()
-            .in_set(&[SOURCE, DESTINATION], PAIRS.name)
-            .accept(),
-        Rule::new().from(bridge).to(bridge).drop(),
-    ];
+fn forward() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = each(|v| {
+        (v.about)(Rule::new().from(LINKS).to(LINKS))
+            .in_set(&[v.source, v.destination], v.sets.pairs)
+            .accept()
+    })
+    .collect();
+    rules.push(Rule::new().from(LINKS).to(LINKS).drop());
+    rules.push(Rule::new().from(LINKS).not_from(OUTWARD).drop());
+    let metadata = METADATA6.octets();
+    rules.push(Rule::new().from(LINKS).ipv6().is(DESTINATION6, &metadata).drop());
     if let Ok(link_local) = Ipv4Network::new(Ipv4Addr::new(169, 254, 0, 0), 16) {
         rules.push(
             Rule::new()
-                .from(bridge)
+                .from(LINKS)
                 .ipv4()
                 .within(DESTINATION, link_local)
                 .drop(),
         );
     }
-    let outside = || Rule::new().from(bridge).not_to(bridge).leaving_ethernet().ipv4();
+    let outside = |v: Version| (v.about)(Rule::new().from(LINKS).not_to(LINKS).leaving_ethernet());
+    rules.extend(each(|v| {
+        outside(v).next_hop_in_set(v.source, v.sets.hops).accept()
+    }));
+    rules.extend(each(|v| {
+        outside(v).oftener(NEIGHBOURS, v.source, v.sets.seekers).drop()
+    }));
+    rules.extend(each(|v| outside(v).enter_next_hop(v.source, v.sets.hops)));
+    rules.push(Rule::new().not_to(LINKS).accept());
+    rules.push(Rule::new().connection(Connection::Known).accept());
+    rules.extend(each(|v| {
+        (v.about)(Rule::new().connection(Connection::New))
+            .beyond(SHARE, v.destination, v.sets.connections)
+            .drop()
+    }));
     rules.extend([
-        outside().next_hop_in_set(SOURCE, HOPS.name).accept(),
-        outside().oftener(NEIGHBOURS, SOURCE, SEEKERS.name).drop(),
-        outside().enter_next_hop(SOURCE, HOPS.name),
-        Rule::new().not_to(bridge).accept(),
-        Rule::new().connection(Connection::Known).accept(),
-        Rule::new()
-            .connection(Connection::New)
-            .ipv4()
-            .beyond(SHARE, DESTINATION, CONNECTIONS.name)
-            .drop(),
+        Rule::new().to(OPEN).accept(),
         Rule::new().connection(Connection::Redirected).accept(),
         Rule::new().drop(),
     ]);

@@ -93,7 +93,7 @@ pub(super) fn create_bridge(channel: &mut Channel, name: &str, mac: [u8; 6]) -> 
     create(channel, message).during(|| format!("create bridge `{name}`"))
 }
 
-/// Creates a veth pair, both ends down: the host's end as a port of `bridge`, the other as `eth0` directly inside `netns`,
+/// Creates a veth pair, both ends down: the host's end as a port of `bridge`, the other directly inside `netns`,
 /// so that it is never visible on the host.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ pub(super) fn create_veth(
     bridge: u32,
     netns: BorrowedFd<'_>,
 ) -> Result<()> {
-    let mut peer = named(super::GUEST_IF);
+    let mut peer = named(&port.guest_if);
     peer.attributes.push(LinkAttribute::Address(port.mac.to_vec()));
     peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
     let mut message = named(&port.host_if);

@@ -31,55 +31,84 @@ mod elements;
 mod fence;
 mod firewall;
 pub mod ipam;
+mod kind;
 mod lease;
 mod link;
+mod mac;
 mod netlink;
 mod netns;
+mod pair;
 mod port;
 mod resolver;
 mod route;
 mod rule;
 mod ruleset;
+mod set;
 mod subnet;
 mod sysctl;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use netlink_packet_route::link::InfoKind;
 use serde::{Deserialize, Serialize};
 
 pub use device::Devices;
-pub use port::Port;
+pub use kind::Kind;
+pub use mac::Mac;
+pub use port::{Port, interface_id, port_mac};
 pub use resolver::{PUBLIC_RESOLVERS, resolvers};
 pub use route::routes;
 pub use subnet::choose_subnet;
 
 use crate::error::{During, Error, Failures, Result};
-use elements::{Change, PAIRS};
+use elements::Change;
 use link::Link;
 use netlink::{Channel, forgive_exists, forgive_gone};
 use ruleset::State;
+use set::{LINKS, OPEN, OUTWARD, Set};
 
-/// The VPS's end of its veth pair.
-const GUEST_IF: &str = "eth0";
-
-/// The network of one condo instance.
+/// A network of a condo instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// The bridge: `condo0`.
+    /// What it is for.
+    #[serde(default)]
+    pub kind: Kind,
+    /// Its link on the host, a bridge: `condo0`, or the operator's.
     pub bridge: String,
-    /// The nftables table of family `inet`: `condo`.
+    /// The nftables table of family `inet`, which all networks of an instance share: `condo`.
     pub table: String,
     /// The VPSs' addresses; the first belongs to the host.
     pub subnet: Ipv4Network,
+    /// Their IPv6 addresses, if any; the first belongs to the host.
+    #[serde(default)]
+    pub subnet6: Option<Ipv6Network>,
+    /// Largest packet in bytes, when not the kernel's default of 1500.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The way out of a bridged network, if not its first address.
+    #[serde(default)]
+    pub router: Option<Ipv4Addr>,
 }
 
 impl Network {
-    /// The host's address on the bridge, which is the VPSs' default route.
+    /// A network of kind nat without IPv6.
+    pub fn new(bridge: &str, table: &str, subnet: Ipv4Network) -> Self {
+        Self {
+            kind: Kind::Nat,
+            bridge: bridge.to_owned(),
+            table: table.to_owned(),
+            subnet,
+            subnet6: None,
+            mtu: None,
+            router: None,
+        }
+    }
+
+    /// The VPSs' default route: the host's address on the link, or the router of a bridged network.
     pub fn gateway(&self) -> Ipv4Addr {
-        ipam::gateway(self.subnet)
+        self.router.unwrap_or_else(|| ipam::gateway(self.subnet))
     }
 
     /// Sees to it that bridge, settings and firewall are there. Cheap when they are, and safe when two processes do it at once.
@@ -90,7 +119,11 @@ impl Network {
     pub fn ensure(&self) -> Result<()> {
         self.check()?;
         // The firewall first: no VPS is ever on a bridge without it.
-        firewall::rules(self).ensure(&mut Channel::netfilter()?)?;
+        let mut channel = Channel::netfilter()?;
+        firewall::rules(&self.table).ensure(&mut channel)?;
+        Change::of(self)
+            .add_each(&self.own_elements())
+            .apply(&mut channel)?;
         self.ensure_bridge()
             .during(|| format!("set up bridge `{}`", self.bridge))
     }
@@ -126,45 +159,40 @@ impl Network {
     ///
     /// # Errors
     /// Those of the netlink socket.
-    pub fn forget(&self, address: Ipv4Addr) -> Result<()> {
+    pub fn forget(&self, address: IpAddr) -> Result<()> {
         conntrack::forget(address).during(|| format!("forget the connections of `{address}`"))
     }
 
-    /// Removes bridge and table; what is gone already is fine, and so is what condo did not make, which stays.
+    /// Removes bridge and table; what is gone already is fine, and so is what condo did not make, which stays. For the last network:
+    /// the table is that of all.
     ///
     /// # Errors
     /// All that could not be removed, after the rest was.
     pub fn remove(&self) -> Result<()> {
         let mut failures = Failures::default();
-        failures.note(self.remove_bridge());
-        let mut channel = Channel::netfilter()?;
-        failures.note(firewall::gate(self).remove(&mut channel));
-        failures.note(firewall::rules(self).remove(&mut channel));
+        failures.note(self.remove_link());
+        failures.note(firewall::rules(&self.table).remove(&mut Channel::netfilter()?));
         failures.into_result()
     }
 
-    /// Lets two VPSs talk to each other, both ways.
+    /// Removes the bridge and what the table has of it, and leaves the table to other networks.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for addresses outside the subnet, [`Error::Io`] with `ENOENT` when the network is not set up.
-    pub fn allow(&self, a: Ipv4Addr, b: Ipv4Addr) -> Result<()> {
-        let keys = self.pair(a, b)?;
-        Change::of(self)
-            .add(PAIRS, &keys)
-            .apply(&mut Channel::netfilter()?)
+    /// As for [`Network::remove`].
+    pub fn retire(&self) -> Result<()> {
+        let mut failures = Failures::default();
+        failures.note(self.remove_link());
+        let mut channel = Channel::netfilter()?;
+        let own = Change::of(self).remove_each(&self.own_elements());
+        failures.note(forgive_gone(own.apply(&mut channel)));
+        failures.into_result()
     }
 
-    /// Takes back [`Network::allow`]; open connections stall at once.
-    ///
-    /// # Errors
-    /// Those of the netlink socket.
-    pub fn disallow(&self, a: Ipv4Addr, b: Ipv4Addr) -> Result<()> {
-        let keys = self.pair(a, b)?;
-        forgive_gone(
-            Change::of(self)
-                .remove(PAIRS, &keys)
-                .apply(&mut Channel::netfilter()?),
-        )
+    fn remove_link(&self) -> Result<()> {
+        let mut failures = Failures::default();
+        failures.note(self.remove_bridge());
+        failures.note(firewall::gate(&self.bridge).remove(&mut Channel::netfilter()?));
+        failures.into_result()
     }
 
     /// Whether bridge and tables are there, whole and as condo made them.
@@ -173,8 +201,13 @@ impl Network {
     /// Those of the netlink sockets.
     pub fn stands(&self) -> Result<bool> {
         let mut channel = Channel::netfilter()?;
-        for ruleset in [firewall::gate(self), firewall::rules(self)] {
+        for ruleset in [firewall::gate(&self.bridge), firewall::rules(&self.table)] {
             if ruleset.state(&mut channel)? != State::Current {
+                return Ok(false);
+            }
+        }
+        for (set, key) in self.own_elements() {
+            if !elements::has(&mut channel, self, set, key)? {
                 return Ok(false);
             }
         }
@@ -190,7 +223,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of [`Network::ensure`], and of the netlink sockets.
-    pub fn restore(&self, ports: &[Port], pairs: &[(Ipv4Addr, Ipv4Addr)]) -> Result<()> {
+    pub fn restore(&self, ports: &[Port], pairs: &[(IpAddr, IpAddr)]) -> Result<()> {
         self.check()?;
         let mut attached = Vec::new();
         for port in ports {
@@ -202,16 +235,12 @@ impl Network {
             return Ok(());
         }
         let mut channel = Channel::netfilter()?;
-        firewall::rules(self).ensure(&mut channel)?;
-        let mut keys = Vec::new();
-        for (a, b) in pairs {
-            keys.extend(self.pair(*a, *b)?);
-        }
+        firewall::rules(&self.table).ensure(&mut channel)?;
+        let mut elements = self.own_elements();
+        elements.extend(attached.iter().flat_map(|port| self.elements_of(port)));
+        elements.extend(pair::keys_of(pairs)?);
         // Before the gate opens.
-        Change::of(self)
-            .admit(&attached)
-            .add(PAIRS, &keys)
-            .apply(&mut channel)?;
+        Change::of(self).add_each(&elements).apply(&mut channel)?;
         self.ensure_bridge()
             .during(|| format!("set up bridge `{}`", self.bridge))?;
         attached.into_iter().try_for_each(|port| {
@@ -220,7 +249,11 @@ impl Network {
         })
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses names and ranges that cannot be used.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] that names the field.
+    pub fn check(&self) -> Result<()> {
         check_name("bridge", &self.bridge)?;
         check_name("table", &self.table)?;
         if self.subnet.prefix() < 8 || self.subnet.prefix() > 29 {
@@ -237,7 +270,23 @@ impl Network {
                 "must name the network, not an address in it",
             ));
         }
-        Ok(())
+        if let Some(mtu) = self.mtu.filter(|mtu| !(1280..=65_535).contains(mtu)) {
+            return Err(Error::invalid(
+                "--mtu",
+                mtu,
+                "must be from 1280, which IPv6 needs, to 65535",
+            ));
+        }
+        if let Some(subnet) = self.subnet6 {
+            ipam::check_subnet6(subnet)?;
+        }
+        match self.router {
+            Some(router) if !self.subnet.contains(router) => {
+                let problem = format!("is not in the network `{}`", self.subnet);
+                Err(Error::invalid("--gateway", router, problem))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn ensure_bridge(&self) -> Result<()> {
@@ -271,22 +320,32 @@ impl Network {
         if !fence::stands(channel, bridge)? {
             fence::guard_bridge(channel, bridge)?;
         }
-        firewall::gate(self).ensure(&mut Channel::netfilter()?)
+        firewall::gate(&self.bridge).ensure(&mut Channel::netfilter()?)
+    }
+
+    /// What the firewall's sets have of the network itself.
+    fn own_elements(&self) -> Vec<(Set, Vec<u8>)> {
+        let sets = [
+            Some(LINKS),
+            self.kind.has_a_way_out().then_some(OUTWARD),
+            (self.kind == Kind::Routed).then_some(OPEN),
+        ];
+        let key = set::name_key(&self.bridge);
+        sets.into_iter().flatten().map(|set| (set, key.clone())).collect()
+    }
+
+    /// Whether the outside sees this address of a VPS's as the host's.
+    fn hides(&self, address: IpAddr) -> bool {
+        let is_private = match address {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(address) => address.is_unique_local(),
+        };
+        self.kind == Kind::Nat && is_private
     }
 
     /// A bridge that condo made has the hardware address that condo derives from its name.
     fn is_ours(&self, link: &Link) -> bool {
         link.kind == Some(InfoKind::Bridge) && link.mac == port::bridge_mac(&self.bridge)
-    }
-
-    fn pair(&self, a: Ipv4Addr, b: Ipv4Addr) -> Result<[Vec<u8>; 2]> {
-        for address in [a, b] {
-            if !self.subnet.contains(address) {
-                let problem = format!("is not in the VPSs' network `{}`", self.subnet);
-                return Err(Error::invalid("address", address, problem));
-            }
-        }
-        Ok([rule::pair_key(a, b), rule::pair_key(b, a)])
     }
 
     fn remove_bridge(&self) -> Result<()> {
@@ -329,11 +388,7 @@ mod tests {
     use super::*;
 
     fn network(bridge: &str, subnet: &str) -> Network {
-        Network {
-            bridge: bridge.into(),
-            table: "condo".into(),
-            subnet: subnet.parse().unwrap(),
-        }
+        Network::new(bridge, "condo", subnet.parse().unwrap())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A VPS's place on the bridge: names and addresses, derived and not stored.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,27 +9,55 @@ use serde::{Deserialize, Serialize};
 pub struct Port {
     /// The host's end of the veth pair, at most 15 characters.
     pub host_if: String,
+    /// The VPS's end: `eth0`.
+    pub guest_if: String,
+    /// Whether the VPS's way out is by this port.
+    pub is_first: bool,
     /// Hardware address of the VPS's end.
     pub mac: [u8; 6],
     /// The VPS's address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, on a network that has one for it.
+    #[serde(default)]
+    pub address6: Option<Ipv6Addr>,
     /// Largest packet in bytes, when not the kernel's default of 1500.
     #[serde(default)]
     pub mtu: Option<u32>,
 }
 
 impl Port {
-    /// The port of the VPS with this number, which no other VPS of this host may have.
+    /// The first port of the VPS with this number, which no other VPS of this host may have.
     pub fn new(id: u32, address: Ipv4Addr) -> Self {
-        let [a, b, c, d] = id.to_be_bytes();
         Self {
             host_if: format!("vc{id}"),
-            // 02: locally administered, unicast (IEEE 802); 63 keeps clear of the bridges' own addresses.
-            mac: [0x02, 0x63, a, b, c, d],
+            guest_if: "eth0".into(),
+            is_first: true,
+            mac: port_mac(id, 0),
             address,
+            address6: None,
             mtu: None,
         }
     }
+
+    /// All its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [Some(self.address.into()), self.address6.map(Into::into)]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// The hardware address of a VPS's interface, by the numbers of both; the VPS's has at most 24 bits.
+pub fn port_mac(id: u32, interface: u8) -> [u8; 6] {
+    let [_, b, c, d] = id.to_be_bytes();
+    // 02: locally administered, unicast (IEEE 802); 63 keeps clear of the bridges' own addresses.
+    [0x02, 0x63, interface, b, c, d]
+}
+
+/// The interface identifier that stateless autoconfiguration derives from a hardware address (RFC 4291, appendix A).
+pub fn interface_id(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// The bridge's hardware address, from its name: it neither changes with its ports nor clashes with a tenant's.
@@ -48,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_id_gives_a_short_name_and_its_own_unicast_local_address() {
-        for id in [0, 1, 255, 70_000, u32::MAX] {
+        for id in [0, 1, 255, 70_000, 99_999] {
             let port = Port::new(id, Ipv4Addr::LOCALHOST);
             assert!(port.host_if.len() <= 15, "{}", port.host_if);
             assert_eq!(port.mac[0] & 3, 2);
@@ -56,6 +84,14 @@ mod tests {
         assert_ne!(
             Port::new(1, Ipv4Addr::LOCALHOST).mac,
             Port::new(256, Ipv4Addr::LOCALHOST).mac
+        );
+    }
+
+    #[test]
+    fn interface_identifiers_are_those_of_the_rfc() {
+        assert_eq!(
+            interface_id([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]),
+            0x3656_78ff_fe9a_bcde
         );
     }
 

@@ -3,8 +3,6 @@
 //! An expression that finds no match ends the rule. Some also end it when the packet has no such header, so a rule must
 //! never be the only thing that drops: each chain accepts what is known to be good and ends in a plain drop.
 
-use std::net::Ipv4Addr;
-
 use ipnetwork::Ipv4Network;
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
@@ -12,10 +10,13 @@ use netlink_packet_netfilter::nftables::{
     MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 
-/// `IFNAMSIZ`: interface names are compared with their padding.
-const NAME: usize = 16;
-/// `NFPROTO_IPV4`.
+use super::set::Set;
+
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
 const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+/// `NFT_LOOKUP_F_INV`: the rule goes on when there is no such element.
+const NONE: u32 = 1;
 /// The type of Ethernet interfaces, in `linux/if_arp.h`.
 const ARPHRD_ETHER: u16 = 1;
 /// `NF_DROP` and `NF_ACCEPT`.
@@ -37,7 +38,11 @@ pub(super) const ETHER_SOURCE: Field = Field(0, 6, 6);
 pub(super) const SOURCE: Field = Field(1, 12, 4);
 /// IPv4 destination address.
 pub(super) const DESTINATION: Field = Field(1, 16, 4);
-/// ICMP type.
+/// IPv6 source address.
+pub(super) const SOURCE6: Field = Field(1, 8, 16);
+/// IPv6 destination address.
+pub(super) const DESTINATION6: Field = Field(1, 24, 16);
+/// ICMP type, of either version.
 const ICMP_TYPE: Field = Field(2, 0, 1);
 
 /// Connection facts that a rule can ask for: the key and the bits, as `linux/netfilter/nf_conntrack_common.h` has them.
@@ -75,10 +80,9 @@ impl Rule {
         self
     }
 
-    /// The packet came in by this interface.
-    pub(super) fn from(self, interface: &str) -> Self {
-        self.meta(MetaKey::Iifname)
-            .compare(Operator::Equal, &padded(interface))
+    /// The packet came in by an interface whose name is in the set.
+    pub(super) fn from(self, links: Set) -> Self {
+        self.name_of(MetaKey::Iifname).look_up(links.name)
     }
 
     /// The packet came in by an interface of this group.
@@ -88,26 +92,28 @@ impl Rule {
     }
 
     /// The packet came in by another interface.
-    pub(super) fn not_from(self, interface: &str) -> Self {
-        self.meta(MetaKey::Iifname)
-            .compare(Operator::NotEqual, &padded(interface))
+    pub(super) fn not_from(self, links: Set) -> Self {
+        self.name_of(MetaKey::Iifname).look_up_none(links.name)
     }
 
-    /// The packet leaves by this interface.
-    pub(super) fn to(self, interface: &str) -> Self {
-        self.meta(MetaKey::Oifname)
-            .compare(Operator::Equal, &padded(interface))
+    /// The packet leaves by an interface whose name is in the set.
+    pub(super) fn to(self, links: Set) -> Self {
+        self.name_of(MetaKey::Oifname).look_up(links.name)
     }
 
     /// The packet leaves by another interface.
-    pub(super) fn not_to(self, interface: &str) -> Self {
-        self.meta(MetaKey::Oifname)
-            .compare(Operator::NotEqual, &padded(interface))
+    pub(super) fn not_to(self, links: Set) -> Self {
+        self.name_of(MetaKey::Oifname).look_up_none(links.name)
     }
 
     /// The packet is IPv4; to be said before any of its fields is named.
     pub(super) fn ipv4(self) -> Self {
         self.meta(MetaKey::Nfproto).compare(Operator::Equal, &[IPV4])
+    }
+
+    /// The packet is IPv6; as for [`Rule::ipv4`].
+    pub(super) fn ipv6(self) -> Self {
+        self.meta(MetaKey::Nfproto).compare(Operator::Equal, &[IPV6])
     }
 
     /// The packet leaves by an Ethernet interface, where neighbours have to be looked for.
@@ -125,9 +131,18 @@ impl Rule {
     /// The packet is ICMP of this type.
     pub(super) fn icmp(self, kind: u8) -> Self {
         const ICMP: u8 = 1;
-        self.ipv4()
-            .meta(MetaKey::L4Proto)
-            .compare(Operator::Equal, &[ICMP])
+        self.ipv4().of_type(ICMP, kind)
+    }
+
+    /// The packet is ICMPv6 of this type.
+    pub(super) fn icmp6(self, kind: u8) -> Self {
+        const ICMPV6: u8 = 58;
+        self.ipv6().of_type(ICMPV6, kind)
+    }
+
+    fn of_type(self, protocol: u8, kind: u8) -> Self {
+        self.meta(MetaKey::L4Proto)
+            .compare(Operator::Equal, &[protocol])
             .load(ICMP_TYPE, Register::Reg1)
             .compare(Operator::Equal, &[kind])
     }
@@ -139,21 +154,42 @@ impl Rule {
             .compare(Operator::Equal, &network.network().octets())
     }
 
+    /// The field holds these bytes.
+    pub(super) fn is(self, field: Field, bytes: &[u8]) -> Self {
+        self.load(field, Register::Reg1).compare(Operator::Equal, bytes)
+    }
+
     /// The fields, one after the other, are an element of the set.
-    pub(super) fn in_set(self, fields: &[Field], set: &str) -> Self {
+    pub(super) fn in_set(self, fields: &[Field], set: Set) -> Self {
         let mut register = u32::from(KEY);
         let mut rule = self;
         for field in fields {
             rule = rule.load(*field, Register::Other(register));
             register += field.2.div_ceil(4);
         }
-        rule.look_up(set)
+        rule.look_up(set.name)
     }
 
     fn look_up(self, set: &str) -> Self {
         self.then(Expressions::Lookup(vec![
             Lookup::Set(set.to_owned()),
             Lookup::SourceRegister(KEY),
+        ]))
+    }
+
+    fn look_up_none(self, set: &str) -> Self {
+        self.then(Expressions::Lookup(vec![
+            Lookup::Set(set.to_owned()),
+            Lookup::SourceRegister(KEY),
+            Lookup::Flags(NONE),
+        ]))
+    }
+
+    /// Puts an interface's name where keys are.
+    fn name_of(self, which: MetaKey) -> Self {
+        self.then(Expressions::Meta(vec![
+            Meta::Key(which),
+            Meta::DestinationRegister(KEY),
         ]))
     }
 
@@ -173,14 +209,14 @@ impl Rule {
     }
 
     /// Enters the field into the set, where connections are counted, and goes on when it has more than this many of them.
-    pub(super) fn beyond(self, connections: u32, field: Field, set: &str) -> Self {
+    pub(super) fn beyond(self, connections: u32, field: Field, set: Set) -> Self {
         // NFTA_CONNLIMIT_COUNT, and NFTA_CONNLIMIT_FLAGS with NFT_CONNLIMIT_F_INV: more than.
         let limit = [number(1, connections), number(2, 1)];
         self.load(field, KEY).enter(set, Some(("connlimit", &limit)))
     }
 
     /// Enters the field into the set, and goes on when that happens more often than so many times a second, after a burst.
-    pub(super) fn oftener(self, (a_second, burst): (u64, u32), field: Field, set: &str) -> Self {
+    pub(super) fn oftener(self, (a_second, burst): (u64, u32), field: Field, set: Set) -> Self {
         // NFTA_LIMIT_RATE, _UNIT and _BURST, and _FLAGS with NFT_LIMIT_F_INV: more often than.
         let limit = [
             DefaultNla::new(1, a_second.to_be_bytes().to_vec()),
@@ -192,26 +228,27 @@ impl Rule {
     }
 
     /// The field, and the neighbour of this host's that the packet goes to next, are an element of the set.
-    pub(super) fn next_hop_in_set(self, field: Field, set: &str) -> Self {
-        self.load(field, KEY).next_hop(field).look_up(set)
+    pub(super) fn next_hop_in_set(self, field: Field, set: Set) -> Self {
+        self.load(field, KEY).next_hop(field).look_up(set.name)
     }
 
     /// Enters them.
-    pub(super) fn enter_next_hop(self, field: Field, set: &str) -> Self {
+    pub(super) fn enter_next_hop(self, field: Field, set: Set) -> Self {
         self.load(field, KEY).next_hop(field).enter(set, None)
     }
 
     /// The next hop, behind the field.
     fn next_hop(self, field: Field) -> Self {
         let register = Register::Other(u32::from(KEY) + field.2.div_ceil(4));
-        // NFTA_RT_DREG, and NFTA_RT_KEY with NFT_RT_NEXTHOP4.
-        self.other("rt", vec![number(1, register.into()), number(2, 1)])
+        // NFTA_RT_DREG, and NFTA_RT_KEY with NFT_RT_NEXTHOP4 or _NEXTHOP6.
+        let key = if field.2 == SOURCE.2 { 1 } else { 2 };
+        self.other("rt", vec![number(1, register.into()), number(2, key)])
     }
 
-    fn enter(self, set: &str, limit: Option<(&str, &[DefaultNla])>) -> Self {
+    fn enter(self, set: Set, limit: Option<(&str, &[DefaultNla])>) -> Self {
         // NFTA_DYNSET_SET_NAME, _OP with NFT_DYNSET_OP_ADD, and _SREG_KEY.
         let mut attributes = vec![
-            DefaultNla::new(1, [set.as_bytes(), &[0]].concat()),
+            DefaultNla::new(1, [set.name.as_bytes(), &[0]].concat()),
             number(3, 0),
             number(4, KEY.into()),
         ];
@@ -313,41 +350,4 @@ fn bytes_of(attributes: &[DefaultNla]) -> Vec<u8> {
     let mut bytes = vec![0; attributes.buffer_len()];
     attributes.emit(&mut bytes);
     bytes
-}
-
-fn padded(interface: &str) -> Vec<u8> {
-    let mut name = interface.as_bytes().to_vec();
-    name.resize(NAME, 0);
-    name
-}
-
-/// The key of a tenant in the set of tenants: hardware address, padded to whole registers, and address.
-pub(super) fn tenant_key(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
-    [&mac[..], &[0; 2], &address.octets()].concat()
-}
-
-/// The key of an ordered pair of addresses.
-pub(super) fn pair_key(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
-    [from.octets(), to.octets()].concat()
-}
-
-/// The two addresses of [`pair_key`].
-pub(super) fn pair_of(key: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let bytes: [u8; 8] = key.try_into().ok()?;
-    let [a, b, c, d, e, f, g, h] = bytes;
-    Some((Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_fill_whole_registers() {
-        let key = tenant_key([1, 2, 3, 4, 5, 6], Ipv4Addr::new(10, 0, 0, 9));
-        assert_eq!(key, [1, 2, 3, 4, 5, 6, 0, 0, 10, 0, 0, 9]);
-        let (a, b) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
-        assert_eq!(pair_of(&pair_key(a, b)), Some((a, b)));
-        assert_eq!(pair_of(&[0; 7]), None);
-    }
 }

@@ -9,14 +9,14 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 
-use super::Network;
-use super::elements::{Set, new_set};
+use super::elements::new_set;
 use super::netlink::{Channel, Entry, is_gone};
 use super::rule::Rule;
+use super::set::Set;
 use crate::error::{During, Error, Result};
 
 /// Changed whenever rules change, so that tables of older versions are found.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// What a table of condo's says of itself, whatever becomes of its rules; the mark of a version begins with it.
 const OURS: &str = "condo ";
 
@@ -44,18 +44,19 @@ pub(super) struct Chain {
 pub(super) enum State {
     /// No such table.
     Missing,
-    /// The rules of this version with the network's settings.
+    /// The rules of this version.
     Current,
-    /// Rules that condo wrote, of another version, with other settings, or not all of them.
+    /// Rules that condo wrote, of another version, or not all of them.
     Outdated,
     /// A table that somebody else made.
     Foreign,
 }
 
-/// A table of the network's name in one family, with all that is in it. Its first rule carries the mark.
+/// A table in one family, with all that is in it. Its first rule carries the mark.
 #[derive(Debug)]
 pub(super) struct Ruleset<'a> {
-    pub(super) network: &'a Network,
+    /// Its name.
+    pub(super) table: &'a str,
     pub(super) family: NetfilterProtoFamily,
     pub(super) sets: &'static [Set],
     pub(super) chains: Vec<Chain>,
@@ -72,7 +73,7 @@ impl Ruleset<'_> {
             State::Missing | State::Outdated => self.write(channel),
             State::Foreign => Err(Error::Exists {
                 kind: "nftables table",
-                name: format!("{} {}", self.family_name(), self.network.table),
+                name: format!("{} {}", self.family_name(), self.table),
             }),
         }
     }
@@ -84,7 +85,7 @@ impl Ruleset<'_> {
                 let table = NfTablesMessage::DeleteTable(self.named());
                 match channel.batch(vec![(self.message(table), 0)]) {
                     Err(e) if is_gone(&e) => Ok(()),
-                    other => other.during(|| format!("delete the firewall table `{}`", self.network.table)),
+                    other => other.during(|| format!("delete the firewall table `{}`", self.table)),
                 }
             }
             State::Missing | State::Foreign => Ok(()),
@@ -96,14 +97,14 @@ impl Ruleset<'_> {
     pub(super) fn state(&self, channel: &mut Channel) -> Result<State> {
         let table = match channel.request(self.message(NfTablesMessage::GetTable(self.named())), 0) {
             Err(e) if is_gone(&e) => return Ok(State::Missing),
-            other => other.during(|| format!("look up the firewall table `{}`", self.network.table))?,
+            other => other.during(|| format!("look up the firewall table `{}`", self.table))?,
         };
         let query = NfTablesMessage::GetRule(RuleMessage {
-            attributes: vec![RuleAttribute::Table(self.network.table.clone())],
+            attributes: vec![RuleAttribute::Table(self.table.to_owned())],
         });
         let rules = channel
             .request(self.message(query), NLM_F_DUMP)
-            .during(|| format!("list the firewall table `{}`", self.network.table))?;
+            .during(|| format!("list the firewall table `{}`", self.table))?;
         let whole = rules.len() == self.chains.iter().map(|chain| chain.rules.len()).sum::<usize>();
         let said: Vec<String> = table.into_iter().chain(rules).filter_map(comment_of).collect();
         Ok(match () {
@@ -119,7 +120,7 @@ impl Ruleset<'_> {
         about.attributes.push(TableAttribute::UserData(comment(OURS)));
         let mut batch = vec![(self.message(NfTablesMessage::NewTable(about)), NLM_F_CREATE)];
         let sets = self.sets.iter().zip(1..);
-        batch.extend(sets.map(|(set, id)| new_set(self.network, *set, id)));
+        batch.extend(sets.map(|(set, id)| new_set(self.table, *set, id)));
         let mut mark = Some(comment(&self.mark()));
         for chain in &self.chains {
             batch.push(self.new_chain(chain));
@@ -130,11 +131,11 @@ impl Ruleset<'_> {
         }
         channel
             .batch(batch)
-            .during(|| format!("create the firewall table `{}`", self.network.table))
+            .during(|| format!("create the firewall table `{}`", self.table))
     }
 
     fn mark(&self) -> String {
-        format!("{OURS}{VERSION}: {} {}", self.network.bridge, self.network.subnet)
+        format!("{OURS}{VERSION}")
     }
 
     fn family_name(&self) -> &'static str {
@@ -146,7 +147,7 @@ impl Ruleset<'_> {
 
     fn named(&self) -> TableMessage {
         TableMessage {
-            attributes: vec![TableAttribute::Name(self.network.table.clone())],
+            attributes: vec![TableAttribute::Name(self.table.to_owned())],
         }
     }
 
@@ -164,7 +165,7 @@ impl Ruleset<'_> {
             ]),
         }
         let attributes = vec![
-            ChainAttribute::Table(self.network.table.clone()),
+            ChainAttribute::Table(self.table.to_owned()),
             ChainAttribute::Name(chain.name.into()),
             ChainAttribute::Hook(hook),
             ChainAttribute::Policy(1),
@@ -176,7 +177,7 @@ impl Ruleset<'_> {
 
     fn flush_chain(&self, chain: &Chain) -> Entry {
         let attributes = vec![
-            RuleAttribute::Table(self.network.table.clone()),
+            RuleAttribute::Table(self.table.to_owned()),
             RuleAttribute::Chain(chain.name.into()),
         ];
         let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
@@ -185,7 +186,7 @@ impl Ruleset<'_> {
 
     fn new_rule(&self, chain: &Chain, rule: &Rule, comment: Option<Vec<u8>>) -> Entry {
         let mut attributes = vec![
-            RuleAttribute::Table(self.network.table.clone()),
+            RuleAttribute::Table(self.table.to_owned()),
             RuleAttribute::Chain(chain.name.into()),
         ];
         attributes.extend(comment.map(RuleAttribute::UserData));

@@ -13,4 +13,4 @@ pub mod copy;
 pub mod record;
 pub mod report;
 pub mod run;
-mod wire;
+pub mod wire;

@@ -12,6 +12,7 @@ use super::cp::CpArgs;
 use super::doctor::{self, DoctorArgs};
 use super::events;
 use super::limits::LimitArgs;
+use super::network::{NetworkArgs, NetworkCommand};
 use super::policy::{self, PolicyArgs, SetArgs};
 use super::resize::{self, ResizeArgs};
 use super::stats;
@@ -213,6 +214,11 @@ pub(super) enum Command {
         #[arg(long)]
         snapshot: Option<SnapshotName>,
     },
+    /// Make, list and change networks, and connect VPSs to them.
+    Network {
+        #[command(subcommand)]
+        command: NetworkCommand,
+    },
     /// Print completions for a shell.
     #[command(after_help = "Example:\n  condo completions bash > /etc/bash_completion.d/condo")]
     Completions {
@@ -318,6 +324,8 @@ pub(super) struct CreateArgs {
     /// Its address, if not one chosen by condo.
     #[arg(long, value_name = "ADDRESS", value_parser = address, help_heading = "Network")]
     pub(super) ip: Option<Ipv4Addr>,
+    #[command(flatten)]
+    pub(super) networks: NetworkArgs,
     /// VPSs it may talk to, and they to it; all others are out of reach. Several: comma or again.
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Network")]
     pub(super) allow: Vec<Name>,

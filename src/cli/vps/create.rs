@@ -31,6 +31,7 @@ pub(super) fn wanted(args: CreateArgs) -> NewVps {
         limits: args.limits.into(),
         env: args.env.into_iter().collect(),
         ip: args.ip,
+        networks: args.networks.network,
         allow: args.allow.into_iter().collect(),
         permit: args.permit.into_iter().collect(),
         ..VpsConfig::new(args.image)

@@ -11,7 +11,7 @@ use crate::vps::record::name::Name;
 use crate::vps::record::policy::Boot;
 use crate::vps::record::size;
 use crate::vps::record::store::LastExit;
-use crate::vps::record::view::{DiskView, VpsView};
+use crate::vps::record::view::{AddressView, DiskView, VpsView};
 
 pub(super) fn list(condo: &Condo, json: bool) -> Result<Exit> {
     let all = condo.list()?;
@@ -100,6 +100,11 @@ fn shown(vps: &VpsView) -> String {
         ("created", moment(vps.created)),
         ("last exit", or_nothing(vps.last_exit.as_ref(), ended)),
     ];
+    lines.extend(
+        vps.addresses
+            .iter()
+            .map(|address| ("interface", interface(address))),
+    );
     if !vps.allowed.is_empty() {
         let names: Vec<_> = vps.allowed.iter().map(Name::as_str).collect();
         lines.push(("may talk to", names.join(", ")));
@@ -125,6 +130,15 @@ fn turn(boot: &Boot) -> String {
         text.push_str(&format!(", {} s before the next", boot.delay));
     }
     text
+}
+
+/// `eth0 on condo0: 10.171.0.2, fd…`
+fn interface(address: &AddressView) -> String {
+    let ipv6 = address.ipv6.map_or(String::new(), |ipv6| format!(", {ipv6}"));
+    format!(
+        "{} on {}: {}{ipv6}",
+        address.interface, address.network, address.ipv4
+    )
 }
 
 /// The limits that hold, by their options' names.
@@ -172,6 +186,13 @@ mod tests {
             image: "busybox".into(),
             hostname: "web".into(),
             address: "10.88.0.2".parse().unwrap(),
+            addresses: vec![AddressView {
+                interface: "eth0".into(),
+                network: "condo0".parse().unwrap(),
+                mac: "02:63:00:00:00:01".parse().unwrap(),
+                ipv4: "10.88.0.2".parse().unwrap(),
+                ipv6: Some("fd00:1:2:3::5".parse().unwrap()),
+            }],
             pid: Some(4711),
             uptime: Some(185),
             limits: Limits {
@@ -247,6 +268,7 @@ web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
             "autostart    yes, order 3",
             "iops-read    2000/s",
             "last exit    -",
+            "interface    eth0 on condo0: 10.88.0.2, fd00:1:2:3::5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
@@ -258,6 +280,11 @@ web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
         let value = serde_json::to_value(stopped()).unwrap();
         assert_eq!(value["status"], "stopped");
         assert_eq!(value["address"], "10.88.0.2");
+        let address = serde_json::json!({
+            "interface": "eth0", "network": "condo0", "mac": "02:63:00:00:00:01",
+            "ipv4": "10.88.0.2", "ipv6": "fd00:1:2:3::5",
+        });
+        assert_eq!(value["addresses"], serde_json::json!([address]));
         assert_eq!(value["pid"], serde_json::Value::Null);
         assert_eq!(value["last_exit"]["reason"], "oom");
         assert_eq!(value["limits"], serde_json::json!({}));

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::attachment::{self, Attachment};
 use super::cpuset;
 use super::disk::Disk;
 use super::facts::Facts;
@@ -50,6 +51,9 @@ pub struct VpsConfig {
     /// The address asked for, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<Ipv4Addr>,
+    /// The networks it shall be on, each by an interface of its own; none is the default one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Attachment>,
     /// VPSs it may talk to when it is created; the pairs then live in the store.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub allow: BTreeSet<Name>,
@@ -140,6 +144,7 @@ impl VpsConfig {
             limits: Limits::default(),
             env: BTreeMap::new(),
             ip: None,
+            networks: Vec::new(),
             allow: BTreeSet::new(),
             permit: BTreeSet::new(),
             disk: Disk::default(),
@@ -171,6 +176,7 @@ impl VpsConfig {
             .iter()
             .try_for_each(|(key, value)| check_env(key, value))?;
         self.ip.map_or(Ok(()), check_address)?;
+        attachment::check(&self.networks)?;
         let limits = &self.limits;
         check_cpu(limits, facts)?;
         check_memory(limits, facts)?;
@@ -327,7 +333,7 @@ fn check_env(key: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-fn check_address(ip: Ipv4Addr) -> Result<()> {
+pub(super) fn check_address(ip: Ipv4Addr) -> Result<()> {
     let unusable = ip.is_unspecified()
         || ip.is_loopback()
         || ip.is_multicast()

@@ -126,7 +126,7 @@ impl Folders {
         self.vps(name).join("record.json")
     }
 
-    /// The copy of the network's settings.
+    /// The copy of the networks.
     pub fn network(&self) -> PathBuf {
         self.lib.join("condo.db.network")
     }
@@ -221,11 +221,22 @@ impl Folders {
         self.named("condo", "condo-")
     }
 
-    /// The host's end of a VPS's veth pair (at most 15 bytes: `id` has at most five digits, see store).
-    pub fn interface(&self, id: u32) -> String {
-        match &self.mark {
-            None => format!("condo-{id}"),
-            Some(mark) => format!("c{mark}-{id}"),
+    /// The link of the network with this number; that of the default one, which has 0, is [`Folders::bridge`].
+    pub fn link(&self, number: u32) -> String {
+        match (&self.mark, number) {
+            (_, 0) => self.bridge(),
+            (None, number) => format!("condo{number}"),
+            (Some(mark), number) => format!("c{mark}n{number}"),
+        }
+    }
+
+    /// The host's end of a VPS's veth pair (at most 15 bytes: `id` has at most five digits, see store). Beside a mark there is no
+    /// room for an interface's number: it is the first letter, from `c` for `eth0` on.
+    pub fn interface(&self, id: u32, number: u8) -> String {
+        match (&self.mark, number) {
+            (None, 0) => format!("condo-{id}"),
+            (None, number) => format!("condo-{id}-{number}"),
+            (Some(mark), number) => format!("{}{mark}-{id}", char::from(b'c' + number)),
         }
     }
 
@@ -301,7 +312,12 @@ mod tests {
         assert_eq!(folders.lock(&web), Path::new("/run/condo/lock/web"));
         assert_eq!(folders.cgroup(&web), "/condo/web");
         assert_eq!(folders.bridge(), "condo0");
-        assert_eq!(folders.interface(7), "condo-7");
+        assert_eq!(folders.interface(7, 0), "condo-7");
+        assert_eq!(folders.interface(7, 1), "condo-7-1");
+        assert_eq!(
+            (folders.link(0), folders.link(2)),
+            ("condo0".into(), "condo2".into())
+        );
     }
 
     #[test]
@@ -314,11 +330,13 @@ mod tests {
             (a.cgroup_parent(), b.cgroup_parent()),
             (a.bridge(), b.bridge()),
             (a.table(), b.table()),
-            (a.interface(17_500), b.interface(17_500)),
+            (a.interface(17_500, 0), b.interface(17_500, 0)),
+            (a.interface(17_500, 0), a.interface(17_500, 1)),
+            (a.link(0), a.link(1)),
         ] {
             assert_ne!(x, y);
         }
-        assert!(a.bridge().len() <= 15 && a.interface(17_500).len() <= 15);
+        assert!(a.bridge().len() <= 15 && a.interface(99_999, 7).len() <= 15 && a.link(999).len() <= 15);
         assert!(a.cgroup_parent().starts_with("/condo-"));
     }
 

@@ -2,6 +2,7 @@
 //! must be unique; [`folders`] says where everything is;
 //! [`settings`] is what the operator has set for the host.
 
+pub mod attachment;
 pub mod change;
 mod claims;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod images;
 pub mod instance;
 pub mod labels;
 pub mod name;
+pub mod network;
 pub mod pending;
 pub mod permit;
 pub mod policy;

@@ -5,13 +5,14 @@
 //!   vps           name PK | id UNIQUE | uid_base UNIQUE | address UNIQUE | uuid | config (JSON) | created (unix seconds)
 //!   last_exit     name PK -> vps | reason | status | signal | at (unix seconds)
 //!   pair          a, b -> vps, a < b: these two may talk to each other
-//!   network       one row: bridge | nft_table | subnet
-//!   turn          one row: the address that was handed out last
 //!   kept          kind, name PK | text: what other tools keep here
+//!   networks      name PK | number UNIQUE | settings (JSON)
+//!   interface     vps -> vps, number | network | address UNIQUE | address6 UNIQUE | mac UNIQUE
+//!   turns         network | the address of it that was handed out last
 //! condo.db-journal  kept, see schema
 //! condo.db.lock     flock while a new database is set up
 //! condo.db.damaged  one that could not be read any more
-//! condo.db.network  a copy of the network's settings
+//! condo.db.network  a copy of the networks
 //! vps/NAME/record.json      a copy of a record
 //! ```
 //! What must be unique is claimed in one immediate transaction: the loser of a race waits for the winner's commit and then
@@ -25,6 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+use super::attachment::Attachment;
 use super::config::VpsConfig;
 use super::folders::Folders;
 use super::name::Name;
@@ -40,11 +42,11 @@ mod network;
 mod rows;
 mod schema;
 
-pub use rows::{ExitReason, LastExit, NetworkSettings, NewVps, Record};
+pub use rows::{ExitReason, LastExit, NewVps, Record};
 
 pub(in crate::vps) use claim::random_uuid;
 use claim::{claimed, has_range};
-use network::pair;
+use network::{interfaces, pair, put_interface};
 use rows::sql;
 
 /// Host uids of one VPS; a root user in it is the first of its range.
@@ -66,8 +68,8 @@ pub struct Picks<'a> {
     pub uids: &'a dyn Fn(u32, IsTaken<'_>) -> Result<u32>,
 }
 
-/// Chooses an address that is not among those taken.
-pub type PickAddress<'a> = &'a dyn Fn(&Taken) -> Result<Ipv4Addr>;
+/// Chooses an address on the network of an attachment that is not among those taken.
+pub type PickAddress<'a> = &'a dyn Fn(&Attachment, &Taken) -> Result<Ipv4Addr>;
 
 /// Whether a VPS has the range of user ids that begins here.
 pub type IsTaken<'a> = &'a dyn Fn(u32) -> bool;
@@ -136,7 +138,7 @@ impl Store {
             let record = get(&claim, name)?.ok_or_else(|| missing(name))?;
             // An earlier condo made no copies.
             copies::write(&self.folders, &record)?;
-            copies::write_network(&self.folders, &claim)?;
+            copies::write_networks(&self.folders, &claim)?;
             claim.commit().map_err(sql)?;
             Ok(record)
         })
@@ -151,12 +153,7 @@ impl Store {
             let claim = begin(db)?;
             let mut record = get(&claim, name)?.ok_or_else(|| missing(name))?;
             change(&mut record.config)?;
-            claim
-                .execute(
-                    "UPDATE vps SET config = ?2 WHERE name = ?1",
-                    params![name.as_str(), serde_json::to_string(&record.config)?],
-                )
-                .map_err(sql)?;
+            set_config(&claim, &record)?;
             copies::write(&self.folders, &record)?;
             claim.commit().map_err(sql)?;
             Ok(record)
@@ -174,8 +171,24 @@ impl Store {
             let text = format!("{} ORDER BY vps.name", rows::SELECT);
             let mut query = db.prepare_cached(&text).map_err(sql)?;
             let rows = query.query_map([], |row| Ok(Record::read(row))).map_err(sql)?;
-            rows.map(|row| row.map_err(sql)?).collect()
+            let mut owned = interfaces(db, None)?.into_iter().peekable();
+            rows.map(|row| {
+                let record = row.map_err(sql)??;
+                let mut own = Vec::new();
+                // Both are sorted by name.
+                while let Some((_, interface)) = owned.next_if(|(name, _)| *name <= record.name) {
+                    own.push(interface);
+                }
+                Ok(record.with_interfaces(own))
+            })
+            .collect()
         })
+    }
+
+    /// Whether there is no VPS at all.
+    pub fn is_empty(&self) -> Result<bool> {
+        let text = "SELECT NOT EXISTS (SELECT 1 FROM vps)";
+        self.with(|db| db.query_row(text, [], |row| row.get(0)).map_err(sql))
     }
 
     /// Gives up a VPS's claims and forgets it; one that is gone already counts as removed.
@@ -229,7 +242,22 @@ fn get(db: &Connection, name: &Name) -> Result<Option<Record>> {
         .query_row([name.as_str()], |row: &Row<'_>| Ok(Record::read(row)))
         .optional()
         .map_err(sql)?
+        .transpose()?
+        .map(|record| {
+            let own = interfaces(db, Some(name))?
+                .into_iter()
+                .map(|(_, interface)| interface);
+            Ok(record.with_interfaces(own.collect()))
+        })
         .transpose()
+}
+
+fn set_config(db: &Connection, record: &Record) -> Result<()> {
+    let text = "UPDATE vps SET config = ?2 WHERE name = ?1";
+    let config = serde_json::to_string(&record.config)?;
+    db.execute(text, params![record.name.as_str(), config])
+        .map_err(sql)?;
+    Ok(())
 }
 
 fn add(db: &Connection, record: &Record) -> Result<()> {
@@ -245,7 +273,10 @@ fn add(db: &Connection, record: &Record) -> Result<()> {
         record.created
     ];
     db.execute(text, values).map_err(sql)?;
-    Ok(())
+    record
+        .interfaces
+        .iter()
+        .try_for_each(|interface| put_interface(db, &record.name, interface))
 }
 
 /// Seconds since 1970.

@@ -1,14 +1,17 @@
 //! A VPS and an image as they are shown: the JSON of `list` and `show` is these types.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::config::Limits;
 use super::name::Name;
+use super::network::{NetworkRecord, Range};
 use super::permit::Permit;
 use super::policy::{Boot, Restart};
 use super::store::LastExit;
+use crate::net::{Kind, Mac};
 use crate::storage::Backend;
 
 /// What a VPS is doing, derived from facts at the moment of asking.
@@ -63,8 +66,10 @@ pub struct VpsView {
     pub image: String,
     /// Its host name.
     pub hostname: String,
-    /// Its address.
+    /// The address of its first interface.
     pub address: Ipv4Addr,
+    /// Its interfaces with all their addresses.
+    pub addresses: Vec<AddressView>,
     /// Its init as the host numbers it, while there is one.
     pub pid: Option<u32>,
     /// Seconds since its init was started, while there is one.
@@ -87,6 +92,62 @@ pub struct VpsView {
     pub created: i64,
     /// How it ended last.
     pub last_exit: Option<LastExit>,
+}
+
+/// An interface of a VPS as `list` and `show` present it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressView {
+    /// What it is called inside.
+    pub interface: String,
+    /// The network it is on.
+    pub network: Name,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its address.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 address, on a network that has some.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// A network as `network list` and `network show` present it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// Its name.
+    pub name: Name,
+    /// What it is for.
+    pub kind: Kind,
+    /// Its interface on the host.
+    pub link: String,
+    /// Its addresses.
+    pub subnet: Ipv4Network,
+    /// The VPSs' way out, unless they have none.
+    pub gateway: Option<Ipv4Addr>,
+    /// Its IPv6 addresses.
+    pub subnet6: Option<Ipv6Network>,
+    /// Largest packet in bytes, when not the kernel's default.
+    pub mtu: Option<u32>,
+    /// Addresses that only who asks for them gets.
+    pub reserved: Vec<Range>,
+    /// VPSs that are on it.
+    pub used_by: Vec<Name>,
+}
+
+impl NetworkView {
+    /// A network with the VPSs that are on it.
+    pub fn new(record: NetworkRecord, used_by: Vec<Name>) -> Self {
+        let network = record.network;
+        Self {
+            name: record.name,
+            kind: network.kind,
+            link: network.bridge.clone(),
+            subnet: network.subnet,
+            gateway: network.kind.has_a_way_out().then(|| network.gateway()),
+            subnet6: network.subnet6,
+            mtu: network.mtu,
+            reserved: record.reserved,
+            used_by,
+        }
+    }
 }
 
 /// An image as `image list` and `image show` present it.

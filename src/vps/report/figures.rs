@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use crate::cgroups::{Device, Stats};
-use crate::error::Result;
-use crate::net::Port;
+use crate::error::{Error, Result};
+use crate::net::Mac;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
@@ -90,12 +90,14 @@ impl Condo {
 
     /// The wire of a VPS, whether it runs or not.
     pub fn wire(&self, record: &Record) -> Result<Wire> {
-        let port = Port::new(record.id, record.address);
+        let ports = network::ports(self, record)?;
+        let first = ports.into_iter().next();
+        let (network, port) = first.ok_or_else(|| Error::Corrupt("the VPS has no interface".into()))?;
         Ok(Wire {
             address: record.address,
-            prefix: network::of(self)?.subnet.prefix(),
-            mac: port.mac.map(|byte| format!("{byte:02x}")).join(":"),
-            host_interface: self.folders.interface(record.id),
+            prefix: network.network.subnet.prefix(),
+            mac: Mac(port.mac).to_string(),
+            host_interface: port.host_if,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! VPSs as `list` and `show` present them.
 
 use crate::error::Result;
+use crate::net::Mac;
 use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
-use crate::vps::record::view::{DiskView, VpsStatus, VpsView};
+use crate::vps::record::view::{AddressView, DiskView, VpsStatus, VpsView};
+use crate::vps::wire::network;
 
 impl Condo {
     /// All VPSs, by name.
@@ -19,6 +21,20 @@ impl Condo {
     /// One VPS.
     pub fn show(&self, name: &Name) -> Result<VpsView> {
         self.view(self.store.get(name)?, true)
+    }
+
+    fn addresses(&self, record: &Record) -> Result<Vec<AddressView>> {
+        let ports = network::ports(self, record)?;
+        Ok(ports
+            .into_iter()
+            .map(|(network, port)| AddressView {
+                interface: port.guest_if,
+                network: network.name,
+                mac: Mac(port.mac),
+                ipv4: port.address,
+                ipv6: port.address6,
+            })
+            .collect())
     }
 
     /// `measured`: with what takes time to find out.
@@ -54,6 +70,7 @@ impl Condo {
                 .clone()
                 .unwrap_or_else(|| record.name.to_string()),
             address: record.address,
+            addresses: self.addresses(&record)?,
             pid: init.and_then(|i| u32::try_from(i.pid).ok()),
             uptime: init.and_then(|init| init.uptime()),
             limits: record.config.limits.clone(),

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::net::ipam::{self, Taken};
+use crate::net::ipam::Taken;
 use crate::storage;
+use crate::vps::record::attachment::Attachment;
 use crate::vps::record::events::Kind;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
@@ -16,8 +17,13 @@ impl Condo {
     /// No kernel object yet.
     pub fn create(&self, new: NewVps) -> Result<Record> {
         let facts = Facts::probe(&self.host)?;
-        let mut config = new.config.with_defaults(&facts);
-        config.disk.backend = self.settings()?.storage.backend.unwrap_or(config.disk.backend);
+        let mut new = NewVps {
+            config: new.config.with_defaults(&facts),
+            ..new
+        };
+        let disk = &mut new.config.disk;
+        disk.backend = self.settings()?.storage.backend.unwrap_or(disk.backend);
+        let config = &new.config;
         config.validate(&facts)?;
         self.refuse_remains(&new.name)?;
         let _images = self.lock_images()?;
@@ -25,12 +31,12 @@ impl Condo {
         if config.limits.any_io() {
             storage::whole_disk_of(self.folders.lib())?;
         }
-        let subnet = network::of(self)?.subnet;
-        if let Some(ip) = new.wanted_ip {
-            ipam::pick(subnet, &Taken::default(), Some(ip))?;
+        network::of(self)?;
+        for attachment in new.attachments() {
+            network::check(self, &attachment)?;
         }
-        let address = |taken: &Taken| ipam::pick(subnet, taken, None);
-        let record = self.claim(&NewVps { config, ..new }, &address)?;
+        let address = |wanted: &Attachment, taken: &Taken| network::pick(self, wanted, taken);
+        let record = self.claim(&new, &address)?;
         self.tell(&record.name, Kind::Created, Value::Null);
         Ok(record)
     }

@@ -1,3 +1,4 @@
 //! What VPSs ask of [`net`](crate::net).
 
 pub(super) mod network;
+pub mod networks;

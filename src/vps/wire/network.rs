@@ -1,125 +1,307 @@
-//! The network of an instance and of its VPSs: which subnet, which port, who may talk to whom.
+//! The networks of an instance and the ports of its VPSs on them: made, taken away, put back, and who may talk to whom.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
-use crate::net::{self, Network, Port};
+use crate::net::ipam::{self, Taken};
+use crate::net::{self, Mac, Network, Port, port_mac};
+use crate::vps::record::attachment::{Attachment, Interface};
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
-use crate::vps::record::store::{NetworkSettings, Record};
+use crate::vps::record::network::NetworkRecord;
+use crate::vps::record::store::Record;
 
-/// The instance's network; its subnet is chosen on first use, so that it collides with no route of the host.
-pub(in crate::vps) fn of(condo: &Condo) -> Result<Network> {
-    let settings = match condo.store.network()? {
-        Some(settings) => settings,
-        None => condo.store.set_network_if_absent(&NetworkSettings {
-            bridge: condo.folders.bridge(),
-            table: condo.folders.table(),
-            subnet: net::choose_subnet(&net::routes()?)?.to_string(),
-        })?,
-    };
-    let unusable = || {
-        Error::Corrupt(format!(
-            "the database holds an unusable subnet: `{}`",
-            settings.subnet
-        ))
-    };
-    let subnet = settings.subnet.parse().map_err(|_| unusable())?;
-    Ok(Network {
-        bridge: settings.bridge,
-        table: settings.table,
-        subnet,
+/// The default network; its subnets are chosen on first use, so that they collide with no route of the host.
+pub(in crate::vps) fn of(condo: &Condo) -> Result<NetworkRecord> {
+    let name = NetworkRecord::default_name();
+    match condo.store.network(&name) {
+        Err(e) if e.is_gone() => {}
+        other => return other,
+    }
+    let taken: Vec<_> = subnets(&condo.store.networks()?).chain(net::routes()?).collect();
+    let subnet = net::choose_subnet(&taken)?;
+    condo.store.set_network_if_absent(&NetworkRecord {
+        name,
+        number: 0,
+        network: Network::new(&condo.folders.bridge(), &condo.folders.table(), subnet),
+        reserved: Vec::new(),
     })
 }
 
-fn port(condo: &Condo, record: &Record) -> Port {
+/// What networks have for themselves.
+pub(super) fn subnets(all: &[NetworkRecord]) -> impl Iterator<Item = ipnetwork::Ipv4Network> {
+    all.iter().map(|record| record.network.subnet)
+}
+
+/// One network by its name; the default one is made when it is first named.
+pub(in crate::vps) fn named(condo: &Condo, name: &Name) -> Result<NetworkRecord> {
+    if *name == NetworkRecord::default_name() {
+        return of(condo);
+    }
+    condo.store.network(name)
+}
+
+/// Sees to it that an attachment can be had, as far as it says what it wants.
+pub(in crate::vps) fn check(condo: &Condo, attachment: &Attachment) -> Result<()> {
+    let record = named(condo, &attachment.network)?;
+    if let Some(ip) = attachment.ip {
+        ipam::pick(record.network.subnet, &Taken::default(), Some(ip))?;
+    }
+    if let Some(ip) = attachment.ip6 {
+        ipam::check6(record.network.subnet6, ip)?;
+    }
+    Ok(())
+}
+
+/// Chooses an address for an attachment.
+pub(in crate::vps) fn pick(
+    condo: &Condo,
+    attachment: &Attachment,
+    taken: &Taken,
+) -> Result<std::net::Ipv4Addr> {
+    let record = named(condo, &attachment.network)?;
+    let reserved = record.reserved.iter().map(|range| (range.first, range.last));
+    let taken = Taken {
+        reserved: reserved.collect(),
+        ..taken.clone()
+    };
+    ipam::pick(record.network.subnet, &taken, None)
+}
+
+/// A VPS's port on a network.
+pub(in crate::vps) fn port(condo: &Condo, record: &Record, interface: &Interface, network: &Network) -> Port {
+    let mac = hardware_address(record, interface, network);
     Port {
-        host_if: condo.folders.interface(record.id),
-        ..Port::new(record.id, record.address)
+        host_if: condo.folders.interface(record.id, interface.number),
+        guest_if: interface.name(),
+        is_first: is_way_out(record, interface),
+        mac: mac.0,
+        address: interface.address,
+        address6: address6(interface, network, mac),
+        mtu: network.mtu,
     }
 }
 
-/// Held around changes of bridge and table: the last VPS takes them away while the first one makes them.
-fn lock(condo: &Condo) -> Result<Lock> {
+fn is_way_out(record: &Record, interface: &Interface) -> bool {
+    record.interfaces.first() == Some(interface)
+}
+
+/// Where others than condo's VPSs are on the same wire, nobody else may derive the same one: another host's condo has a VPS of
+/// the same number.
+fn hardware_address(record: &Record, interface: &Interface, network: &Network) -> Mac {
+    let derived = || {
+        let mut mac = port_mac(record.id, interface.number);
+        if network.kind.is_bridged() {
+            let digits: Vec<u8> = record.uuid.bytes().filter(u8::is_ascii_hexdigit).collect();
+            let pairs = digits.chunks_exact(2).rev();
+            let unique = pairs.filter_map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
+            mac[2..].iter_mut().zip(unique).for_each(|(to, byte)| *to = byte);
+            mac[1] = 0x64 + interface.number;
+        }
+        Mac(mac)
+    };
+    interface.mac.unwrap_or_else(derived)
+}
+
+/// The one it asked for, or the one that a system would give itself on this network.
+fn address6(interface: &Interface, network: &Network, mac: Mac) -> Option<Ipv6Addr> {
+    let derived = || Some(ipam::derived6(network.subnet6?, mac.0));
+    interface.address6.or_else(derived)
+}
+
+/// The ports of a VPS, with the network of each.
+pub(in crate::vps) fn ports(condo: &Condo, record: &Record) -> Result<Vec<(NetworkRecord, Port)>> {
+    let of_interface = |interface: &Interface| {
+        let network = named(condo, &interface.network)?;
+        let port = port(condo, record, interface, &network.network);
+        Ok((network, port))
+    };
+    record.interfaces.iter().map(of_interface).collect()
+}
+
+/// All addresses of a VPS.
+fn addresses(condo: &Condo, record: &Record) -> Result<Vec<IpAddr>> {
+    Ok(ports(condo, record)?
+        .iter()
+        .flat_map(|(_, port)| port.addresses())
+        .collect())
+}
+
+/// Held around changes of links and table: the last VPS takes them away while the first one makes them.
+pub(super) fn lock(condo: &Condo) -> Result<Lock> {
     Lock::wait(&condo.folders.run().join("network.lock"))
 }
 
 /// Puts back what somebody took away while VPSs run: the rules with `nft flush ruleset`, as a restart of Debian's
-/// nftables.service does, or the bridge. Until then nothing of theirs gets through (see [`net`]).
+/// nftables.service does, or a bridge. Until then nothing of theirs gets through (see [`net`]).
 pub(in crate::vps) fn restore_if_damaged(condo: &Condo) -> Result<()> {
-    if !any_runs(condo) || condo.store.network()?.is_none() {
+    if !any_runs(condo) {
         return Ok(());
     }
-    let network = of(condo)?;
-    if network.stands()? {
+    let networks = condo.store.networks()?;
+    let mut used = Vec::new();
+    for record in &networks {
+        if !record.network.stands()? {
+            used.push(record);
+        }
+    }
+    if used.is_empty() {
         return Ok(());
     }
     let _lock = lock(condo)?;
     let runs = |record: &Record| files::exists(&condo.folders.run_of(&record.name));
     let running: Vec<Record> = condo.store.list()?.into_iter().filter(runs).collect();
-    let ports: Vec<Port> = running.iter().map(|record| port(condo, record)).collect();
+    let pairs = pairs_of(condo, &running)?;
+    for record in used {
+        let network = &record.network;
+        let on_it = running.iter().flat_map(|vps| {
+            let own = vps
+                .interfaces
+                .iter()
+                .filter(|interface| interface.network == record.name);
+            own.map(|interface| port(condo, vps, interface, network))
+        });
+        network.restore(&on_it.collect::<Vec<_>>(), &pairs)?;
+    }
+    Ok(())
+}
+
+/// Which addresses of these VPSs may talk to each other.
+fn pairs_of(condo: &Condo, running: &[Record]) -> Result<Vec<(IpAddr, IpAddr)>> {
     let names: BTreeSet<&Name> = running.iter().map(|record| &record.name).collect();
     let mut pairs = Vec::new();
-    for record in &running {
-        for (peer, address) in condo.store.peers(&record.name)? {
+    for record in running {
+        for (peer, _) in condo.store.peers(&record.name)? {
             if names.contains(&peer) {
-                pairs.push((record.address, address));
+                pairs.extend(between(condo, record, &peer)?);
             }
         }
     }
-    network.restore(&ports, &pairs)
+    Ok(pairs)
+}
+
+/// The pairs of addresses that let a VPS talk to another.
+fn between(condo: &Condo, record: &Record, peer: &Name) -> Result<Vec<(IpAddr, IpAddr)>> {
+    let theirs = addresses(condo, &condo.store.get(peer)?)?;
+    let own = addresses(condo, record)?;
+    let all = own.iter().flat_map(|a| theirs.iter().map(move |b| (*a, *b)));
+    Ok(all.filter(|(a, b)| a.is_ipv4() == b.is_ipv4()).collect())
 }
 
 fn any_runs(condo: &Condo) -> bool {
     std::fs::read_dir(condo.folders.runs()).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Connects a VPS whose init waits.
+/// Connects a VPS whose init waits, by all its interfaces.
 pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'_>) -> Result<()> {
-    let network = of(condo)?;
     let _lock = lock(condo)?;
-    network.ensure()?;
-    network.attach(&port(condo, record), netns)?;
-    for (peer, address) in condo.store.peers(&record.name)? {
+    let ports = ports(condo, record)?;
+    for (network, port) in &ports {
+        network.network.ensure()?;
         network
-            .allow(record.address, address)
+            .network
+            .attach(port, netns)
+            .during(|| format!("join the network `{}`", network.name))?;
+    }
+    allow_peers(condo, record, &ports)
+}
+
+fn allow_peers(condo: &Condo, record: &Record, ports: &[(NetworkRecord, Port)]) -> Result<()> {
+    let Some((network, _)) = ports.first() else {
+        return Ok(());
+    };
+    for (peer, _) in condo.store.peers(&record.name)? {
+        let pairs = between(condo, record, &peer)?;
+        network
+            .network
+            .allow(&pairs)
             .during(|| format!("allow traffic with `{peer}`"))?;
     }
     Ok(())
 }
 
-/// Takes a VPS off the network; one that is off already is fine.
+/// Connects a running VPS by one more interface.
+pub(in crate::vps) fn attach_one(
+    condo: &Condo,
+    record: &Record,
+    interface: &Interface,
+    netns: BorrowedFd<'_>,
+) -> Result<()> {
+    let network = named(condo, &interface.network)?;
+    let port = port(condo, record, interface, &network.network);
+    let _lock = lock(condo)?;
+    network.network.ensure()?;
+    network.network.attach(&port, netns)?;
+    allow_peers(condo, record, &[(network, port)])
+}
+
+/// Takes a VPS off one network; what is gone already is fine.
+pub(in crate::vps) fn detach_one(condo: &Condo, record: &Record, interface: &Interface) -> Result<()> {
+    let network = named(condo, &interface.network)?;
+    let port = port(condo, record, interface, &network.network);
+    let _lock = lock(condo)?;
+    network.network.detach(&port)?;
+    port.addresses()
+        .try_for_each(|address| network.network.forget(address))
+}
+
+/// Takes a VPS off its networks; one that is off already is fine.
 pub(in crate::vps) fn detach(condo: &Condo, record: &Record) -> Result<()> {
-    let network = of(condo)?;
     let _lock = lock(condo)?;
     let mut failures = Failures::default();
-    for (_, address) in condo.store.peers(&record.name)? {
-        failures.note(network.disallow(record.address, address));
+    for (network, port) in ports(condo, record)? {
+        // The pairs of its addresses go with it.
+        failures.note(network.network.detach(&port));
     }
-    failures.note(network.detach(&port(condo, record)));
     failures.into_result()
 }
 
-/// Makes the kernel forget the connections of a VPS that gives its address up.
+/// Makes the kernel forget the connections of a VPS that gives its addresses up.
 pub(in crate::vps) fn forget(condo: &Condo, record: &Record) -> Result<()> {
-    of(condo)?.forget(record.address)
-}
-
-/// Takes bridge and table away when no VPS is left that could use them.
-pub(in crate::vps) fn remove_if_unused(condo: &Condo) -> Result<()> {
-    let _lock = lock(condo)?;
-    if condo.store.list()?.is_empty()
-        && let Some(settings) = condo.store.network()?
-        && let Ok(subnet) = settings.subnet.parse()
-    {
-        return Network {
-            bridge: settings.bridge,
-            table: settings.table,
-            subnet,
-        }
-        .remove();
+    for (network, port) in ports(condo, record)? {
+        port.addresses()
+            .try_for_each(|address| network.network.forget(address))?;
     }
     Ok(())
+}
+
+/// Takes links and table away when no VPS is left that could use them.
+pub(in crate::vps) fn remove_if_unused(condo: &Condo) -> Result<()> {
+    let _lock = lock(condo)?;
+    if !condo.store.is_empty()? {
+        return Ok(());
+    }
+    let mut failures = Failures::default();
+    for record in condo.store.networks()? {
+        failures.note(record.network.remove());
+    }
+    failures.into_result()
+}
+
+/// Takes the link of a deleted network away.
+pub(super) fn retire(condo: &Condo, record: &NetworkRecord) -> Result<()> {
+    let _lock = lock(condo)?;
+    record.network.retire()
+}
+
+/// Says what is wrong where a network's name leads nowhere.
+pub(in crate::vps) fn interface_on(record: &Record, network: &Name) -> Result<Interface> {
+    let found = record
+        .interfaces
+        .iter()
+        .find(|interface| interface.network == *network);
+    found.cloned().ok_or_else(|| {
+        let on: Vec<&str> = record
+            .interfaces
+            .iter()
+            .map(|interface| interface.network.as_str())
+            .collect();
+        Error::Status(format!(
+            "the VPS is not on the network `{network}`, but on {}",
+            on.join(", ")
+        ))
+    })
 }

@@ -78,7 +78,7 @@ fn what_is_no_plain_packet_is_dropped() -> Result<()> {
     needs!(root);
     let network = host()?;
     let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
-    network.allow(a.ip(), b.ip())?;
+    network.allow(&[(a.ip().into(), b.ip().into())])?;
     ensure!(a.reaches(b.ip())?);
     let macs = (a.port.mac, mac("condo0")?);
     let honest = || udp(macs, a.ip(), b.ip(), "forged");
@@ -260,7 +260,7 @@ fn a_flush_of_all_rules_opens_nothing() -> Result<()> {
         Vps::new(&network, 3)?,
         Vps::new(&network, 4)?,
     );
-    network.allow(a.ip(), c.ip())?;
+    network.allow(&[(a.ip().into(), c.ip().into())])?;
     let service = service()?;
     ensure!(a.reaches(network.gateway())? && b.reaches(network.gateway())? && a.reaches(c.ip())?);
     ensure!(network.stands()?);
@@ -269,8 +269,8 @@ fn a_flush_of_all_rules_opens_nothing() -> Result<()> {
     network.ensure()?;
     for wreck in [
         &["flush ruleset"][..],
-        &["flush table inet condo", "flush table netdev condo"],
-        &["delete table netdev condo"],
+        &["flush table inet condo", "flush table netdev condo0"],
+        &["delete table netdev condo0"],
         &["delete table inet condo"],
     ] {
         nft(&[&wreck.join("; ")])?;
@@ -279,7 +279,7 @@ fn a_flush_of_all_rules_opens_nothing() -> Result<()> {
             // The gate is open still: this is a wreck of one who knows what he does.
             network.restore(
                 &[a.port.clone(), b.port.clone(), c.port.clone()],
-                &[(a.ip(), c.ip())],
+                &[(a.ip().into(), c.ip().into())],
             )?;
             continue;
         }
@@ -287,7 +287,7 @@ fn a_flush_of_all_rules_opens_nothing() -> Result<()> {
         unheard(&service)?;
         network.restore(
             &[a.port.clone(), b.port.clone(), c.port.clone()],
-            &[(a.ip(), c.ip())],
+            &[(a.ip().into(), c.ip().into())],
         )?;
         ensure!(network.stands()?);
         ensure!(
@@ -357,7 +357,7 @@ fn the_next_tenant_gets_no_packets_of_the_last() -> Result<()> {
     };
     ensure!(known()?.trim() != "0");
     network.detach(&a.port)?;
-    network.forget(a.ip())?;
+    network.forget(a.ip().into())?;
     let next = Vps::new(&network, 2)?;
     ensure!(next.reaches(network.gateway())?);
     server.send_to(b"late", (HOST, 4000))?;

@@ -57,11 +57,7 @@ impl Room {
 pub fn host() -> Result<Network> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     condo::sys::interface::set_loopback_up()?;
-    let network = Network {
-        bridge: "condo0".into(),
-        table: "condo".into(),
-        subnet: "10.171.0.0/16".parse()?,
-    };
+    let network = Network::new("condo0", "condo", "10.171.0.0/16".parse()?);
     network.ensure()?;
     Ok(network)
 }

@@ -37,7 +37,8 @@ fn every_command_has_help_of_its_own() {
 fn create_takes_every_limit() {
     let line = "create web --image busybox --cpus 1.5 --cpu-weight 200 --cpuset 0-1 --memory 4G --swap 1G --pids 4096 \
                 --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --ip 10.88.0.7 --allow db,cache \
-                --allow mail --permit tun,fuse --restart on-failure --autostart --boot-order 2 --hostname web.example.org -e A=1 --env B=x=y --start";
+                --allow mail --permit tun,fuse --restart on-failure --autostart --boot-order 2 --network condo0 \
+                --network lan,ip=10.5.0.9 --hostname web.example.org -e A=1 --env B=x=y --start";
     let Command::Create(args) = parse(line).unwrap().command else {
         panic!("not create");
     };
@@ -63,6 +64,7 @@ fn create_takes_every_limit() {
             .map(|(k, v)| (k.into(), v.into()))
             .into(),
         ip,
+        networks: ["condo0", "lan,ip=10.5.0.9"].map(|n| n.parse().unwrap()).into(),
         allow: ["cache", "db", "mail"].map(|n| n.parse().unwrap()).into(),
         permit: [Permit::Fuse, Permit::Tun].into(),
         restart: Restart::OnFailure,

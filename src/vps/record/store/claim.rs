@@ -2,20 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, NewVps, Record, sql};
-use super::{Picks, exists, get, now};
+use super::{PickAddress, Picks, exists, get, now};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::net::ipam::Taken;
+use crate::vps::record::attachment::{Attachment, Interface};
+use crate::vps::record::name::Name;
 
-pub(super) const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS turn (
-    one     INTEGER PRIMARY KEY CHECK (one = 1),
-    address TEXT NOT NULL
-) STRICT;
-";
 /// The highest number of a VPS: five digits fit into the name of its interface.
 pub(super) const HIGHEST_ID: u32 = 99_999;
 
@@ -24,22 +20,19 @@ pub(super) fn claimed(claim: &Connection, new: &NewVps, picks: &Picks<'_>) -> Re
     if get(claim, &new.name)?.is_some() {
         return Err(exists("VPS", &new.name));
     }
-    let taken = taken(claim)?;
-    let address = match new.wanted_ip {
-        Some(ip) => ip,
-        None => (picks.address)(&taken)?,
-    };
-    if new.wanted_ip.is_none() {
-        take_turn(claim, address)?;
-    }
-    if taken.by_others.contains(&address) {
-        return Err(exists("address", &address));
+    let mut interfaces: Vec<Interface> = Vec::new();
+    for (number, attachment) in (0..).zip(new.attachments()) {
+        let next = interface(claim, (number, &interfaces), &attachment, picks.address)?;
+        interfaces.push(next);
     }
     let id = free_id(claim)?;
     Ok(Record {
         name: new.name.clone(),
         id,
-        address,
+        address: interfaces
+            .first()
+            .map_or(Ipv4Addr::UNSPECIFIED, |first| first.address),
+        interfaces,
         uuid: random_uuid()?,
         config: new.config.clone(),
         created: now(),
@@ -54,24 +47,73 @@ pub(super) fn has_range(db: &Connection, base: u32) -> bool {
     db.query_row(text, [base], |row| row.get::<_, u32>(0)) != Ok(0)
 }
 
-fn taken(db: &Connection) -> Result<Taken> {
-    let mut query = db.prepare_cached("SELECT address FROM vps").map_err(sql)?;
+/// Claims the addresses of an interface, which has a number and comes beside others that are not recorded yet.
+pub(super) fn interface(
+    claim: &Connection,
+    (number, others): (u8, &[Interface]),
+    attachment: &Attachment,
+    pick: PickAddress<'_>,
+) -> Result<Interface> {
+    let mut taken = taken(claim, &attachment.network)?;
+    taken.by_others.extend(others.iter().map(|other| other.address));
+    let address = match attachment.ip {
+        Some(ip) => ip,
+        None => pick(attachment, &taken)?,
+    };
+    if attachment.ip.is_none() {
+        take_turn(claim, &attachment.network, address)?;
+    }
+    if taken.by_others.contains(&address) {
+        return Err(exists("address", &address));
+    }
+    if let Some(ip) = attachment.ip6
+        && is_known(claim, "address6", &ip.to_string())?
+    {
+        return Err(exists("address", &ip));
+    }
+    if let Some(mac) = attachment.mac
+        && is_known(claim, "mac", &mac.to_string())?
+    {
+        return Err(exists("hardware address", &mac));
+    }
+    Ok(Interface {
+        number,
+        network: attachment.network.clone(),
+        address,
+        address6: attachment.ip6,
+        mac: attachment.mac,
+    })
+}
+
+fn is_known(db: &Connection, column: &str, value: &str) -> Result<bool> {
+    let text = format!("SELECT count(*) FROM interface WHERE {column} = ?1");
+    db.query_row(&text, [value], |row| row.get::<_, u32>(0))
+        .map(|count| count > 0)
+        .map_err(sql)
+}
+
+fn taken(db: &Connection, network: &Name) -> Result<Taken> {
+    let text = "SELECT address FROM vps UNION SELECT address FROM interface";
+    let mut query = db.prepare_cached(text).map_err(sql)?;
     let rows = query
         .query_map([], |row| Ok(rows::address(row, 0)))
         .map_err(sql)?;
+    let text = "SELECT address FROM turns WHERE network = ?1";
     let last = db
-        .query_row("SELECT address FROM turn", [], |row| Ok(rows::address(row, 0)))
+        .query_row(text, [network.as_str()], |row| Ok(rows::address(row, 0)))
         .optional()
         .map_err(sql)?;
     Ok(Taken {
         by_others: rows.map(|row| row.map_err(sql)?).collect::<Result<_>>()?,
         last: last.transpose()?,
+        ..Taken::default()
     })
 }
 
-fn take_turn(db: &Connection, address: Ipv4Addr) -> Result<()> {
-    let text = "INSERT OR REPLACE INTO turn (one, address) VALUES (1, ?1)";
-    db.execute(text, [address.to_string()]).map_err(sql)?;
+fn take_turn(db: &Connection, network: &Name, address: Ipv4Addr) -> Result<()> {
+    let text = "INSERT OR REPLACE INTO turns (network, address) VALUES (?1, ?2)";
+    db.execute(text, params![network.as_str(), address.to_string()])
+        .map_err(sql)?;
     Ok(())
 }
 

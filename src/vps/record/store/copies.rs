@@ -5,8 +5,9 @@ use rusqlite::Connection;
 
 use super::super::folders::Folders;
 use super::super::name::Name;
+use super::super::network::NetworkRecord;
 use super::add;
-use super::network::{network, pair, set_network};
+use super::network::{networks, pair, put_network};
 use super::rows::Record;
 use crate::error::{During, Result};
 use crate::files;
@@ -31,22 +32,29 @@ pub(super) fn remove(folders: &Folders, name: &Name) {
     let _ = std::fs::remove_dir(folders.vps(name));
 }
 
-/// Writes the copy of the network's settings, once there are any.
-pub(super) fn write_network(folders: &Folders, db: &Connection) -> Result<()> {
-    match network(db)? {
-        Some(settings) => {
-            files::write_atomic(&folders.network(), &serde_json::to_vec_pretty(&settings)?, 0o600)
-        }
-        None => Ok(()),
+/// Writes the copy of the networks, once there are any.
+pub(super) fn write_networks(folders: &Folders, db: &Connection) -> Result<()> {
+    let all = networks(db)?;
+    if all.is_empty() {
+        return files::remove_file(&folders.network());
+    }
+    files::write_atomic(&folders.network(), &serde_json::to_vec_pretty(&all)?, 0o600)
+}
+
+/// The networks of a copy; an earlier condo had one, and no list.
+fn read_networks(text: &[u8]) -> Result<Vec<NetworkRecord>> {
+    match serde_json::from_slice(text) {
+        Ok(all) => Ok(all),
+        Err(e) => Ok(vec![serde_json::from_slice(text).map_err(|_| e)?]),
     }
 }
 
 /// Puts all copies into an empty database. How many records there were.
 pub(super) fn restore(db: &Connection, folders: &Folders) -> Result<usize> {
     if let Ok(text) = files::read(&folders.network()) {
-        match serde_json::from_slice(&text).during(|| format!("read `{}`", folders.network().display())) {
-            Ok(settings) => set_network(db, &settings)?,
-            Err(e) => log::warn!("the network's settings are not restored: {e}"),
+        match read_networks(&text).during(|| format!("read `{}`", folders.network().display())) {
+            Ok(all) => all.iter().try_for_each(|network| put_network(db, network))?,
+            Err(e) => log::warn!("the networks are not restored: {e}"),
         }
     }
     let mut restored = Vec::new();

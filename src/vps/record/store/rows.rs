@@ -6,8 +6,10 @@ use std::str::FromStr;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
+use super::super::attachment::{Attachment, Interface};
 use super::super::config::VpsConfig;
 use super::super::name::Name;
+use super::super::network::NetworkRecord;
 use crate::error::{Error, Result};
 
 /// A VPS to be claimed.
@@ -17,8 +19,22 @@ pub struct NewVps {
     pub name: Name,
     /// Its validated configuration.
     pub config: VpsConfig,
-    /// The one address it wants, checked to be inside the subnet.
+    /// The one address its first interface wants.
     pub wanted_ip: Option<Ipv4Addr>,
+}
+
+impl NewVps {
+    /// The networks that it shall be on, the first with the address that it wants.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        let mut all = self.config.networks.clone();
+        if all.is_empty() {
+            all.push(Attachment::to(NetworkRecord::default_name()));
+        }
+        if let (Some(first), Some(ip)) = (all.first_mut(), self.wanted_ip) {
+            first.ip = Some(ip);
+        }
+        all
+    }
 }
 
 /// What is known of a VPS.
@@ -30,8 +46,11 @@ pub struct Record {
     pub id: u32,
     /// The host uid (and gid) of its root; the range is [`super::UIDS`] long.
     pub uid_base: u32,
-    /// Its address.
+    /// The address of its first interface.
     pub address: Ipv4Addr,
+    /// Its interfaces, by number. Read together with it, see [`Record::with_interfaces`].
+    #[serde(default)]
+    pub interfaces: Vec<Interface>,
     /// Identity that outlives renames and never comes back, handed to the init inside as its machine id.
     pub uuid: String,
     /// What the user asked for.
@@ -100,27 +119,6 @@ impl ExitReason {
     }
 }
 
-/// The network an instance has chosen for itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkSettings {
-    /// The bridge.
-    pub bridge: String,
-    /// The nftables table in family `inet`.
-    pub table: String,
-    /// The subnet, as `10.88.0.0/16`.
-    pub subnet: String,
-}
-
-impl NetworkSettings {
-    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            bridge: row.get(0)?,
-            table: row.get(1)?,
-            subnet: row.get(2)?,
-        })
-    }
-}
-
 /// Records with their last exit; columns as [`Record::read`] takes them.
 pub(super) const SELECT: &str =
     "SELECT vps.name, id, uid_base, address, uuid, config, created, reason, status, signal, at
@@ -134,11 +132,29 @@ impl Record {
             id: row.get(1).map_err(sql)?,
             uid_base: row.get(2).map_err(sql)?,
             address: address(row, 3)?,
+            interfaces: Vec::new(),
             uuid: row.get(4).map_err(sql)?,
             config: serde_json::from_str(&config).map_err(|e| corrupt(&format!("config ({e})"), &config))?,
             created: row.get(6).map_err(sql)?,
             last_exit: last_exit(row)?,
         })
+    }
+}
+
+impl Record {
+    /// The record with its interfaces; one of an earlier condo has one, on the default network.
+    pub(super) fn with_interfaces(mut self, interfaces: Vec<Interface>) -> Self {
+        self.interfaces = interfaces;
+        if self.interfaces.is_empty() {
+            self.interfaces.push(Interface {
+                number: 0,
+                network: NetworkRecord::default_name(),
+                address: self.address,
+                address6: None,
+                mac: None,
+            });
+        }
+        self
     }
 }
 
@@ -162,12 +178,19 @@ pub(super) fn address(row: &Row<'_>, column: usize) -> Result<Ipv4Addr> {
     parsed(row, column, "address")
 }
 
+/// A column that may be NULL.
+pub(super) fn parsed_if_any<T: FromStr>(row: &Row<'_>, column: usize, what: &str) -> Result<Option<T>> {
+    let text: Option<String> = row.get(column).map_err(sql)?;
+    let parse = |text: String| text.parse().map_err(|_| corrupt(what, &text));
+    text.map(parse).transpose()
+}
+
 fn parsed<T: FromStr>(row: &Row<'_>, column: usize, what: &str) -> Result<T> {
     let text: String = row.get(column).map_err(sql)?;
     text.parse().map_err(|_| corrupt(what, &text))
 }
 
-fn corrupt(what: &str, text: &str) -> Error {
+pub(super) fn corrupt(what: &str, text: &str) -> Error {
     Error::Corrupt(format!("the database holds an unusable {what}: `{text}`"))
 }
 

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::super::folders::Folders;
 use super::rows::sql;
-use super::{claim, copies, kept};
+use super::{copies, kept, network};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 
@@ -54,7 +54,7 @@ CREATE TABLE network (
 ";
 
 /// Tables that databases of this version may lack, because they came later: each subject's are beside its functions.
-const ADDED: &[&str] = &[claim::TABLES, kept::TABLES];
+const ADDED: &[&str] = &[network::TABLES, kept::TABLES];
 
 /// How long to wait for another process's transaction, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -107,7 +107,10 @@ fn create(db: &Connection, folders: &Folders) -> Result<()> {
     if version(db)? != 0 {
         return Ok(());
     }
-    let script = format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION};");
+    let script = format!(
+        "BEGIN IMMEDIATE; {TABLES} {} PRAGMA user_version = {VERSION};",
+        ADDED.concat()
+    );
     let made = db
         .execute_batch(&script)
         .map_err(sql)

@@ -1,4 +1,6 @@
+use super::super::attachment::Attachment;
 use super::super::config::VpsConfig;
+use super::super::network::NetworkRecord;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -45,7 +47,7 @@ fn new(text: &str) -> NewVps {
 }
 
 /// The lowest address of 10.9.0.0/16 from .2 on.
-fn lowest(taken: &Taken) -> Result<Ipv4Addr> {
+fn lowest(_: &Attachment, taken: &Taken) -> Result<Ipv4Addr> {
     (2..60_000_u32)
         .map(|n| Ipv4Addr::from(0x0a09_0000 + n))
         .find(|ip| !taken.by_others.contains(ip))
@@ -81,7 +83,7 @@ fn a_record_comes_back_as_it_was_stored() {
 fn addresses_are_handed_out_in_turn() {
     let scratch = Scratch::new("turn");
     let subnet = "10.9.0.0/29".parse().unwrap();
-    let pick = |taken: &Taken| crate::net::ipam::pick(subnet, taken, None);
+    let pick = |_: &Attachment, taken: &Taken| crate::net::ipam::pick(subnet, taken, None);
     let in_turn = Picks {
         address: &pick,
         ..picks()
@@ -114,7 +116,7 @@ fn a_database_from_before_turns_is_used() {
         .store()
         .db
         .borrow()
-        .execute_batch("DROP TABLE turn")
+        .execute_batch("DROP TABLE turns")
         .unwrap();
     let record = scratch.store().insert(&new("web"), &picks()).unwrap();
     assert_eq!(scratch.store().get(&name("web")).unwrap(), record);
@@ -142,7 +144,7 @@ fn what_is_taken_is_refused_and_leaves_nothing() {
             .insert(
                 &new("db"),
                 &Picks {
-                    address: &|_| Err(Error::unsupported("a", "b")),
+                    address: &|_, _| Err(Error::unsupported("a", "b")),
                     ..picks()
                 }
             )
@@ -208,18 +210,105 @@ fn pairs_go_both_ways_and_end_with_either() {
 fn the_first_network_holds() {
     let scratch = Scratch::new("network");
     let store = scratch.store();
-    let settings = |subnet: &str| NetworkSettings {
-        bridge: "condo0".into(),
-        table: "condo".into(),
-        subnet: subnet.into(),
+    assert_eq!(store.networks().unwrap(), []);
+    let first = network("condo0", 0, "10.88.0.0/16");
+    assert_eq!(store.set_network_if_absent(&first).unwrap(), first);
+    let late = network("condo0", 0, "10.99.0.0/16");
+    assert_eq!(store.set_network_if_absent(&late).unwrap(), first);
+    assert_eq!(scratch.store().networks().unwrap(), [first]);
+}
+
+fn network(text: &str, number: u32, subnet: &str) -> NetworkRecord {
+    NetworkRecord {
+        name: name(text),
+        number,
+        network: crate::net::Network::new(&format!("condo{number}"), "condo", subnet.parse().unwrap()),
+        reserved: Vec::new(),
+    }
+}
+
+#[test]
+fn networks_are_made_and_forgotten() {
+    let scratch = Scratch::new("networks");
+    let store = scratch.store();
+    store
+        .set_network_if_absent(&network("condo0", 0, "10.9.0.0/16"))
+        .unwrap();
+    let make = |text: &str| {
+        let subnet = format!("10.10{text}.0.0/16").replace(['a', 'b'], "");
+        store.add_network(&name(text), &|_, number| Ok(network(text, number, &subnet)))
     };
-    assert_eq!(store.network().unwrap(), None);
-    let first = store.set_network_if_absent(&settings("10.88.0.0/16")).unwrap();
+    assert_eq!((make("a").unwrap().number, make("b").unwrap().number), (1, 2));
+    assert!(matches!(make("a"), Err(Error::Exists { .. })));
+    let refused = store.add_network(&name("c"), &|_, _| Err(Error::Busy("no".into())));
+    assert!(refused.is_err() && store.network(&name("c")).is_err());
+    let mut web = new("web");
+    web.config.networks = vec![
+        "condo0".parse().unwrap(),
+        "b,mac=02:00:00:00:00:01".parse().unwrap(),
+    ];
+    let web = store.insert(&web, &picks()).unwrap();
+    assert_eq!(web.interfaces.len(), 2);
+    assert_ne!(web.interfaces[0].address, web.interfaces[1].address);
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&web));
+    let text = store.remove_network(&name("b")).unwrap_err().to_string();
+    assert!(text.contains("`web` is on the network"), "{text}");
+    store.remove_network(&name("a")).unwrap();
+    assert_eq!(make("a").unwrap().number, 1);
+    let mut twin = new("twin");
+    twin.config.networks = vec!["b,mac=02:00:00:00:00:01".parse().unwrap()];
+    let twin = store.insert(&twin, &picks()).unwrap_err().to_string();
+    assert_eq!(twin, "hardware address `02:00:00:00:00:01` already exists");
+}
+
+#[test]
+fn interfaces_come_and_go() {
+    let scratch = Scratch::new("interfaces");
+    let store = scratch.store();
+    let web = store.insert(&new("web"), &picks()).unwrap();
+    let (more, added) = store
+        .add_interface(&web.name, &"lan,ip=10.9.0.77".parse().unwrap(), &lowest)
+        .unwrap();
+    assert_eq!((added.number, added.name().as_str()), (1, "eth1"));
+    assert_eq!(store.get(&web.name).unwrap(), more);
+    assert_eq!(more.config.networks.len(), 2);
+    let taken = store.add_interface(&web.name, &"x,ip=10.9.0.77".parse().unwrap(), &lowest);
+    assert!(matches!(taken, Err(Error::Exists { .. })));
+    // What was the second is the first when that goes, under its old name.
+    let moved = store.remove_interface(&web.name, 0).unwrap();
     assert_eq!(
-        store.set_network_if_absent(&settings("10.99.0.0/16")).unwrap(),
-        first
+        (moved.address, moved.interfaces.len()),
+        (Ipv4Addr::new(10, 9, 0, 77), 1)
     );
-    assert_eq!(scratch.store().network().unwrap().unwrap().subnet, "10.88.0.0/16");
+    assert_eq!(store.get(&web.name).unwrap(), moved);
+    assert!(matches!(
+        store.remove_interface(&web.name, 1),
+        Err(Error::Status(_))
+    ));
+    let other = store.insert(&new("other"), &picks()).unwrap();
+    assert_eq!(other.address, web.address);
+}
+
+#[test]
+fn vpss_of_an_earlier_condo_are_on_the_default_network() {
+    let scratch = Scratch::new("earlier");
+    let store = scratch.store();
+    let web = store.insert(&new("web"), &picks()).unwrap();
+    let age = "DELETE FROM interface; DELETE FROM networks;
+               INSERT INTO network VALUES (1, 'condo0', 'condo', '10.9.0.0/16');";
+    store.db.borrow().execute_batch(age).unwrap();
+    assert_eq!(store.get(&web.name).unwrap(), web);
+    let default = network("condo0", 0, "10.9.0.0/16");
+    assert_eq!(store.networks().unwrap(), std::slice::from_ref(&default));
+    assert_eq!(
+        store.on_network(&default).unwrap(),
+        std::slice::from_ref(&web.name)
+    );
+    let (more, _) = store
+        .add_interface(&web.name, &"lan".parse().unwrap(), &lowest)
+        .unwrap();
+    assert_eq!(more.interfaces[0], web.interfaces[0]);
+    assert_eq!(store.get(&web.name).unwrap(), more);
 }
 
 #[test]
@@ -281,7 +370,7 @@ const CHILD: &str = "CONDO_TEST_STORE";
 fn a_process_killed_in_its_claim_has_claimed_nothing() {
     if let Some(root) = std::env::var_os(CHILD) {
         let store = Store::open(&Folders::open(Some(root.as_ref())).unwrap()).unwrap();
-        let stop = |_: &Taken| {
+        let stop = |_: &Attachment, _: &Taken| {
             std::fs::write(PathBuf::from(&root).join("here"), "").unwrap();
             std::thread::sleep(Duration::from_secs(600));
             Err(Error::Busy("never".into()))
@@ -378,11 +467,7 @@ fn a_lost_database_is_made_anew_of_the_copies() {
         let mut wanted = new("web");
         wanted.config.allow.insert(name("db"));
         let web = store.insert(&wanted, &picks()).unwrap();
-        let settings = NetworkSettings {
-            bridge: "condo0".into(),
-            table: "condo".into(),
-            subnet: "10.9.0.0/16".into(),
-        };
+        let settings = network("condo0", 0, "10.9.0.0/16");
         store.set_network_if_absent(&settings).unwrap();
         drop(store);
         lose(&scratch.folders().database());
@@ -393,7 +478,7 @@ fn a_lost_database_is_made_anew_of_the_copies() {
             [(web.name.clone(), web.address)],
             "{what}"
         );
-        assert_eq!(store.network().unwrap(), Some(settings), "{what}");
+        assert_eq!(store.networks().unwrap(), [settings], "{what}");
         let again = store.insert(&new("web"), &picks()).unwrap_err();
         assert!(matches!(again, Error::Exists { .. }), "{what}: {again}");
         let next = store.insert(&new("next"), &picks()).unwrap();

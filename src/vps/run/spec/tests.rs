@@ -26,6 +26,7 @@ fn record(limits: Limits) -> Record {
         id: 3,
         uid_base: 1_000_131_072,
         address: Ipv4Addr::new(10, 88, 0, 4),
+        interfaces: Vec::new(),
         uuid: "7f1b2c9e-8a51-4f0e-9d5d-3f6f6f1f2a11".into(),
         config: VpsConfig {
             limits,
