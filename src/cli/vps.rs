@@ -19,6 +19,7 @@ mod create;
 mod doctor;
 mod enter;
 mod events;
+mod first_boot;
 mod image;
 mod life;
 mod limits;
@@ -28,6 +29,7 @@ mod resize;
 mod show;
 mod snapshot;
 mod stats;
+mod system;
 mod usage;
 
 /// Runs the command line of this process.
@@ -69,6 +71,9 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Kill { targets, signal } => life::kill(condo, &targets, signal),
         Command::Freeze { targets } => life::freeze(condo, &targets),
         Command::Thaw { targets } => life::thaw(condo, &targets),
+        Command::Rename { name, new } => system::rename(condo, &name, &new),
+        Command::Rebuild(args) => system::rebuild(condo, *args),
+        Command::Rescue(args) => system::rescue(condo, *args),
         Command::Delete { targets, force } => life::delete(condo, &targets, force),
         Command::Resize(args) => resize::run(condo, *args),
         Command::Set(args) => policy::set(condo, &args),

@@ -220,6 +220,11 @@ fn forgive_gone(result: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
+/// Renames a file or directory; one that is gone already counts as renamed.
+pub fn rename_if_there(from: &Path, to: &Path) -> Result<()> {
+    forgive_gone(fs::rename(from, to)).during(|| format!("rename `{}` to `{}`", from.display(), to.display()))
+}
+
 /// Whether `path` is there, without following a symbolic link in its last component.
 pub fn exists(path: &Path) -> bool {
     rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()

@@ -11,11 +11,13 @@ use super::copies::SnapshotCommand;
 use super::cp::CpArgs;
 use super::doctor::{self, DoctorArgs};
 use super::events;
+use super::first_boot::FirstBootArgs;
 use super::limits::LimitArgs;
 use super::network::{NetworkArgs, NetworkCommand};
 use super::policy::{self, PolicyArgs, SetArgs};
 use super::resize::{self, ResizeArgs};
 use super::stats;
+use super::system::{RebuildArgs, RescueArgs};
 use super::usage::{assignment, digits};
 use crate::error::{Error, Result};
 use crate::process::signal;
@@ -106,6 +108,18 @@ pub(super) enum Command {
         #[command(flatten)]
         targets: Targets,
     },
+    /// Give a stopped VPS another name; its host name follows where it was its name.
+    #[command(after_help = "Example:\n  condo rename web shop")]
+    Rename {
+        /// The VPS.
+        name: Name,
+        /// Its new name.
+        new: Name,
+    },
+    /// Empty a VPS's disk and base it on an image; name, address, limits and neighbours stay.
+    Rebuild(Box<RebuildArgs>),
+    /// Boot another system in a VPS's place, with the VPS's own disk at /mnt.
+    Rescue(Box<RescueArgs>),
     /// Delete VPSs with their disks, addresses and records.
     #[command(after_help = "Examples:\n  condo delete web\n  condo delete --force --all")]
     Delete {
@@ -317,6 +331,8 @@ pub(super) struct CreateArgs {
     /// Start it at once.
     #[arg(long)]
     pub(super) start: bool,
+    #[command(flatten)]
+    pub(super) first_boot: FirstBootArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
     #[command(flatten)]

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::error;
 use crate::vps::record::config::VpsConfig;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::store::NewVps;
@@ -12,7 +13,7 @@ use super::args::CreateArgs;
 
 pub(super) fn run(condo: &Condo, args: CreateArgs) -> Result<Exit> {
     let start = args.start;
-    let record = condo.create(wanted(args))?;
+    let record = condo.create(wanted(args)?)?;
     let name = &record.name;
     if start {
         condo
@@ -25,7 +26,7 @@ pub(super) fn run(condo: &Condo, args: CreateArgs) -> Result<Exit> {
 }
 
 /// The command line as a configuration; of a variable given twice the last value holds.
-pub(super) fn wanted(args: CreateArgs) -> NewVps {
+pub(super) fn wanted(args: CreateArgs) -> error::Result<NewVps> {
     let mut config = VpsConfig {
         hostname: args.hostname,
         limits: args.limits.into(),
@@ -37,9 +38,10 @@ pub(super) fn wanted(args: CreateArgs) -> NewVps {
         ..VpsConfig::new(args.image)
     };
     args.policy.apply(&mut config);
-    NewVps {
+    Ok(NewVps {
         name: args.name,
         wanted_ip: args.ip,
         config,
-    }
+        first_boot: args.first_boot.read()?,
+    })
 }

@@ -105,6 +105,9 @@ fn shown(vps: &VpsView) -> String {
             .iter()
             .map(|address| ("interface", interface(address))),
     );
+    if let Some(image) = &vps.rescue {
+        lines.push(("rescue", format!("image {image}, own disk at /mnt")));
+    }
     if !vps.allowed.is_empty() {
         let names: Vec<_> = vps.allowed.iter().map(Name::as_str).collect();
         lines.push(("may talk to", names.join(", ")));
@@ -184,6 +187,7 @@ mod tests {
             name: "web".parse().unwrap(),
             status: VpsStatus::Running,
             image: "busybox".into(),
+            rescue: None,
             hostname: "web".into(),
             address: "10.88.0.2".parse().unwrap(),
             addresses: vec![AddressView {

@@ -64,7 +64,7 @@ impl Condo {
         Ok(Captured {
             copied: sync.copied(),
             frozen,
-            started: files::exists(&self.folders.provisioned(name)),
+            started: files::exists(&self.folders.seat(name).provisioned()),
             record,
         })
     }

@@ -58,6 +58,7 @@ impl Condo {
         self.create(NewVps {
             name: new.clone(),
             wanted_ip: None,
+            first_boot: Default::default(),
             config: VpsConfig {
                 hostname: None,
                 ip: None,

@@ -168,6 +168,7 @@ impl Condo {
             let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
             return Err(Error::Status(text));
         }
+        self.finish_rebuild(record)?;
         // A snapshot keeps its image from being removed.
         self.images().get(&snapshot.config.image)?;
         let record = self.store.reconfigure(vps, &|config| {
@@ -180,7 +181,7 @@ impl Condo {
         let copy = at(&self.snapshot_dir(vps, &snapshot.name).join(LAYER))?;
         self.bring(&record, &copy, Direction::Bring)?;
         if !snapshot.started {
-            files::remove_file(&self.folders.provisioned(vps))?;
+            files::remove_file(&self.folders.seat(vps).provisioned())?;
         }
         self.settled(vps).map(drop)
     }

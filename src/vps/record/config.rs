@@ -15,6 +15,7 @@ use super::name::Name;
 use super::pending::Pending;
 use super::permit::Permit;
 use super::policy::{Boot, Restart};
+use super::rescue::Rescue;
 use super::size;
 use crate::error::{Error, Result};
 
@@ -75,6 +76,9 @@ pub struct VpsConfig {
     /// How it comes up with the host.
     #[serde(default, skip_serializing_if = "Boot::is_default")]
     pub boot: Boot,
+    /// The rescue system that boots in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<Rescue>,
 }
 
 /// Limits; one that is absent does not hold.
@@ -152,6 +156,7 @@ impl VpsConfig {
             labels: Labels::default(),
             restart: Restart::No,
             boot: Boot::default(),
+            rescue: None,
         }
     }
 

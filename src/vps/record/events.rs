@@ -65,6 +65,14 @@ pub enum Kind {
     Restarted,
     /// It has other limits.
     Resized,
+    /// Its processes stand still.
+    Frozen,
+    /// They go on.
+    Thawed,
+    /// It has another name: this one.
+    Renamed,
+    /// Its disk was emptied for another system.
+    Rebuilt,
     /// It is gone, with all it had.
     Deleted,
 }
@@ -83,6 +91,10 @@ impl Kind {
             Self::Rebooted => "rebooted",
             Self::Restarted => "restarted",
             Self::Resized => "resized",
+            Self::Frozen => "frozen",
+            Self::Thawed => "thawed",
+            Self::Renamed => "renamed",
+            Self::Rebuilt => "rebuilt",
             Self::Deleted => "deleted",
         }
     }

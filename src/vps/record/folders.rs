@@ -8,10 +8,14 @@
 //!   events/                        see events
 //!   vps/NAME/record.json           a copy of its record
 //!   vps/NAME/running               there until its end is recorded
-//!   vps/NAME/provisioned           there once its disk has been given names and an identity
 //!   vps/NAME/disk/                 the VPS's own layer
 //!   vps/NAME/bundle/config.json    rendered at every start
 //!   vps/NAME/bundle/rootfs/        where the root disk is mounted while it runs
+//!   vps/NAME/first-boot.json       what its owner gave for the first start, until then
+//!   vps/NAME/provisioned           there after the first start: what is left to be done inside
+//!   vps/NAME/hostname              the host name that condo wrote inside
+//!   vps/NAME/rebuild.json          there while its disk is emptied for another system
+//!   vps/NAME/rescue/               disk, first-boot.json, provisioned, hostname of a rescue system
 //!   vps/NAME/console.log           bounded
 //!   vps/NAME/snapshots/SNAPSHOT/   snapshot.json and layer/, see snapshots; a name with a dot before it is not whole
 //!   vps/NAME/copies.lock           held by whoever makes, changes or uses them
@@ -141,6 +145,26 @@ impl Folders {
         self.vps(name).join("disk")
     }
 
+    /// Its own system.
+    pub fn seat(&self, name: &Name) -> Seat {
+        Seat(self.vps(name))
+    }
+
+    /// The system it is rescued with.
+    pub fn rescue(&self, name: &Name) -> Seat {
+        Seat(self.vps(name).join("rescue"))
+    }
+
+    /// There while its disk is emptied for another system.
+    pub fn rebuild(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("rebuild.json")
+    }
+
+    /// All that lasts of it and goes by its name, in an order that is the same for every name.
+    pub fn of(&self, name: &Name) -> Vec<PathBuf> {
+        vec![self.vps(name)]
+    }
+
     /// Its OCI bundle.
     pub fn bundle(&self, name: &Name) -> PathBuf {
         self.vps(name).join("bundle")
@@ -154,11 +178,6 @@ impl Folders {
     /// What its console said.
     pub fn console_log(&self, name: &Name) -> PathBuf {
         self.vps(name).join("console.log")
-    }
-
-    /// There once its first start has given its disk names and an identity.
-    pub fn provisioned(&self, name: &Name) -> PathBuf {
-        self.vps(name).join("provisioned")
     }
 
     /// Its snapshots.
@@ -250,6 +269,37 @@ impl Folders {
             None => own.to_owned(),
             Some(mark) => format!("{prefix}{mark}"),
         }
+    }
+}
+
+/// What lasts of one system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat(PathBuf);
+
+impl Seat {
+    /// The directory of all this.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Its own layer of the root disk.
+    pub fn disk(&self) -> PathBuf {
+        self.0.join("disk")
+    }
+
+    /// There once its first start has written its files.
+    pub fn provisioned(&self) -> PathBuf {
+        self.0.join("provisioned")
+    }
+
+    /// The host name that was written inside.
+    pub fn hostname(&self) -> PathBuf {
+        self.0.join("hostname")
+    }
+
+    /// What its owner gave for the first start.
+    pub fn first_boot(&self) -> PathBuf {
+        self.0.join("first-boot.json")
     }
 }
 

@@ -93,7 +93,7 @@ impl Condo {
         let mut used_by = Vec::new();
         for record in self.store.list()? {
             // A snapshot is a layer over an image as the VPS's own disk is.
-            if record.config.image == image.name
+            if record.needs(&image.name)
                 || self
                     .snapshots(&record.name)?
                     .iter()

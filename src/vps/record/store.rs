@@ -5,6 +5,7 @@
 //!   vps           name PK | id UNIQUE | uid_base UNIQUE | address UNIQUE | uuid | config (JSON) | created (unix seconds)
 //!   last_exit     name PK -> vps | reason | status | signal | at (unix seconds)
 //!   pair          a, b -> vps, a < b: these two may talk to each other
+//!   rename        new -> vps | old: its folders may still go by the old name
 //!   kept          kind, name PK | text: what other tools keep here
 //!   networks      name PK | number UNIQUE | settings (JSON)
 //!   interface     vps -> vps, number | network | address UNIQUE | address6 UNIQUE | mac UNIQUE
@@ -39,6 +40,7 @@ mod claim;
 mod copies;
 mod kept;
 mod network;
+mod rename;
 mod rows;
 mod schema;
 
@@ -116,7 +118,9 @@ impl Store {
                 }
                 pair(&claim, &record.name, peer)?;
             }
-            let written = copies::write(&self.folders, &record);
+            let first_boot = self.folders.seat(&record.name).first_boot();
+            let written =
+                copies::write(&self.folders, &record).and_then(|()| new.first_boot.save(&first_boot));
             written
                 .and_then(|()| claim.commit().map_err(sql))
                 .inspect_err(|_| copies::remove(&self.folders, &record.name))?;
@@ -167,22 +171,7 @@ impl Store {
 
     /// All VPSs, by name.
     pub fn list(&self) -> Result<Vec<Record>> {
-        self.with(|db| {
-            let text = format!("{} ORDER BY vps.name", rows::SELECT);
-            let mut query = db.prepare_cached(&text).map_err(sql)?;
-            let rows = query.query_map([], |row| Ok(Record::read(row))).map_err(sql)?;
-            let mut owned = interfaces(db, None)?.into_iter().peekable();
-            rows.map(|row| {
-                let record = row.map_err(sql)??;
-                let mut own = Vec::new();
-                // Both are sorted by name.
-                while let Some((_, interface)) = owned.next_if(|(name, _)| *name <= record.name) {
-                    own.push(interface);
-                }
-                Ok(record.with_interfaces(own))
-            })
-            .collect()
-        })
+        self.with(all)
     }
 
     /// Whether there is no VPS at all.
@@ -258,6 +247,23 @@ fn set_config(db: &Connection, record: &Record) -> Result<()> {
     db.execute(text, params![record.name.as_str(), config])
         .map_err(sql)?;
     Ok(())
+}
+
+fn all(db: &Connection) -> Result<Vec<Record>> {
+    let text = format!("{} ORDER BY vps.name", rows::SELECT);
+    let mut query = db.prepare_cached(&text).map_err(sql)?;
+    let rows = query.query_map([], |row| Ok(Record::read(row))).map_err(sql)?;
+    let mut owned = interfaces(db, None)?.into_iter().peekable();
+    rows.map(|row| {
+        let record = row.map_err(sql)??;
+        let mut own = Vec::new();
+        // Both are sorted by name.
+        while let Some((_, interface)) = owned.next_if(|(name, _)| *name <= record.name) {
+            own.push(interface);
+        }
+        Ok(record.with_interfaces(own))
+    })
+    .collect()
 }
 
 fn add(db: &Connection, record: &Record) -> Result<()> {

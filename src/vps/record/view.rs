@@ -64,6 +64,8 @@ pub struct VpsView {
     pub status: VpsStatus,
     /// The image its root disk is based on.
     pub image: String,
+    /// The image of the rescue system that boots in its place, while there is one.
+    pub rescue: Option<String>,
     /// Its host name.
     pub hostname: String,
     /// The address of its first interface.

@@ -64,11 +64,8 @@ impl Condo {
         Ok(VpsView {
             status,
             image: record.config.image.clone(),
-            hostname: record
-                .config
-                .hostname
-                .clone()
-                .unwrap_or_else(|| record.name.to_string()),
+            rescue: record.config.rescue.as_ref().map(|rescue| rescue.image.clone()),
+            hostname: record.hostname().to_owned(),
             address: record.address,
             addresses: self.addresses(&record)?,
             pid: init.and_then(|i| u32::try_from(i.pid).ok()),

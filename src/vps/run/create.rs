@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::provision;
 use crate::error::Result;
 use crate::net::ipam::Taken;
 use crate::storage;
@@ -23,11 +24,13 @@ impl Condo {
         };
         let disk = &mut new.config.disk;
         disk.backend = self.settings()?.storage.backend.unwrap_or(disk.backend);
+        // Of a VPS that is copied, perhaps.
+        new.config.rescue = None;
         let config = &new.config;
         config.validate(&facts)?;
         self.refuse_remains(&new.name)?;
         let _images = self.lock_images()?;
-        self.images().get(&config.image)?;
+        provision::check(&self.images().get(&config.image)?, &new.first_boot)?;
         if config.limits.any_io() {
             storage::whole_disk_of(self.folders.lib())?;
         }

@@ -1,16 +1,29 @@
 //! The root disk of a VPS, made when it is first needed.
 
 use crate::error::{Error, Result};
-use crate::storage::RootDisk;
+use crate::storage::{RootDisk, Volume};
 use crate::vps::record::instance::Condo;
+use crate::vps::record::rescue::Rescue;
 use crate::vps::record::store::Record;
 
 impl Condo {
     /// The disk of a VPS, which is made where it is not there yet.
     pub(super) fn disk(&self, record: &Record) -> Result<RootDisk> {
-        let image = self.images().get(&record.config.image)?;
-        self.volume(record).create(&record.config.disk.quota())?;
-        let disk = RootDisk::new(image.layers, self.volume(record));
+        self.made(&record.config.image, record, &|| self.volume(record))
+    }
+
+    /// The disk of the rescue system that has its place, likewise: as large as its own may be.
+    pub(super) fn rescue_disk(&self, rescue: &Rescue, record: &Record) -> Result<RootDisk> {
+        let place = self.folders.rescue(&record.name).disk();
+        self.made(&rescue.image, record, &|| {
+            record.config.disk.backend.volume(place.clone())
+        })
+    }
+
+    fn made(&self, image: &str, record: &Record, volume: &dyn Fn() -> Box<dyn Volume>) -> Result<RootDisk> {
+        let image = self.images().get(image)?;
+        volume().create(&record.config.disk.quota())?;
+        let disk = RootDisk::new(image.layers, volume());
         match disk.create() {
             // There since the first start.
             Err(e) if matches!(e.root(), Error::Exists { .. }) => {}

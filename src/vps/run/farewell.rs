@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 impl Condo {
     /// Asks the init of a VPS to power off, frozen or not.
     pub(super) fn bid_farewell(&self, record: &Record, container: &Container) -> Result<()> {
-        let chosen = self.images().get(&record.config.image)?.manifest.stop_signal;
+        let chosen = self.images().get(record.booted())?.manifest.stop_signal;
         let _ = container.resume(&self.host);
         let pid = container.state().init.map_or(0, |init| init.pid);
         let signal = match of(pid, &chosen) {

@@ -1,6 +1,9 @@
 //! Standing still: all processes of a VPS are stopped where they are, keep their memory, and go on later.
 
+use serde_json::Value;
+
 use crate::error::{Error, Result};
+use crate::vps::record::events::Kind;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::view::VpsStatus;
@@ -15,7 +18,11 @@ impl Condo {
         self.settle(&record)?;
         match (self.status(name)?, self.container(name)?) {
             (VpsStatus::Paused, _) => Ok(()),
-            (VpsStatus::Running, Some(container)) => container.pause(&self.host),
+            (VpsStatus::Running, Some(container)) => {
+                container.pause(&self.host)?;
+                self.tell(name, Kind::Frozen, Value::Null);
+                Ok(())
+            }
             _ => Err(stopped(name)),
         }
     }
@@ -29,7 +36,11 @@ impl Condo {
         self.settle(&record)?;
         match (self.status(name)?, self.container(name)?) {
             (VpsStatus::Running, _) => Ok(()),
-            (VpsStatus::Paused, Some(container)) => container.resume(&self.host),
+            (VpsStatus::Paused, Some(container)) => {
+                container.resume(&self.host)?;
+                self.tell(name, Kind::Thawed, Value::Null);
+                Ok(())
+            }
             _ => Err(stopped(name)),
         }
     }

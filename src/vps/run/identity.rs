@@ -137,12 +137,8 @@ fn remove(root: &Root, dir: &str, name: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// The command line of an init before which these keys are made. Process 1 stays the same; that there is no key keeps no system
-/// from coming up.
-pub(super) fn init_after(keys: &[Key], init: &[String]) -> Vec<String> {
-    if keys.is_empty() {
-        return init.to_vec();
-    }
+/// The lines of a shell that make these keys.
+pub(super) fn lines_to_make(keys: &[Key]) -> String {
     let make = |key: &Key| {
         format!(
             "{} {} {} < /dev/null > /dev/null; ",
@@ -151,31 +147,5 @@ pub(super) fn init_after(keys: &[Key], init: &[String]) -> Vec<String> {
             key.path()
         )
     };
-    let script: String = keys.iter().map(make).collect();
-    // What a shell adds to the environment is none of the init's.
-    let script = format!("umask 022; {script}unset PWD OLDPWD SHLVL; exec \"$0\" \"$@\"");
-    let shell = ["/bin/sh".to_owned(), "-c".to_owned(), script];
-    shell.into_iter().chain(init.iter().cloned()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_come_before_the_init_and_only_if_there_are_any() {
-        let init = ["/sbin/init".to_owned(), "3 4".to_owned()];
-        assert_eq!(init_after(&[], &init), init);
-        let keys = Key::listed("/etc/ssh/ssh_host_ed25519_key\n/etc/passwd\n");
-        let line = init_after(&keys, &init);
-        assert_eq!(line[..2], ["/bin/sh", "-c"]);
-        assert_eq!(line[3..], init);
-        let make = "/usr/bin/ssh-keygen -q -N '' -t ed25519 -f /etc/ssh/ssh_host_ed25519_key";
-        assert!(
-            line[2].contains(make) && !line[2].contains("passwd"),
-            "{}",
-            line[2]
-        );
-        assert!(line[2].ends_with(r#"exec "$0" "$@""#));
-    }
+    keys.iter().map(make).collect()
 }

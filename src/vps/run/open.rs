@@ -22,6 +22,9 @@ impl Condo {
         if let Err(e) = network::restore_if_damaged(&condo) {
             log::warn!("the network of running VPSs is damaged and could not be restored: {e}");
         }
+        if let Err(e) = condo.finish_renames() {
+            log::warn!("a rename that was interrupted could not be finished: {e}");
+        }
         Ok(condo)
     }
 }

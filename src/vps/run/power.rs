@@ -64,6 +64,7 @@ impl Condo {
             VpsStatus::Paused => return Err(frozen(name)),
             status => return Err(Error::Status(format!("the VPS is {} already", status.as_str()))),
         }
+        let record = self.finish_rebuild(record)?;
         self.hold_uids(record)?;
         files::create_dir_all(&self.folders.run_of(name), 0o700)?;
         // Has its room, should the disk be full when it is to be stopped.

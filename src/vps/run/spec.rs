@@ -39,6 +39,8 @@ pub struct Input<'a> {
     pub nodes: &'a Path,
     /// Where the directories for container engines are, and the places inside that get one.
     pub engines: (&'a Path, &'a [&'static str]),
+    /// Where its own disk is mounted, while a rescue system has its place.
+    pub own: Option<&'a Path>,
     /// Its cgroup, absolute.
     pub cgroup: &'a str,
     /// The whole disk behind its root, needed when the limits concern the disk.
@@ -73,10 +75,9 @@ pub fn render(input: Input<'_>) -> Result<Spec> {
 /// The configuration as the specification writes it. A test holds that the typed form loses nothing of it.
 fn document(input: &Input<'_>) -> Result<Value> {
     let record = input.record;
-    let hostname = record.config.hostname.as_deref().unwrap_or(record.name.as_str());
     Ok(json!({
         "ociVersion": VERSION,
-        "hostname": hostname,
+        "hostname": record.hostname(),
         "root": { "path": input.rootfs, "readonly": false },
         "process": process(input),
         "mounts": mounts::mounts(input),

@@ -9,6 +9,7 @@ mod debian;
 mod enter;
 mod exits;
 mod figures;
+mod first_boot;
 pub mod house;
 mod identity;
 mod inits;
@@ -35,6 +36,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     enter::TESTS,
     exits::TESTS,
     figures::TESTS,
+    first_boot::TESTS,
     inits::TESTS,
     identity::TESTS,
     isolation::TESTS,

@@ -43,7 +43,7 @@ fn create_takes_every_limit() {
         panic!("not create");
     };
     assert!(args.start);
-    let new = create::wanted(*args);
+    let new = create::wanted(*args).unwrap();
     let ip = Some("10.88.0.7".parse().unwrap());
     assert_eq!((new.name.as_str(), new.wanted_ip), ("web", ip));
     let expected = VpsConfig {

@@ -26,8 +26,10 @@ pub(super) fn write(folders: &Folders, record: &Record) -> Result<()> {
     )
 }
 
-/// Takes the copy of a record away that did not come about, and its folder if there is nothing else in it.
+/// Takes the copy of a record away that did not come about, what its system was to be given, and its folder if there is nothing
+/// else in it.
 pub(super) fn remove(folders: &Folders, name: &Name) {
+    let _ = files::remove_file(&folders.seat(name).first_boot());
     let _ = files::remove_file(&folders.record(name));
     let _ = std::fs::remove_dir(folders.vps(name));
 }
@@ -78,7 +80,13 @@ pub(super) fn restore(db: &Connection, folders: &Folders) -> Result<usize> {
 
 fn read(folders: &Folders, name: &Name) -> Result<Record> {
     let text = files::read(&folders.record(name))?;
-    serde_json::from_slice(&text).during(|| format!("read `{}`", folders.record(name).display()))
+    let record =
+        serde_json::from_slice(&text).during(|| format!("read `{}`", folders.record(name).display()))?;
+    // In a folder that a killed rename has moved, the copy has the old name.
+    Ok(Record {
+        name: name.clone(),
+        ..record
+    })
 }
 
 /// The VPSs that have a folder.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::attachment::{Attachment, Interface};
 use super::super::config::VpsConfig;
+use super::super::first_boot::FirstBoot;
 use super::super::name::Name;
 use super::super::network::NetworkRecord;
 use crate::error::{Error, Result};
@@ -21,6 +22,8 @@ pub struct NewVps {
     pub config: VpsConfig,
     /// The one address its first interface wants.
     pub wanted_ip: Option<Ipv4Addr>,
+    /// What its system is given at its first start.
+    pub first_boot: FirstBoot,
 }
 
 impl NewVps {
@@ -59,6 +62,24 @@ pub struct Record {
     pub created: i64,
     /// How it ended last, if it ever ran.
     pub last_exit: Option<LastExit>,
+}
+
+impl Record {
+    /// Its host name.
+    pub fn hostname(&self) -> &str {
+        self.config.hostname.as_deref().unwrap_or(self.name.as_str())
+    }
+
+    /// The image that boots: its own, or that of its rescue.
+    pub fn booted(&self) -> &str {
+        let rescue = self.config.rescue.as_ref();
+        rescue.map_or(&self.config.image, |rescue| &rescue.image)
+    }
+
+    /// Whether it needs an image.
+    pub fn needs(&self, image: &str) -> bool {
+        self.config.image == image || self.booted() == image
+    }
 }
 
 /// How a VPS ended.

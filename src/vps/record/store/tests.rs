@@ -43,6 +43,7 @@ fn new(text: &str) -> NewVps {
         name: name(text),
         config: VpsConfig::new("busybox"),
         wanted_ip: None,
+        first_boot: Default::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a record to a running VPS.
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -9,9 +9,9 @@ use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::super::figures::tend::{NOBODY, Telling};
-use super::super::identity::{self, Key};
+use super::super::provision::{self, Pending};
 use super::super::spec::{self, Init, Input};
-use super::super::{engines, nodes, provision};
+use super::super::{engines, nodes};
 use super::RUNNING;
 use super::early::{self, Early};
 use super::log::Log;
@@ -30,7 +30,6 @@ use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::plan::Choices;
 use crate::runtime::status::Identity;
 use crate::seccomp;
-use crate::storage::RootDisk;
 use crate::sys;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
@@ -133,14 +132,14 @@ fn boot(root: Option<&Path>, name: &Name) -> Result<Watched> {
 
 fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     Cgroup::retreat(&condo.host.cgroups, &super::cgroup(condo)).during(|| "leave the command's cgroup")?;
-    let image = condo.images().get(&record.config.image)?;
+    let image = condo.images().get(record.booted())?;
     // The root disk never shows in the host's mount table and goes with us.
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let home = namespace_of(own, Kind::Mount)?;
     enter::leave_mounts()?;
-    let mounted = mount(condo, record, &condo.disk(record)?)?;
+    let mounted = mount(condo, record)?;
     nodes::make(&nodes_of(condo, record), &record.config.permit, record.uid_base)?;
-    let init = identity::init_after(&mounted.keys, &image.manifest.init);
+    let init = mounted.pending.before(&image.manifest.init);
     let bundle = render(condo, record, init, &mounted.engines)?;
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
@@ -167,25 +166,45 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
 
 /// What the mounted root disk asks for.
 struct Mounted {
-    /// Host keys that are to be made inside.
-    keys: Vec<Key>,
+    /// What is to be done inside first.
+    pending: Pending,
     /// Places of container engines that have directories beside it.
     engines: Vec<&'static str>,
 }
 
 /// Mounts the root disk, and beside it directories for container engines.
-fn mount(condo: &Condo, record: &Record, disk: &RootDisk) -> Result<Mounted> {
+fn mount(condo: &Condo, record: &Record) -> Result<Mounted> {
     let target = condo.folders.rootfs(&record.name);
     files::create_dir_all(&target, 0o700)?;
     let userns = IdMap::shifted(record.uid_base, UIDS).into_namespace()?;
+    let (disk, seat) = match &record.config.rescue {
+        None => (condo.disk(record)?, condo.folders.seat(&record.name)),
+        Some(rescue) => {
+            mount_own(condo, record, userns.as_fd())?;
+            let seat = condo.folders.rescue(&record.name);
+            (condo.rescue_disk(rescue, record)?, seat)
+        }
+    };
     disk.mount(userns.as_fd(), &target)?;
-    let keys = provision::first_start(condo, record, &target)?;
+    let pending = provision::first_start(record, &seat, &target)?;
     let engines = engines::free(&target)?;
     let names: Vec<&str> = engines.iter().map(|place| engines::name(place)).collect();
     let beside = engines_of(condo, record);
     files::create_dir_all(&beside, 0o700)?;
     disk.mount_plain(&names, userns.as_fd(), &beside)?;
-    Ok(Mounted { keys, engines })
+    Ok(Mounted { pending, engines })
+}
+
+/// Mounts the disk of a VPS whose place a rescue system has.
+fn mount_own(condo: &Condo, record: &Record, userns: BorrowedFd<'_>) -> Result<()> {
+    let own = own_of(condo, record);
+    files::create_dir_all(&own, 0o700)?;
+    condo.disk(record)?.mount(userns, &own)
+}
+
+/// Where that is mounted, seen by nobody else. As for [`engines_of`].
+fn own_of(condo: &Condo, record: &Record) -> PathBuf {
+    condo.folders.bundle(&record.name).join("own")
 }
 
 /// Where the directories of container engines are mounted, seen by nobody else. Not below what a failed start removes, while they are
@@ -208,12 +227,14 @@ fn render(condo: &Condo, record: &Record, init: Vec<String>, engines: &[&'static
     };
     let facts = Facts::probe(&condo.host)?;
     let rootfs = condo.folders.rootfs(&record.name);
+    let own = own_of(condo, record);
     let spec = spec::render(Input {
         record,
         init: &Init { args: init },
         rootfs: &rootfs,
         nodes: &nodes_of(condo, record),
         engines: (&engines_of(condo, record), engines),
+        own: record.config.rescue.as_ref().map(|_| own.as_path()),
         cgroup: &condo.folders.cgroup(&record.name),
         disk,
         facts: &facts,

@@ -34,6 +34,9 @@ pub(super) const MASKED: [&str; 17] = [
 /// Not `/proc/sys`: its network part is the VPS's own (a VPN sets `ip_forward`), the rest is refused by ownership.
 pub(super) const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
 
+/// Where a rescue system finds the disk of the VPS.
+const RESCUED: &str = "/mnt";
+
 /// The mount table.
 pub(super) fn mounts(input: &Input<'_>) -> Vec<Value> {
     let config = &input.record.config;
@@ -52,6 +55,7 @@ pub(super) fn mounts(input: &Input<'_>) -> Vec<Value> {
             .iter()
             .map(|place| bind(place, &dir.join(engines::name(place)), &["bind"])),
     );
+    all.extend(input.own.map(|own| bind(RESCUED, own, &["bind"])));
     all
 }
 

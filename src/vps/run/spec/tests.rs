@@ -71,6 +71,7 @@ fn with<T>(limits: Limits, facts: &Facts, disk: Option<(u32, u32)>, work: impl F
             Path::new("/var/lib/condo/vps/web/bundle/engines"),
             &["/var/lib/docker"],
         ),
+        own: None,
         cgroup: "/condo/web",
         disk,
         facts,

@@ -16,6 +16,7 @@ use crate::namespaces::user::IdMap;
 use crate::sys::cred::FsIdentity;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
+use crate::vps::record::pending;
 use crate::vps::record::store::{Record, UIDS};
 use crate::vps::record::view::VpsStatus;
 
@@ -46,7 +47,13 @@ impl Condo {
     pub fn guest(&self, name: &Name) -> Result<Guest> {
         let (record, lock) = self.hold(name)?;
         self.settle(&record)?;
-        let (root, init) = match self.status(name)? {
+        pending::refuse(&record)?;
+        let status = self.status(name)?;
+        let record = match status {
+            VpsStatus::Stopped => self.finish_rebuild(record)?,
+            _ => record,
+        };
+        let (root, init) = match status {
             VpsStatus::Stopped => (self.mounted(&record)?, None),
             VpsStatus::Created => return Err(Error::Busy("the VPS".into())),
             VpsStatus::Running | VpsStatus::Paused => {
