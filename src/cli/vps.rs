@@ -19,12 +19,14 @@ mod create;
 mod doctor;
 mod enter;
 mod events;
+mod firewall;
 mod first_boot;
 mod image;
 mod life;
 mod limits;
 mod network;
 mod policy;
+mod publish;
 mod resize;
 mod show;
 mod snapshot;
@@ -82,6 +84,7 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Stats { names, json } => stats::stats(condo, &names, json),
         Command::Metrics => stats::metrics(condo),
         Command::Doctor(args) => doctor::run(condo, &args),
+        Command::Door(command) => publish::run(condo, &command),
         Command::Exec(args) => enter::exec(condo, args),
         Command::Cp(args) => cp::run(condo, &args),
         Command::Shell { name, user } => enter::shell(condo, &name, user),

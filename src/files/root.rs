@@ -21,6 +21,8 @@ const LINKS: u32 = 40;
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
+    /// What lookups refuse beyond links that lead outside.
+    refused: ResolveFlags,
 }
 
 impl AsFd for Root {
@@ -31,7 +33,10 @@ impl AsFd for Root {
 
 impl From<OwnedFd> for Root {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self {
+            fd,
+            refused: ResolveFlags::empty(),
+        }
     }
 }
 
@@ -41,7 +46,15 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .during(|| format!("open root `{}`", path.display()))?;
-        Ok(Self { fd })
+        Ok(fd.into())
+    }
+
+    /// A root of which nothing that is mounted below it is a part: file systems of a tenant's own making, for one, may never answer.
+    pub fn of_one_mount(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            refused: ResolveFlags::NO_XDEV,
+        }
     }
 
     /// Opens `path` as seen from inside the root.
@@ -51,7 +64,7 @@ impl Root {
     }
 
     fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | self.refused;
         // A terminal of the tenant's must not become the controlling one of a host process. O_PATH opens nothing.
         let flags = if flags.contains(OFlags::PATH) {
             flags

@@ -63,6 +63,8 @@ impl Network {
             resolvers: &resolvers(),
         };
         fence::guard_port(channel, host, &lease)?;
+        self.lead(channel, &port.host_if)
+            .during(|| "lead its packets to the bridge")?;
         sysctl::set_for_port(&port.host_if)?;
         link::restrict_port(channel, host).during(|| "isolate the bridge port")?;
         route::add_station(channel, host, port.mac)?;

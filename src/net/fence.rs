@@ -71,14 +71,7 @@ pub(super) fn guard_bridge(channel: &mut Channel, link: u32) -> Result<()> {
 
 fn attach(channel: &mut Channel, link: u32, name: &str, instructions: &[u64]) -> Result<()> {
     let program = bpf::load_classifier(instructions, name).during(|| "load the program of the fence")?;
-    let mut qdisc = about(link, TcHandle::CLSACT);
-    qdisc.header.handle = TcHandle {
-        major: u16::MAX,
-        minor: 0,
-    };
-    qdisc.attributes = vec![TcAttribute::Kind("clsact".into())];
-    let made = channel.request(Message::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_EXCL);
-    forgive_exists(made.map(drop)).during(|| "add the `clsact` queueing discipline")?;
+    ensure_classifiers(channel, link)?;
     let mut filter = the_filter(link);
     let fd = program.as_fd().as_raw_fd().cast_unsigned();
     let options = [
@@ -94,6 +87,18 @@ fn attach(channel: &mut Channel, link: u32, name: &str, instructions: &[u64]) ->
         .request(Message::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
         .map(drop)
         .during(|| "attach the program of the fence")
+}
+
+/// Makes the place where classifiers are attached, unless it is there.
+pub(super) fn ensure_classifiers(channel: &mut Channel, link: u32) -> Result<()> {
+    let mut qdisc = about(link, TcHandle::CLSACT);
+    qdisc.header.handle = TcHandle {
+        major: u16::MAX,
+        minor: 0,
+    };
+    qdisc.attributes = vec![TcAttribute::Kind("clsact".into())];
+    let made = channel.request(Message::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_EXCL);
+    forgive_exists(made.map(drop)).during(|| "add the `clsact` queueing discipline")
 }
 
 /// Whether there is a fence at the link.

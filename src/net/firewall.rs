@@ -5,13 +5,15 @@
 //!                                   from the bridge: (ether saddr . ip saddr) in @tenants, or dropped; so is all IPv6
 //!          share       prerouting   from the bridge: new connections beyond a VPS's share (@connections) are dropped
 //!          input       input        from the bridge to the host: answers and ping, the rest dropped
-//!          forward     forward      VPS to VPS: (ip saddr . ip daddr) in @pairs, or dropped
+//!          forward     forward      VPS to VPS: (ip saddr . ip daddr) in @pairs, or by a redirected port, or dropped
 //!                                   VPS to link-local (the cloud's metadata service): dropped
 //!                                   VPS to outside: faster than a VPS may make the host look for neighbours (@seekers) in
 //!                                   vain (@hops has those that it has sent to), dropped
 //!                                   anybody to VPS: known connections and, within its share, redirected ports, or dropped
 //!          deliver     postrouting  to the bridge: ip daddr in @addresses and no ICMP redirect, or dropped
 //!          masquerade  postrouting  VPS to outside: under the host's address
+//!          publish …   see publish
+//!          leaving …   see screen
 //! netdev   gate        ingress      of the bridge: what the fence has made somebody else's packet is the host's again
 //! ```
 //! VPS to VPS needs no connection tracking: pairs are entered both ways, so taking a pair away cuts what is open.
@@ -29,6 +31,7 @@ use super::link::PORTS;
 use super::rule::{Connection, DESTINATION, DESTINATION6, ETHER_SOURCE, Field, Rule, SOURCE, SOURCE6};
 use super::ruleset::{At, Chain, Ruleset};
 use super::set::{self, Family, LINKS, OPEN, OUTWARD, V4, V6};
+use super::{publish, screen};
 
 /// `ICMP_REDIRECT` and `ICMP_ECHO`, `NDISC_REDIRECT` and `ICMPV6_ECHO_REQUEST`.
 const REDIRECT: u8 = 5;
@@ -75,7 +78,11 @@ pub(super) fn rules(table: &str) -> Ruleset<'_> {
         table,
         family: NetfilterProtoFamily::Inet,
         sets: &set::ALL,
-        chains: chains(),
+        maps: [&publish::MAPS[..], &screen::MAPS[..]].concat(),
+        chains: [chains(), publish::chains(), screen::chains()]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
@@ -92,6 +99,7 @@ pub(super) fn gate(link: &str) -> Ruleset<'_> {
         table: link,
         family: NetfilterProtoFamily::NetDev,
         sets: &[],
+        maps: Vec::new(),
         chains: vec![open],
     }
 }
@@ -116,6 +124,7 @@ fn chains() -> Vec<Chain> {
     let mut antispoof = vec![
         Rule::new().in_group(PORTS).drop(),
         Rule::new().not_from(LINKS).accept(),
+        Rule::new().loopback().drop(),
     ];
     antispoof.extend(each(|v| {
         (v.about)(Rule::new().ethernet())
@@ -177,7 +186,8 @@ fn forward() -> Vec<Rule> {
             .accept()
     })
     .collect();
-    rules.push(Rule::new().from(LINKS).to(LINKS).drop());
+    // By a published port neighbours reach each other as everybody does.
+    rules.push(Rule::new().from(LINKS).to(LINKS).not_redirected().drop());
     rules.push(Rule::new().from(LINKS).not_from(OUTWARD).drop());
     let metadata = METADATA6.octets();
     rules.push(Rule::new().from(LINKS).ipv6().is(DESTINATION6, &metadata).drop());

@@ -10,6 +10,7 @@ use netlink_packet_route::link::{
 };
 use nix::errno::Errno;
 
+use super::meter::Count;
 use super::netlink::{Channel, is, is_gone};
 use super::port::Port;
 use crate::error::{During, Error, Result};
@@ -30,6 +31,10 @@ pub(super) struct Link {
     pub(super) bridge: Option<u32>,
     /// Whether it was brought up.
     pub(super) up: bool,
+    /// What this host has sent by it.
+    pub(super) sent: Count,
+    /// What this host has received by it.
+    pub(super) received: Count,
 }
 
 impl Link {
@@ -40,11 +45,23 @@ impl Link {
             mac: Vec::new(),
             bridge: None,
             up: message.header.flags.contains(LinkFlags::Up),
+            sent: Count::default(),
+            received: Count::default(),
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::Controller(index) => link.bridge = Some(index),
+                LinkAttribute::Stats64(stats) => {
+                    link.sent = Count {
+                        bytes: stats.tx_bytes,
+                        packets: stats.tx_packets,
+                    };
+                    link.received = Count {
+                        bytes: stats.rx_bytes,
+                        packets: stats.rx_packets,
+                    };
+                }
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.into_iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind),
@@ -124,6 +141,19 @@ pub(super) fn create_veth(
         )),
         other => other.during(|| format!("create network interface `{}`", port.host_if)),
     }
+}
+
+/// Creates a pair of interfaces, both down: what goes into one comes out of the other.
+///
+/// # Errors
+/// `EEXIST` when a link of either name is there.
+pub(super) fn create_turn(channel: &mut Channel, near: &str, far: &str) -> Result<()> {
+    let mut message = named(near);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(named(far)))),
+    ]));
+    create(channel, message).during(|| format!("create network interface `{near}`"))
 }
 
 /// Makes a link a port of the bridge.

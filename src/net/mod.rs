@@ -1,7 +1,7 @@
 //! The network of VPSs: a bridge whose ports are isolated from each other, and a firewall table, both made over netlink.
 //!
 //! ```text
-//!   VPS eth0 ── veth ── vc<id> ─┐  fenced, isolated, locked, no learning, no flooding
+//!   VPS eth0 ── veth ── vc<id> ─┐  fenced, then straight to the bridge; isolated, locked, no learning, no flooding
 //!   VPS eth0 ── veth ── vc<id> ─┤
 //!                            condo0  fenced; gateway address, proxy_arp_pvlan, permanent neighbours
 //!                               │
@@ -29,21 +29,30 @@ mod conntrack;
 mod device;
 mod elements;
 mod fence;
+pub mod filter;
 mod firewall;
 pub mod ipam;
 mod kind;
 mod lease;
 mod link;
 mod mac;
+mod map;
+pub mod meter;
 mod netlink;
 mod netns;
 mod pair;
 mod port;
+pub mod publication;
+mod publish;
+pub mod rate;
 mod resolver;
 mod route;
 mod rule;
 mod ruleset;
+mod screen;
+mod service;
 mod set;
+mod shape;
 mod subnet;
 mod sysctl;
 
@@ -58,8 +67,10 @@ pub use device::Devices;
 pub use kind::Kind;
 pub use mac::Mac;
 pub use port::{Port, interface_id, port_mac};
+pub use rate::Rates;
 pub use resolver::{PUBLIC_RESOLVERS, resolvers};
 pub use route::routes;
+pub use service::Services;
 pub use subnet::choose_subnet;
 
 use crate::error::{During, Error, Failures, Result};
@@ -149,6 +160,7 @@ impl Network {
         let mut failures = Failures::default();
         failures.note(self.dismiss(port));
         failures.note(self.unplug(port));
+        failures.note(shape::clear(&port.host_if));
         failures
             .into_result()
             .during(|| format!("disconnect `{}`", port.address))

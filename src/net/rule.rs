@@ -3,12 +3,16 @@
 //! An expression that finds no match ends the rule. Some also end it when the packet has no such header, so a rule must
 //! never be the only thing that drops: each chain accepts what is known to be good and ends in a plain drop.
 
+mod service;
+
 use ipnetwork::Ipv4Network;
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
     MetaKey, Operator, Payload, Register, Verdict, VerdictAttribute,
 };
+
+pub(super) use service::{ICMP, ICMPV6};
 
 use super::set::Set;
 

@@ -10,6 +10,7 @@ use netlink_packet_netfilter::{
 };
 
 use super::elements::new_set;
+use super::map::{Map, new_map};
 use super::netlink::{Channel, Entry, is_gone};
 use super::rule::Rule;
 use super::set::Set;
@@ -59,6 +60,7 @@ pub(super) struct Ruleset<'a> {
     pub(super) table: &'a str,
     pub(super) family: NetfilterProtoFamily,
     pub(super) sets: &'static [Set],
+    pub(super) maps: Vec<Map>,
     pub(super) chains: Vec<Chain>,
 }
 
@@ -99,12 +101,10 @@ impl Ruleset<'_> {
             Err(e) if is_gone(&e) => return Ok(State::Missing),
             other => other.during(|| format!("look up the firewall table `{}`", self.table))?,
         };
-        let query = NfTablesMessage::GetRule(RuleMessage {
-            attributes: vec![RuleAttribute::Table(self.table.to_owned())],
-        });
-        let rules = channel
-            .request(self.message(query), NLM_F_DUMP)
-            .during(|| format!("list the firewall table `{}`", self.table))?;
+        let mut rules = Vec::new();
+        for chain in &self.chains {
+            rules.extend(self.rules_of(channel, chain)?);
+        }
         let whole = rules.len() == self.chains.iter().map(|chain| chain.rules.len()).sum::<usize>();
         let said: Vec<String> = table.into_iter().chain(rules).filter_map(comment_of).collect();
         Ok(match () {
@@ -114,6 +114,20 @@ impl Ruleset<'_> {
         })
     }
 
+    /// The rules of a chain; none where there is no such chain. Those of single VPSs are in chains of their own.
+    fn rules_of(&self, channel: &mut Channel, chain: &Chain) -> Result<Vec<NetfilterMessage>> {
+        let query = NfTablesMessage::GetRule(RuleMessage {
+            attributes: vec![
+                RuleAttribute::Table(self.table.to_owned()),
+                RuleAttribute::Chain(chain.name.into()),
+            ],
+        });
+        match channel.request(self.message(query), NLM_F_DUMP) {
+            Err(e) if is_gone(&e) => Ok(Vec::new()),
+            other => other.during(|| format!("list the firewall table `{}`", self.table)),
+        }
+    }
+
     /// Creates the table, or replaces the rules of an older one and leaves the sets' elements: one batch, the same however often.
     fn write(self, channel: &mut Channel) -> Result<()> {
         let mut about = self.named();
@@ -121,6 +135,8 @@ impl Ruleset<'_> {
         let mut batch = vec![(self.message(NfTablesMessage::NewTable(about)), NLM_F_CREATE)];
         let sets = self.sets.iter().zip(1..);
         batch.extend(sets.map(|(set, id)| new_set(self.table, *set, id)));
+        let maps = self.maps.iter().zip(1001..);
+        batch.extend(maps.map(|(map, id)| new_map(self.table, map, id)));
         let mut mark = Some(comment(&self.mark()));
         for chain in &self.chains {
             batch.push(self.new_chain(chain));

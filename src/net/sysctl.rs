@@ -20,6 +20,9 @@ pub(super) fn set_for_bridge(bridge: &str) -> Result<()> {
     set(&conf.join("accept_redirects"), "0")?;
     set(&conf.join("accept_source_route"), "0")?;
     set(&conf.join("rp_filter"), "1")?;
+    // Programs of the host reach published ports by 127.0.0.1, and the answers come back by the bridge. What a VPS sends to such an
+    // address is dropped by the fence, and once more by the firewall.
+    set(&conf.join("route_localnet"), "1")?;
     // The host's other addresses are not told to VPSs that ask for them.
     set(&conf.join("arp_ignore"), "1")?;
     let neighbours = PathBuf::from("/proc/sys/net/ipv4/neigh").join(bridge);

@@ -96,7 +96,9 @@ fn rows(text: &str, leaves: &BTreeSet<String>) -> BTreeSet<String> {
     let cells = text
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let commands = cells.map(|cell| words(cell).join(" "));
+    // `condo firewall NAME allow` is `condo firewall allow`.
+    let named = |cell| words(cell).into_iter().filter(|word| !is_placeholder(word));
+    let commands = cells.map(|cell| named(cell).collect::<Vec<_>>().join(" "));
     // `condo image list` and not `condo image`: the longest command it starts with.
     let named = |cell: String| {
         let of_cell = leaves

@@ -53,6 +53,8 @@ fn main() -> std::process::ExitCode {
         cgroups::resources::TESTS,
         image::TESTS,
         net::TESTS,
+        net::doors::TESTS,
+        net::shape::TESTS,
         runtime::apparmor::TESTS,
         runtime::binds::TESTS,
         runtime::budget::TESTS,

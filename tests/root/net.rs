@@ -1,7 +1,9 @@
 //! The network with real packets, in network namespaces that each test makes for itself.
 
+pub mod doors;
 pub mod frame;
 pub mod room;
+pub mod shape;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};

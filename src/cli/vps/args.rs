@@ -15,6 +15,7 @@ use super::first_boot::FirstBootArgs;
 use super::limits::LimitArgs;
 use super::network::{NetworkArgs, NetworkCommand};
 use super::policy::{self, PolicyArgs, SetArgs};
+use super::publish::{DoorCommand, PublishOption};
 use super::resize::{self, ResizeArgs};
 use super::stats;
 use super::system::{RebuildArgs, RescueArgs};
@@ -167,6 +168,8 @@ pub(super) enum Command {
     /// Look for what of this host stands in the way of VPSs, with what mends it.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(DoctorArgs),
+    #[command(flatten)]
+    Door(DoorCommand),
     /// Run a program in a running VPS; its exit status becomes ours.
     #[command(after_help = EXEC_EXAMPLES)]
     Exec(ExecArgs),
@@ -342,9 +345,8 @@ pub(super) struct CreateArgs {
     pub(super) ip: Option<Ipv4Addr>,
     #[command(flatten)]
     pub(super) networks: NetworkArgs,
-    /// VPSs it may talk to, and they to it; all others are out of reach. Several: comma or again.
-    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Network")]
-    pub(super) allow: Vec<Name>,
+    #[command(flatten)]
+    pub(super) publish: PublishOption,
     /// What of the host's kernel it may use that is closed otherwise. Several: comma or again.
     #[arg(long, value_name = "WHAT", value_delimiter = ',', long_help = permits(), help_heading = "Kernel")]
     pub(super) permit: Vec<Permit>,

@@ -33,8 +33,9 @@ pub(super) fn wanted(args: CreateArgs) -> error::Result<NewVps> {
         env: args.env.into_iter().collect(),
         ip: args.ip,
         networks: args.networks.network,
-        allow: args.allow.into_iter().collect(),
+        allow: args.publish.allow.into_iter().collect(),
         permit: args.permit.into_iter().collect(),
+        publish: args.publish.publish.into_iter().collect(),
         ..VpsConfig::new(args.image)
     };
     args.policy.apply(&mut config);

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::usage::{digits, number};
+use crate::net::rate;
 use crate::vps::record::config::Limits;
 use crate::vps::record::size;
 
@@ -40,6 +41,18 @@ pub(super) struct LimitArgs {
     /// Writes to the disk per second.
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = |t: &str| digits("--iops-write", t))]
     iops_write: Option<u64>,
+    /// Bandwidth both ways: --rate-in and --rate-out in one.
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = |t: &str| rate::parse("--rate", t))]
+    rate: Option<u64>,
+    /// Bandwidth of what it receives, such as 10mbit; units as tc has them.
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = |t: &str| rate::parse("--rate-in", t))]
+    rate_in: Option<u64>,
+    /// Bandwidth of what it sends.
+    #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = |t: &str| rate::parse("--rate-out", t))]
+    rate_out: Option<u64>,
+    /// How much may come at once after a pause, beyond the rates; 10 ms of them by default.
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = |t: &str| size::parse("--burst", t))]
+    burst: Option<u64>,
 }
 
 impl From<LimitArgs> for Limits {
@@ -55,6 +68,9 @@ impl From<LimitArgs> for Limits {
             io_write: args.io_write,
             iops_read: args.iops_read,
             iops_write: args.iops_write,
+            rate_in: args.rate_in.or(args.rate),
+            rate_out: args.rate_out.or(args.rate),
+            burst: args.burst,
         }
     }
 }

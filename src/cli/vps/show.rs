@@ -5,12 +5,15 @@ use nix::errno::Errno;
 
 use crate::cli::exit::Exit;
 use crate::cli::output::{duration, fields, moment, print, print_json, table, unwritten};
+use crate::net::filter::Filter;
+use crate::net::rate;
 use crate::vps::record::config::Limits;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::policy::Boot;
 use crate::vps::record::size;
 use crate::vps::record::store::LastExit;
+use crate::vps::record::traffic::{Flow, Traffic};
 use crate::vps::record::view::{AddressView, DiskView, VpsView};
 
 pub(super) fn list(condo: &Condo, json: bool) -> Result<Exit> {
@@ -122,6 +125,14 @@ fn shown(vps: &VpsView) -> String {
     if vps.boot.autostart {
         lines.push(("autostart", turn(&vps.boot)));
     }
+    if !vps.published.is_empty() {
+        let ports: Vec<_> = vps.published.iter().map(ToString::to_string).collect();
+        lines.push(("published", ports.join(", ")));
+    }
+    if !vps.firewall.is_open() {
+        lines.push(("firewall", firewall(&vps.firewall)));
+    }
+    lines.push(("traffic", traffic(&vps.traffic)));
     lines.extend(limited(&vps.limits));
     fields(&lines)
 }
@@ -144,9 +155,25 @@ fn interface(address: &AddressView) -> String {
     )
 }
 
+fn firewall(filter: &Filter) -> String {
+    let (rules, incoming, outgoing) = (filter.rules.len(), filter.incoming, filter.outgoing);
+    format!("{rules} rules, then {incoming} in, {outgoing} out")
+}
+
+/// All of it, and that of the last month with any.
+fn traffic(traffic: &Traffic) -> String {
+    let both = |flow: &Flow| {
+        let (received, sent) = (flow.incoming.bytes, flow.outgoing.bytes);
+        format!("{} in, {} out", size::display(received), size::display(sent))
+    };
+    let month = traffic.months.last_key_value();
+    let month = month.map(|(month, flow)| format!(" (in {month}: {})", both(flow)));
+    both(&traffic.total) + &month.unwrap_or_default()
+}
+
 /// The limits that hold, by their options' names.
 fn limited(limits: &Limits) -> Vec<(&'static str, String)> {
-    let rate = |bytes| format!("{}/s", size::display(bytes));
+    let bytes = |bytes| format!("{}/s", size::display(bytes));
     let times = |n| format!("{n}/s");
     [
         ("cpus", limits.cpus.map(|n| n.to_string())),
@@ -154,10 +181,13 @@ fn limited(limits: &Limits) -> Vec<(&'static str, String)> {
         ("cpuset", limits.cpuset.clone()),
         ("swap", limits.swap.map(size::display)),
         ("pids", limits.pids.map(|n| n.to_string())),
-        ("io-read", limits.io_read.map(rate)),
-        ("io-write", limits.io_write.map(rate)),
+        ("io-read", limits.io_read.map(bytes)),
+        ("io-write", limits.io_write.map(bytes)),
         ("iops-read", limits.iops_read.map(times)),
         ("iops-write", limits.iops_write.map(times)),
+        ("rate-in", limits.rate_in.map(rate::display)),
+        ("rate-out", limits.rate_out.map(rate::display)),
+        ("burst", limits.burst.map(size::display)),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
@@ -176,11 +206,24 @@ fn ended(exit: &LastExit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::filter::Action;
     use crate::storage::Backend;
     use crate::vps::record::permit::Permit;
     use crate::vps::record::policy::Restart;
     use crate::vps::record::store::ExitReason;
+    use crate::vps::record::traffic::Amount;
     use crate::vps::record::view::VpsStatus;
+
+    fn flow() -> Flow {
+        let incoming = Amount {
+            bytes: 1536,
+            packets: 2,
+        };
+        Flow {
+            incoming,
+            ..Flow::default()
+        }
+    }
 
     fn web() -> VpsView {
         VpsView {
@@ -221,6 +264,12 @@ mod tests {
                 order: 3,
                 delay: 0,
             },
+            published: vec!["8080:80".parse().unwrap()],
+            firewall: Filter {
+                incoming: Action::Deny,
+                ..Filter::default()
+            },
+            traffic: Traffic::of([("2026-11".into(), flow())].into()),
             created: 0,
             last_exit: None,
         }
@@ -238,6 +287,9 @@ mod tests {
             permitted: Vec::new(),
             restart: Restart::No,
             boot: Boot::default(),
+            published: Vec::new(),
+            firewall: Filter::default(),
+            traffic: Traffic::default(),
             last_exit: Some(LastExit {
                 reason: ExitReason::Oom,
                 status: None,
@@ -271,6 +323,9 @@ web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
             "restart      always",
             "autostart    yes, order 3",
             "iops-read    2000/s",
+            "published    8080:80/tcp",
+            "firewall     0 rules, then deny in, allow out",
+            "traffic      1.5K in, 0B out (in 2026-11: 1.5K in, 0B out)",
             "last exit    -",
             "interface    eth0 on condo0: 10.88.0.2, fd00:1:2:3::5",
         ] {

@@ -18,6 +18,9 @@ use super::policy::{Boot, Restart};
 use super::rescue::Rescue;
 use super::size;
 use crate::error::{Error, Result};
+use crate::net::Rates;
+use crate::net::filter::Filter;
+use crate::net::publication::Publication;
 
 /// The period of the CPU quota in microseconds: the kernel's default.
 pub const CPU_PERIOD: u64 = 100_000;
@@ -79,6 +82,12 @@ pub struct VpsConfig {
     /// The rescue system that boots in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rescue: Option<Rescue>,
+    /// Ports of the host that lead to it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub publish: BTreeSet<Publication>,
+    /// What it lets in and out.
+    #[serde(default, skip_serializing_if = "Filter::is_open")]
+    pub firewall: Filter,
 }
 
 /// Limits; one that is absent does not hold.
@@ -115,9 +124,27 @@ pub struct Limits {
     /// Writes per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iops_write: Option<u64>,
+    /// Bits received from the network per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_in: Option<u64>,
+    /// Bits sent to the network per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_out: Option<u64>,
+    /// Bytes that may come at once after a pause, at either rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
 }
 
 impl Limits {
+    /// What of them holds for the network.
+    pub fn rates(&self) -> Rates {
+        Rates {
+            incoming: self.rate_in,
+            outgoing: self.rate_out,
+            burst: self.burst,
+        }
+    }
+
     /// Whether any limit concerns the disk, so that the device behind the VPS must be found.
     pub fn any_io(&self) -> bool {
         [self.io_read, self.io_write, self.iops_read, self.iops_write]
@@ -157,6 +184,8 @@ impl VpsConfig {
             restart: Restart::No,
             boot: Boot::default(),
             rescue: None,
+            publish: BTreeSet::new(),
+            firewall: Filter::default(),
         }
     }
 
@@ -196,6 +225,8 @@ impl VpsConfig {
         }
         at_least("--iops-read", limits.iops_read, 1, "must be above 0")?;
         at_least("--iops-write", limits.iops_write, 1, "must be above 0")?;
+        limits.rates().check()?;
+        self.firewall.check()?;
         check_controllers(limits, facts)?;
         self.labels.validate()
     }

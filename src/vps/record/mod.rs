@@ -25,4 +25,5 @@ pub mod settings;
 pub mod size;
 pub mod snapshots;
 pub mod store;
+pub mod traffic;
 pub mod view;

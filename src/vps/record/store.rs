@@ -10,6 +10,9 @@
 //!   networks      name PK | number UNIQUE | settings (JSON)
 //!   interface     vps -> vps, number | network | address UNIQUE | address6 UNIQUE | mac UNIQUE
 //!   turns         network | the address of it that was handed out last
+//!   door          transport, first, host PK | last | name -> vps: ports of the host that lead to a VPS
+//!   traffic       name, month PK -> vps | bytes and packets of both directions
+//!   counter       name, link PK -> vps | the same as interfaces had them when they were read last
 //! condo.db-journal  kept, see schema
 //! condo.db.lock     flock while a new database is set up
 //! condo.db.damaged  one that could not be read any more
@@ -38,11 +41,13 @@ use crate::net::ipam::Taken;
 
 mod claim;
 mod copies;
+mod doors;
 mod kept;
 mod network;
 mod rename;
 mod rows;
 mod schema;
+mod traffic;
 
 pub use rows::{ExitReason, LastExit, NewVps, Record};
 
@@ -118,6 +123,7 @@ impl Store {
                 }
                 pair(&claim, &record.name, peer)?;
             }
+            doors::take(&claim, &record)?;
             let first_boot = self.folders.seat(&record.name).first_boot();
             let written =
                 copies::write(&self.folders, &record).and_then(|()| new.first_boot.save(&first_boot));

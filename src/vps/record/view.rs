@@ -11,6 +11,9 @@ use super::network::{NetworkRecord, Range};
 use super::permit::Permit;
 use super::policy::{Boot, Restart};
 use super::store::LastExit;
+use super::traffic::Traffic;
+use crate::net::filter::Filter;
+use crate::net::publication::Publication;
 use crate::net::{Kind, Mac};
 use crate::storage::Backend;
 
@@ -90,6 +93,12 @@ pub struct VpsView {
     pub restart: Restart,
     /// How it comes up with the host.
     pub boot: Boot,
+    /// Ports of the host that lead to it, as `condo publish` takes them.
+    pub published: Vec<Publication>,
+    /// What it lets in and out.
+    pub firewall: Filter,
+    /// What it has sent and received.
+    pub traffic: Traffic,
     /// When it was created, in seconds since 1970.
     pub created: i64,
     /// How it ended last.

@@ -6,7 +6,7 @@ use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
 use crate::vps::record::view::{AddressView, DiskView, VpsStatus, VpsView};
-use crate::vps::wire::network;
+use crate::vps::wire::{network, traffic};
 
 impl Condo {
     /// All VPSs, by name.
@@ -20,7 +20,12 @@ impl Condo {
 
     /// One VPS.
     pub fn show(&self, name: &Name) -> Result<VpsView> {
-        self.view(self.store.get(name)?, true)
+        let record = self.store.get(name)?;
+        // What is not kept now is kept later.
+        if let Err(e) = traffic::keep(self, &record) {
+            log::debug!("{e}");
+        }
+        self.view(record, true)
     }
 
     fn addresses(&self, record: &Record) -> Result<Vec<AddressView>> {
@@ -62,6 +67,9 @@ impl Condo {
             .unseen_end(&record, status)
             .or_else(|| record.last_exit.clone());
         Ok(VpsView {
+            traffic: traffic::of(self, &record)?,
+            published: record.config.publish.iter().copied().collect(),
+            firewall: record.config.firewall.clone(),
             status,
             image: record.config.image.clone(),
             rescue: record.config.rescue.as_ref().map(|rescue| rescue.image.clone()),

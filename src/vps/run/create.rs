@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::provision;
+use super::{names, provision};
 use crate::error::Result;
 use crate::net::ipam::Taken;
 use crate::storage;
@@ -11,7 +11,7 @@ use crate::vps::record::events::Kind;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::store::{NewVps, Record};
-use crate::vps::wire::network;
+use crate::vps::wire::{doors, network};
 
 impl Condo {
     /// Claims name, address and uids for a new VPS, once its configuration is complete and has passed the one check.
@@ -34,12 +34,14 @@ impl Condo {
         if config.limits.any_io() {
             storage::whole_disk_of(self.folders.lib())?;
         }
+        doors::check(&config.publish)?;
         network::of(self)?;
         for attachment in new.attachments() {
             network::check(self, &attachment)?;
         }
         let address = |wanted: &Attachment, taken: &Taken| network::pick(self, wanted, taken);
         let record = self.claim(&new, &address)?;
+        names::tell(self, &Vec::from_iter(record.config.allow.iter().cloned()));
         self.tell(&record.name, Kind::Created, Value::Null);
         Ok(record)
     }

@@ -129,7 +129,7 @@ fn take_role(args: &[OsString]) -> Result<()> {
         "figures" => figures::tell(root.as_deref(), &name),
         "watch" => watch::watch(&args[1..]),
         "thaw" => still::wait_and_thaw(root.as_deref(), &name),
-        "end" => end::end(root.as_deref(), &name, [text(3), text(4), text(5)]),
+        "end" => end::end(root.as_deref(), &name, [text(3), text(4), text(5), text(6)]),
         other => Err(Error::invalid("monitor", other, "is not a role")),
     }
 }

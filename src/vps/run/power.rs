@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::freeze::frozen;
-use super::monitor;
+use super::{monitor, names};
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
@@ -27,7 +27,7 @@ use crate::vps::record::name::Name;
 use crate::vps::record::pending;
 use crate::vps::record::store::{ExitReason, LastExit, Record};
 use crate::vps::record::view::VpsStatus;
-use crate::vps::wire::network;
+use crate::vps::wire::{doors, network};
 
 /// How long a monitor may take to clear up after init's end, or to boot again.
 pub(super) const MONITOR: Duration = Duration::from_secs(60);
@@ -64,6 +64,8 @@ impl Condo {
             VpsStatus::Paused => return Err(frozen(name)),
             status => return Err(Error::Status(format!("the VPS is {} already", status.as_str()))),
         }
+        doors::check(&record.config.publish)
+            .during(|| format!("publish its ports (condo unpublish {name} takes them back)"))?;
         let record = self.finish_rebuild(record)?;
         self.hold_uids(record)?;
         files::create_dir_all(&self.folders.run_of(name), 0o700)?;
@@ -145,8 +147,11 @@ impl Condo {
         self.take_down(&record)?;
         network::forget(self, &record)?;
         files::remove_tree(&self.folders.vps(name))?;
+        let peers = self.store.peers(name)?.into_iter().map(|(peer, _)| peer);
+        let peers: Vec<Name> = peers.collect();
         // The claims go last: until then a delete that was interrupted can be repeated.
         self.store.remove(name)?;
+        names::tell(self, &peers);
         self.release_uids(&record)?;
         self.tell(name, Kind::Deleted, Value::Null);
         self.forget(name)

@@ -17,6 +17,7 @@ use crate::vps::record::name::Name;
 use crate::vps::record::size;
 use crate::vps::record::store::Record;
 use crate::vps::record::view::VpsStatus;
+use crate::vps::wire::network;
 
 impl Condo {
     /// Changes the limits of a VPS, whether it runs or not. Returns its record with the new ones.
@@ -78,16 +79,18 @@ impl Condo {
             Ok(all)
         };
         let update = || container.update(&self.host, resources(before, limits)?);
+        network::shape(self, record, &limits.rates())?;
         let done = match limits.memory {
             Some(memory) if before.memory.is_none_or(|had| memory < had) => cgroup
                 .squeezed(memory, update)
                 .map_err(|e| unfit(e, memory, &cgroup)),
             _ => update(),
         };
-        if done.is_err()
-            && let Err(e) = container.update(&self.host, resources(limits, before)?)
-        {
-            log::warn!("the limits before are not all in force again: {e}");
+        if done.is_err() {
+            let back = container.update(&self.host, resources(limits, before)?);
+            if let Err(e) = back.and(network::shape(self, record, &before.rates())) {
+                log::warn!("the limits before are not all in force again: {e}");
+            }
         }
         done?;
         limits

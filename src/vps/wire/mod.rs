@@ -1,4 +1,7 @@
 //! What VPSs ask of [`net`](crate::net).
 
+pub(super) mod doors;
 pub(super) mod network;
 pub mod networks;
+pub(super) mod services;
+pub(super) mod traffic;

@@ -7,12 +7,13 @@ use std::os::fd::BorrowedFd;
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
 use crate::net::ipam::{self, Taken};
-use crate::net::{self, Mac, Network, Port, port_mac};
+use crate::net::{self, Mac, Network, Port, Rates, port_mac};
 use crate::vps::record::attachment::{Attachment, Interface};
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::network::NetworkRecord;
 use crate::vps::record::store::Record;
+use crate::vps::wire::{services, traffic};
 
 /// The default network; its subnets are chosen on first use, so that they collide with no route of the host.
 pub(in crate::vps) fn of(condo: &Condo) -> Result<NetworkRecord> {
@@ -123,7 +124,7 @@ pub(in crate::vps) fn ports(condo: &Condo, record: &Record) -> Result<Vec<(Netwo
 }
 
 /// All addresses of a VPS.
-fn addresses(condo: &Condo, record: &Record) -> Result<Vec<IpAddr>> {
+pub(in crate::vps) fn addresses(condo: &Condo, record: &Record) -> Result<Vec<IpAddr>> {
     Ok(ports(condo, record)?
         .iter()
         .flat_map(|(_, port)| port.addresses())
@@ -166,7 +167,14 @@ pub(in crate::vps) fn restore_if_damaged(condo: &Condo) -> Result<()> {
         });
         network.restore(&on_it.collect::<Vec<_>>(), &pairs)?;
     }
-    Ok(())
+    running
+        .iter()
+        .filter(|vps| is_attached(condo, vps))
+        .try_for_each(|vps| services::provide(condo, vps))
+}
+
+fn is_attached(condo: &Condo, record: &Record) -> bool {
+    net::link_exists(&condo.folders.interface(record.id, 0)).unwrap_or(false)
 }
 
 /// Which addresses of these VPSs may talk to each other.
@@ -205,8 +213,19 @@ pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'
             .network
             .attach(port, netns)
             .during(|| format!("join the network `{}`", network.name))?;
+        shape_new(record, network, port)?;
     }
+    services::provide(condo, record)?;
     allow_peers(condo, record, &ports)
+}
+
+/// Holds a new port to the VPS's rates, if it has any.
+fn shape_new(record: &Record, network: &NetworkRecord, port: &Port) -> Result<()> {
+    let rates = record.config.limits.rates();
+    match rates == Rates::default() {
+        true => Ok(()),
+        false => network.network.shape(port, &rates),
+    }
 }
 
 fn allow_peers(condo: &Condo, record: &Record, ports: &[(NetworkRecord, Port)]) -> Result<()> {
@@ -235,6 +254,8 @@ pub(in crate::vps) fn attach_one(
     let _lock = lock(condo)?;
     network.network.ensure()?;
     network.network.attach(&port, netns)?;
+    shape_new(record, &network, &port)?;
+    services::provide(condo, record)?;
     allow_peers(condo, record, &[(network, port)])
 }
 
@@ -243,7 +264,12 @@ pub(in crate::vps) fn detach_one(condo: &Condo, record: &Record, interface: &Int
     let network = named(condo, &interface.network)?;
     let port = port(condo, record, interface, &network.network);
     let _lock = lock(condo)?;
+    traffic::keep(condo, record)?;
+    services::withdraw(condo, record)?;
     network.network.detach(&port)?;
+    let mut rest = record.clone();
+    rest.interfaces.retain(|kept| kept != interface);
+    services::provide(condo, &rest)?;
     port.addresses()
         .try_for_each(|address| network.network.forget(address))
 }
@@ -252,11 +278,21 @@ pub(in crate::vps) fn detach_one(condo: &Condo, record: &Record, interface: &Int
 pub(in crate::vps) fn detach(condo: &Condo, record: &Record) -> Result<()> {
     let _lock = lock(condo)?;
     let mut failures = Failures::default();
+    traffic::finish(condo, record);
+    failures.note(services::withdraw(condo, record));
     for (network, port) in ports(condo, record)? {
         // The pairs of its addresses go with it.
         failures.note(network.network.detach(&port));
     }
     failures.into_result()
+}
+
+/// Holds each interface of a connected VPS to these rates, whatever held before.
+pub(in crate::vps) fn shape(condo: &Condo, record: &Record, rates: &Rates) -> Result<()> {
+    traffic::recount(condo, record, || {
+        let mut ports = ports(condo, record)?.into_iter();
+        ports.try_for_each(|(network, port)| network.network.shape(&port, rates))
+    })
 }
 
 /// Makes the kernel forget the connections of a VPS that gives its addresses up.

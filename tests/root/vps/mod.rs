@@ -19,6 +19,7 @@ mod limits;
 mod nested;
 mod network;
 mod policy;
+mod ports;
 mod records;
 mod storm;
 mod supervision;
@@ -45,6 +46,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     nested::TESTS,
     network::TESTS,
     policy::TESTS,
+    ports::TESTS,
     records::TESTS,
     storm::TESTS,
     supervision::TESTS,

@@ -36,9 +36,9 @@ fn every_command_has_help_of_its_own() {
 #[test]
 fn create_takes_every_limit() {
     let line = "create web --image busybox --cpus 1.5 --cpu-weight 200 --cpuset 0-1 --memory 4G --swap 1G --pids 4096 \
-                --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --ip 10.88.0.7 --allow db,cache \
+                --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --rate 100mbit --rate-out 10mbit --burst 64K --ip 10.88.0.7 --allow db,cache \
                 --allow mail --permit tun,fuse --restart on-failure --autostart --boot-order 2 --network condo0 \
-                --network lan,ip=10.5.0.9 --hostname web.example.org -e A=1 --env B=x=y --start";
+                --network lan,ip=10.5.0.9 --publish 53:53/udp -p 127.0.0.1:8080:80 --hostname web.example.org -e A=1 --env B=x=y --start";
     let Command::Create(args) = parse(line).unwrap().command else {
         panic!("not create");
     };
@@ -59,6 +59,9 @@ fn create_takes_every_limit() {
             io_write: Some(50 << 20),
             iops_read: Some(2000),
             iops_write: Some(1000),
+            rate_in: Some(100_000_000),
+            rate_out: Some(10_000_000),
+            burst: Some(64 << 10),
         },
         env: [("A", "1"), ("B", "x=y")]
             .map(|(k, v)| (k.into(), v.into()))
@@ -73,6 +76,9 @@ fn create_takes_every_limit() {
             order: 2,
             delay: 0,
         },
+        publish: ["127.0.0.1:8080:80/tcp", "53:53/udp"]
+            .map(|p| p.parse().unwrap())
+            .into(),
         ..VpsConfig::new("busybox")
     };
     assert_eq!(new.config, expected);

@@ -7,6 +7,7 @@ use super::super::folders::Folders;
 use super::super::name::Name;
 use super::super::network::NetworkRecord;
 use super::add;
+use super::doors;
 use super::network::{networks, pair, put_network};
 use super::rows::Record;
 use crate::error::{During, Result};
@@ -68,6 +69,9 @@ pub(super) fn restore(db: &Connection, folders: &Folders) -> Result<usize> {
         }
     }
     for record in &restored {
+        if let Err(e) = doors::take(db, record) {
+            log::warn!("published ports of `{}` are not restored: {e}", record.name);
+        }
         for peer in &record.config.allow {
             // One that was deleted since has no record.
             if restored.iter().any(|r| r.name == *peer) {

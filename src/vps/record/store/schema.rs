@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::super::folders::Folders;
 use super::rows::sql;
-use super::{copies, kept, network, rename};
+use super::{copies, doors, kept, network, rename, traffic};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 
@@ -54,7 +54,13 @@ CREATE TABLE network (
 ";
 
 /// Tables that databases of this version may lack, because they came later: each subject's are beside its functions.
-const ADDED: &[&str] = &[network::TABLES, kept::TABLES, rename::TABLES];
+const ADDED: &[&str] = &[
+    network::TABLES,
+    kept::TABLES,
+    rename::TABLES,
+    doors::TABLES,
+    traffic::TABLES,
+];
 
 /// How long to wait for another process's transaction, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -11,13 +11,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::super::figures::tend::{NOBODY, Telling};
 use super::super::provision::{self, Pending};
 use super::super::spec::{self, Init, Input};
-use super::super::{engines, nodes};
+use super::super::{engines, names, nodes};
 use super::RUNNING;
 use super::early::{self, Early};
 use super::log::Log;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::{self, Root};
 use crate::namespaces::user::{IdMap, namespace_of};
 use crate::namespaces::{Kind, enter};
 use crate::process::inherited;
@@ -84,6 +84,8 @@ struct Watched {
     init: Newborn,
     master: OwnedFd,
     listener: OwnedFd,
+    /// Held so that what its interfaces have counted can be read when its processes are gone.
+    netns: OwnedFd,
     log: PathBuf,
     /// Its figures, or why it has the host's.
     figures: Result<Telling>,
@@ -94,7 +96,7 @@ struct Watched {
 impl Watched {
     /// Becomes the loop.
     fn watch(self, root: Option<&Path>, name: &Name, hasty: u32) -> Error {
-        let fds = [&self.init.pidfd, &self.master, &self.listener];
+        let fds = [&self.init.pidfd, &self.master, &self.listener, &self.netns];
         for fd in fds {
             if let Err(e) = rustix::io::fcntl_setfd(fd, FdFlags::empty()) {
                 return e.into();
@@ -146,6 +148,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     bound_kernel(condo, record, &created.container)?;
     let master = console::receive_fd(ours.as_fd())?;
     let figures = Telling::begin(condo, record, &bundle.spec, created.init.pid);
+    names::remember_root(condo, &record.name, created.init.pid)?;
     let netns = namespace_of(created.init.pid, Kind::Network)?;
     network::attach(condo, record, netns.as_fd())?;
     let listener = listen(&condo.folders.run_of(&record.name).join("console.sock"))?;
@@ -158,6 +161,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
         init: created.init,
         master,
         listener,
+        netns,
         log,
         figures,
         early,
@@ -187,6 +191,10 @@ fn mount(condo: &Condo, record: &Record) -> Result<Mounted> {
     };
     disk.mount(userns.as_fd(), &target)?;
     let pending = provision::first_start(record, &seat, &target)?;
+    // Its tenant may have made something else of the file: it starts all the same.
+    if let Err(e) = Root::open(&target).and_then(|root| names::write(condo, record, &root)) {
+        log::warn!("the names of VPSs that it may talk to are not told: {e}");
+    }
     let engines = engines::free(&target)?;
     let names: Vec<&str> = engines.iter().map(|place| engines::name(place)).collect();
     let beside = engines_of(condo, record);

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::boot;
 use crate::error::Result;
 use crate::host::kernel_log;
+use crate::sys;
 use crate::vps::record::events::Kind;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -21,8 +22,11 @@ const LONGEST: u64 = 30;
 /// How often a pause looks whether somebody stops the VPS.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// After `watch`, which says how init ended, by which number, and how many runs in a row were short before this one.
-pub(super) fn end(root: Option<&Path>, name: &Name, [how, number, hasty]: [&str; 3]) -> Result<()> {
+/// After `watch`, which says how init ended, by which number, how many runs in a row were short before this one, and which descriptor
+/// holds the network namespace.
+pub(super) fn end(root: Option<&Path>, name: &Name, [how, number, hasty, netns]: [&str; 4]) -> Result<()> {
+    // Until its counters are read; a process that ends lets go of it by itself.
+    let netns = netns.parse().ok().and_then(|fd| sys::fd::adopt(fd).ok());
     let number: i32 = number.parse().unwrap_or(0);
     let condo = Condo::open(root)?;
     let record = condo.store.get(name)?;
@@ -50,6 +54,7 @@ pub(super) fn end(root: Option<&Path>, name: &Name, [how, number, hasty]: [&str;
         return condo.take_down(&record);
     }
     condo.free(&record)?;
+    drop(netns);
     if !pause(&condo, name, hasty) {
         return condo.take_down(&record);
     }

@@ -4,7 +4,7 @@
 //! database; when something has to be done it becomes another role.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ struct Viewer {
     missed: usize,
 }
 
-/// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER HASTY FIGURES`.
+/// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER NETNS HASTY FIGURES`.
 pub(super) fn watch(args: &[OsString]) -> Result<()> {
     let text = |at: usize| args.get(at).and_then(|a| a.to_str()).unwrap_or_default();
     let fd = |at: usize| -> Result<OwnedFd> {
@@ -62,7 +62,7 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
         Ok(fd)
     };
     let log = Log::open(PathBuf::from(text(2)));
-    let (init, master, listener) = (fd(4)?, fd(5)?, fd(6)?);
+    let (init, master, listener, netns) = (fd(4)?, fd(5)?, fd(6)?, fd(7)?);
     let slave = rootfs::open_peer(master.as_fd()).ok();
     let mut watch = Watch {
         init,
@@ -72,15 +72,21 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
         viewer: None,
         log,
         allowance: Allowance::new(Instant::now()),
-        figures: Telling::take_over(text(8))?,
+        figures: Telling::take_over(text(9))?,
     };
     let (how, number) = watch.run()?;
     let root = args.first().filter(|root| *root != NO_ROOT).map(PathBuf::from);
+    rustix::io::fcntl_setfd(&netns, rustix::io::FdFlags::empty())?;
     Err(super::become_role(
         "end",
         root.as_deref(),
         text(1),
-        &[how.to_string(), number.to_string(), text(7).to_owned()],
+        &[
+            how.to_string(),
+            number.to_string(),
+            text(8).to_owned(),
+            netns.as_raw_fd().to_string(),
+        ],
     ))
 }
 

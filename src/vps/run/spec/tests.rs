@@ -54,6 +54,9 @@ fn everything() -> Limits {
         io_write: Some(50 << 20),
         iops_read: Some(2000),
         iops_write: Some(1000),
+        rate_in: Some(1_000_000),
+        rate_out: Some(1_000_000),
+        burst: Some(8192),
     }
 }
 

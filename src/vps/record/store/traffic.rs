@@ -1,0 +1,181 @@
+//! What has gone through the interfaces of VPSs, by month. Counters of interfaces begin anew with each start: what they had when they
+//! were read last is kept, so that what is added is what came since.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::sql;
+use super::{Store, begin};
+use crate::error::Result;
+use crate::net::meter::{Count, Reading};
+use crate::vps::record::name::Name;
+use crate::vps::record::traffic::{Amount, Flow, Traffic};
+
+pub(super) const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS traffic (
+    name        TEXT NOT NULL REFERENCES vps ON DELETE CASCADE ON UPDATE CASCADE,
+    month       TEXT NOT NULL,
+    in_bytes    INTEGER NOT NULL,
+    in_packets  INTEGER NOT NULL,
+    out_bytes   INTEGER NOT NULL,
+    out_packets INTEGER NOT NULL,
+    PRIMARY KEY (name, month)
+) STRICT;
+CREATE TABLE IF NOT EXISTS counter (
+    name        TEXT NOT NULL REFERENCES vps ON DELETE CASCADE ON UPDATE CASCADE,
+    link        TEXT NOT NULL,
+    in_bytes    INTEGER NOT NULL,
+    in_packets  INTEGER NOT NULL,
+    out_bytes   INTEGER NOT NULL,
+    out_packets INTEGER NOT NULL,
+    PRIMARY KEY (name, link)
+) STRICT;
+";
+
+impl Store {
+    /// What a VPS has sent and received, with what its interfaces have counted since they were read last.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn traffic(&self, name: &Name, readings: &[Reading]) -> Result<Traffic> {
+        self.with(|db| {
+            let mut months = months(db, name)?;
+            let since = since(db, name, readings)?;
+            if !since.is_nothing() {
+                *months.entry(this_month(db)?).or_default() += since;
+            }
+            Ok(Traffic::of(months))
+        })
+    }
+
+    /// Adds what interfaces have counted to what is kept. A VPS deleted meanwhile is none of our business.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn add_traffic(&self, name: &Name, readings: &[Reading]) -> Result<()> {
+        self.with(|db| {
+            let change = begin(db)?;
+            add(&change, name, readings)?;
+            remember(&change, name, readings)?;
+            change.commit().map_err(sql)
+        })
+    }
+
+    /// Takes it that these interfaces count from here on, and no others. What they have counted is kept already.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn count_from(&self, name: &Name, readings: &[Reading]) -> Result<()> {
+        self.with(|db| {
+            let change = begin(db)?;
+            change
+                .execute("DELETE FROM counter WHERE name = ?1", [name.as_str()])
+                .map_err(sql)?;
+            remember(&change, name, readings)?;
+            change.commit().map_err(sql)
+        })
+    }
+}
+
+fn add(db: &Connection, name: &Name, readings: &[Reading]) -> Result<()> {
+    let flow = since(db, name, readings)?;
+    if flow.is_nothing() {
+        return Ok(());
+    }
+    let text = "INSERT INTO traffic (name, month, in_bytes, in_packets, out_bytes, out_packets)
+                SELECT name, ?2, ?3, ?4, ?5, ?6 FROM vps WHERE name = ?1
+                ON CONFLICT (name, month) DO UPDATE SET in_bytes = in_bytes + ?3, in_packets = in_packets + ?4,
+                out_bytes = out_bytes + ?5, out_packets = out_packets + ?6";
+    let values = params![
+        name.as_str(),
+        this_month(db)?,
+        signed(flow.incoming.bytes),
+        signed(flow.incoming.packets),
+        signed(flow.outgoing.bytes),
+        signed(flow.outgoing.packets)
+    ];
+    db.execute(text, values).map_err(sql)?;
+    Ok(())
+}
+
+fn remember(db: &Connection, name: &Name, readings: &[Reading]) -> Result<()> {
+    let text = "INSERT OR REPLACE INTO counter (name, link, in_bytes, in_packets, out_bytes, out_packets)
+                SELECT name, ?2, ?3, ?4, ?5, ?6 FROM vps WHERE name = ?1";
+    for reading in readings {
+        let values = params![
+            name.as_str(),
+            reading.link,
+            signed(reading.incoming.bytes),
+            signed(reading.incoming.packets),
+            signed(reading.outgoing.bytes),
+            signed(reading.outgoing.packets)
+        ];
+        db.execute(text, values).map_err(sql)?;
+    }
+    Ok(())
+}
+
+fn months(db: &Connection, name: &Name) -> Result<BTreeMap<String, Flow>> {
+    let text = "SELECT in_bytes, in_packets, out_bytes, out_packets, month FROM traffic WHERE name = ?1";
+    let mut query = db.prepare_cached(text).map_err(sql)?;
+    let rows = query
+        .query_map([name.as_str()], |row| Ok((row.get(4)?, flow(row)?)))
+        .map_err(sql)?;
+    rows.map(|row| row.map_err(sql)).collect()
+}
+
+/// What came since the interfaces were read last. One that counts less than it did is another.
+fn since(db: &Connection, name: &Name, readings: &[Reading]) -> Result<Flow> {
+    let text =
+        "SELECT in_bytes, in_packets, out_bytes, out_packets FROM counter WHERE name = ?1 AND link = ?2";
+    let mut query = db.prepare_cached(text).map_err(sql)?;
+    let mut sum = Flow::default();
+    for reading in readings {
+        let before = query
+            .query_row(params![name.as_str(), reading.link], flow)
+            .optional()
+            .map_err(sql)?
+            .unwrap_or_default();
+        sum += Flow {
+            incoming: more(reading.incoming, before.incoming),
+            outgoing: more(reading.outgoing, before.outgoing),
+        };
+    }
+    Ok(sum)
+}
+
+fn more(now: Count, before: Amount) -> Amount {
+    let part = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+    Amount {
+        bytes: part(now.bytes, before.bytes),
+        packets: part(now.packets, before.packets),
+    }
+}
+
+fn flow(row: &rusqlite::Row<'_>) -> rusqlite::Result<Flow> {
+    let number = |at: usize| {
+        row.get::<_, i64>(at)
+            .map(|n| u64::try_from(n).unwrap_or_default())
+    };
+    Ok(Flow {
+        incoming: Amount {
+            bytes: number(0)?,
+            packets: number(1)?,
+        },
+        outgoing: Amount {
+            bytes: number(2)?,
+            packets: number(3)?,
+        },
+    })
+}
+
+/// The month it is, in UTC.
+fn this_month(db: &Connection) -> Result<String> {
+    db.query_row("SELECT strftime('%Y-%m', 'now')", [], |row| row.get(0))
+        .map_err(sql)
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,45 @@
+//! What goes through the ports of VPSs, read from the kernel and kept in the records. No process counts.
+
+use crate::error::Result;
+use crate::net::meter::{self, Reading};
+use crate::vps::record::instance::Condo;
+use crate::vps::record::store::Record;
+use crate::vps::record::traffic::Traffic;
+
+/// What a VPS has sent and received until now. Nothing is written.
+pub(in crate::vps) fn of(condo: &Condo, record: &Record) -> Result<Traffic> {
+    condo.store.traffic(&record.name, &read(condo, record)?)
+}
+
+/// Keeps what has been counted until now.
+pub(in crate::vps) fn keep(condo: &Condo, record: &Record) -> Result<()> {
+    match read(condo, record)?.as_slice() {
+        [] => Ok(()),
+        readings => condo.store.add_traffic(&record.name, readings),
+    }
+}
+
+/// Keeps what was counted before the interfaces go. That it cannot be kept, on a full disk, holds up no stop.
+pub(super) fn finish(condo: &Condo, record: &Record) {
+    if let Err(e) = keep(condo, record).and_then(|()| condo.store.count_from(&record.name, &[])) {
+        log::warn!("the traffic of `{}` is not all recorded: {e}", record.name);
+    }
+}
+
+/// Does something that changes which interface counts.
+pub(super) fn recount(condo: &Condo, record: &Record, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    keep(condo, record)?;
+    work()?;
+    condo.store.count_from(&record.name, &read(condo, record)?)
+}
+
+/// Of all interfaces.
+fn read(condo: &Condo, record: &Record) -> Result<Vec<Reading>> {
+    let mut readings = Vec::new();
+    for interface in &record.interfaces {
+        readings.extend(meter::read(
+            &condo.folders.interface(record.id, interface.number),
+        )?);
+    }
+    Ok(readings)
+}
