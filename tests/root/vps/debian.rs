@@ -6,10 +6,13 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use super::first_boot;
 use super::house::{House, eventually};
 use crate::harness;
 
 tests![systemd_boots_and_shuts_down: 300];
+
+const HOST_KEY: &str = "cat /etc/ssh/ssh_host_ed25519_key.pub";
 
 fn systemd_boots_and_shuts_down() -> Result<()> {
     let Some(image) = std::env::var_os("CONDO_TEST_DEBIAN_IMAGE").filter(|i| Path::new(i).is_dir()) else {
@@ -24,25 +27,14 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
             .arg(house.root.join("lib/images/debian-12")),
     )?;
     house.settle_in();
-    house.ok("create web --image debian-12 --memory 512M --start")?;
-    let up = |house: &House| {
-        eventually("systemd is up", || {
-            let state = house.try_sh("web", "systemctl is-system-running")?;
-            let state = String::from_utf8_lossy(&state.stdout).into_owned();
-            ensure!(
-                !state.contains("degraded"),
-                "{}",
-                house.sh("web", "systemctl --failed --no-legend")?
-            );
-            Ok(state.trim() == "running")
-        })
-    };
+    let key = create(&house)?;
     up(&house)?;
     ensure!(
         house
             .sh("web", "cat /proc/1/comm; systemd-detect-virt -c || true")?
             .starts_with("systemd")
     );
+    let host_key = first_booted(&house, &key)?;
     // Two kinds of credentials, as a service sees them.
     let service = "systemd-run --quiet --wait --pipe --property LoadCredential=file:/root/secret \
          --property SetCredential=text:inline sh -c 'cat $CREDENTIALS_DIRECTORY/file $CREDENTIALS_DIRECTORY/text'";
@@ -58,5 +50,73 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
     house.ok("stop web --timeout 60")?;
     let exit = house.show("web")?["last_exit"].clone();
     ensure!(exit["reason"] == "exited", "{exit}");
+    rebuilt(&house, &host_key)?;
     house.leave()
+}
+
+/// Makes the VPS `web` with all that a first boot can be given but a password; the path of the key that lets in.
+fn create(house: &House) -> Result<String> {
+    let key = first_boot::key("debian")?.display().to_string();
+    let script = harness::tempdir().join("script");
+    std::fs::write(
+        &script,
+        "#!/bin/bash\necho \"the first boot of $(hostname)\"\ncat /proc/1/comm > /made\n",
+    )?;
+    house.ok(&format!(
+        "create web --image debian-12 --memory 512M --ssh-key {key}.pub --user-data {} --timezone Europe/Berlin --start",
+        script.display()
+    ))?;
+    Ok(key)
+}
+
+fn up(house: &House) -> Result<()> {
+    eventually("systemd is up", || {
+        let state = house.try_sh("web", "systemctl is-system-running")?;
+        let state = String::from_utf8_lossy(&state.stdout).into_owned();
+        ensure!(
+            !state.contains("degraded"),
+            "{}",
+            house.sh("web", "systemctl --failed --no-legend")?
+        );
+        Ok(state.trim() == "running")
+    })
+}
+
+/// Looks at what a first boot was to do; its ssh host key.
+fn first_booted(house: &House, key: &str) -> Result<String> {
+    first_boot::comes_in(house, "web", &["-i", key])?;
+    let host_key = house.sh("web", HOST_KEY)?;
+    ensure!(
+        !first_boot::ssh(house, "web", &first_boot::BY_PASSWORD)?
+            .status
+            .success()
+    );
+    let seen = house.sh(
+        "web",
+        "cat /made; ls /var/lib/condo 2>&1; date +%Z; cat /etc/timezone",
+    )?;
+    ensure!(
+        seen.starts_with("systemd\n") && seen.contains("No such file") && seen.contains("CE"),
+        "{seen}"
+    );
+    ensure!(house.ok("logs web")?.contains("the first boot of web"));
+    Ok(host_key)
+}
+
+/// Puts another system in its place, with a password alone.
+fn rebuilt(house: &House, host_key: &str) -> Result<()> {
+    let rebuilt = first_boot::fed(
+        house,
+        "rebuild web --image debian-12 --password-stdin --start",
+        &format!("{}\n", first_boot::PASSWORD),
+    )?;
+    ensure!(rebuilt.status.success(), "{rebuilt:?}");
+    up(house)?;
+    ensure!(
+        house.sh("web", HOST_KEY)? != host_key,
+        "the host key is the old one"
+    );
+    first_boot::comes_in(house, "web", &first_boot::BY_PASSWORD)?;
+    house.sh("web", "test ! -e /made")?;
+    Ok(())
 }

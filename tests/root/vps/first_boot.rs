@@ -20,7 +20,14 @@ tests![
     a_vps_is_renamed,
 ];
 
-const PASSWORD: &str = "correct horse battery staple";
+/// Options of ssh.
+pub(super) const BY_PASSWORD: [&str; 4] = [
+    "-o",
+    "PubkeyAuthentication=no",
+    "-o",
+    "PreferredAuthentications=password",
+];
+pub(super) const PASSWORD: &str = "correct horse battery staple";
 
 /// Programs of this host with the libraries they need.
 fn with_programs(tar: Tar, programs: &[&str]) -> Result<Tar> {
@@ -90,7 +97,7 @@ fn import_ssh(house: &mut House) -> Result<()> {
     Ok(())
 }
 
-fn key(name: &str) -> Result<PathBuf> {
+pub(super) fn key(name: &str) -> Result<PathBuf> {
     let path = harness::tempdir().join(name);
     harness::run(
         Command::new("ssh-keygen")
@@ -101,7 +108,7 @@ fn key(name: &str) -> Result<PathBuf> {
 }
 
 /// Logs in with these options and says who is there.
-fn ssh(house: &House, name: &str, options: &[&str]) -> Result<Output> {
+pub(super) fn ssh(house: &House, name: &str, options: &[&str]) -> Result<Output> {
     let dir = harness::tempdir();
     let ask = dir.join("ask");
     fs::write(&ask, format!("#!/bin/sh\necho '{PASSWORD}'\n"))?;
@@ -124,21 +131,21 @@ fn ssh(house: &House, name: &str, options: &[&str]) -> Result<Output> {
     command.args(["-F", "/dev/null"]).args(options);
     command
         .arg(format!("root@{}", house.address(name)?))
-        .arg("busybox whoami; busybox hostname");
+        .arg("read -r name < /etc/hostname; echo \"inside of $name\"");
     Ok(command.stdin(Stdio::null()).output()?)
 }
 
-fn comes_in(house: &House, name: &str, options: &[&str]) -> Result<()> {
+pub(super) fn comes_in(house: &House, name: &str, options: &[&str]) -> Result<()> {
     let mut last = String::new();
     eventually("ssh lets the owner in", || {
         let output = ssh(house, name, options)?;
         last = format!("{}{}", String::from_utf8_lossy(&output.stdout), said(&output));
-        Ok(output.stdout == format!("root\n{name}\n").as_bytes())
+        Ok(output.stdout == format!("inside of {name}\n").as_bytes())
     })
     .with_context(|| last.clone())
 }
 
-fn fed(house: &House, line: &str, input: &str) -> Result<Output> {
+pub(super) fn fed(house: &House, line: &str, input: &str) -> Result<Output> {
     let mut command = house.command();
     command
         .args(line.split_whitespace())
@@ -173,14 +180,8 @@ fn the_owner_comes_in_by_key_and_by_password() -> Result<()> {
     let by_key = |key: &Path| format!("{}", key.display());
     comes_in(&house, "keyed", &["-i", &by_key(&mine)])?;
     comes_in(&house, "keyed", &["-i", &by_key(&other)])?;
-    let by_password = [
-        "-o",
-        "PubkeyAuthentication=no",
-        "-o",
-        "PreferredAuthentications=password",
-    ];
     ensure!(
-        !ssh(&house, "keyed", &by_password)?.status.success(),
+        !ssh(&house, "keyed", &BY_PASSWORD)?.status.success(),
         "a password lets in that nobody gave"
     );
     let seen = house.sh("keyed", "busybox stat -c %a /root/.ssh /root/.ssh/authorized_keys; busybox head -n1 /root/.ssh/authorized_keys; test ! -L /etc/resolv.conf && busybox grep -c nameserver /etc/resolv.conf")?;
@@ -194,7 +195,7 @@ fn the_owner_comes_in_by_key_and_by_password() -> Result<()> {
     ensure!(made.status.success(), "{}", said(&made));
     ensure!(is_kept(&house, "$6$")? && !is_kept(&house, PASSWORD)?);
     house.ok("start walled")?;
-    comes_in(&house, "walled", &by_password)?;
+    comes_in(&house, "walled", &BY_PASSWORD)?;
     ensure!(!is_kept(&house, "$6$")?, "the hash is kept outside of the disk");
     let shadow = house.sh(
         "walled",
