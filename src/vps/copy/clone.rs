@@ -63,6 +63,8 @@ impl Condo {
                 hostname: None,
                 ip: None,
                 allow: Default::default(),
+                // The host's ports lead to the one that has them.
+                publish: Default::default(),
                 pending: Some(pending),
                 ..config
             },
