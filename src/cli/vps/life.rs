@@ -15,17 +15,13 @@ use crate::vps::record::name::Name;
 use crate::vps::record::view::VpsStatus;
 
 pub(super) fn start(condo: &Condo, targets: &Targets) -> Result<Exit> {
-    each(condo, targets, "start", |name| condo.start(name))
+    let names = names(condo, targets)?;
+    Ok(noted(condo.for_each(&names, Condo::start), "start"))
 }
 
 /// All at once. The spinner is gone before anything is complained about.
 pub(super) fn stop(condo: &Condo, targets: &Targets, timeout: u64) -> Result<Exit> {
-    let results = stop_all(condo, &names(condo, targets)?, timeout);
-    let mut exit = Exit::Success;
-    for (name, result) in results {
-        exit = note(exit, result, "stop", &name);
-    }
-    Ok(exit)
+    Ok(noted(stop_all(condo, &names(condo, targets)?, timeout), "stop"))
 }
 
 /// The spinner's thread is gone before the start clones an init.
@@ -55,10 +51,12 @@ pub(super) fn thaw(condo: &Condo, targets: &Targets) -> Result<Exit> {
 }
 
 pub(super) fn delete(condo: &Condo, targets: &Targets, force: bool) -> Result<Exit> {
-    let exit = each(condo, targets, "delete", |name| {
-        let _spinner = Spinner::start(format!("deleting {name}"));
-        condo.delete(name, force)
-    })?;
+    let names = names(condo, targets)?;
+    let spinner = Spinner::start(format!("deleting {}", several(&names)));
+    let results = condo.for_each(&names, |condo, name| condo.delete(name, force));
+    // It is gone before anything is complained about.
+    drop(spinner);
+    let exit = noted(results, "delete");
     if !targets.all {
         return Ok(exit);
     }
@@ -71,13 +69,27 @@ pub(super) fn delete(condo: &Condo, targets: &Targets, force: bool) -> Result<Ex
 }
 
 fn stop_all(condo: &Condo, names: &[Name], timeout: u64) -> Vec<(Name, error::Result<()>)> {
-    let what = match names {
-        [] => return Vec::new(),
-        [one] => one.to_string(),
-        several => format!("{} VPSs", several.len()),
-    };
-    let _spinner = Spinner::start(format!("stopping {what}"));
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let _spinner = Spinner::start(format!("stopping {}", several(names)));
     condo.stop(names, Duration::from_secs(timeout))
+}
+
+/// What a command is at work on.
+fn several(names: &[Name]) -> String {
+    match names {
+        [one] => one.to_string(),
+        all => format!("{} VPSs", all.len()),
+    }
+}
+
+/// Reports each failure by itself.
+fn noted(results: Vec<(Name, error::Result<()>)>, verb: &str) -> Exit {
+    let each = results.into_iter();
+    each.fold(Exit::Success, |exit, (name, result)| {
+        note(exit, result, verb, &name)
+    })
 }
 
 /// Does the work for every target and reports each failure by itself; the last one decides the exit status.

@@ -14,6 +14,7 @@ mod farewell;
 mod figures;
 mod freeze;
 mod identity;
+mod many;
 pub mod monitor;
 mod names;
 mod nodes;
