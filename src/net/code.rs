@@ -12,6 +12,7 @@ const THIRD: u8 = 3;
 const FOURTH: u8 = 4;
 const FIFTH: u8 = 5;
 const CONTEXT: u8 = 6;
+const SUM: u8 = 7;
 const FRAME: u8 = 10;
 
 // Instruction classes and operations.
@@ -22,6 +23,9 @@ const MOVE: u8 = 0xb7;
 const MOVE_REGISTER: u8 = 0xbf;
 const ADD: u8 = 0x07;
 const AND: u8 = 0x57;
+const ADD_REGISTER: u8 = 0x0f;
+const SHIFT_RIGHT: u8 = 0x77;
+const XOR: u8 = 0xa7;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 const JUMP: u8 = 0x05;
@@ -106,6 +110,29 @@ impl<L: Copy + PartialEq> Code<L> {
     /// Puts a byte into the frame.
     pub(super) fn write_byte(&mut self, place: i16, byte: u8) {
         self.push(STORE | Size::Byte as u8, FRAME, place, byte.into());
+    }
+
+    /// Begins a checksum (RFC 1071) with what is known of its sum.
+    pub(super) fn sum(&mut self, begin: u16) {
+        self.push(MOVE, SUM, 0, begin.into());
+    }
+
+    /// Adds the two bytes in the working register to the checksum.
+    pub(super) fn sum_add(&mut self) {
+        self.push(ADD_REGISTER, SECOND << 4 | SUM, 0, 0);
+    }
+
+    /// Puts the finished checksum into the frame.
+    pub(super) fn sum_store(&mut self, place: i16) {
+        // A sum of few halves has at most one carry left after the first time.
+        for _ in 0..2 {
+            self.push(MOVE_REGISTER, SUM << 4 | SECOND, 0, 0);
+            self.push(SHIFT_RIGHT, SECOND, 0, 16);
+            self.push(AND, SUM, 0, 0xffff);
+            self.push(ADD_REGISTER, SECOND << 4 | SUM, 0, 0);
+        }
+        self.push(XOR, SUM, 0, 0xffff);
+        self.push(STORE_REGISTER | Size::Half as u8, SUM << 4 | FRAME, place, 0);
     }
 
     /// Keeps these bits of the working register.

@@ -1,5 +1,6 @@
 //! One VPS's connection, made step by step and taken back in reverse.
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use netlink_packet_route::link::InfoKind;
@@ -12,7 +13,7 @@ use super::link::Link;
 use super::netlink::{Channel, forgive_gone, is};
 use super::port::bridge_mac;
 use super::set::{Set, V4, address_key, family_of, tenant_key};
-use super::{Network, Port, check_name, fence, ipam, link, netns, resolvers, route, sysctl};
+use super::{Kind, Network, Port, check_name, fence, fence6, ipam, link, netns, resolvers, route, sysctl};
 use crate::error::{During, Error, Result};
 use crate::sys::interface::set_loopback_up;
 use crate::undo::Undo;
@@ -56,19 +57,56 @@ impl Network {
 
     /// The fence first: the port may be up.
     fn secure(&self, channel: &mut Channel, port: &Port, (host, bridge): (u32, u32)) -> Result<()> {
+        let is_bridged = self.kind.is_bridged();
         let lease = Lease {
             port,
             subnet: self.subnet,
-            gateway: (self.gateway(), bridge_mac(&self.bridge)),
+            subnet6: self.subnet6,
+            gateway: self.gateway(),
+            gateway_mac: (!is_bridged).then(|| bridge_mac(&self.bridge)),
+            leads_out: port.is_first && self.kind.has_a_way_out(),
             resolvers: &resolvers(),
         };
         fence::guard_port(channel, host, &lease)?;
         self.lead(channel, &port.host_if)
             .during(|| "lead its packets to the bridge")?;
         sysctl::set_for_port(&port.host_if)?;
-        link::restrict_port(channel, host).during(|| "isolate the bridge port")?;
+        // Who is looked for on a network that others are on is looked for by all.
+        link::restrict_port(channel, host, is_bridged).during(|| "isolate the bridge port")?;
         route::add_station(channel, host, port.mac)?;
-        route::add_neighbour(channel, bridge, port.address, port.mac)
+        if is_bridged {
+            return Ok(());
+        }
+        for address in port.addresses() {
+            route::add_neighbour(channel, bridge, address, port.mac)?;
+            self.answer_for(channel, bridge, address)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever is on a network with this host finds the VPS's address here, if it is one of that network.
+    fn answer_for(&self, channel: &mut Channel, bridge: u32, address: IpAddr) -> Result<()> {
+        if self.kind != Kind::Routed {
+            return Ok(());
+        }
+        for uplink in route::links_of(channel, address, bridge)? {
+            route::answer_for(channel, uplink, address)?;
+            if address.is_ipv6() {
+                sysctl::answer_for_neighbours(uplink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back [`Network::answer_for`].
+    fn answer_no_more(&self, channel: &mut Channel, bridge: u32, address: IpAddr) -> Result<()> {
+        if self.kind != Kind::Routed {
+            return Ok(());
+        }
+        for uplink in route::links_of(channel, address, bridge)? {
+            forgive_gone(route::answer_no_more(channel, uplink, address))?;
+        }
+        Ok(())
     }
 
     fn check_port(&self, port: &Port) -> Result<()> {
@@ -88,10 +126,20 @@ impl Network {
         set_loopback_up().during(|| "bring `lo` up")?;
         let mut channel = Channel::route()?;
         let guest = link::get(&mut channel, &port.guest_if)?.index;
-        route::add_address(&mut channel, guest, port.address, self.subnet.prefix())?;
+        route::add_address(&mut channel, guest, port.address.into(), self.subnet.prefix())?;
         link::set_up(&mut channel, guest).during(|| format!("bring `{}` up", port.guest_if))?;
-        if port.is_first && self.kind.has_a_way_out() {
-            route::add_default_route(&mut channel, guest, self.gateway())?;
+        let leads_out = port.is_first && self.kind.has_a_way_out();
+        if leads_out {
+            route::add_default_route(&mut channel, guest, self.gateway().into())?;
+        }
+        if let (Some(address), Some(_)) = (port.address6, self.subnet6) {
+            sysctl::set_for_guest(&port.guest_if)?;
+            // Its neighbours are behind the gateway as everything else is.
+            let prefix = if leads_out { 128 } else { 64 };
+            route::add_address(&mut channel, guest, address.into(), prefix)?;
+            if leads_out {
+                route::add_default_route(&mut channel, guest, fence6::GATEWAY.into())?;
+            }
         }
         Ok(())
     }
@@ -167,7 +215,11 @@ impl Network {
         }
         match bridge {
             Some(bridge) if !self.is_anothers(port)? => {
-                forgive_gone(route::delete_neighbour(&mut channel, bridge, port.address))
+                for address in port.addresses() {
+                    forgive_gone(route::delete_neighbour(&mut channel, bridge, address))?;
+                    self.answer_no_more(&mut channel, bridge, address)?;
+                }
+                Ok(())
             }
             _ => Ok(()),
         }

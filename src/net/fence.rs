@@ -1,8 +1,9 @@
 //! The fence that no `nft flush ruleset` removes: eBPF classifiers at the ingress of ports and bridge (`tc-bpf(8)`, `clsact`).
 //!
 //! ```text
-//! port     what the tenant sends, before anything else of the host sees it: IPv4 from its own addresses to the gateway's
-//!          hardware address, ARP about its own addresses, and nothing else. DHCP is answered here (see lease).
+//! port     what the tenant sends, before anything else of the host sees it: IP from its own addresses to the gateway's
+//!          hardware address, ARP about its own addresses, and nothing else. DHCP is answered here (see lease), and so are
+//!          questions about neighbours of IPv6 (see fence6).
 //! bridge   what the ports let through becomes a packet for somebody else, which the host's IP and ARP ignore. Only a rule of
 //!          the firewall makes it the host's again (see gate): no firewall, no traffic.
 //! ```
@@ -21,14 +22,15 @@ use netlink_packet_route::tc::{
 use nix::errno::Errno;
 
 use super::code::{Argument, Code, Helper, Size};
+use super::fence6;
 use super::lease::{self, Lease};
 use super::netlink::{Channel, forgive_exists, is, is_gone};
 use crate::error::{During, Result};
 use crate::sys::bpf;
 
 /// Verdicts of `linux/pkt_cls.h`: the next filter decides, and dropped.
-const NEXT: i32 = -1;
-const DROP: i32 = 2;
+pub(super) const NEXT: i32 = -1;
+pub(super) const DROP: i32 = 2;
 /// `PACKET_OTHERHOST`.
 const FOR_OTHERS: i32 = 3;
 /// Fields of `struct __sk_buff`.
@@ -37,7 +39,7 @@ const INTERFACE: i16 = 40;
 
 /// Where the program of a port keeps what it has read, from the frame's end downwards. Loads must be aligned: the frame's
 /// first byte is at an odd half word, so that addresses of IPv4 are at whole ones.
-const PACKET: i16 = -46;
+pub(super) const PACKET: i16 = -46;
 const QUESTION: i16 = -88;
 const OPTIONS: i16 = -96;
 const REPLY: i16 = OPTIONS - (lease::LENGTH.next_multiple_of(8)) as i16;
@@ -47,7 +49,12 @@ const ARP_KIND: ([u8; 4], [u8; 2]) = ([0, 1, 8, 0], [6, 4]);
 
 /// The places in a program that are jumped to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum To {
+pub(super) enum To {
+    Ip6,
+    Plain6,
+    Solicited,
+    OfNetwork,
+    Advertise,
     Arp,
     Probe,
     Claimed,
@@ -150,6 +157,7 @@ fn port_program(lease: &Lease<'_>) -> Vec<u64> {
     code.answer(NEXT);
     arp(&mut code, lease);
     dhcp(&mut code, lease);
+    fence6::packet(&mut code, lease);
     code.label(To::Drop);
     code.answer(DROP);
     code.finish()
@@ -163,6 +171,7 @@ fn ethernet(code: &mut Code<To>, lease: &Lease<'_>) {
     mac(code, PACKET + 6, lease.port.mac, To::Drop);
     code.load(Size::Half, PACKET + 12);
     code.if_is(&[8, 6], To::Arp);
+    code.if_is(&[0x86, 0xdd], To::Ip6);
     code.unless_is(&[8, 0], To::Drop);
 }
 
@@ -182,10 +191,13 @@ fn ip(code: &mut Code<To>, lease: &Lease<'_>) {
     code.label(To::Ip);
     code.load(Size::Word, PACKET + 26);
     code.unless_is(&lease.port.address.octets(), To::Drop);
+    let Some(gateway) = lease.gateway_mac else {
+        return;
+    };
     code.load(Size::Half, PACKET);
-    code.unless_is(&lease.gateway.1[..2], To::Drop);
+    code.unless_is(&gateway[..2], To::Drop);
     code.load(Size::Word, PACKET + 2);
-    code.unless_is(&lease.gateway.1[2..], To::Drop);
+    code.unless_is(&gateway[2..], To::Drop);
     // To nobody's group, not to this network or machine, and not to link-local addresses, where clouds keep their metadata.
     code.load(Size::Byte, PACKET + 30);
     code.if_at_least(224, To::Drop);
@@ -223,15 +235,18 @@ fn arp(code: &mut Code<To>, lease: &Lease<'_>) {
     code.unless_is(&[0, 1], To::Drop);
 
     code.label(To::Claimed);
+    let Some(gateway) = lease.gateway_mac else {
+        return code.answer(NEXT);
+    };
     code.load(Size::Word, PACKET + 2);
-    code.if_is(&lease.gateway.1[2..], To::Addressed);
+    code.if_is(&gateway[2..], To::Addressed);
     code.unless_is(&[0xff; 4], To::Drop);
     code.load(Size::Half, PACKET);
     code.unless_is(&[0xff; 2], To::Drop);
     code.answer(NEXT);
     code.label(To::Addressed);
     code.load(Size::Half, PACKET);
-    code.unless_is(&lease.gateway.1[..2], To::Drop);
+    code.unless_is(&gateway[..2], To::Drop);
     code.answer(NEXT);
 }
 
@@ -265,20 +280,25 @@ fn dhcp(code: &mut Code<To>, lease: &Lease<'_>) {
     code.write_byte(place(lease::TYPE), lease::OFFER);
 
     code.label(To::Send);
-    let length = Argument::Number(lease::LENGTH as i32);
+    send(code, REPLY, lease::LENGTH as i32);
+}
+
+/// Sends what is in the frame in place of the packet, back to who sent that.
+pub(super) fn send(code: &mut Code<To>, place: i16, length: i32) {
+    let length = Argument::Number(length);
     code.call(Helper::ChangeTail, &[length, Argument::Number(0)]);
     code.if_failed(To::Drop);
     let (start, flags) = (Argument::Number(0), Argument::Number(0));
     code.call(
         Helper::StoreBytes,
-        &[start, Argument::Place(REPLY), length, flags],
+        &[start, Argument::Place(place), length, flags],
     );
     code.if_failed(To::Drop);
     code.send_back(INTERFACE);
 }
 
 /// Copies bytes of the packet into the frame; a packet that does not have them is dropped.
-fn read(code: &mut Code<To>, offset: usize, place: i16, length: i32) {
+pub(super) fn read(code: &mut Code<To>, offset: usize, place: i16, length: i32) {
     let arguments = [
         Argument::Number(offset as i32),
         Argument::Place(place),

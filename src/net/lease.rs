@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use super::Port;
 
@@ -18,6 +18,8 @@ pub(super) const TYPE: usize = HEADERS + 236 + 4 + 2;
 /// The types that answer.
 pub(super) const OFFER: u8 = 2;
 pub(super) const ACK: u8 = 5;
+/// The hardware address of an answer where this host is not the gateway.
+const ANSWERER: [u8; 6] = [2, 0x43, 0, 0, 0, 0];
 /// What precedes options (RFC 2131, section 3).
 pub(super) const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 
@@ -26,7 +28,12 @@ pub(super) const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 pub(super) struct Lease<'a> {
     pub(super) port: &'a Port,
     pub(super) subnet: Ipv4Network,
-    pub(super) gateway: (Ipv4Addr, [u8; 6]),
+    pub(super) subnet6: Option<Ipv6Network>,
+    /// Whether the gateway is a way out.
+    pub(super) leads_out: bool,
+    pub(super) gateway: Ipv4Addr,
+    /// The gateway's hardware address, where it is this host and nobody else is on the link.
+    pub(super) gateway_mac: Option<[u8; 6]>,
     pub(super) resolvers: &'a [Ipv4Addr],
 }
 
@@ -34,7 +41,9 @@ impl Lease<'_> {
     /// The whole frame, an acknowledgement of a question with number 0.
     pub(super) fn frame(&self) -> Vec<u8> {
         let (address, mac) = (self.port.address.octets(), self.port.mac);
-        let (gateway, gateway_mac) = (self.gateway.0.octets(), self.gateway.1);
+        let gateway = self.gateway.octets();
+        // Who answers is of no importance to a client.
+        let gateway_mac = self.gateway_mac.unwrap_or(ANSWERER);
         let mut frame = [&mac[..], &gateway_mac, &[8, 0]].concat();
         frame.extend(ip_header(gateway, address));
         // UDP from the server's port to the client's, without a checksum, which IPv4 allows.
@@ -55,7 +64,7 @@ impl Lease<'_> {
     }
 
     fn options(&self) -> Vec<u8> {
-        let (gateway, mask) = (self.gateway.0.octets(), self.subnet.mask().octets());
+        let (gateway, mask) = (self.gateway.octets(), self.subnet.mask().octets());
         let mut options = vec![53, 1, ACK];
         let mut add = |code: u8, value: &[u8]| {
             options.push(code);
@@ -66,7 +75,9 @@ impl Lease<'_> {
         // A lease without end.
         add(51, &[0xff; 4]);
         add(1, &mask);
-        add(3, &gateway);
+        if self.leads_out {
+            add(3, &gateway);
+        }
         let resolvers: Vec<u8> = self.resolvers.iter().take(3).flat_map(Ipv4Addr::octets).collect();
         if !resolvers.is_empty() {
             add(6, &resolvers);
@@ -102,7 +113,10 @@ mod tests {
         Lease {
             port,
             subnet: "10.171.0.0/16".parse().unwrap(),
-            gateway: (Ipv4Addr::new(10, 171, 0, 1), [2, 0x43, 9, 9, 9, 9]),
+            subnet6: None,
+            leads_out: true,
+            gateway: Ipv4Addr::new(10, 171, 0, 1),
+            gateway_mac: Some([2, 0x43, 9, 9, 9, 9]),
             resolvers,
         }
         .frame()

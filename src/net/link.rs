@@ -164,10 +164,10 @@ pub(super) fn plug(channel: &mut Channel, index: u32, bridge: u32) -> Result<()>
     channel.request(Message::SetLink(message), 0).map(drop)
 }
 
-/// Makes a bridge port a tenant's: it reaches the host alone, teaches the bridge nothing and is flooded with nothing.
+/// Makes a bridge port a tenant's: it reaches the host alone, teaches the bridge nothing and is flooded with nothing, or only with what is for all.
 ///
 /// With `locked` (Linux 5.18; older kernels ignore it) frames from other addresses than the port's static ones are dropped.
-pub(super) fn restrict_port(channel: &mut Channel, index: u32) -> Result<()> {
+pub(super) fn restrict_port(channel: &mut Channel, index: u32, hears_all: bool) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(LinkAttribute::Group(PORTS));
@@ -179,7 +179,7 @@ pub(super) fn restrict_port(channel: &mut Channel, index: u32) -> Result<()> {
             InfoBridgePort::Locked(true),
             InfoBridgePort::UnicastFlood(false),
             InfoBridgePort::MulticastFlood(false),
-            InfoBridgePort::BroadcastFlood(false),
+            InfoBridgePort::BroadcastFlood(hears_all),
             // A tenant's spanning tree frames must not move the bridge.
             InfoBridgePort::Guard(true),
         ])),

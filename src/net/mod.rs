@@ -23,12 +23,14 @@
 //!
 //! All calls work on the network namespace of the calling thread and wait for the kernel's answer.
 
+mod bridge;
 mod code;
 mod connection;
 mod conntrack;
 mod device;
 mod elements;
 mod fence;
+mod fence6;
 pub mod filter;
 mod firewall;
 pub mod ipam;
@@ -60,7 +62,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
-use netlink_packet_route::link::InfoKind;
 use serde::{Deserialize, Serialize};
 
 pub use device::Devices;
@@ -71,12 +72,12 @@ pub use rate::Rates;
 pub use resolver::{PUBLIC_RESOLVERS, resolvers};
 pub use route::routes;
 pub use service::Services;
-pub use subnet::choose_subnet;
+pub use subnet::{choose_subnet, choose_subnet6};
+pub use sysctl::has_ipv6;
 
 use crate::error::{During, Error, Failures, Result};
 use elements::Change;
-use link::Link;
-use netlink::{Channel, forgive_exists, forgive_gone};
+use netlink::{Channel, forgive_gone};
 use ruleset::State;
 use set::{LINKS, OPEN, OUTWARD, Set};
 
@@ -200,19 +201,15 @@ impl Network {
         failures.into_result()
     }
 
-    fn remove_link(&self) -> Result<()> {
-        let mut failures = Failures::default();
-        failures.note(self.remove_bridge());
-        failures.note(firewall::gate(&self.bridge).remove(&mut Channel::netfilter()?));
-        failures.into_result()
-    }
-
     /// Whether bridge and tables are there, whole and as condo made them.
     ///
     /// # Errors
     /// Those of the netlink sockets.
     pub fn stands(&self) -> Result<bool> {
         let mut channel = Channel::netfilter()?;
+        if self.kind.is_bridged() {
+            return Ok(true);
+        }
         for ruleset in [firewall::gate(&self.bridge), firewall::rules(&self.table)] {
             if ruleset.state(&mut channel)? != State::Current {
                 return Ok(false);
@@ -270,14 +267,14 @@ impl Network {
         check_name("table", &self.table)?;
         if self.subnet.prefix() < 8 || self.subnet.prefix() > 29 {
             return Err(Error::invalid(
-                "subnet",
+                "--subnet",
                 self.subnet,
                 "must have a prefix of 8 to 29 bits",
             ));
         }
         if self.subnet.ip() != self.subnet.network() {
             return Err(Error::invalid(
-                "subnet",
+                "--subnet",
                 self.subnet,
                 "must name the network, not an address in it",
             ));
@@ -291,6 +288,13 @@ impl Network {
         }
         if let Some(subnet) = self.subnet6 {
             ipam::check_subnet6(subnet)?;
+            if self.kind.is_bridged() {
+                return Err(Error::invalid(
+                    "--subnet6",
+                    subnet,
+                    "is not for bridged networks, which have IPv4 only",
+                ));
+            }
         }
         match self.router {
             Some(router) if !self.subnet.contains(router) => {
@@ -301,42 +305,12 @@ impl Network {
         }
     }
 
-    fn ensure_bridge(&self) -> Result<()> {
-        let mut channel = Channel::route()?;
-        let bridge = match link::find(&mut channel, &self.bridge)? {
-            Some(bridge) => bridge,
-            None => {
-                let mac = port::bridge_mac(&self.bridge);
-                forgive_exists(link::create_bridge(&mut channel, &self.bridge, mac))?;
-                link::get(&mut channel, &self.bridge)?
-            }
-        };
-        if !self.is_ours(&bridge) {
-            return Err(Error::Exists {
-                kind: "network interface",
-                name: self.bridge.clone(),
-            });
-        }
-        sysctl::set_for_bridge(&self.bridge)?;
-        route::add_address(&mut channel, bridge.index, self.gateway(), self.subnet.prefix())?;
-        self.ensure_gate(&mut channel, bridge.index)?;
-        if !bridge.up {
-            link::set_up(&mut channel, bridge.index)?;
-        }
-        Ok(())
-    }
-
-    /// The fence first, and then the rule that lets packets past it.
-    fn ensure_gate(&self, channel: &mut Channel, bridge: u32) -> Result<()> {
-        // Newer kernels keep the rule for the next bridge of this name when one is deleted.
-        if !fence::stands(channel, bridge)? {
-            fence::guard_bridge(channel, bridge)?;
-        }
-        firewall::gate(&self.bridge).ensure(&mut Channel::netfilter()?)
-    }
-
     /// What the firewall's sets have of the network itself.
     fn own_elements(&self) -> Vec<(Set, Vec<u8>)> {
+        if self.kind.is_bridged() {
+            // The operator's: what is on it is not for condo to say.
+            return Vec::new();
+        }
         let sets = [
             Some(LINKS),
             self.kind.has_a_way_out().then_some(OUTWARD),
@@ -353,20 +327,6 @@ impl Network {
             IpAddr::V6(address) => address.is_unique_local(),
         };
         self.kind == Kind::Nat && is_private
-    }
-
-    /// A bridge that condo made has the hardware address that condo derives from its name.
-    fn is_ours(&self, link: &Link) -> bool {
-        link.kind == Some(InfoKind::Bridge) && link.mac == port::bridge_mac(&self.bridge)
-    }
-
-    fn remove_bridge(&self) -> Result<()> {
-        let mut channel = Channel::route()?;
-        match link::find(&mut channel, &self.bridge)? {
-            Some(bridge) if self.is_ours(&bridge) => forgive_gone(link::delete(&mut channel, bridge.index))
-                .during(|| format!("delete bridge `{}`", self.bridge)),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::files;
 ///
 /// Not set: `send_redirects` of `all`, which would be the whole host's (the two are OR-ed); redirects are dropped by the
 /// firewall.
-pub(super) fn set_for_bridge(bridge: &str) -> Result<()> {
+pub(super) fn set_for_bridge(bridge: &str, has_ipv6: bool) -> Result<()> {
     // First, because a change of it resets other settings of every interface (ip-sysctl).
     set(Path::new("/proc/sys/net/ipv4/ip_forward"), "1")?;
     let conf = PathBuf::from("/proc/sys/net/ipv4/conf").join(bridge);
@@ -30,7 +30,59 @@ pub(super) fn set_for_bridge(bridge: &str) -> Result<()> {
     set(&neighbours.join("proxy_delay"), "0")?;
     // VPSs are permanent neighbours; whoever is not one is not asked for, so nobody can claim to be it.
     set(&neighbours.join("mcast_solicit"), "0")?;
-    without_ipv6(bridge)
+    if has_ipv6 {
+        with_ipv6(bridge)
+    } else {
+        without_ipv6(bridge)
+    }
+}
+
+/// Makes the host a router of IPv6, and the bridge a link of which it believes nothing.
+fn with_ipv6(bridge: &str) -> Result<()> {
+    keep_advertised_routes()?;
+    set(Path::new("/proc/sys/net/ipv6/conf/all/forwarding"), "1")?;
+    let conf = PathBuf::from("/proc/sys/net/ipv6/conf").join(bridge);
+    set(&conf.join("accept_ra"), "0")?;
+    set(&conf.join("accept_redirects"), "0")?;
+    set(&conf.join("forwarding"), "1")?;
+    // No address but those it is given.
+    set(&conf.join("addr_gen_mode"), "1")?;
+    set(&conf.join("disable_ipv6"), "0")?;
+    let neighbours = PathBuf::from("/proc/sys/net/ipv6/neigh").join(bridge);
+    set(&neighbours.join("mcast_solicit"), "0")
+}
+
+/// A router believes no other router (ip-sysctl, `accept_ra`): an interface that has its address and its default route from one
+/// would lose them in time, unless it is told to go on.
+fn keep_advertised_routes() -> Result<()> {
+    if files::read_text(Path::new("/proc/sys/net/ipv6/conf/all/forwarding"))?.trim() == "1" {
+        return Ok(());
+    }
+    let all = Path::new("/proc/sys/net/ipv6/conf");
+    for entry in std::fs::read_dir(all)
+        .during(|| format!("read `{}`", all.display()))?
+        .flatten()
+    {
+        let accept = entry.path().join("accept_ra");
+        // One that goes away meanwhile needs nothing.
+        if files::read_text(&accept).is_ok_and(|value| value.trim() == "1") {
+            let _ = set(&accept, "2");
+        }
+    }
+    Ok(())
+}
+
+/// Lets the host answer for neighbours of IPv6 on this interface.
+pub(super) fn answer_for_neighbours(interface: u32) -> Result<()> {
+    let name = nix::net::if_::if_indextoname(interface);
+    let name = name.map_err(std::io::Error::from)?;
+    let conf = PathBuf::from("/proc/sys/net/ipv6/conf").join(name.to_string_lossy().as_ref());
+    set(&conf.join("proxy_ndp"), "1")
+}
+
+/// Whether this kernel has IPv6.
+pub fn has_ipv6() -> bool {
+    files::exists(Path::new("/proc/sys/net/ipv6/conf"))
 }
 
 /// A port is the bridge's: the host itself takes nothing from it and answers nothing to it.
@@ -40,6 +92,12 @@ pub(super) fn set_for_port(port: &str) -> Result<()> {
     // For no address of the host.
     set(&conf.join("arp_ignore"), "8")?;
     without_ipv6(port)
+}
+
+/// Lets a VPS's interface have IPv6, and believe no router: there is none that speaks of itself.
+pub(super) fn set_for_guest(interface: &str) -> Result<()> {
+    let conf = PathBuf::from("/proc/sys/net/ipv6/conf").join(interface);
+    set(&conf.join("disable_ipv6"), "0")
 }
 
 /// Keeps the kernel from giving an interface an IPv6 link-local address.

@@ -15,7 +15,7 @@ use condo::error::Error;
 use condo::net::{Network, Port, link_exists, routes};
 
 use frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, arp, carries, fragment, udp, udp6};
-use room::{Ears, Room, Vps, address, host, mac, ping};
+use room::{Ears, Room, Vps, address, host, host_with_ipv6, mac, ping};
 
 tests![
     vpss_talk_only_where_allowed in guest,
@@ -35,6 +35,11 @@ tests![
     foreign_rules_stay,
     flushed_rules_come_back in guest,
     dhcp_tells_what_it_has in guest,
+    ipv6_is_for_those_who_may in guest,
+    the_outside_sees_the_host_by_ipv6,
+    an_isolated_network_has_no_way_out,
+    a_bridge_of_the_operators_has_ports,
+    a_routed_address_is_answered_for,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -526,6 +531,197 @@ fn dhcp_tells_what_it_has() -> Result<()> {
     // Somebody else's address is not to be had, and answers that are asked to be broadcast come too.
     ensure!(ask(&["-r", "10.171.0.9", "-B"])?.trim() == told);
     ensure!(a.reaches(network.gateway())?, "asking changes nothing");
+    Ok(())
+}
+
+fn ipv6_is_for_those_who_may() -> Result<()> {
+    needs!(root);
+    let network = host_with_ipv6()?;
+    let (a, b) = (Vps::with_ipv6(&network, 2)?, Vps::with_ipv6(&network, 3)?);
+    ensure!(
+        !a.is_heard_by(&b, Duration::from_millis(600))?,
+        "strangers do not talk"
+    );
+    let pair = [(a.ip6().into(), b.ip6().into())];
+    network.allow(&pair)?;
+    ensure!(
+        a.is_heard_by(&b, PATIENCE)? && b.is_heard_by(&a, PATIENCE)?,
+        "friends do"
+    );
+    network.disallow(&pair)?;
+    ensure!(
+        !b.is_heard_by(&a, Duration::from_millis(600))?,
+        "and stop when told"
+    );
+    network.forget(a.ip6().into())?;
+    network.detach(&a.port)?;
+    network.detach(&b.port)?;
+    network.remove()?;
+    ensure!(!link_exists("condo0")?);
+    Ok(())
+}
+
+/// The host and a network behind its `eth0`: nothing between them but a wire.
+fn wire(addresses: [&str; 2]) -> Result<Room> {
+    let world = Room::new()?;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&world.fd());
+    let ip = |line: &str| crate::harness::run(Command::new("ip").args(line.split(' '))).map(drop);
+    ip(&format!(
+        "link add eth0 type veth peer name eth0 netns /proc/{}/fd/{fd}",
+        std::process::id()
+    ))?;
+    let own = |address: &str| -> Result<()> {
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        ip(&format!("addr add {address} dev eth0{nodad}"))?;
+        ip("link set eth0 up")
+    };
+    own(addresses[0])?;
+    world.run(|| own(addresses[1]))?;
+    Ok(world)
+}
+
+fn the_outside_sees_the_host_by_ipv6() -> Result<()> {
+    needs!(root, ip);
+    let network = host_with_ipv6()?;
+    let world = wire(["2001:db8::2/64", "2001:db8::1/64"])?;
+    let a = Vps::with_ipv6(&network, 2)?;
+    let service = world.run(|| Ok(UdpSocket::bind("[::]:0")?))?;
+    service.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let to = (
+        "2001:db8::1".parse::<std::net::Ipv6Addr>()?,
+        service.local_addr()?.port(),
+    );
+    let own = a.room.run(|| Ok(UdpSocket::bind((a.ip6(), 0))?))?;
+    for _ in 0..50 {
+        let _ = own.send_to(b"from within", to);
+        if let Ok((_, from)) = service.recv_from(&mut [0; 16]) {
+            ensure!(from.ip().to_string() == "2001:db8::2", "the outside sees {from}");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("nothing came through")
+}
+
+fn an_isolated_network_has_no_way_out() -> Result<()> {
+    needs!(root, ip);
+    let network = host()?;
+    let world = wire(["198.51.100.2/24", "198.51.100.1/24"])?;
+    let inner = Network {
+        kind: condo::net::Kind::Isolated,
+        ..Network::new("condo1", "condo", "10.172.0.0/24".parse()?)
+    };
+    inner.ensure()?;
+    let on = |id: u32, last: u8| -> Result<(Port, Room)> {
+        let (port, room) = (Port::new(id, Ipv4Addr::new(10, 172, 0, last)), Room::new()?);
+        inner.attach(&port, room.fd())?;
+        Ok((port, room))
+    };
+    let ((a, room), (b, _other)) = (on(12, 2)?, on(13, 3)?);
+    let free = Vps::new(&network, 2)?;
+    inner.allow(&[(a.address.into(), b.address.into())])?;
+    ensure!(room.run(|| ping(b.address, PATIENCE))?, "who may talk does");
+    ensure!(ping(a.address, PATIENCE)?, "the host reaches it");
+    let server = Ipv4Addr::new(198, 51, 100, 1);
+    ensure!(free.reaches(server)?, "others have a way out");
+    // A way that a tenant makes for himself leads nowhere.
+    room.run(|| {
+        let line = "route add default via 10.172.0.1";
+        crate::harness::run(Command::new("ip").args(line.split(' '))).map(drop)
+    })?;
+    for to in [
+        server,
+        network.gateway(),
+        inner.gateway(),
+        free.ip(),
+        Ipv4Addr::new(198, 51, 100, 2),
+    ] {
+        ensure!(
+            !room.run(|| ping(to, Duration::from_millis(600)))?,
+            "{to} is reached"
+        );
+    }
+    // One network goes, and the other stays.
+    inner.detach(&a)?;
+    inner.detach(&b)?;
+    inner.retire()?;
+    ensure!(!link_exists("condo1")? && network.stands()? && free.reaches(server)?);
+    drop(world);
+    Ok(())
+}
+
+fn a_bridge_of_the_operators_has_ports() -> Result<()> {
+    needs!(root, ip);
+    let network = host()?;
+    let ip = |line: &str| crate::harness::run(Command::new("ip").args(line.split(' '))).map(drop);
+    ip("link add br0 type bridge")?;
+    let world = wire(["192.0.2.9/32", "192.0.2.1/24"])?;
+    ip("link set eth0 master br0")?;
+    ip("link set br0 up")?;
+    let lan = Network {
+        kind: condo::net::Kind::Bridged,
+        ..Network::new("br0", "condo", "192.0.2.0/24".parse()?)
+    };
+    lan.ensure()?;
+    let (port, room) = (Port::new(12, Ipv4Addr::new(192, 0, 2, 50)), Room::new()?);
+    lan.attach(&port, room.fd())?;
+    let router = Ipv4Addr::new(192, 0, 2, 1);
+    ensure!(room.run(|| ping(router, PATIENCE))?, "the router is reached");
+    ensure!(world.run(|| ping(port.address, PATIENCE))?, "and reaches it");
+    let ears = world.run(Ears::open)?;
+    let router_mac = world.run(|| mac("eth0"))?;
+    for (from, hardware) in [
+        (Ipv4Addr::new(192, 0, 2, 77), port.mac),
+        (port.address, [2, 9, 9, 9, 9, 9]),
+    ] {
+        room.run(|| room::inject("eth0", &udp((hardware, router_mac), from, router, "forged")))?;
+    }
+    room.run(|| {
+        room::inject(
+            "eth0",
+            &udp((port.mac, router_mac), port.address, router, "honest"),
+        )
+    })?;
+    let heard = ears.until("honest")?;
+    ensure!(
+        !heard.iter().any(|f| carries(f, "forged")),
+        "a forged packet came through"
+    );
+    lan.detach(&port)?;
+    lan.retire()?;
+    ensure!(link_exists("br0")? && !link_exists(&port.host_if)? && network.stands()?);
+    Ok(())
+}
+
+fn a_routed_address_is_answered_for() -> Result<()> {
+    needs!(root, ip);
+    let _network = host()?;
+    let world = wire(["198.51.100.2/24", "198.51.100.1/24"])?;
+    let public = Network {
+        kind: condo::net::Kind::Routed,
+        ..Network::new("condo1", "condo", "198.51.100.64/27".parse()?)
+    };
+    public.ensure()?;
+    let (port, room) = (Port::new(12, Ipv4Addr::new(198, 51, 100, 70)), Room::new()?);
+    public.attach(&port, room.fd())?;
+    ensure!(
+        world.run(|| ping(port.address, PATIENCE))?,
+        "the outside finds it here"
+    );
+    let server = Ipv4Addr::new(198, 51, 100, 1);
+    let ears = world.run(Ears::open)?;
+    ensure!(room.run(|| ping(server, PATIENCE))?);
+    room.run(|| {
+        UdpSocket::bind("0.0.0.0:0")?.send_to(b"as I am", (server, 9))?;
+        Ok(())
+    })?;
+    let heard = ears.until("as I am")?;
+    ensure!(
+        heard.last().and_then(|f| frame::source(f)) == Some(port.address),
+        "it has its own address"
+    );
+    public.detach(&port)?;
+    let proxies = crate::harness::run(Command::new("ip").args(["neigh", "show", "proxy"]))?;
+    ensure!(proxies.trim().is_empty(), "left: {proxies}");
     Ok(())
 }
 

@@ -64,6 +64,7 @@ impl Condo {
             VpsStatus::Paused => return Err(frozen(name)),
             status => return Err(Error::Status(format!("the VPS is {} already", status.as_str()))),
         }
+        network::warn_of_collisions(self, &record)?;
         doors::check(&record.config.publish)
             .during(|| format!("publish its ports (condo unpublish {name} takes them back)"))?;
         let record = self.finish_rebuild(record)?;

@@ -27,9 +27,17 @@ pub(in crate::vps) fn of(condo: &Condo) -> Result<NetworkRecord> {
     condo.store.set_network_if_absent(&NetworkRecord {
         name,
         number: 0,
-        network: Network::new(&condo.folders.bridge(), &condo.folders.table(), subnet),
+        network: Network {
+            subnet6: private6()?,
+            ..Network::new(&condo.folders.bridge(), &condo.folders.table(), subnet)
+        },
         reserved: Vec::new(),
     })
+}
+
+/// A private range of IPv6, where there is IPv6.
+pub(super) fn private6() -> Result<Option<ipnetwork::Ipv6Network>> {
+    net::has_ipv6().then(net::choose_subnet6).transpose()
 }
 
 /// What networks have for themselves.
@@ -201,6 +209,32 @@ fn between(condo: &Condo, record: &Record, peer: &Name) -> Result<Vec<(IpAddr, I
 
 fn any_runs(condo: &Condo) -> bool {
     std::fs::read_dir(condo.folders.runs()).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Routes of the host, also later ones, that have addresses of a network: which network, and which route.
+pub(in crate::vps) fn collisions(condo: &Condo) -> Result<Vec<(Name, ipnetwork::Ipv4Network)>> {
+    let mut found = Vec::new();
+    for record in condo.store.networks()? {
+        let others = record.network.collisions()?;
+        found.extend(others.into_iter().map(|other| (record.name.clone(), other)));
+    }
+    Ok(found)
+}
+
+/// Says so where a VPS starts on a network that cannot be reached altogether.
+pub(in crate::vps) fn warn_of_collisions(condo: &Condo, record: &Record) -> Result<()> {
+    for (name, other) in collisions(condo)? {
+        if record
+            .interfaces
+            .iter()
+            .any(|interface| interface.network == name)
+        {
+            log::warn!(
+                "the host has a route to `{other}`, which overlaps the network `{name}`: one of the two is out of reach"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Connects a VPS whose init waits, by all its interfaces.

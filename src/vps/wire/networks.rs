@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-use super::network::{lock, named, of, retire, subnets};
+use super::network::{lock, named, of, private6, retire, subnets};
 use crate::error::{Error, Result};
 use crate::net::{self, Kind, Network};
 use crate::vps::record::instance::Condo;
@@ -78,7 +78,10 @@ impl Condo {
             };
             let network = Network {
                 kind: new.kind,
-                subnet6: new.subnet6,
+                subnet6: match new.kind {
+                    Kind::Nat | Kind::Isolated if new.subnet6.is_none() => private6()?,
+                    _ => new.subnet6,
+                },
                 mtu: new.mtu,
                 router: new.gateway,
                 ..Network::new(&bridge, &self.folders.table(), subnet)

@@ -1,6 +1,6 @@
 //! By the network: frames past the fence, tables that are shared, and what is left when somebody takes the firewall away.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
@@ -9,9 +9,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::harness;
 use crate::net::frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, Mac};
-use crate::net::frame::{arp, carries, tagged, too_long, udp, udp_ports, with_option};
+use crate::net::frame::{
+    arp, carries, datagram, discovery, ip6, tagged, too_long, udp, udp_ports, with_option,
+};
 use crate::net::nft;
-use crate::net::room::{Ears, Room, Vps, address, host, mac};
+use crate::net::room::{Ears, Room, Vps, address, host, host_with_ipv6, mac};
 use condo::net::Network;
 
 tests![
@@ -24,6 +26,7 @@ tests![
     a_flush_of_all_rules_opens_nothing in guest,
     a_port_without_its_fence_reaches_nothing in guest,
     the_next_tenant_gets_no_packets_of_the_last in guest,
+    forged_ipv6_reaches_nobody in guest,
 ];
 
 /// Groups that a bridge does not forward but hands to the host, as input of the port.
@@ -98,6 +101,129 @@ fn what_is_no_plain_packet_is_dropped() -> Result<()> {
     let heard = b.ears.until("honest")?;
     ensure!(!heard.iter().any(|f| carries(f, "forged")), "one came through");
     // The host's own IP saw none of them either: it would have counted them.
+    Ok(())
+}
+
+/// The host's neighbours and routes.
+fn known6() -> Result<String> {
+    let ask = |what: &str| harness::run(Command::new("ip").args(["-6", what, "show"]));
+    Ok(ask("neigh")? + &ask("route")?)
+}
+
+/// What a VPS sends in the name of others, and past the gateway.
+fn in_other_names(a: &Vps, b: &Vps, c: &Vps) -> Result<Vec<Vec<u8>>> {
+    let (gateway, own) = (mac("condo0")?, a.port.mac);
+    let all: Mac = [0x33, 0x33, 0, 0, 0, 1];
+    let group: Ipv6Addr = "ff02::1".parse()?;
+    let link_local: Ipv6Addr = "fe80::1".parse()?;
+    let host: Ipv6Addr = "fd00:1:2:3::1".parse()?;
+    let text = || datagram("forged");
+    Ok(vec![
+        // Sources of others, of the host, of nobody and of the link.
+        ip6((own, gateway), (c.ip6(), b.ip6()), 17, &text()),
+        ip6((c.port.mac, gateway), (c.ip6(), b.ip6()), 17, &text()),
+        ip6((own, gateway), (host, b.ip6()), 17, &text()),
+        ip6((own, gateway), (Ipv6Addr::UNSPECIFIED, b.ip6()), 17, &text()),
+        ip6((own, gateway), (link_local, b.ip6()), 17, &text()),
+        // Past the gateway, and to groups.
+        ip6((own, b.port.mac), (a.ip6(), b.ip6()), 17, &text()),
+        ip6((own, all), (a.ip6(), group), 17, &text()),
+        ip6((own, gateway), (a.ip6(), group), 17, &text()),
+        ip6((own, gateway), (a.ip6(), link_local), 17, &text()),
+        // An extension header for routers.
+        ip6(
+            (own, gateway),
+            (a.ip6(), b.ip6()),
+            0,
+            &[17, 0, 1, 4, 0, 0, 0, 0, b'f', b'o', b'r', b'g', b'e', b'd'],
+        ),
+    ])
+}
+
+/// What a VPS sends that is for routers and neighbours to say.
+fn in_a_routers_name(a: &Vps, b: &Vps) -> Result<Vec<Vec<u8>>> {
+    let (gateway, own) = (mac("condo0")?, a.port.mac);
+    let all: Mac = [0x33, 0x33, 0, 0, 0, 1];
+    let groups: [Ipv6Addr; 2] = ["ff02::1".parse()?, "ff02::2".parse()?];
+    let link_local: Ipv6Addr = "fe80::1".parse()?;
+    let host: Ipv6Addr = "fd00:1:2:3::1".parse()?;
+    Ok(vec![
+        // Advertisements of a router and of neighbours, and a redirect: to all, to the gateway, to the neighbour.
+        ip6(
+            (own, all),
+            (link_local, groups[0]),
+            58,
+            &discovery(134, link_local, own, "forged"),
+        ),
+        ip6(
+            (own, gateway),
+            (a.ip6(), b.ip6()),
+            58,
+            &discovery(134, link_local, own, "forged"),
+        ),
+        ip6(
+            (own, all),
+            (a.ip6(), groups[0]),
+            58,
+            &discovery(136, b.ip6(), own, "forged"),
+        ),
+        ip6(
+            (own, gateway),
+            (a.ip6(), host),
+            58,
+            &discovery(136, b.ip6(), own, "forged"),
+        ),
+        ip6(
+            (own, b.port.mac),
+            (link_local, b.ip6()),
+            58,
+            &discovery(136, link_local, own, "forged"),
+        ),
+        ip6(
+            (own, gateway),
+            (a.ip6(), b.ip6()),
+            58,
+            &discovery(137, host, own, "forged"),
+        ),
+        ip6(
+            (own, all),
+            (a.ip6(), groups[1]),
+            58,
+            &discovery(133, host, own, "forged"),
+        ),
+        ip6(
+            (own, all),
+            (link_local, groups[0]),
+            58,
+            &discovery(135, b.ip6(), own, "forged"),
+        ),
+    ])
+}
+
+fn forged_ipv6_reaches_nobody() -> Result<()> {
+    needs!(root, ip);
+    let network = host_with_ipv6()?;
+    let [a, b, c] = [
+        Vps::with_ipv6(&network, 2)?,
+        Vps::with_ipv6(&network, 3)?,
+        Vps::with_ipv6(&network, 4)?,
+    ];
+    network.allow(&[(a.ip6().into(), b.ip6().into()), (c.ip6().into(), b.ip6().into())])?;
+    ensure!(a.is_heard_by(&b, Duration::from_secs(20))? && c.is_heard_by(&b, Duration::from_secs(20))?);
+    let (gateway, own) = (mac("condo0")?, a.port.mac);
+    let before = known6()?;
+    let forged = in_other_names(&a, &b, &c)?;
+    for frame in forged.into_iter().chain(in_a_routers_name(&a, &b)?) {
+        a.inject(&frame)?;
+    }
+    a.inject(&ip6((own, gateway), (a.ip6(), b.ip6()), 17, &datagram("honest")))?;
+    let heard = b.ears.until("honest")?;
+    ensure!(
+        !heard.iter().any(|f| carries(f, "forged")),
+        "a neighbour heard it"
+    );
+    ensure!(known6()? == before, "the host believes it: {}", known6()?);
+    ensure!(a.is_heard_by(&b, Duration::from_secs(20))? && c.is_heard_by(&b, Duration::from_secs(20))?);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Frames as a hostile VPS would send them, byte by byte, and a look at what arrives.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 pub type Mac = [u8; 6];
 pub const BROADCAST: Mac = [0xff; 6];
@@ -102,13 +102,47 @@ pub fn udp6(macs: (Mac, Mac), text: &str) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend(length.to_be_bytes());
     packet.extend([17, 64]);
-    packet.extend(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).octets());
-    packet.extend(std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets());
+    packet.extend(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).octets());
+    packet.extend(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets());
     packet.extend([0, 9, 0, 9]);
     packet.extend(length.to_be_bytes());
     packet.extend([0, 0]);
     packet.extend(text.as_bytes());
     ethernet(macs.1, macs.0, [0x86, 0xdd], &packet)
+}
+
+/// An IPv6 packet with this payload of this protocol.
+pub fn ip6(macs: (Mac, Mac), ends: (Ipv6Addr, Ipv6Addr), protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend((payload.len() as u16).to_be_bytes());
+    packet.extend([protocol, 255]);
+    packet.extend(ends.0.octets());
+    packet.extend(ends.1.octets());
+    let pseudo = [
+        &packet[8..40],
+        &(payload.len() as u32).to_be_bytes(),
+        &[0, 0, 0, protocol],
+    ]
+    .concat();
+    let mut payload = payload.to_vec();
+    let at = if protocol == 58 { 2 } else { 6 };
+    let sum = checksum(&[&pseudo[..], &payload].concat()).to_be_bytes();
+    payload[at..at + 2].copy_from_slice(&sum);
+    packet.extend(payload);
+    ethernet(macs.1, macs.0, [0x86, 0xdd], &packet)
+}
+
+/// A datagram to port 9 that carries `text`, without its checksum.
+pub fn datagram(text: &str) -> Vec<u8> {
+    let length = (8 + text.len()) as u16;
+    [&[0, 9, 0, 9][..], &length.to_be_bytes(), &[0, 0], text.as_bytes()].concat()
+}
+
+/// A message of neighbour discovery about `target`, with a hardware address and `text` behind it.
+pub fn discovery(kind: u8, target: Ipv6Addr, mac: Mac, text: &str) -> Vec<u8> {
+    let option = if kind == 136 { 2 } else { 1 };
+    let head = [kind, 0, 0, 0, 0x60, 0, 0, 0];
+    [&head[..], &target.octets(), &[option, 1], &mac, text.as_bytes()].concat()
 }
 
 /// An ARP packet in which `sender` claims what it likes.

@@ -1,6 +1,6 @@
 //! Network namespaces of a test, and programs that look out of them.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,16 @@ pub fn host() -> Result<Network> {
     Ok(network)
 }
 
+/// As [`host`], with IPv6.
+pub fn host_with_ipv6() -> Result<Network> {
+    let network = Network {
+        subnet6: Some("fd00:1:2:3::/64".parse()?),
+        ..host()?
+    };
+    network.ensure()?;
+    Ok(network)
+}
+
 /// A VPS as far as the network is concerned.
 pub struct Vps {
     pub port: Port,
@@ -76,6 +86,41 @@ impl Vps {
         network.attach(&port, room.fd())?;
         let ears = room.run(Ears::open)?;
         Ok(Self { port, room, ears })
+    }
+
+    /// As [`Vps::new`], with an IPv6 address.
+    pub fn with_ipv6(network: &Network, id: u8) -> Result<Self> {
+        let subnet = network.subnet6.context("a network with IPv6")?;
+        let port = Port::new(u32::from(id), address(id));
+        let port = Port {
+            address6: Some(condo::net::ipam::derived6(subnet, port.mac)),
+            ..port
+        };
+        let room = Room::new()?;
+        network.attach(&port, room.fd())?;
+        let ears = room.run(Ears::open)?;
+        Ok(Self { port, room, ears })
+    }
+
+    pub fn ip6(&self) -> Ipv6Addr {
+        self.port.address6.unwrap_or(Ipv6Addr::UNSPECIFIED)
+    }
+
+    /// Sends datagrams to a service of another until one arrives, or the time is over.
+    pub fn is_heard_by(&self, other: &Self, time: Duration) -> Result<bool> {
+        let service = other.room.run(|| Ok(UdpSocket::bind((other.ip6(), 0))?))?;
+        service.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let to = service.local_addr()?;
+        let own = self.room.run(|| Ok(UdpSocket::bind((self.ip6(), 0))?))?;
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            // A link that has just come up may have no route yet.
+            let _ = own.send_to(b"hear me", to);
+            if let Ok((_, from)) = service.recv_from(&mut [0; 16]) {
+                return Ok(from.ip() == self.ip6());
+            }
+        }
+        Ok(false)
     }
 
     pub fn ip(&self) -> Ipv4Addr {

@@ -18,6 +18,7 @@ mod life;
 mod limits;
 mod nested;
 mod network;
+mod networks;
 mod policy;
 mod ports;
 mod records;
@@ -47,6 +48,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     network::TESTS,
     policy::TESTS,
     ports::TESTS,
+    networks::TESTS,
     records::TESTS,
     storm::TESTS,
     supervision::TESTS,
