@@ -22,6 +22,7 @@ mod events;
 mod firewall;
 mod first_boot;
 mod image;
+mod inside;
 mod life;
 mod limits;
 mod network;

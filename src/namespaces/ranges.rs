@@ -56,15 +56,20 @@ impl Ranges {
         Ok(Self { dir, given })
     }
 
-    /// Claims a range for an owner, who is named by a path of its own: the one with this number if that is free, or the next
-    /// that is, and of which `is_taken` does not know better. Returns its first id.
+    /// Claims `count` ranges beside each other for an owner, who is named by a path of its own: from the one with this number on if
+    /// they are free, or the next that are, and of which `is_taken` does not know better. Returns the first id.
     ///
     /// # Errors
     /// [`Error::Unsupported`] when all are taken.
-    pub fn claim(&self, owner: &Path, number: u32, is_taken: &dyn Fn(u32) -> bool) -> Result<u32> {
+    pub fn claim(
+        &self,
+        owner: &Path,
+        (number, count): (u32, u32),
+        is_taken: &dyn Fn(u32) -> bool,
+    ) -> Result<u32> {
         for step in 0..COUNT {
             let base = FIRST + number.wrapping_add(step) % COUNT * SIZE;
-            if !is_taken(base) && self.keep(owner, base)? {
+            if !bases(base, count).any(is_taken) && self.keep(owner, base, count)? {
                 return Ok(base);
             }
         }
@@ -72,8 +77,18 @@ impl Ranges {
         Err(Error::unsupported("another VPS", why))
     }
 
-    /// Claims this very range, or finds that its owner has it already; false when somebody else does.
-    pub fn keep(&self, owner: &Path, base: u32) -> Result<bool> {
+    /// Claims these very ranges, or finds that their owner has them already; false, and none of them, when somebody else has one.
+    pub fn keep(&self, owner: &Path, base: u32, count: u32) -> Result<bool> {
+        for one in bases(base, count) {
+            if !self.keep_one(owner, one)? {
+                self.release(owner, base, count)?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn keep_one(&self, owner: &Path, base: u32) -> Result<bool> {
         if !self.is_ours_to_give(base) {
             return Ok(false);
         }
@@ -88,11 +103,13 @@ impl Ranges {
         }
     }
 
-    /// Gives a range back; one that is not the owner's stays as it is.
-    pub fn release(&self, owner: &Path, base: u32) -> Result<()> {
-        let claim = self.claim_of(base);
-        if fs::read_link(&claim).is_ok_and(|there| there == owner) {
-            files::remove_file(&claim)?;
+    /// Gives ranges back; one that is not the owner's stays as it is.
+    pub fn release(&self, owner: &Path, base: u32, count: u32) -> Result<()> {
+        for base in bases(base, count) {
+            let claim = self.claim_of(base);
+            if fs::read_link(&claim).is_ok_and(|there| there == owner) {
+                files::remove_file(&claim)?;
+            }
         }
         Ok(())
     }
@@ -123,6 +140,11 @@ impl Ranges {
                 .iter()
                 .any(|(first, behind)| start < *behind && *first < end)
     }
+}
+
+/// The first ids of ranges beside each other.
+fn bases(base: u32, count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(move |at| base.saturating_add(at.saturating_mul(SIZE)))
 }
 
 /// `name:first:count`.
@@ -161,20 +183,23 @@ mod tests {
         let scratch = Scratch::new("owner");
         let ranges = scratch.ranges(&[]);
         let (a, b) = (Path::new("/a/web"), Path::new("/b/web"));
-        let base = ranges.claim(a, 7, &|_| false).unwrap();
+        let base = ranges.claim(a, (7, 1), &|_| false).unwrap();
         assert_eq!(base, FIRST + 7 * SIZE);
         assert_eq!(
-            ranges.claim(a, 7, &|_| false).unwrap(),
+            ranges.claim(a, (7, 1), &|_| false).unwrap(),
             base,
             "a claim can be repeated"
         );
-        assert_eq!(scratch.ranges(&[]).claim(b, 7, &|_| false).unwrap(), base + SIZE);
-        assert!(!ranges.keep(b, base).unwrap());
-        ranges.release(b, base).unwrap();
-        assert!(!ranges.keep(b, base).unwrap(), "only the owner gives it back");
-        ranges.release(a, base).unwrap();
-        ranges.release(a, base).unwrap();
-        assert!(ranges.keep(b, base).unwrap());
+        assert_eq!(
+            scratch.ranges(&[]).claim(b, (7, 1), &|_| false).unwrap(),
+            base + SIZE
+        );
+        assert!(!ranges.keep(b, base, 1).unwrap());
+        ranges.release(b, base, 1).unwrap();
+        assert!(!ranges.keep(b, base, 1).unwrap(), "only the owner gives it back");
+        ranges.release(a, base, 1).unwrap();
+        ranges.release(a, base, 1).unwrap();
+        assert!(ranges.keep(b, base, 1).unwrap());
     }
 
     #[test]
@@ -190,10 +215,10 @@ mod tests {
             END,
             u32::MAX - SIZE + 1,
         ] {
-            assert!(!ranges.keep(Path::new("/x"), base).unwrap(), "{base}");
+            assert!(!ranges.keep(Path::new("/x"), base, 1).unwrap(), "{base}");
         }
         for number in [0, COUNT - 1, COUNT, u32::MAX] {
-            let base = ranges.claim(Path::new("/x"), number, &|_| false).unwrap();
+            let base = ranges.claim(Path::new("/x"), (number, 1), &|_| false).unwrap();
             assert!(base > 1_879_048_191 && base + SIZE <= 2_147_352_576, "{base}");
         }
     }
@@ -208,7 +233,7 @@ mod tests {
         let scratch = Scratch::new("given");
         let ranges = scratch.ranges(&given);
         assert_eq!(
-            ranges.claim(Path::new("/x"), 0, &|_| false).unwrap(),
+            ranges.claim(Path::new("/x"), (0, 1), &|_| false).unwrap(),
             FIRST + 3 * SIZE
         );
     }
@@ -220,7 +245,7 @@ mod tests {
         let mut bases: Vec<u32> = std::thread::scope(|scope| {
             let claim = |n: u32| {
                 let ranges = &ranges;
-                move || ranges.claim(&PathBuf::from(format!("/{n}")), n / 8, &|_| false)
+                move || ranges.claim(&PathBuf::from(format!("/{n}")), (n / 8, 1), &|_| false)
             };
             let threads: Vec<_> = (0..64).map(|n| scope.spawn(claim(n))).collect();
             threads.into_iter().map(|t| t.join().unwrap().unwrap()).collect()
@@ -228,7 +253,27 @@ mod tests {
         bases.sort_unstable();
         bases.dedup();
         assert_eq!(bases.len(), 64);
-        let full = ranges.claim(Path::new("/more"), 0, &|_| false).unwrap_err();
+        let full = ranges.claim(Path::new("/more"), (0, 1), &|_| false).unwrap_err();
         assert!(matches!(full, Error::Unsupported { .. }), "{full}");
+    }
+
+    #[test]
+    fn ranges_beside_each_other_are_claimed_all_or_none() {
+        let scratch = Scratch::new("several");
+        let ranges = scratch.ranges(&[]);
+        let (a, b) = (Path::new("/a"), Path::new("/b"));
+        let one = ranges.claim(a, (3, 1), &|_| false).unwrap();
+        let four = ranges.claim(b, (1, 4), &|_| false).unwrap();
+        assert_eq!((one, four), (FIRST + 3 * SIZE, FIRST + 4 * SIZE));
+        assert!(!ranges.keep(b, one - SIZE, 2).unwrap());
+        assert!(
+            ranges.keep(a, one - SIZE, 1).unwrap(),
+            "nothing was kept of what was not whole"
+        );
+        ranges.release(b, four, 4).unwrap();
+        assert!(ranges.keep(a, four + 3 * SIZE, 1).unwrap());
+        // Not beyond the last.
+        let last = ranges.claim(b, (COUNT - 1, 2), &|_| false).unwrap();
+        assert!(last < END - SIZE, "{last}");
     }
 }

@@ -12,6 +12,7 @@ use super::cp::CpArgs;
 use super::doctor::{self, DoctorArgs};
 use super::events;
 use super::first_boot::FirstBootArgs;
+use super::inside::InsideArgs;
 use super::limits::LimitArgs;
 use super::network::{NetworkArgs, NetworkCommand};
 use super::policy::{self, PolicyArgs, SetArgs};
@@ -23,7 +24,6 @@ use super::usage::{assignment, digits};
 use crate::error::{Error, Result};
 use crate::process::signal;
 use crate::vps::record::name::Name;
-use crate::vps::record::permit::Permit;
 use crate::vps::record::snapshots::SnapshotName;
 
 const EXAMPLES: &str = "\
@@ -347,20 +347,8 @@ pub(super) struct CreateArgs {
     pub(super) networks: NetworkArgs,
     #[command(flatten)]
     pub(super) publish: PublishOption,
-    /// What of the host's kernel it may use that is closed otherwise. Several: comma or again.
-    #[arg(long, value_name = "WHAT", value_delimiter = ',', long_help = permits(), help_heading = "Kernel")]
-    pub(super) permit: Vec<Permit>,
-}
-
-/// The help of `--permit`, with what there is.
-fn permits() -> String {
-    let mut help =
-        "What of the host's kernel it may use that is closed otherwise. Several: comma or again.\n"
-            .to_owned();
-    for permit in Permit::ALL {
-        help.push_str(&format!("\n- {}: {}", permit.as_str(), permit.meaning()));
-    }
-    help
+    #[command(flatten)]
+    pub(super) inside: InsideArgs,
 }
 
 fn address(text: &str) -> Result<Ipv4Addr> {

@@ -34,8 +34,10 @@ pub(super) fn wanted(args: CreateArgs) -> error::Result<NewVps> {
         ip: args.ip,
         networks: args.networks.network,
         allow: args.publish.allow.into_iter().collect(),
-        permit: args.permit.into_iter().collect(),
+        permit: args.inside.permit.into_iter().collect(),
         publish: args.publish.publish.into_iter().collect(),
+        devices: args.inside.device.into_iter().collect(),
+        nesting: args.inside.nesting,
         ..VpsConfig::new(args.image)
     };
     args.policy.apply(&mut config);

@@ -133,6 +133,13 @@ fn shown(vps: &VpsView) -> String {
         lines.push(("firewall", firewall(&vps.firewall)));
     }
     lines.push(("traffic", traffic(&vps.traffic)));
+    if vps.nesting {
+        lines.push(("nesting", "yes".to_owned()));
+    }
+    if !vps.devices.is_empty() {
+        let paths: Vec<_> = vps.devices.iter().map(ToString::to_string).collect();
+        lines.push(("devices", paths.join(", ")));
+    }
     lines.extend(limited(&vps.limits));
     fields(&lines)
 }
@@ -270,6 +277,8 @@ mod tests {
                 ..Filter::default()
             },
             traffic: Traffic::of([("2026-11".into(), flow())].into()),
+            devices: vec!["kvm".parse().unwrap()],
+            nesting: true,
             created: 0,
             last_exit: None,
         }
@@ -290,6 +299,8 @@ mod tests {
             published: Vec::new(),
             firewall: Filter::default(),
             traffic: Traffic::default(),
+            devices: Vec::new(),
+            nesting: false,
             last_exit: Some(LastExit {
                 reason: ExitReason::Oom,
                 status: None,

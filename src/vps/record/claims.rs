@@ -14,15 +14,16 @@ impl Condo {
         let ranges = Ranges::open()?;
         let owner = self.folders.vps(&new.name);
         let claimed = Cell::new(None);
+        let count = new.config.ranges();
         let uids = |id: u32, is_taken: IsTaken<'_>| {
-            let base = ranges.claim(&owner, self.range_of(id), is_taken)?;
+            let base = ranges.claim(&owner, (self.range_of(id), count), is_taken)?;
             claimed.set(Some(base));
             Ok(base)
         };
         let picks = Picks { address, uids: &uids };
         self.store.insert(new, &picks).inspect_err(|_| {
             if let Some(base) = claimed.get() {
-                let _ = ranges.release(&owner, base);
+                let _ = ranges.release(&owner, base, count);
             }
         })
     }
@@ -32,18 +33,23 @@ impl Condo {
     pub(in crate::vps) fn hold_uids(&self, record: Record) -> Result<Record> {
         let ranges = Ranges::open()?;
         let owner = self.folders.vps(&record.name);
-        if ranges.keep(&owner, record.uid_base)? {
+        let count = record.config.ranges();
+        if ranges.keep(&owner, record.uid_base, count)? {
             return Ok(record);
         }
-        let pick = |is_taken: IsTaken<'_>| ranges.claim(&owner, self.range_of(record.id), is_taken);
+        let pick = |is_taken: IsTaken<'_>| ranges.claim(&owner, (self.range_of(record.id), count), is_taken);
         let moved = self.store.move_uids(&record.name, &pick)?;
-        ranges.release(&owner, record.uid_base)?;
+        ranges.release(&owner, record.uid_base, count)?;
         Ok(moved)
     }
 
     /// Gives the user ids of a deleted VPS back.
     pub(in crate::vps) fn release_uids(&self, record: &Record) -> Result<()> {
-        Ranges::open()?.release(&self.folders.vps(&record.name), record.uid_base)
+        Ranges::open()?.release(
+            &self.folders.vps(&record.name),
+            record.uid_base,
+            record.config.ranges(),
+        )
     }
 
     /// The same for one without a record, of which nobody knows what they were.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attachment::{self, Attachment};
 use super::cpuset;
+use super::device::Device;
 use super::disk::Disk;
 use super::facts::Facts;
 use super::labels::Labels;
@@ -64,6 +65,12 @@ pub struct VpsConfig {
     /// What it is permitted beyond the usual.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub permit: BTreeSet<Permit>,
+    /// Devices of the host's that it may open.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub devices: BTreeSet<Device>,
+    /// Whether it is made ready for containers of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nesting: bool,
     /// Its disk.
     #[serde(default, skip_serializing_if = "Disk::is_plain")]
     pub disk: Disk,
@@ -178,6 +185,8 @@ impl VpsConfig {
             networks: Vec::new(),
             allow: BTreeSet::new(),
             permit: BTreeSet::new(),
+            devices: BTreeSet::new(),
+            nesting: false,
             disk: Disk::default(),
             pending: None,
             labels: Labels::default(),

@@ -61,6 +61,13 @@ impl FromStr for Permit {
     }
 }
 
+/// What a VPS with these permits has, and one with `nesting` besides: file systems and interfaces made by programs are what
+/// unprivileged containers are made of.
+pub(in crate::vps) fn effective(permits: &BTreeSet<Permit>, nesting: bool) -> BTreeSet<Permit> {
+    let implied = [Permit::Fuse, Permit::Tun].into_iter().filter(|_| nesting);
+    permits.iter().copied().chain(implied).collect()
+}
+
 /// What the system call filter of a VPS with these permits lets pass.
 pub(in crate::vps) fn concessions(permits: &BTreeSet<Permit>) -> Concessions {
     Concessions {

@@ -6,6 +6,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::config::Limits;
+use super::device::Device;
 use super::name::Name;
 use super::network::{NetworkRecord, Range};
 use super::permit::Permit;
@@ -99,6 +100,12 @@ pub struct VpsView {
     pub firewall: Filter,
     /// What it has sent and received.
     pub traffic: Traffic,
+    /// Devices of the host's that it may open.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// Whether it is made ready for containers of its own.
+    #[serde(default)]
+    pub nesting: bool,
     /// When it was created, in seconds since 1970.
     pub created: i64,
     /// How it ended last.

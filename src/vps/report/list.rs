@@ -84,6 +84,8 @@ impl Condo {
             permitted: record.config.permit.iter().copied().collect(),
             restart: record.config.restart,
             boot: record.config.boot,
+            devices: record.config.devices.iter().cloned().collect(),
+            nesting: record.config.nesting,
             allowed: peers.into_iter().map(|(name, _)| name).collect(),
             created: record.created,
             last_exit,

@@ -31,6 +31,10 @@ impl Condo {
         self.refuse_remains(&new.name)?;
         let _images = self.lock_images()?;
         provision::check(&self.images().get(&config.image)?, &new.first_boot)?;
+        config
+            .devices
+            .iter()
+            .try_for_each(|device| device.find().map(drop))?;
         if config.limits.any_io() {
             storage::whole_disk_of(self.folders.lib())?;
         }

@@ -4,55 +4,76 @@
 //! that a tenant takes on it blocks others, and a watch (`inotify(7)`) on it sees them. So each VPS gets nodes of its own, made in a
 //! tmpfs that nobody but it sees, with its root as their owner.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid};
 use rustix::mount::MountFlags;
 
 use crate::error::{During, Result};
 use crate::files;
-use crate::vps::record::permit::Permit;
+use crate::vps::record::config::VpsConfig;
+use crate::vps::record::device::Number;
+use crate::vps::record::permit::{self, Permit};
 
-/// A character device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Node {
     /// Where it is below `/dev`.
-    pub(super) name: &'static str,
-    /// Number of the driver.
-    pub(super) major: u32,
-    /// Number of the device.
-    pub(super) minor: u32,
+    pub(super) name: PathBuf,
+    /// What it stands for.
+    pub(super) number: Number,
 }
 
-const fn node(name: &'static str, major: u32, minor: u32) -> Node {
-    Node { name, major, minor }
+fn node(name: &str, major: u32, minor: u32) -> Node {
+    Node {
+        name: name.into(),
+        number: Number {
+            block: false,
+            major,
+            minor,
+        },
+    }
 }
 
 /// What every program expects (config-linux.md, "Default Devices"). Terminals come with their own file system.
-const STANDARD: [Node; 6] = [
-    node("null", 1, 3),
-    node("zero", 1, 5),
-    node("full", 1, 7),
-    node("random", 1, 8),
-    node("urandom", 1, 9),
-    node("tty", 5, 0),
+const STANDARD: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
 ];
 
-/// The nodes of a VPS with these permits.
-pub(super) fn of(permits: &BTreeSet<Permit>) -> impl Iterator<Item = Node> {
-    let permitted = permits.iter().filter_map(|permit| match permit {
-        Permit::Fuse => Some(node("fuse", 10, 229)),
-        Permit::Tun => Some(node("net/tun", 10, 200)),
-        Permit::PacketRings | Permit::Socketcall => None,
-    });
-    STANDARD.into_iter().chain(permitted)
+/// The nodes of a VPS. Devices of the host's are looked at now: what they were when the VPS was created may be another's today.
+///
+/// # Errors
+/// As [`Device::find`](crate::vps::record::device::Device::find).
+pub(super) fn of(config: &VpsConfig) -> Result<Vec<Node>> {
+    let mut all = STANDARD
+        .map(|(name, major, minor)| node(name, major, minor))
+        .to_vec();
+    for permit in permit::effective(&config.permit, config.nesting) {
+        match permit {
+            Permit::Fuse => all.push(node("fuse", 10, 229)),
+            Permit::Tun => all.push(node("net/tun", 10, 200)),
+            Permit::PacketRings | Permit::Socketcall => {}
+        }
+    }
+    for device in &config.devices {
+        let name = device.name().to_owned();
+        if all.iter().all(|node| node.name != name) {
+            let number = device.find()?;
+            all.push(Node { name, number });
+        }
+    }
+    Ok(all)
 }
 
 /// Makes the nodes below `dir`, in a tmpfs that is mounted there. The caller is in a mount namespace of its own.
 ///
 /// `root` is the VPS's root, as the host numbers it.
-pub(super) fn make(dir: &Path, permits: &BTreeSet<Permit>, root: u32) -> Result<()> {
+pub(super) fn make(dir: &Path, nodes: &[Node], root: u32) -> Result<()> {
     files::create_dir_all(dir, 0o700)?;
     let work = || -> Result<()> {
         let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
@@ -61,22 +82,26 @@ pub(super) fn make(dir: &Path, permits: &BTreeSet<Permit>, root: u32) -> Result<
             dir,
             "tmpfs",
             flags,
-            Some(c"size=64k,nr_inodes=32,mode=700"),
+            Some(c"size=64k,nr_inodes=256,mode=700"),
         )?;
-        of(permits).try_for_each(|node| node.make(dir, root))
+        nodes.iter().try_for_each(|node| node.make(dir, root))
     };
     work().during(|| format!("make device nodes in `{}`", dir.display()))
 }
 
 impl Node {
-    fn make(self, dir: &Path, root: u32) -> Result<()> {
-        let path = dir.join(self.name);
+    fn make(&self, dir: &Path, root: u32) -> Result<()> {
+        let path = dir.join(&self.name);
         if let Some(parent) = path.parent() {
             files::create_dir_all(parent, 0o700)?;
         }
-        let number = rustix::fs::makedev(self.major, self.minor);
+        let number = rustix::fs::makedev(self.number.major, self.number.minor);
         let mode = Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, mode, number)?;
+        let kind = match self.number.block {
+            true => FileType::BlockDevice,
+            false => FileType::CharacterDevice,
+        };
+        rustix::fs::mknodat(CWD, &path, kind, mode, number)?;
         rustix::fs::chmod(&path, mode)?;
         rustix::fs::chown(&path, Some(Uid::from_raw(root)), Some(Gid::from_raw(root)))?;
         Ok(())
@@ -89,11 +114,21 @@ mod tests {
 
     #[test]
     fn permits_bring_their_nodes() {
-        let names = |permits: &[Permit]| -> Vec<&str> {
-            let permits = permits.iter().copied().collect();
-            of(&permits).map(|node| node.name).skip(STANDARD.len()).collect()
+        let names = |permits: &[Permit], nesting: bool, devices: &[&str]| -> Vec<String> {
+            let config = VpsConfig {
+                permit: permits.iter().copied().collect(),
+                devices: devices.iter().map(|device| device.parse().unwrap()).collect(),
+                nesting,
+                ..VpsConfig::new("busybox")
+            };
+            let nodes = of(&config).unwrap().into_iter().skip(STANDARD.len());
+            nodes.map(|node| node.name.display().to_string()).collect()
         };
-        assert!(names(&[Permit::Socketcall, Permit::PacketRings]).is_empty());
-        assert_eq!(names(&[Permit::Tun, Permit::Fuse]), ["fuse", "net/tun"]);
+        assert!(names(&[Permit::Socketcall, Permit::PacketRings], false, &[]).is_empty());
+        assert_eq!(
+            names(&[Permit::Tun, Permit::Fuse], false, &[]),
+            ["fuse", "net/tun"]
+        );
+        assert_eq!(names(&[Permit::Tun], true, &["fuse"]), ["fuse", "net/tun"]);
     }
 }

@@ -75,8 +75,12 @@ impl Condo {
             files::rename_if_there(&from, &to)?;
         }
         let ranges = Ranges::open()?;
-        ranges.release(&self.folders.vps(old), record.uid_base)?;
-        ranges.keep(&self.folders.vps(&record.name), record.uid_base)?;
+        ranges.release(&self.folders.vps(old), record.uid_base, record.config.ranges())?;
+        ranges.keep(
+            &self.folders.vps(&record.name),
+            record.uid_base,
+            record.config.ranges(),
+        )?;
         self.store.end_rename(record)
     }
 

@@ -123,10 +123,6 @@ fn with_lifted(
     facts: &Facts,
 ) -> Value {
     let gone = |had: bool, has: bool| had && !has;
-    if let Some(all) = resources.as_object_mut() {
-        // Access to devices is not a limit, and stays.
-        all.remove("devices");
-    }
     if gone(before.cpus.is_some(), after.cpus.is_some()) {
         resources["cpu"]["quota"] = json!(-1);
     }
@@ -196,15 +192,7 @@ mod tests {
                 "throttleReadIOPSDevice": off, "throttleWriteIOPSDevice": off },
         });
         let none = Limits::default();
-        let lifted = |unified| {
-            with_lifted(
-                json!({ "devices": [] }),
-                &before,
-                &none,
-                Some((8, 0)),
-                &facts(unified),
-            )
-        };
+        let lifted = |unified| with_lifted(json!({}), &before, &none, Some((8, 0)), &facts(unified));
         assert_eq!(lifted(false), expected);
         expected["cpu"].as_object_mut().unwrap().remove("shares");
         expected["unified"] = json!({ "cpu.weight": "100" });

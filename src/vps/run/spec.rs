@@ -9,9 +9,10 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Map, Value, json};
 
+use super::nodes::Node;
 use crate::error::{During, Result};
 use crate::vps::record::facts::{Clocks, Facts};
-use crate::vps::record::store::{Record, UIDS};
+use crate::vps::record::store::Record;
 
 mod capabilities;
 mod mounts;
@@ -35,8 +36,8 @@ pub struct Input<'a> {
     pub init: &'a Init,
     /// Where its root disk is mounted.
     pub rootfs: &'a Path,
-    /// Where its device nodes are.
-    pub nodes: &'a Path,
+    /// Where its device nodes are, and which.
+    pub(super) nodes: (&'a Path, &'a [Node]),
     /// Where the directories for container engines are, and the places inside that get one.
     pub engines: (&'a Path, &'a [&'static str]),
     /// Where its own disk is mounted, while a rescue system has its place.
@@ -57,7 +58,7 @@ const VERSION: &str = "1.2.0";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Open files: systemd's own defaults, because select(2) breaks above 1024 and databases want the hard limit.
-const OPEN_FILES: (u64, u64) = (1024, 524_288);
+const OPEN_FILES: (u64, u64) = (1024, 1_048_576);
 
 /// Renders the configuration.
 ///
@@ -120,7 +121,7 @@ fn environment(record: &Record) -> Vec<String> {
 
 fn linux(input: &Input<'_>) -> Result<Value> {
     let record = input.record;
-    let map = json!([{ "containerID": 0, "hostID": record.uid_base, "size": UIDS }]);
+    let map = json!([{ "containerID": 0, "hostID": record.uid_base, "size": record.ids() }]);
     let clocks = input.facts.clocks;
     let kinds = ["pid", "network", "ipc", "uts", "mount", "user", "cgroup"];
     let namespaces: Vec<Value> = kinds
@@ -128,14 +129,16 @@ fn linux(input: &Input<'_>) -> Result<Value> {
         .chain(clocks.is_some().then_some(&"time"))
         .map(|kind| json!({ "type": kind }))
         .collect();
+    let mut resources = resources(record, &record.config.limits, input.disk, input.facts)?;
+    resources["devices"] = resources::devices(input.nodes.1);
     Ok(json!({
         "namespaces": namespaces,
         "timeOffsets": clocks.map(offsets).unwrap_or_default(),
         "uidMappings": map,
         "gidMappings": map,
         "cgroupsPath": input.cgroup,
-        "resources": resources(record, &record.config.limits, input.disk, input.facts)?,
-        "sysctl": sysctls(),
+        "resources": resources,
+        "sysctl": sysctls(record),
         // Mounts inside reach what systemd starts: it hands credentials to its services over a mount made later.
         "rootfsPropagation": "rshared",
         "maskedPaths": mounts::MASKED,
@@ -166,13 +169,16 @@ const OWN: [(&str, u32); 8] = [
     ("max_net_namespaces", 256),
 ];
 
-fn sysctls() -> BTreeMap<String, String> {
+fn sysctls(record: &Record) -> BTreeMap<String, String> {
     let mut all: BTreeMap<_, _> = OWN
         .iter()
         .map(|(name, value)| (format!("user.{name}"), value.to_string()))
         .collect();
     // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
-    all.insert("net.ipv4.ping_group_range".into(), format!("0 {}", UIDS - 1));
+    all.insert(
+        "net.ipv4.ping_group_range".into(),
+        format!("0 {}", record.ids() - 1),
+    );
     all
 }
 

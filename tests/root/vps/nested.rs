@@ -8,6 +8,8 @@ tests![
     sandboxes_mount_procfs_and_sysfs in guest,
     mounts_reach_namespaces_inside in guest,
     permitted_devices_open,
+    nesting_has_what_engines_need in guest: 60,
+    devices_are_looked_at,
     engines_have_a_place_for_layers in guest: 120,
 ];
 
@@ -84,6 +86,65 @@ fn permitted_devices_open() -> Result<()> {
         ensure!(!there.status.success(), "{device} is in every VPS");
         house.sh("vpn", &format!("exec 3<> {device}"))?;
     }
+    house.leave()
+}
+
+/// Nodes, and ids for the containers of users inside, as `subuid(5)` gives them to the first two.
+fn nesting_has_what_engines_need() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--nesting")?;
+    house.running("plain", "")?;
+    for device in ["/dev/net/tun", "/dev/fuse"] {
+        house.sh("web", &format!("exec 3<> {device}"))?;
+    }
+    let map = |name| house.sh(name, "cat /proc/self/uid_map /proc/self/gid_map");
+    let (wide, narrow) = (map("web")?, map("plain")?);
+    let span = |map: &str| -> Vec<u64> { map.split_whitespace().map(|n| n.parse().unwrap_or(0)).collect() };
+    let (wide, narrow) = (span(&wide), span(&narrow));
+    ensure!(
+        (wide[2], wide[5], narrow[2]) == (262_144, 262_144, 65_536),
+        "{wide:?} {narrow:?}"
+    );
+    let apart = narrow[1] >= wide[1] + wide[2] || narrow[1] + narrow[2] <= wide[1];
+    ensure!(apart, "{wide:?} {narrow:?}");
+    // They are ids of files as well, and stay when the VPS is started anew.
+    house.sh("web", "echo mine > /root/file && chown 231071:100000 /root/file")?;
+    house.ok("restart web --timeout 20")?;
+    house.up("web")?;
+    ensure!(house.sh("web", "stat -c %u:%g /root/file")? == "231071:100000");
+    ensure!(house.show("web")?["nesting"] == true && house.show("plain")?["nesting"] == false);
+    house.leave()
+}
+
+/// What is passed on is what its operator named, and nothing that gives the host away.
+fn devices_are_looked_at() -> Result<()> {
+    let house = House::new()?;
+    for (device, why) in [
+        ("/dev/mem", "cannot be passed on"),
+        ("/dev/tty", "cannot be passed on"),
+        ("/dev/loop-control", "cannot be passed on"),
+        ("/dev/stdin", "is a link"),
+        ("/dev/nothing", "cannot be looked at"),
+        ("/etc/passwd", "nor a path below /dev"),
+        ("/dev/../etc/passwd", "nor a path below /dev"),
+        ("/dev/shm", "is a place that every VPS has"),
+        ("gpu", "neither fuse, kvm or tun"),
+    ] {
+        // A kernel without it has nothing to refuse.
+        if !why.contains("passed on") || std::path::Path::new(device).exists() {
+            house.refused(&format!("create web --image busybox --device {device}"), why)?;
+        }
+    }
+    ensure!(house.list()?.is_empty());
+    house.running("web", "--device tun,/dev/fuse")?;
+    for device in ["/dev/net/tun", "/dev/fuse"] {
+        house.sh("web", &format!("exec 3<> {device}"))?;
+    }
+    let shown = house.show("web")?["devices"].clone();
+    ensure!(
+        shown == serde_json::json!(["/dev/fuse", "/dev/net/tun"]),
+        "{shown}"
+    );
     house.leave()
 }
 

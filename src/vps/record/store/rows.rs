@@ -47,7 +47,7 @@ pub struct Record {
     pub name: Name,
     /// A small number of its own, for interface names.
     pub id: u32,
-    /// The host uid (and gid) of its root; the range is [`super::UIDS`] long.
+    /// The host uid (and gid) of its root; [`Record::ids`] are its own from there on.
     pub uid_base: u32,
     /// The address of its first interface.
     pub address: Ipv4Addr,
@@ -146,6 +146,11 @@ pub(super) const SELECT: &str =
      FROM vps LEFT JOIN last_exit USING (name)";
 
 impl Record {
+    /// How many user ids it has.
+    pub fn ids(&self) -> u32 {
+        self.config.ranges() * super::UIDS
+    }
+
     pub(super) fn read(row: &Row<'_>) -> Result<Self> {
         let config: String = row.get(5).map_err(sql)?;
         Ok(Self {

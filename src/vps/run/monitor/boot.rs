@@ -8,10 +8,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::super::engines;
 use super::super::figures::tend::{NOBODY, Telling};
+use super::super::names;
+use super::super::nodes::{self, Node};
 use super::super::provision::{self, Pending};
 use super::super::spec::{self, Init, Input};
-use super::super::{engines, names, nodes};
 use super::RUNNING;
 use super::early::{self, Early};
 use super::log::Log;
@@ -35,7 +37,7 @@ use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::permit;
-use crate::vps::record::store::{Record, UIDS};
+use crate::vps::record::store::Record;
 use crate::vps::wire::network;
 
 /// Boots for `condo start`, which reads our standard error for the outcome; then watches.
@@ -140,9 +142,10 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let home = namespace_of(own, Kind::Mount)?;
     enter::leave_mounts()?;
     let mounted = mount(condo, record)?;
-    nodes::make(&nodes_of(condo, record), &record.config.permit, record.uid_base)?;
+    let nodes = nodes::of(&record.config)?;
+    nodes::make(&nodes_of(condo, record), &nodes, record.uid_base)?;
     let init = mounted.pending.before(&image.manifest.init);
-    let bundle = render(condo, record, init, &mounted.engines)?;
+    let bundle = render(condo, record, init, (&mounted.engines, &nodes))?;
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
     bound_kernel(condo, record, &created.container)?;
@@ -180,7 +183,7 @@ struct Mounted {
 fn mount(condo: &Condo, record: &Record) -> Result<Mounted> {
     let target = condo.folders.rootfs(&record.name);
     files::create_dir_all(&target, 0o700)?;
-    let userns = IdMap::shifted(record.uid_base, UIDS).into_namespace()?;
+    let userns = IdMap::shifted(record.uid_base, record.ids()).into_namespace()?;
     let (disk, seat) = match &record.config.rescue {
         None => (condo.disk(record)?, condo.folders.seat(&record.name)),
         Some(rescue) => {
@@ -226,7 +229,12 @@ fn nodes_of(condo: &Condo, record: &Record) -> PathBuf {
     condo.folders.bundle(&record.name).join("dev")
 }
 
-fn render(condo: &Condo, record: &Record, init: Vec<String>, engines: &[&'static str]) -> Result<Bundle> {
+fn render(
+    condo: &Condo,
+    record: &Record,
+    init: Vec<String>,
+    (engines, nodes): (&[&'static str], &[Node]),
+) -> Result<Bundle> {
     let limits = &record.config.limits;
     let disk = if limits.any_io() {
         Some(condo.volume(record).device()?)
@@ -240,7 +248,7 @@ fn render(condo: &Condo, record: &Record, init: Vec<String>, engines: &[&'static
         record,
         init: &Init { args: init },
         rootfs: &rootfs,
-        nodes: &nodes_of(condo, record),
+        nodes: (&nodes_of(condo, record), nodes),
         engines: (&engines_of(condo, record), engines),
         own: record.config.rescue.as_ref().map(|_| own.as_path()),
         cgroup: &condo.folders.cgroup(&record.name),

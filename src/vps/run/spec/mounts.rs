@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::{engines, nodes};
+use super::super::engines;
 use super::Input;
 
 /// What says how the host was booted, what hardware it has and what its devices do. The fence is the user namespace (what matters
@@ -41,13 +41,11 @@ const RESCUED: &str = "/mnt";
 pub(super) fn mounts(input: &Input<'_>) -> Vec<Value> {
     let config = &input.record.config;
     let mut all = file_systems(config.limits.memory.unwrap_or(input.facts.memory));
-    all.extend(nodes::of(&config.permit).map(|node| {
+    let (dir, nodes) = input.nodes;
+    all.extend(nodes.iter().map(|node| {
         let options = ["bind", "nosuid", "noexec"];
-        bind(
-            &format!("/dev/{}", node.name),
-            &input.nodes.join(node.name),
-            &options,
-        )
+        let place = format!("/dev/{}", node.name.display());
+        bind(&place, &dir.join(&node.name), &options)
     }));
     let (dir, places) = input.engines;
     all.extend(

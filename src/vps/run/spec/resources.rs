@@ -1,15 +1,12 @@
 //! Limits in the terms of the OCI specification.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value, json};
 
-use super::super::nodes;
+use super::super::nodes::Node;
 use crate::error::{Error, Result};
 use crate::vps::record::config::{CPU_PERIOD, Limits};
 use crate::vps::record::cpuset;
 use crate::vps::record::facts::Facts;
-use crate::vps::record::permit::Permit;
 use crate::vps::record::store::Record;
 
 /// Character devices a VPS may open besides its nodes: console, ptmx and its terminals.
@@ -23,7 +20,6 @@ pub(in crate::vps::run) fn resources(
     facts: &Facts,
 ) -> Result<Value> {
     let mut all = Map::new();
-    all.insert("devices".into(), devices(&record.config.permit));
     let mut put = |key: &str, section: Map<String, Value>| {
         if !section.is_empty() {
             all.insert(key.into(), section.into());
@@ -102,11 +98,16 @@ fn block_io(limits: &Limits, disk: Option<(u32, u32)>) -> Result<Map<String, Val
     ]))
 }
 
-fn devices(permits: &BTreeSet<Permit>) -> Value {
+/// The devices that may be opened: those of the nodes, and terminals.
+pub(super) fn devices(nodes: &[Node]) -> Value {
     let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
-    let nodes = nodes::of(permits).map(|node| (node.major, Some(node.minor)));
-    for (major, minor) in nodes.chain(TERMINALS) {
-        let mut rule = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
+    let nodes = nodes
+        .iter()
+        .map(|Node { number, .. }| (number.block, number.major, Some(number.minor)));
+    let terminals = TERMINALS.map(|(major, minor)| (false, major, minor));
+    for (block, major, minor) in nodes.chain(terminals) {
+        let kind = if block { "b" } else { "c" };
+        let mut rule = json!({ "allow": true, "type": kind, "major": major, "access": "rwm" });
         if let Some(minor) = minor {
             rule["minor"] = minor.into();
         }

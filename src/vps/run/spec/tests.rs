@@ -65,11 +65,12 @@ fn with<T>(limits: Limits, facts: &Facts, disk: Option<(u32, u32)>, work: impl F
     let init = Init {
         args: vec!["/sbin/init".into()],
     };
+    let nodes = super::super::nodes::of(&record.config).unwrap();
     work(Input {
         record: &record,
         init: &init,
         rootfs: Path::new("/var/lib/condo/vps/web/bundle/rootfs"),
-        nodes: Path::new("/var/lib/condo/vps/web/bundle/dev"),
+        nodes: (Path::new("/var/lib/condo/vps/web/bundle/dev"), &nodes),
         engines: (
             Path::new("/var/lib/condo/vps/web/bundle/engines"),
             &["/var/lib/docker"],
@@ -216,7 +217,7 @@ fn nodes_and_directories_of_its_own_are_bound() {
 #[test]
 fn root_inside_is_nobody_outside() {
     let linux = rendered(Limits::default(), &facts())["linux"].clone();
-    let map = json!([{ "containerID": 0, "hostID": 1_000_131_072, "size": UIDS }]);
+    let map = json!([{ "containerID": 0, "hostID": 1_000_131_072, "size": 65_536 }]);
     assert_eq!((&linux["uidMappings"], &linux["gidMappings"]), (&map, &map));
     assert_eq!(linux["cgroupsPath"], "/condo/web");
     let kinds: Vec<_> = linux["namespaces"]

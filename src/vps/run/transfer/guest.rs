@@ -17,7 +17,7 @@ use crate::sys::cred::FsIdentity;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::pending;
-use crate::vps::record::store::{Record, UIDS};
+use crate::vps::record::store::Record;
 use crate::vps::record::view::VpsStatus;
 
 /// Filesystems that hold nothing but files (`statfs(2)`): overlay, tmpfs, ramfs, ext4, xfs, btrfs. In a procfs or sysfs, which a
@@ -82,7 +82,7 @@ impl Condo {
     /// Mounts the disk of a stopped VPS, by a thread with a mount namespace of its own: it is attached nowhere else.
     fn mounted(&self, record: &Record) -> Result<Root> {
         let disk = self.disk(record)?;
-        let userns = IdMap::shifted(record.uid_base, UIDS).into_namespace()?;
+        let userns = IdMap::shifted(record.uid_base, record.ids()).into_namespace()?;
         let assemble = move || -> Result<OwnedFd> {
             enter::leave_mounts()?;
             disk.assemble(userns.as_fd())
