@@ -26,6 +26,8 @@ macro_rules! embed {
 const BUILT_IN: &[(&str, Files)] = &[
     embed!("busybox": "recipe.json", "console", "group", "inittab", "os-release", "passwd", "profile", "rcK", "rcS", "shadow"),
     embed!("debian-12": "recipe.json", "condo-ssh-keys.service", "hosts", "journald.conf", "locale", "resolv.conf"),
+    embed!("debian-13": "recipe.json", "condo-ssh-keys.service", "hosts", "journald.conf", "locale", "resolv.conf"),
+    embed!("debian-openrc": "recipe.json", "hosts", "inittab", "locale", "rc.conf", "resolv.conf", "ssh-keys"),
 ];
 
 /// Largest file of a recipe; they are configuration.
@@ -281,7 +283,7 @@ mod tests {
             Recipe::named("fedora")
                 .unwrap_err()
                 .to_string()
-                .contains("busybox, debian-12")
+                .contains("busybox, debian-12, debian-13, debian-openrc")
         );
     }
 
