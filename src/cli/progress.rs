@@ -1,11 +1,15 @@
-//! A spinner with elapsed time, for what takes longer than a second, on a terminal only.
+//! How far something is, on a terminal only: a spinner with elapsed time for what takes longer than a second, and bars.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::image::Progress;
 
 /// What is faster than this needs no spinner.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -59,5 +63,56 @@ impl Drop for Spinner {
             drop(stop);
             let _ = thread.join();
         }
+    }
+}
+
+/// A bar for each layer of an image. Nothing is seen when standard error is no terminal.
+#[derive(Debug)]
+pub struct Bars {
+    all: MultiProgress,
+    /// By the number of the layer.
+    of: Mutex<BTreeMap<usize, ProgressBar>>,
+}
+
+impl Bars {
+    /// None yet: they come with the layers.
+    pub fn none() -> Self {
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            all: MultiProgress::with_draw_target(target),
+            of: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Moves the bar of a layer. May be called by several threads.
+    pub fn show(&self, progress: Progress<'_>) {
+        let Some(layer) = progress.layer else { return };
+        let mut bars = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = bars.range(..layer).count();
+        let bar = bars
+            .entry(layer)
+            .or_insert_with(|| self.all.insert(place, bar(layer)));
+        bar.set_length(progress.total.unwrap_or(progress.done));
+        bar.set_position(progress.done);
+        bar.set_message(progress.stage.to_owned());
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        let bars = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        bars.values().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+fn bar(layer: usize) -> ProgressBar {
+    let bar = ProgressBar::no_length().with_prefix(format!("layer {}", layer + 1));
+    match ProgressStyle::with_template("{prefix:9} {bar:30} {bytes}/{total_bytes} {msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
     }
 }

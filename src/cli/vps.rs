@@ -28,6 +28,7 @@ mod limits;
 mod network;
 mod policy;
 mod publish;
+mod pull;
 mod resize;
 mod show;
 mod snapshot;

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{During, Error, Result};
 
-/// An exclusive `flock(2)` on a file, released on drop and by the kernel when the process dies.
+/// A `flock(2)` on a file, released on drop and by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Lock {
     file: OwnedFd,
@@ -29,6 +29,11 @@ impl Lock {
     /// Takes the lock now, or fails with [`Error::Busy`].
     pub fn now(path: &Path) -> Result<Self> {
         Self::take(path, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Waits for the lock as one of several that hold it together; whoever wants it alone waits for all of them.
+    pub fn shared(path: &Path) -> Result<Self> {
+        Self::take(path, rustix::fs::FlockOperation::LockShared)
     }
 
     /// A second holder, for another process: the lock lasts until both have let go, unless one drops its [`Lock`].

@@ -133,8 +133,11 @@ impl Root {
         work().during(|| format!("write `{}` in the root", path.display()))
     }
 
-    /// The content of a regular file, up to `limit` bytes (what is in a tenant's root is not trusted to be small).
-    pub fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
+    /// Opens a regular file to be read.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for anything else.
+    pub fn open_file(&self, path: &Path) -> Result<File> {
         // Looked at before it is opened: opening a device or a fifo has effects of its own.
         let refuse = || Error::invalid("file", path.display(), "is not a regular file");
         let seen = rustix::fs::fstat(self.get(path, OFlags::PATH)?)?;
@@ -146,8 +149,14 @@ impl Root {
         if (seen.st_dev, seen.st_ino) != (opened.st_dev, opened.st_ino) {
             return Err(refuse());
         }
+        Ok(file)
+    }
+
+    /// The content of a regular file, up to `limit` bytes (what is in a tenant's root is not trusted to be small).
+    pub fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>> {
         let mut content = Vec::new();
-        file.take(limit)
+        self.open_file(path)?
+            .take(limit)
             .read_to_end(&mut content)
             .during(|| format!("read `{}` in the root", path.display()))?;
         Ok(content)

@@ -16,6 +16,20 @@ pub struct Progress<'a> {
     pub done: u64,
     /// Bytes of the whole stage, where they are known.
     pub total: Option<u64>,
+    /// The layer it is about, the lowest being 0.
+    pub layer: Option<usize>,
+}
+
+impl<'a> Progress<'a> {
+    /// A stage that begins.
+    pub(super) fn stage(stage: &'a str) -> Self {
+        Self {
+            stage,
+            done: 0,
+            total: None,
+            layer: None,
+        }
+    }
 }
 
 /// Called as the work goes on.
@@ -58,7 +72,7 @@ impl<'a> Archive<'a> {
                 return Err(Error::invalid(
                     "archive",
                     path.display(),
-                    "is a directory, not a tar archive",
+                    "is a directory, not an archive",
                 ));
             }
             Ok((file, status.len()))
@@ -70,6 +84,16 @@ impl<'a> Archive<'a> {
             // A fifo has no size.
             size: Some(size).filter(|size| *size > 0),
         })
+    }
+
+    /// An archive in an open file.
+    pub(super) fn from_file(label: String, file: File) -> Self {
+        let size = file.metadata().ok().map(|status| status.len());
+        Self {
+            label,
+            reader: Box::new(file),
+            size,
+        }
     }
 
     fn from_standard_input() -> Result<Self> {
@@ -140,6 +164,7 @@ impl<R: Read> Read for Counted<'_, '_, R> {
                 stage: "unpacking",
                 done: self.done,
                 total: self.total,
+                layer: None,
             });
         }
         Ok(count)

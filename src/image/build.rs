@@ -2,8 +2,9 @@
 
 use super::archive::{OnProgress, Progress};
 use super::entry::{Entry, Kind};
+use super::making::describe;
 use super::recipe::{Base, Recipe};
-use super::store::{Image, ImportOptions, describe};
+use super::store::{Image, ImportOptions};
 use super::tree::Tree;
 use super::{Images, busybox, debian};
 use crate::error::Result;
@@ -16,12 +17,13 @@ impl Images {
     /// [`crate::error::Error::Unsupported`] when this host lacks what the recipe needs.
     pub fn build(&self, recipe: &Recipe, progress: &mut OnProgress<'_>) -> Result<Image> {
         let text = &recipe.text;
-        self.make(&text.name, |root, work| {
+        self.make(&text.name, |place| {
+            let root = &place.root()?;
             let mut tree = Tree::new(root);
             match &text.base {
                 Base::Busybox => busybox::install(&mut tree)?,
                 Base::Debian { suite, packages } => {
-                    let sources = debian::install(&mut tree, (suite, packages), work, progress)?;
+                    let sources = debian::install(&mut tree, (suite, packages), &place.work, progress)?;
                     let path = "etc/apt/sources.list.d/debian.sources";
                     tree.put(
                         &Entry::new(path, Kind::File(None), 0o644),
@@ -29,11 +31,7 @@ impl Images {
                     )?;
                 }
             }
-            progress(Progress {
-                stage: "finishing",
-                done: 0,
-                total: None,
-            });
+            progress(Progress::stage("finishing"));
             recipe.apply(root, &mut tree)?;
             let contents = tree.finish()?;
             let options = ImportOptions {

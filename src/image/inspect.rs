@@ -63,6 +63,12 @@ pub(super) fn stop_signal(root: &Root, init: &[String]) -> &'static str {
     }
 }
 
+/// Whether this init is busybox's.
+pub(super) fn is_busybox(root: &Root, init: &[String]) -> bool {
+    let program = init.first().and_then(|p| program_at(root, Path::new(p)));
+    program.is_some_and(|path| path.ends_with("busybox"))
+}
+
 /// The real path, inside the root, of an executable regular file.
 fn program_at(root: &Root, path: &Path) -> Option<PathBuf> {
     let file = root.get(path, OFlags::PATH).ok()?;

@@ -1,26 +1,20 @@
 //! The folder of images: an image exists whole or not at all.
 
 use std::fs;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
-use super::archive::{Archive, OnProgress, Progress};
+use super::layers::Layers;
 use super::recipe::Recipe;
-use super::room::Room;
-use super::tarball::{Limits, Tarball};
-use super::tree::{Contents, Tree};
-use super::{inspect, validate_name};
+use super::tarball::Limits;
+use super::validate_name;
 use crate::error::{During, Error, Result};
-use crate::files::{self, Lock, Root};
-use crate::undo::Undo;
+use crate::files::{self, Lock};
 
-const MANIFEST: &str = "manifest.json";
-const ROOTFS: &str = "rootfs";
+pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const ROOTFS: &str = "rootfs";
 /// Prefix of what is being made or removed. No image can have such a name.
 const TEMPORARY: &str = ".tmp-";
 const LOCK: &str = ".lock-";
@@ -65,8 +59,29 @@ pub struct Manifest {
     pub devices_skipped: u64,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// The archive or recipe it was made from.
+    /// The archive, recipe or registry it was made from.
     pub source: String,
+    /// Its layers, the lowest first, by the digest of each with all below it. Empty when it has a root filesystem of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
+    /// The digest of its manifest, of one that came in layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// What its configuration says of how its program runs.
+    #[serde(default)]
+    pub process: Process,
+}
+
+/// How an image wants its program to be run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Process {
+    /// Its environment, as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Who it is, `USER[:GROUP]` by name or number; root when empty.
+    pub user: String,
+    /// Where it begins; `/` when empty.
+    pub working_dir: String,
 }
 
 /// What [`Images::import`] cannot or shall not find out itself.
@@ -88,11 +103,8 @@ impl Images {
 
     /// All images, by name.
     pub fn list(&self) -> Result<Vec<Image>> {
-        let mut names = self.names_with_prefix("")?;
-        names.retain(|name| validate_name(name).is_ok());
-        names.sort_unstable();
         let mut images = Vec::new();
-        for name in names {
+        for name in self.names()? {
             match self.get(&name) {
                 Ok(image) => images.push(image),
                 // Removed since, or damaged: the others are still there.
@@ -114,11 +126,26 @@ impl Images {
         };
         let manifest =
             serde_json::from_slice(&manifest).during(|| format!("read the manifest of image `{name}`"))?;
-        Ok(Image {
+        Ok(self.image(name, manifest))
+    }
+
+    fn image(&self, name: &str, manifest: Manifest) -> Image {
+        let shared = self.layers();
+        let layers = if manifest.layers.is_empty() {
+            vec![self.path(name).join(ROOTFS)]
+        } else {
+            manifest
+                .layers
+                .iter()
+                .rev()
+                .map(|chain| shared.path(chain))
+                .collect()
+        };
+        Image {
             name: name.into(),
-            layers: vec![self.path(name).join(ROOTFS)],
+            layers,
             manifest,
-        })
+        }
     }
 
     /// Whether there is an image of this name.
@@ -145,30 +172,6 @@ impl Images {
         self.unlock(name, lock)
     }
 
-    /// Makes an image out of an archive.
-    ///
-    /// # Errors
-    /// [`Error::Exists`], [`Error::Busy`] while another invocation makes it, [`Error::Invalid`] for an archive that is hostile,
-    /// beyond the limits or no system.
-    pub fn import(
-        &self,
-        name: &str,
-        archive: Archive<'_>,
-        options: &ImportOptions,
-        progress: &mut OnProgress<'_>,
-    ) -> Result<Image> {
-        self.make(name, |root, _| {
-            let source = archive.label().to_owned();
-            let contents = unpack(root, archive, &options.limits, progress)?;
-            progress(Progress {
-                stage: "finishing",
-                done: 0,
-                total: None,
-            });
-            describe(root, source, options, &contents)
-        })
-    }
-
     /// Takes away what processes that died left half made. Returns how many.
     pub fn sweep(&self) -> Result<usize> {
         let left = self.names_with_prefix(TEMPORARY)?;
@@ -185,49 +188,17 @@ impl Images {
             .count())
     }
 
-    /// Makes an image under its temporary name, then gives it the real one. `fill` gets the root and an empty directory for
-    /// work, which goes away in any case.
-    pub(super) fn make(
-        &self,
-        name: &str,
-        fill: impl FnOnce(&Root, &Path) -> Result<Manifest>,
-    ) -> Result<Image> {
-        validate_name(name)?;
-        self.prepare()?;
-        self.must_not_exist(name)?;
-        let lock = self.lock(name)?;
-        self.must_not_exist(name)?;
-        let temporary = self.temporary(name);
-        files::remove_tree(&temporary)?;
-        let mut undo = Undo::new();
-        undo.push(|| self.unlock(name, lock));
-        undo.push(|| files::remove_tree(&temporary));
-
-        let image = temporary.join("image");
-        let (work, rootfs) = (temporary.join("work"), image.join(ROOTFS));
-        make_dir(&temporary, 0o700)?;
-        make_dir(&image, 0o700)?;
-        make_dir(&work, 0o700)?;
-        make_dir(&rootfs, 0o755)?;
-        let root = Root::open(&rootfs)?;
-        let mut manifest = fill(&root, &work)?;
-        name.clone_into(&mut manifest.name);
-        files::write_atomic(
-            &image.join(MANIFEST),
-            &serde_json::to_vec_pretty(&manifest)?,
-            0o600,
-        )?;
-        // Data before name: after a power failure the image is whole or is not there.
-        let dir = fs::File::open(&image)?;
-        rustix::fs::syncfs(&dir).during(|| "write the image to disk")?;
-        rustix::fs::renameat_with(CWD, &image, CWD, self.path(name), RenameFlags::NOREPLACE)
-            .during(|| format!("name image `{name}`"))?;
-        fs::File::open(&self.dir)?.sync_all()?;
-        undo.run()?;
-        self.get(name)
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
-    fn must_not_exist(&self, name: &str) -> Result<()> {
+    /// The layers of images that have several.
+    pub(super) fn layers(&self) -> Layers {
+        Layers::new(&self.dir)
+    }
+
+    pub(super) fn must_not_exist(&self, name: &str) -> Result<()> {
         if self.exists(name) {
             return Err(Error::Exists {
                 kind: "image",
@@ -238,98 +209,69 @@ impl Images {
     }
 
     /// The folder, open to nobody but root: it holds set-user-ID programs of real root that tenants' images brought along.
-    fn prepare(&self) -> Result<()> {
+    pub(super) fn prepare(&self) -> Result<()> {
         files::create_dir_all(&self.dir, 0o700)?;
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))
             .during(|| format!("close `{}` to others", self.dir.display()))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    fn temporary(&self, name: &str) -> PathBuf {
+    pub(super) fn temporary(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{TEMPORARY}{name}"))
     }
 
-    fn lock(&self, name: &str) -> Result<Lock> {
+    pub(super) fn lock(&self, name: &str) -> Result<Lock> {
         Lock::now(&self.dir.join(format!("{LOCK}{name}"))).map_err(|e| match e {
             Error::Busy(_) => Error::Busy(format!("image `{name}`")),
             other => other,
         })
     }
 
+    pub(super) fn wait_for_lock(&self, name: &str) -> Result<Lock> {
+        Lock::wait(&self.dir.join(format!("{LOCK}{name}")))
+    }
+
     /// Takes the lock's file away while it is held; a waiter notices and makes a new one.
-    fn unlock(&self, name: &str, lock: Lock) -> Result<()> {
+    pub(super) fn unlock(&self, name: &str, lock: Lock) -> Result<()> {
         let removed = files::remove_file(&self.dir.join(format!("{LOCK}{name}")));
         drop(lock);
         removed
     }
 
-    /// What of the names in the folder follows `prefix`.
-    fn names_with_prefix(&self, prefix: &str) -> Result<Vec<String>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.during(|| format!("read `{}`", self.dir.display()))?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            names.extend(
-                entry?
-                    .file_name()
-                    .to_str()
-                    .and_then(|n| n.strip_prefix(prefix))
-                    .map(Into::into),
-            );
-        }
+    /// The names of images, in order.
+    pub(super) fn names(&self) -> Result<Vec<String>> {
+        let mut names = self.names_with_prefix("")?;
+        names.retain(|name| validate_name(name).is_ok());
+        names.sort_unstable();
         Ok(names)
     }
-}
 
-/// Unpacks an archive into an empty root.
-pub(super) fn unpack(
-    root: &Root,
-    archive: Archive<'_>,
-    limits: &Limits,
-    progress: &mut OnProgress<'_>,
-) -> Result<Contents> {
-    if let Some(size) = archive.size() {
-        // What is unpacked is hardly ever smaller.
-        Room::new(root.as_fd()).check(size)?;
+    /// What of the names in the folder follows `prefix`.
+    fn names_with_prefix(&self, prefix: &str) -> Result<Vec<String>> {
+        names_with_prefix(&self.dir, prefix)
     }
-    let mut tarball = Tarball::new(archive.decode(limits.bytes, progress)?, limits.clone());
-    let mut tree = Tree::new(root);
-    tree.fill(&mut tarball)?;
-    tree.finish()
 }
 
-/// The manifest of a finished tree (but for the name).
-pub(super) fn describe(
-    root: &Root,
-    source: String,
-    options: &ImportOptions,
-    contents: &Contents,
-) -> Result<Manifest> {
-    let init = inspect::init(root, options.init.as_deref())?;
-    let stop_signal = match &options.stop_signal {
-        Some(asked) => asked.clone(),
-        None => inspect::stop_signal(root, &init).to_owned(),
+/// What of the names in a folder follows `prefix`.
+pub(super) fn names_with_prefix(dir: &Path, prefix: &str) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.during(|| format!("read `{}`", dir.display()))?,
     };
-    Ok(Manifest {
-        name: String::new(),
-        stop_signal,
-        architecture: inspect::architecture(root, &init),
-        init,
-        os: inspect::os_name(root),
-        size_bytes: contents.bytes,
-        files: contents.files,
-        highest_id: contents.highest_id,
-        devices_skipped: contents.devices,
-        created: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs()),
-        source,
-    })
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|n| n.strip_prefix(prefix))
+                .map(Into::into),
+        );
+    }
+    Ok(names)
 }
 
 /// [`Error::NotFound`] with the ways to get an image.
@@ -348,13 +290,4 @@ fn missing(name: &str) -> Error {
             name: name.into(),
         }),
     }
-}
-
-fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    fs::DirBuilder::new()
-        .mode(mode)
-        .create(path)
-        // Whatever the umask is.
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
-        .during(|| format!("create directory `{}`", path.display()))
 }

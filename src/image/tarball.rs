@@ -59,6 +59,8 @@ pub struct Tarball<R> {
     left: u64,
     /// Zeroes behind it.
     padding: u64,
+    /// Bytes of all entries.
+    read: u64,
     entries: u64,
     metadata: Spent,
     limits: Limits,
@@ -105,6 +107,7 @@ impl<R: Read> Tarball<R> {
             reader,
             left: 0,
             padding: 0,
+            read: 0,
             entries: 0,
             metadata: Spent::default(),
             limits,
@@ -144,12 +147,23 @@ impl<R: Read> Tarball<R> {
         Ok(None)
     }
 
+    /// What the next archive of the same image may still ask for.
+    pub(super) fn left(&self) -> Limits {
+        Limits {
+            entries: self.limits.entries.saturating_sub(self.entries),
+            bytes: self.limits.bytes.saturating_sub(self.read),
+            metadata: self.limits.metadata.saturating_sub(self.metadata.all),
+            ..self.limits.clone()
+        }
+    }
+
     fn set_size(&mut self, size: u64) -> Result<()> {
         let padded = size
             .checked_next_multiple_of(BLOCK as u64)
             .filter(|padded| *padded <= i64::MAX.unsigned_abs())
             .ok_or_else(|| Error::Corrupt("the archive has an entry of impossible size".into()))?;
         self.left = size;
+        self.read = self.read.saturating_add(padded + BLOCK as u64);
         self.padding = padded - size;
         Ok(())
     }

@@ -7,19 +7,20 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Kind, Sparse};
 use super::room::Room;
 use super::tarball::Tarball;
 use crate::error::{During, Error, Result};
-use crate::files::Root;
+use crate::files::{self, Root};
 
 /// How a directory is opened to work in it.
 const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
@@ -31,7 +32,7 @@ const OPEN_DIR: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// What has been put into a tree.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Contents {
     /// Files of every kind.
     pub(super) files: u64,
@@ -43,6 +44,16 @@ pub(super) struct Contents {
     pub(super) devices: u64,
 }
 
+impl Contents {
+    /// Adds what another layer has.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.highest_id = self.highest_id.max(other.highest_id);
+        self.devices += other.devices;
+    }
+}
+
 /// A root filesystem being filled.
 pub(super) struct Tree<'r> {
     root: &'r Root,
@@ -50,6 +61,8 @@ pub(super) struct Tree<'r> {
     /// The directory of the last entry: archives go through a tree in order.
     last: Option<Last>,
     room: Room<'r>,
+    /// Whether a file may take the place of a directory that is not empty.
+    over: bool,
 }
 
 /// A directory that files are being put into.
@@ -68,6 +81,15 @@ impl<'r> Tree<'r> {
             contents: Contents::default(),
             last: None,
             room: Room::new(root.as_fd()),
+            over: false,
+        }
+    }
+
+    /// A tree that has something already, which is replaced.
+    pub(super) fn over(root: &'r Root) -> Self {
+        Self {
+            over: true,
+            ..Self::new(root)
         }
     }
 
@@ -97,13 +119,11 @@ impl<'r> Tree<'r> {
 
     /// Goes out of the last directory, which gets its time back. At once, so that there is nothing to remember of an archive
     /// with millions of them.
-    fn leave(&mut self) -> Result<()> {
-        let Some(last) = self.last.take() else {
-            return Ok(());
-        };
-        // O_PATH does not do for futimens.
-        let dir = rustix::fs::openat(&*last.fd, ".", OPEN_DIR, Mode::empty())?;
-        Ok(rustix::fs::futimens(&dir, &times(last.mtime))?)
+    pub(super) fn leave(&mut self) -> Result<()> {
+        match self.last.take() {
+            None => Ok(()),
+            Some(last) => set_mtime(&last.fd, last.mtime),
+        }
     }
 
     fn put_root(&mut self, entry: &Entry) -> Result<()> {
@@ -269,6 +289,7 @@ impl<'r> Tree<'r> {
             last.path = None;
         }
         match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) if self.over => files::remove_tree(&name_in(dir, name))?,
             Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?,
             other => other?,
         }
@@ -329,6 +350,20 @@ fn is_kept(name: &str) -> bool {
         || name == "system.posix_acl_access"
         || name == "system.posix_acl_default"
         || (name.starts_with("user.") && !overlay)
+}
+
+/// Sets a directory's time of writing.
+pub(super) fn set_mtime(dir: &OwnedFd, mtime: i64) -> Result<()> {
+    // O_PATH does not do for futimens.
+    let dir = rustix::fs::openat(dir, ".", OPEN_DIR, Mode::empty())?;
+    Ok(rustix::fs::futimens(&dir, &times(mtime))?)
+}
+
+/// A path to a name in an open directory, for what takes paths; its last component is not followed there.
+pub(super) fn name_in(dir: &OwnedFd, name: &OsStr) -> PathBuf {
+    Path::new("/proc/self/fd")
+        .join(dir.as_raw_fd().to_string())
+        .join(name)
 }
 
 fn times(mtime: i64) -> Timestamps {

@@ -12,6 +12,7 @@ pub mod fd;
 pub mod interface;
 pub mod keyring;
 pub mod mount;
+pub mod names;
 pub mod seccomp;
 pub mod signal;
 pub mod task;

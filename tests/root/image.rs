@@ -1,5 +1,12 @@
 //! Images: hostile archives stay in their root, and an image is there whole or not at all.
 
+pub(crate) mod distribution;
+pub(crate) mod faults;
+pub(crate) mod layers;
+pub(crate) mod registry;
+pub(crate) mod saved;
+mod server;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -10,6 +17,15 @@ use anyhow::{Context, Result, ensure};
 use condo::error::Error;
 use condo::image::{Archive, Image, Images, ImportOptions, Limits, Progress, Recipe};
 
+/// The tests of all subjects.
+pub(crate) const ALL: &[&[crate::harness::Test]] = &[
+    TESTS,
+    distribution::TESTS,
+    faults::TESTS,
+    layers::TESTS,
+    registry::TESTS,
+];
+
 tests![
     busybox_is_built_and_runs,
     every_compression_keeps_owners_modes_times_and_attributes,
@@ -18,6 +34,7 @@ tests![
     sparse_files_of_every_format_stay_sparse,
     labels_missing_ends_and_standard_input,
     archives_that_are_no_system_are_refused,
+    what_archives_leave_out_is_made,
     limits_hold_and_leave_nothing: 120,
     the_second_of_two_makers_is_told,
     what_a_killed_import_left_is_swept,
@@ -56,7 +73,13 @@ impl Tar {
         self.owned(kind, (path, link), (0o644, 0), data)
     }
 
-    fn owned(mut self, kind: u8, (path, link): (&str, &str), (mode, id): (u32, u64), data: &[u8]) -> Self {
+    pub(crate) fn owned(
+        mut self,
+        kind: u8,
+        (path, link): (&str, &str),
+        (mode, id): (u32, u64),
+        data: &[u8],
+    ) -> Self {
         let mut header = tar::Header::new_gnu();
         header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
         header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
@@ -535,6 +558,36 @@ fn labels_missing_ends_and_standard_input() -> Result<()> {
     let said = String::from_utf8_lossy(&cut.stderr).into_owned();
     ensure!(!cut.status.success() && said.contains("ends too early"), "{said}");
     ensure!(!scratch.0.join("lib/images/cut").exists());
+    Ok(())
+}
+
+fn what_archives_leave_out_is_made() -> Result<()> {
+    needs!(root);
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let scratch = Scratch::new();
+    let archive = Tar::new()
+        .file("sbin/init", 0o755, b"#!/bin/sh\n")
+        .dir("var/run/", 0o700)
+        .symlink("run", "var/run")
+        .symlink("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
+    let root = import(&scratch.images(), "least", &archive.end())?.layers[0].clone();
+    for (name, mode) in [
+        ("dev", 0o755),
+        ("proc", 0o555),
+        ("sys", 0o555),
+        ("tmp", 0o1777),
+        ("root", 0o700),
+    ] {
+        ensure!(
+            fs::symlink_metadata(root.join(name))?.mode() & 0o7777 == mode,
+            "{name}"
+        );
+    }
+    ensure!(
+        fs::read_link(root.join("run"))? == Path::new("var/run"),
+        "what is there stays"
+    );
+    ensure!(fs::metadata(root.join("var/run"))?.mode() & 0o7777 == 0o700);
     Ok(())
 }
 

@@ -51,7 +51,6 @@ fn main() -> std::process::ExitCode {
         cgroups::TESTS,
         cgroups::reader::TESTS,
         cgroups::resources::TESTS,
-        image::TESTS,
         net::TESTS,
         net::doors::TESTS,
         net::shape::TESTS,
@@ -94,5 +93,15 @@ fn main() -> std::process::ExitCode {
         self_test::TESTS,
         storage::TESTS,
     ];
-    harness::main(&[&modules, attack::TESTS, engines::TESTS, rootfs::TESTS, vps::TESTS].concat())
+    harness::main(
+        &[
+            &modules,
+            attack::TESTS,
+            engines::TESTS,
+            image::ALL,
+            rootfs::TESTS,
+            vps::TESTS,
+        ]
+        .concat(),
+    )
 }

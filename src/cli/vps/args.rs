@@ -17,6 +17,7 @@ use super::limits::LimitArgs;
 use super::network::{NetworkArgs, NetworkCommand};
 use super::policy::{self, PolicyArgs, SetArgs};
 use super::publish::{DoorCommand, PublishOption};
+use super::pull::PullArgs;
 use super::resize::{self, ResizeArgs};
 use super::stats;
 use super::system::{RebuildArgs, RescueArgs};
@@ -178,7 +179,7 @@ pub(super) enum Command {
     Shell {
         /// The VPS.
         name: Name,
-        /// Who to be in it: a name, UID or UID:GID of the VPS.
+        /// Who to be in it: a name or UID of the VPS, and :GROUP or :GID behind it.
         #[arg(short, long, value_name = "USER")]
         user: Option<String>,
     },
@@ -257,13 +258,17 @@ pub(super) enum ImageCommand {
         #[arg(short, long, value_name = "IMAGE")]
         name: Option<String>,
     },
-    /// Make an image of a root filesystem archive: tar, plain or compressed with gzip, zstd or xz.
+    /// Make an image of one in a registry.
+    #[command(after_help = super::pull::EXAMPLES)]
+    Pull(PullArgs),
+    /// Make an image of an archive: a root filesystem, an OCI layout or of `docker save`; plain, gzip, zstd or xz.
     #[command(
         after_help = "Examples:\n  condo image import alpine-minirootfs.tar.gz --name alpine --init /sbin/init\n  \
-                      docker export box | condo image import - --name box"
+                      docker export box | condo image import - --name box\n  \
+                      docker save app | condo image import - --name app"
     )]
     Import {
-        /// The archive; `-` for standard input.
+        /// The archive, or the directory of an OCI layout; `-` for standard input.
         archive: PathBuf,
         /// The image's name.
         #[arg(short, long, value_name = "IMAGE")]
@@ -295,6 +300,16 @@ pub(super) enum ImageCommand {
         /// The images.
         #[arg(value_name = "IMAGE", required = true)]
         names: Vec<String>,
+    },
+    /// Remove layers that no image needs, and what interrupted pulls and imports left.
+    #[command(after_help = "Examples:\n  condo image prune\n  condo image prune --all")]
+    Prune {
+        /// Also images that no VPS is based on.
+        #[arg(short, long)]
+        all: bool,
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -369,7 +384,7 @@ pub(super) struct ExecArgs {
     /// Give the program a terminal also where ours is none.
     #[arg(short, long)]
     pub(super) tty: bool,
-    /// Who to be in the VPS: a name, UID or UID:GID of the VPS.
+    /// Who to be in the VPS: a name or UID of the VPS, and :GROUP or :GID behind it.
     #[arg(short, long, value_name = "USER")]
     pub(super) user: Option<String>,
     /// The working directory.

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::args::ImageCommand;
+use super::pull;
 use crate::cli::exit::Exit;
 use crate::cli::output::{fields, moment, print, print_json, table};
 use crate::cli::progress::Spinner;
@@ -21,6 +22,7 @@ pub(super) fn run(condo: &Condo, command: ImageCommand) -> Result<Exit> {
             drop(spinner);
             ready(&built?)
         }
+        ImageCommand::Pull(args) => ready(&pull::pull(condo, args)?),
         ImageCommand::Import {
             archive,
             name,
@@ -41,6 +43,7 @@ pub(super) fn run(condo: &Condo, command: ImageCommand) -> Result<Exit> {
         ImageCommand::List { json } => list(condo, json),
         ImageCommand::Show { name, json } => show(condo, &name, json),
         ImageCommand::Remove { names } => Ok(remove(condo, &names)),
+        ImageCommand::Prune { all, json } => prune(condo, all, json),
     }
 }
 
@@ -86,6 +89,15 @@ fn show(condo: &Condo, name: &str, json: bool) -> Result<Exit> {
         ("stop signal", image.stop_signal.clone()),
         ("size", size::display(image.size)),
         ("created", moment(image.created)),
+        ("source", image.source.clone()),
+        ("digest", image.digest.clone().unwrap_or_else(|| "-".into())),
+        (
+            "layers",
+            match image.layers {
+                0 => "-".into(),
+                count => count.to_string(),
+            },
+        ),
         (
             "used by",
             if users.is_empty() {
@@ -110,4 +122,18 @@ fn remove(condo: &Condo, names: &[String]) -> Exit {
         }
     }
     exit
+}
+
+fn prune(condo: &Condo, all: bool, json: bool) -> Result<Exit> {
+    let removed = condo.image_prune(all)?;
+    if json {
+        print_json(&removed)?;
+        return Ok(Exit::Success);
+    }
+    for one in &removed {
+        print(&format!("{} removed, {}", one.what, size::display(one.size)))?;
+    }
+    let sum = removed.iter().map(|one| one.size).sum();
+    print(&format!("{} freed", size::display(sum)))?;
+    Ok(Exit::Success)
 }

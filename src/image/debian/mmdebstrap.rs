@@ -171,6 +171,7 @@ impl Stream<'_, '_> {
                 stage: line.strip_prefix("I: ").unwrap_or(line),
                 done: self.done,
                 total: None,
+                layer: None,
             });
         }
         Ok(())

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{During, Error, Result};
+use crate::image::registry::{Credentials, OnPull, PullOptions, Reference};
 use crate::image::{Archive, Image, ImportOptions, Progress, Recipe};
 use crate::process::signal;
 use crate::vps::record::instance::Condo;
-use crate::vps::record::view::ImageView;
+use crate::vps::record::view::{ImageView, PrunedView};
 
 /// An image to be made of a root filesystem archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportRequest {
-    /// The archive: a tar, plain or compressed with gzip, zstd or xz; `-` for standard input.
+    /// The archive of a root filesystem, an OCI layout or of `docker save`, plain or compressed with gzip, zstd or xz; `-` for
+    /// standard input. Or the directory of an OCI layout.
     pub archive: PathBuf,
     /// The image's name.
     pub name: String,
@@ -19,6 +21,25 @@ pub struct ImportRequest {
     pub init: Vec<String>,
     /// The signal that asks it to shut down; by the kind of init when absent.
     pub stop_signal: Option<String>,
+}
+
+/// An image to be made of one in a registry.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// Its name there: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`.
+    pub reference: String,
+    /// The image's name, if not the last part of that.
+    pub name: Option<String>,
+    /// Program and arguments of PID 1; found in the image when empty.
+    pub init: Vec<String>,
+    /// The signal that asks it to shut down; by the kind of init when absent.
+    pub stop_signal: Option<String>,
+    /// Who we are to the registry, if that is not in a file.
+    pub credentials: Option<Credentials>,
+    /// The file it is in, if not one of the usual.
+    pub auth_file: Option<PathBuf>,
+    /// Whether the registry need not prove who it is.
+    pub insecure: bool,
 }
 
 /// Told at every step of something long: what is going on.
@@ -54,13 +75,64 @@ impl Condo {
         };
         let images = self.images();
         images.sweep()?;
-        let archive = Archive::open(&request.archive)?;
-        let image = images
-            .import(&request.name, archive, &options, &mut |progress| {
-                report(&said(progress));
-            })
-            .during(|| format!("import `{}`", request.archive.display()))?;
-        self.image_view(image)
+        let mut progress = |progress: Progress<'_>| report(&said(progress));
+        let made = if request.archive.is_dir() {
+            images.import_dir(&request.name, &request.archive, &options, &mut progress)
+        } else {
+            let archive = Archive::open(&request.archive)?;
+            images.import(&request.name, archive, &options, &mut progress)
+        };
+        self.image_view(made.during(|| format!("import `{}`", request.archive.display()))?)
+    }
+
+    /// Makes an image of one in a registry.
+    pub fn image_pull(&self, request: &PullRequest, report: &OnPull<'_>) -> Result<ImageView> {
+        if let Some(wanted) = &request.stop_signal {
+            signal::parse("--stop-signal", wanted)?;
+        }
+        let reference = Reference::parse(&request.reference)?;
+        let name = request.name.clone().unwrap_or_else(|| reference.image_name());
+        let options = PullOptions {
+            import: ImportOptions {
+                init: Some(request.init.clone()).filter(|init| !init.is_empty()),
+                stop_signal: request.stop_signal.clone(),
+                ..ImportOptions::default()
+            },
+            credentials: request.credentials.clone(),
+            auth_file: request.auth_file.clone(),
+            insecure: request.insecure,
+            registries: self.settings()?.registries,
+        };
+        let images = self.images();
+        images.sweep()?;
+        self.image_view(images.pull(&reference, &name, &options, report)?)
+    }
+
+    /// Takes away layers that no image needs and what was left half made; with `all`, images that no VPS is based on as well.
+    pub fn image_prune(&self, all: bool) -> Result<Vec<PrunedView>> {
+        let images = self.images();
+        let mut removed = Vec::new();
+        if all {
+            for image in self
+                .image_list()?
+                .into_iter()
+                .filter(|image| image.used_by.is_empty())
+            {
+                // A VPS may have come since.
+                if self.remove_image(&image.name).is_ok() {
+                    // Its layers are told of below.
+                    let size = if image.layers > 0 { 0 } else { image.size };
+                    let what = format!("image {}", image.name);
+                    removed.push(PrunedView { what, size });
+                }
+            }
+        }
+        let rest = images.prune()?.into_iter();
+        removed.extend(rest.map(|r| PrunedView {
+            what: r.what,
+            size: r.bytes,
+        }));
+        Ok(removed)
     }
 
     /// All images, by name.
@@ -77,8 +149,17 @@ impl Condo {
         self.image_view(self.images().get(name)?)
     }
 
-    /// Removes an image that no VPS is based on.
+    /// Removes an image that no VPS is based on, with the layers that no other image has.
     pub fn image_remove(&self, name: &str) -> Result<()> {
+        self.remove_image(name)?;
+        match self.images().prune_layers() {
+            Ok(_) | Err(Error::Busy(_)) => {}
+            Err(e) => log::warn!("layers that nothing needs may be left: {e}"),
+        }
+        Ok(())
+    }
+
+    fn remove_image(&self, name: &str) -> Result<()> {
         let _lock = self.lock_images()?;
         let image = self.image_show(name)?;
         match image.used_by.first() {
@@ -110,6 +191,9 @@ impl Condo {
             size: image.manifest.size_bytes,
             created: i64::try_from(image.manifest.created).unwrap_or(i64::MAX),
             used_by,
+            source: image.manifest.source,
+            digest: image.manifest.digest,
+            layers: image.manifest.layers.len(),
         })
     }
 }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::instance::Condo;
 use crate::error::{During, Error, Result};
 use crate::files;
+use crate::image::registry::Registries;
 use crate::storage::Backend;
 
 /// All of `condo.toml`: a table for each subject.
@@ -18,6 +19,8 @@ use crate::storage::Backend;
 pub struct Settings {
     /// `[storage]`
     pub storage: Storage,
+    /// `[registries."HOST[:PORT]"]`, of which images are pulled.
+    pub registries: Registries,
 }
 
 /// How VPSs' disks are kept.
@@ -66,6 +69,10 @@ mod tests {
         let settings: Settings = parse("# mine\n[storage]\nbackend = \"folder\"\n").unwrap();
         assert_eq!(settings.storage.backend, Some(Backend::Folder));
         assert_eq!(parse::<Settings>("").unwrap(), Settings::default());
+        let mirrored: Settings =
+            parse("[registries.\"docker.io\"]\nmirrors = [\"http://a:5000\"]\n[registries.\"b:1\"]\ninsecure = true\n").unwrap();
+        assert_eq!(mirrored.registries["docker.io"].mirrors, ["http://a:5000"]);
+        assert!(mirrored.registries["b:1"].insecure && mirrored.registries["b:1"].ca.is_none());
         let missing = std::env::temp_dir().join(format!("condo-no-settings-{}", std::process::id()));
         assert_eq!(read::<Settings>(&missing).unwrap(), Settings::default());
     }

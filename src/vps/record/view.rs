@@ -185,4 +185,22 @@ pub struct ImageView {
     pub created: i64,
     /// VPSs based on it.
     pub used_by: Vec<Name>,
+    /// The archive, recipe or registry it was made from.
+    #[serde(default)]
+    pub source: String,
+    /// The digest of its manifest, of one that came in layers.
+    #[serde(default)]
+    pub digest: Option<String>,
+    /// How many layers it has that other images may share; 0 when it is in one piece.
+    #[serde(default)]
+    pub layers: usize,
+}
+
+/// What `image prune` has taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedView {
+    /// What it was, in words.
+    pub what: String,
+    /// Bytes on disk.
+    pub size: u64,
 }

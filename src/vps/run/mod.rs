@@ -20,6 +20,7 @@ mod names;
 mod nodes;
 mod open;
 mod power;
+mod program;
 mod provision;
 pub mod rebuild;
 mod remains;

@@ -4,7 +4,7 @@
 //! nothing a VPS gets is out of reach of `condo-runtime` with that file.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Map, Value, json};
@@ -25,6 +25,16 @@ pub(super) use resources::{processors, resources};
 pub struct Init {
     /// The program and arguments of PID 1.
     pub args: Vec<String>,
+    /// Its environment beside what every init has.
+    pub env: Vec<(String, String)>,
+    /// Where it begins.
+    pub cwd: PathBuf,
+    /// Who it is, and with whom: root, but for images of a single program.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its further groups.
+    pub groups: Vec<u32>,
 }
 
 /// Everything rendering depends on.
@@ -87,19 +97,26 @@ fn document(input: &Input<'_>) -> Result<Value> {
 }
 
 fn process(input: &Input<'_>) -> Value {
+    let init = input.init;
     let capabilities = capabilities::KEPT;
+    // Whoever is not root has none, but may gain what a file grants.
+    let held = if init.uid == 0 {
+        capabilities.as_slice()
+    } else {
+        &[]
+    };
     let hard = OPEN_FILES.1.min(input.facts.open_files);
     json!({
         "terminal": true,
-        "user": { "uid": 0, "gid": 0 },
-        "args": input.init.args,
-        "env": environment(input.record),
-        "cwd": "/",
+        "user": { "uid": init.uid, "gid": init.gid, "additionalGids": init.groups },
+        "args": init.args,
+        "env": environment(input.record, init),
+        "cwd": init.cwd,
         // Inheritable and ambient stay empty: what an exec inherits by them is no longer decided here (CVE-2022-29162).
         "capabilities": {
             "bounding": capabilities,
-            "effective": capabilities,
-            "permitted": capabilities,
+            "effective": held,
+            "permitted": held,
             "inheritable": [],
             "ambient": [],
         },
@@ -112,8 +129,9 @@ fn process(input: &Input<'_>) -> Value {
 }
 
 /// What PID 1 finds: systemd's container interface, and a PATH and TERM for inits that set none.
-fn environment(record: &Record) -> Vec<String> {
+fn environment(record: &Record, init: &Init) -> Vec<String> {
     let mut env = BTreeMap::from([("PATH", PATH), ("TERM", "linux")]);
+    env.extend(init.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     env.extend(record.config.env.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     env.extend([("container", "condo"), ("container_uuid", &record.uuid)]);
     env.iter().map(|(key, value)| format!("{key}={value}")).collect()

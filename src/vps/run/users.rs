@@ -26,7 +26,7 @@ pub(super) struct User {
     pub(super) home: String,
 }
 
-/// Looks up `NAME`, `UID` or `UID:GID`; root when absent.
+/// Looks up `NAME` or `UID`, with `:GROUP` or `:GID` behind it or without; root when absent.
 pub(super) fn find(root: &Root, wanted: Option<&str>) -> Result<User> {
     let read = |path: &str| {
         let bytes = root.read(Path::new(path), MAX_FILE).unwrap_or_default();
@@ -49,11 +49,15 @@ fn choose(passwd: &str, group: &str, wanted: &str) -> Result<User> {
         Error::invalid(
             "--user",
             wanted,
-            "is not a user of the VPS: use NAME, UID or UID:GID",
+            "is not a user of the VPS: use NAME or UID, and :GROUP or :GID behind it",
         )
     };
     let gid = gid
-        .map(|gid| credentials::id(gid).ok_or_else(unknown))
+        .map(|gid| {
+            credentials::id(gid)
+                .or_else(|| gid_of(group, gid))
+                .ok_or_else(unknown)
+        })
         .transpose()?;
     let entry = passwd
         .lines()
@@ -106,6 +110,15 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// The number of a group of `group(5)`.
+fn gid_of(group: &str, name: &str) -> Option<u32> {
+    let mut lines = group.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    lines.find_map(|fields| match fields.as_slice() {
+        [found, _, gid, ..] if *found == name => gid.parse().ok(),
+        _ => None,
+    })
+}
+
 /// The groups of `group(5)` that list the user.
 fn member_of(group: &str, name: &str) -> Vec<u32> {
     group
@@ -140,6 +153,7 @@ mod tests {
         );
         assert_eq!(choose(PASSWD, GROUP, "1000").unwrap(), web);
         assert_eq!(choose(PASSWD, GROUP, "0:7").unwrap().gid, 7);
+        assert_eq!(choose(PASSWD, GROUP, "web:adm").unwrap().gid, 4);
         assert_eq!(choose("", "", "0").unwrap().uid, 0);
     }
 

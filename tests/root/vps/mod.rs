@@ -21,6 +21,7 @@ mod network;
 mod networks;
 mod policy;
 mod ports;
+mod programs;
 mod records;
 mod storm;
 mod supervision;
@@ -49,6 +50,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     policy::TESTS,
     ports::TESTS,
     networks::TESTS,
+    programs::TESTS,
     records::TESTS,
     storm::TESTS,
     supervision::TESTS,

@@ -12,6 +12,7 @@ use super::super::engines;
 use super::super::figures::tend::{NOBODY, Telling};
 use super::super::names;
 use super::super::nodes::{self, Node};
+use super::super::program;
 use super::super::provision::{self, Pending};
 use super::super::spec::{self, Init, Input};
 use super::RUNNING;
@@ -144,8 +145,9 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let mounted = mount(condo, record)?;
     let nodes = nodes::of(&record.config)?;
     nodes::make(&nodes_of(condo, record), &nodes, record.uid_base)?;
-    let init = mounted.pending.before(&image.manifest.init);
-    let bundle = render(condo, record, init, (&mounted.engines, &nodes))?;
+    let rootfs = condo.folders.rootfs(&record.name);
+    let init = program::of(&image.manifest, &rootfs, &mounted.pending)?;
+    let bundle = render(condo, record, &init, (&mounted.engines, &nodes))?;
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
     bound_kernel(condo, record, &created.container)?;
@@ -232,7 +234,7 @@ fn nodes_of(condo: &Condo, record: &Record) -> PathBuf {
 fn render(
     condo: &Condo,
     record: &Record,
-    init: Vec<String>,
+    init: &Init,
     (engines, nodes): (&[&'static str], &[Node]),
 ) -> Result<Bundle> {
     let limits = &record.config.limits;
@@ -246,7 +248,7 @@ fn render(
     let own = own_of(condo, record);
     let spec = spec::render(Input {
         record,
-        init: &Init { args: init },
+        init,
         rootfs: &rootfs,
         nodes: (&nodes_of(condo, record), nodes),
         engines: (&engines_of(condo, record), engines),

@@ -64,6 +64,11 @@ fn with<T>(limits: Limits, facts: &Facts, disk: Option<(u32, u32)>, work: impl F
     let record = record(limits);
     let init = Init {
         args: vec!["/sbin/init".into()],
+        env: vec![("LANG".into(), "C.UTF-8".into())],
+        cwd: "/".into(),
+        uid: 0,
+        gid: 0,
+        groups: vec![],
     };
     let nodes = super::super::nodes::of(&record.config).unwrap();
     work(Input {
