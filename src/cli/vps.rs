@@ -16,6 +16,7 @@ mod args;
 mod copies;
 mod cp;
 mod create;
+mod disk;
 mod doctor;
 mod enter;
 mod events;

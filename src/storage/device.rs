@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::btrfs;
 use crate::error::{During, Error, Result};
 use crate::files::{self, mountinfo};
 
@@ -30,7 +31,6 @@ const MAGICS: [(i64, &str, &str); 8] = [
         "does its input and output in a process of its own",
     ),
 ];
-const BTRFS: i64 = 0x9123_683e;
 
 /// The device number (major, minor) of the whole disk that holds `path`: what `io.max` of a cgroup wants, which refuses
 /// partitions.
@@ -67,7 +67,7 @@ fn whole_disk(major: u32, minor: u32) -> Result<(u32, u32)> {
 /// The one block device behind a filesystem that hides it.
 fn behind(path: &Path) -> Result<(u32, u32)> {
     let magic = rustix::fs::statfs(path)?.f_type;
-    if magic != BTRFS {
+    if magic != btrfs::MAGIC {
         let known = MAGICS.iter().find(|(m, _, _)| *m == magic);
         let (name, why) = known.map_or_else(
             || (format!("filesystem {magic:#x}"), "has no block device"),

@@ -15,9 +15,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::StatVfsMountFlags;
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::mount::{attach, detached, map_owners};
+use super::reserve;
 use super::volume::Volume;
 use crate::error::{During, Error, Result};
 use crate::files;
@@ -63,7 +66,7 @@ impl RootDisk {
     /// [`Error::Exists`] when there is a disk already.
     pub fn create(&self) -> Result<()> {
         let layer = self.volume.layer()?;
-        let dir = PathBuf::from(format!("/proc/self/fd/{}", layer.as_raw_fd()));
+        let dir = directory(&layer);
         let upper = dir.join(UPPER);
         if files::exists(&upper) {
             return Err(Error::Exists {
@@ -88,7 +91,9 @@ impl RootDisk {
             fs::rename(&unfinished, &upper)?;
             Ok(())
         };
-        make().during(|| format!("make a disk in `{}`", self.volume.place().display()))
+        make().during(|| format!("make a disk in `{}`", self.volume.place().display()))?;
+        reserve::keep(&dir);
+        Ok(())
     }
 
     /// Mounts the disk at `target`, owners translated by the user namespace `userns`.
@@ -110,6 +115,7 @@ impl RootDisk {
         let place = self.volume.place();
         let undo = attach_at(place, [&self.volume.layer()?])?;
         let plain = place.join(PLAIN);
+        files::create_dir_all(&plain, 0o755)?;
         for name in names {
             files::create_dir_all(&plain.join(name), 0o755)?;
         }
@@ -121,6 +127,20 @@ impl RootDisk {
 
     /// The mounted disk as a descriptor, not attached anywhere yet. Same conditions as [`RootDisk::mount`].
     pub fn assemble(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
+        match self.put_together(userns) {
+            Err(e) if e.is_full() => {
+                let layer = self.volume.layer()?;
+                let dir = directory(&layer);
+                reserve::give_up(&dir).during(|| "make room on a full disk")?;
+                let again = self.put_together(userns);
+                reserve::keep(&dir);
+                again
+            }
+            other => other,
+        }
+    }
+
+    fn put_together(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
         let lower = |dir: &PathBuf| -> Result<OwnedFd> {
             let mount = detached(dir)?;
             map_owners(&mount, userns, attr::RDONLY | attr::NODEV, dir)?;
@@ -134,6 +154,12 @@ impl RootDisk {
         let undo = attach_at(self.volume.place(), lowers.iter().chain([&layer]))?;
         let overlay = self.join(&lowers, &layer)?;
         undo.run().during(|| "detach the layers")?;
+        // Where there is no room for its own directory, overlayfs says nothing and is read-only.
+        let flags = rustix::fs::fstatvfs(&overlay)?.f_flag;
+        if flags.contains(StatVfsMountFlags::RDONLY) {
+            return Err(Errno::NOSPC)
+                .during(|| format!("mount the disk `{}`", self.volume.place().display()));
+        }
         Ok(overlay)
     }
 
@@ -152,6 +178,11 @@ impl RootDisk {
             )
         })
     }
+}
+
+/// A path to what is mounted nowhere.
+fn directory(layer: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", layer.as_raw_fd()))
 }
 
 /// Attaches mounts at one place, one over the other. What is returned takes them away again.

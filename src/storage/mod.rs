@@ -3,10 +3,15 @@
 //!
 //! The layer of its own lies in a [`Volume`], of which there are several kinds ([`Backend`]), one file each.
 
+mod btrfs;
 mod device;
 mod disk;
+mod disk_file;
+mod ext4;
 mod folder;
 mod mount;
+mod project;
+mod reserve;
 pub mod tree;
 mod usage;
 mod volume;

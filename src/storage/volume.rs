@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::btrfs::{self, Subvolume};
 use super::device;
+use super::disk_file::DiskFile;
 use super::folder::Folder;
-use crate::error::Result;
+use super::project::{self, Project};
+use crate::error::{Error, Result};
 
 /// The ways there are to keep a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,23 +20,76 @@ pub enum Backend {
     /// A directory of the host's file system, as large as that has room.
     #[default]
     Folder,
+    /// A file system of its own in a sparse file; anywhere.
+    File,
+    /// A directory with a project quota: ext4 and XFS that are mounted with `prjquota`.
+    Project,
+    /// A subvolume of btrfs with a quota group.
+    Btrfs,
 }
 
 impl Backend {
-    /// All of them.
-    pub const ALL: [Self; 1] = [Self::Folder];
-
     /// The word it is stored, set and shown as.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Folder => "folder",
+            Self::File => "file",
+            Self::Project => "project",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// The best of those that hold a disk to a size and that `dir` offers.
+    pub fn offered_at(dir: &Path) -> Self {
+        if project::is_offered(dir) {
+            Self::Project
+        } else if btrfs::is_offered(dir) {
+            Self::Btrfs
+        } else {
+            Self::File
+        }
+    }
+
+    /// Refuses what the file system of `dir` does not offer.
+    pub fn check_at(self, dir: &Path) -> Result<()> {
+        let (offered, remedy) = match self {
+            Self::Folder | Self::File => return Ok(()),
+            Self::Project => (
+                project::is_offered(dir),
+                "is not mounted with project quotas; for ext4: tune2fs -O project,quota, for both: mount with prjquota",
+            ),
+            Self::Btrfs => (btrfs::is_offered(dir), "is no btrfs"),
+        };
+        match offered {
+            true => Ok(()),
+            false => Err(Error::unsupported(
+                format!("the storage back end `{self}`"),
+                format!("the file system of `{}` {remedy}", dir.display()),
+            )),
         }
     }
 
     /// The volume at `place`, a directory that is the volume's alone. Touches nothing.
     pub fn volume(self, place: impl Into<PathBuf>) -> Box<dyn Volume> {
+        let place = place.into();
         match self {
-            Self::Folder => Box::new(Folder::new(place.into())),
+            Self::Folder => Box::new(Folder::new(place)),
+            Self::File => Box::new(DiskFile::new(place)),
+            Self::Project => Box::new(Project::new(place)),
+            Self::Btrfs => Box::new(Subvolume::new(place)),
+        }
+    }
+
+    /// What keeps the volume at `place`, of which nothing else is known any more.
+    pub fn found_at(place: &Path) -> Self {
+        if DiskFile::is_at(place) {
+            Self::File
+        } else if Subvolume::is_at(place) {
+            Self::Btrfs
+        } else if Project::is_at(place) {
+            Self::Project
+        } else {
+            Self::Folder
         }
     }
 }
@@ -72,17 +128,18 @@ pub trait Volume: fmt::Debug + Send {
     /// The directory that is the volume's alone: it holds the layer, or what the layer is made of.
     fn place(&self) -> &Path;
 
-    /// Makes an empty volume. One that is there already is left as it is.
+    /// Makes an empty volume. One that is there already keeps what it holds, and is held to `quota` where that costs nothing.
     fn create(&self, quota: &Quota) -> Result<()>;
 
     /// The layer as a mount that is attached nowhere, whether the VPS runs or not: any process may have it, for `openat(2)` below
     /// it or to attach it. What it takes to keep it (a loop device) goes when the last such mount is closed.
     ///
     /// # Errors
-    /// One with [`Error::is_gone`](crate::error::Error::is_gone) where there is no volume.
+    /// One with [`Error::is_gone`] where there is no volume.
     fn layer(&self) -> Result<OwnedFd>;
 
-    /// Gives a volume another quota, while its VPS runs as well. One that would be smaller than what it holds is refused.
+    /// Gives a volume another quota, while its VPS runs as well; what it does not name stays. One that is smaller than what it holds
+    /// is refused.
     fn resize(&self, quota: &Quota) -> Result<()>;
 
     /// What it holds. With [`Volume::is_counted`] this takes no longer when it holds more.
@@ -91,12 +148,34 @@ pub trait Volume: fmt::Debug + Send {
     /// Whether the back end counts, instead of going through all files.
     fn is_counted(&self) -> bool;
 
+    /// Whether a tenant may be given directories of it that are no overlay: nothing they can do there gets around the quota.
+    fn is_safe_without_overlay(&self) -> bool {
+        true
+    }
+
     /// Removes the volume with all that it holds. One that is gone already counts as removed.
     fn remove(&self) -> Result<()>;
 
-    /// The device number (major, minor) for which limits of input and output hold.
+    /// The device number (major, minor) for which limits of input and output hold: the disk that the image is on as well. What goes
+    /// through a loop device is charged there to whom it belongs (Linux 5.14).
     fn device(&self) -> Result<(u32, u32)> {
         let there = self.place().ancestors().find(|dir| dir.exists());
         device::whole_disk_of(there.unwrap_or(self.place()))
+    }
+}
+
+/// The quota that holds after `change`; one that is smaller than what is used already is refused.
+pub(super) fn next_quota(change: &Quota, usage: &Usage) -> Result<Quota> {
+    let refuse = |option, value: u64, used: u64| {
+        let problem = format!("is less than the {used} in use: delete files inside first");
+        Err(Error::invalid(option, value, problem))
+    };
+    match (change.size, change.inodes, usage.inodes) {
+        (Some(size), ..) if size < usage.used => refuse("--disk", size, usage.used),
+        (_, Some(inodes), Some(used)) if inodes < used => refuse("--inodes", inodes, used),
+        _ => Ok(Quota {
+            size: change.size.or(usage.quota.size),
+            inodes: change.inodes.or(usage.quota.inodes),
+        }),
     }
 }

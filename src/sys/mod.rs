@@ -6,13 +6,16 @@
 )]
 
 pub mod bpf;
+pub mod btrfs;
 pub mod clone;
 pub mod cred;
 pub mod fd;
 pub mod interface;
 pub mod keyring;
+pub mod loop_device;
 pub mod mount;
 pub mod names;
+pub mod quota;
 pub mod seccomp;
 pub mod signal;
 pub mod task;

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::copies::SnapshotCommand;
 use super::cp::CpArgs;
+use super::disk::DiskArgs;
 use super::doctor::{self, DoctorArgs};
 use super::events;
 use super::first_boot::FirstBootArgs;
@@ -21,8 +22,7 @@ use super::pull::PullArgs;
 use super::resize::{self, ResizeArgs};
 use super::stats;
 use super::system::{RebuildArgs, RescueArgs};
-use super::usage::{assignment, digits};
-use crate::error::{Error, Result};
+use super::usage::{address, assignment, digits};
 use crate::process::signal;
 use crate::vps::record::name::Name;
 use crate::vps::record::snapshots::SnapshotName;
@@ -330,7 +330,7 @@ Sizes are bytes, or have a suffix K, M, G or T (1K is 1024).
 
 Examples:
   condo create web --image busybox --start
-  condo create db --image debian-12 --cpus 2 --memory 4G --io-write 50M --iops-write 1000
+  condo create db --image debian-12 --cpus 2 --memory 4G --disk 80G --io-write 50M
   condo create app --image debian-12 --ip 10.88.0.10 --allow db --env TZ=Europe/Berlin";
 
 #[derive(Debug, ClapArgs)]
@@ -355,6 +355,8 @@ pub(super) struct CreateArgs {
     pub(super) limits: LimitArgs,
     #[command(flatten)]
     pub(super) policy: PolicyArgs,
+    #[command(flatten)]
+    pub(super) disk: DiskArgs,
     /// Its address, if not one chosen by condo.
     #[arg(long, value_name = "ADDRESS", value_parser = address, help_heading = "Network")]
     pub(super) ip: Option<Ipv4Addr>,
@@ -364,11 +366,6 @@ pub(super) struct CreateArgs {
     pub(super) publish: PublishOption,
     #[command(flatten)]
     pub(super) inside: InsideArgs,
-}
-
-fn address(text: &str) -> Result<Ipv4Addr> {
-    text.parse()
-        .map_err(|_| Error::invalid("--ip", text, "is not an IPv4 address"))
 }
 
 const EXEC_EXAMPLES: &str = "\

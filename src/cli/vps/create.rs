@@ -6,6 +6,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::error;
 use crate::vps::record::config::VpsConfig;
+use crate::vps::record::disk::Disk;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::store::NewVps;
 
@@ -38,6 +39,7 @@ pub(super) fn wanted(args: CreateArgs) -> error::Result<NewVps> {
         publish: args.publish.publish.into_iter().collect(),
         devices: args.inside.device.into_iter().collect(),
         nesting: args.inside.nesting,
+        disk: Disk::wanted(args.disk.into()),
         ..VpsConfig::new(args.image)
     };
     args.policy.apply(&mut config);

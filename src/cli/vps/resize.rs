@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::disk::DiskArgs;
 use super::limits::LimitArgs;
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -14,6 +15,7 @@ use crate::vps::record::name::Name;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   condo resize web --memory 2G --cpus 2
+  condo resize web --disk 40G
   condo resize web --no-limit io-read,io-write";
 
 #[derive(Debug, Args)]
@@ -22,6 +24,8 @@ pub(super) struct ResizeArgs {
     pub(super) name: Name,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    disk: DiskArgs,
     /// Limits that are to hold no longer, by their options' names, such as memory. Several: comma or again.
     #[arg(long, value_name = "LIMIT", value_delimiter = ',', help_heading = "Limits")]
     no_limit: Vec<String>,
@@ -30,6 +34,7 @@ pub(super) struct ResizeArgs {
 pub(super) fn run(condo: &Condo, args: ResizeArgs) -> Result<Exit> {
     let change = Change {
         set: args.limits.into(),
+        disk: args.disk.into(),
         lift: args.no_limit.into_iter().collect(),
     };
     if change.is_empty() {

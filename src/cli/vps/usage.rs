@@ -1,6 +1,7 @@
 //! Values of options, and command lines that are wrong.
 
 use std::error::Error as _;
+use std::net::Ipv4Addr;
 
 use clap::error::ErrorKind;
 
@@ -68,6 +69,12 @@ pub(super) fn number(option: &str, text: &str) -> Result<f64> {
         return Err(refuse());
     }
     text.parse().map_err(|_| refuse())
+}
+
+/// An IPv4 address.
+pub(super) fn address(text: &str) -> Result<Ipv4Addr> {
+    text.parse()
+        .map_err(|_| Error::invalid("--ip", text, "is not an IPv4 address"))
 }
 
 /// An environment variable with its value.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::config::Limits;
 use super::facts::Facts;
 use crate::error::{Error, Result};
+use crate::storage::Quota;
 
 /// What is to change; what it does not name stays.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,12 +16,14 @@ pub struct Change {
     pub set: Limits,
     /// Limits that are to hold no longer, by their options' names without dashes in front: `memory`, `io-read`.
     pub lift: BTreeSet<String>,
+    /// What its disk is to hold from now on.
+    pub disk: Quota,
 }
 
 impl Change {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.lift.is_empty() && self.set == Limits::default()
+        *self == Self::default()
     }
 
     /// The limits afterwards. As for a new VPS there is no swap beside a first limit of memory; without one there is none of swap.
@@ -98,6 +101,7 @@ mod tests {
 
     fn change(set: &str, lift: &[&str]) -> Change {
         Change {
+            disk: Quota::default(),
             set: limits(set),
             lift: lift.iter().map(|name| (*name).to_owned()).collect(),
         }

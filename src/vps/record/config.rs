@@ -237,6 +237,7 @@ impl VpsConfig {
         limits.rates().check()?;
         self.firewall.check()?;
         check_controllers(limits, facts)?;
+        self.disk.check()?;
         self.labels.validate()
     }
 }

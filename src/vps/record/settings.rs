@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use super::instance::Condo;
+use super::size;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::image::registry::Registries;
@@ -29,6 +30,16 @@ pub struct Settings {
 pub struct Storage {
     /// What keeps the disks of new VPSs; without, what suits the file system.
     pub backend: Option<Backend>,
+    /// How much fits on the disks of new VPSs for which `--disk` does not say.
+    #[serde(deserialize_with = "optional_size")]
+    pub size: Option<u64>,
+}
+
+/// A size as it is written on the command line.
+fn optional_size<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<Option<u64>, D::Error> {
+    let text = String::deserialize(value)?;
+    let bytes = size::parse("size", &text).map_err(serde::de::Error::custom)?;
+    Ok(Some(bytes))
 }
 
 impl Condo {
@@ -66,8 +77,12 @@ mod tests {
 
     #[test]
     fn what_is_set_is_read() {
-        let settings: Settings = parse("# mine\n[storage]\nbackend = \"folder\"\n").unwrap();
-        assert_eq!(settings.storage.backend, Some(Backend::Folder));
+        let settings: Settings = parse("# mine\n[storage]\nbackend = \"file\"\nsize = \"20G\"\n").unwrap();
+        let expected = Storage {
+            backend: Some(Backend::File),
+            size: Some(20 << 30),
+        };
+        assert_eq!(settings.storage, expected);
         assert_eq!(parse::<Settings>("").unwrap(), Settings::default());
         let mirrored: Settings =
             parse("[registries.\"docker.io\"]\nmirrors = [\"http://a:5000\"]\n[registries.\"b:1\"]\ninsecure = true\n").unwrap();
@@ -93,6 +108,10 @@ mod tests {
                 "line 2: `backend = \"zfs\"` is wrong: unknown variant `zfs`",
             ),
             ("[storage]\nbackend = 3\n", "line 2: `backend = 3` is wrong: "),
+            (
+                "[storage]\nsize = \"big\"\n",
+                "line 2: `size = \"big\"` is wrong: size: `big` is not a size",
+            ),
             ("[storage\n", "line 1: `[storage` is wrong: "),
         ] {
             let said = parse::<Settings>(text).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! A new VPS: its record and claims, and no kernel object yet.
+//! A new VPS: its record, its claims and its disk; nothing runs yet.
 
 use serde_json::Value;
 
@@ -14,22 +14,20 @@ use crate::vps::record::store::{NewVps, Record};
 use crate::vps::wire::{doors, network};
 
 impl Condo {
-    /// Claims name, address and uids for a new VPS, once its configuration is complete and has passed the one check.
-    /// No kernel object yet.
+    /// Claims name, address and uids for a new VPS, once its configuration is complete and has passed the one check, and makes its disk.
     pub fn create(&self, new: NewVps) -> Result<Record> {
         let facts = Facts::probe(&self.host)?;
         let mut new = NewVps {
             config: new.config.with_defaults(&facts),
             ..new
         };
-        let disk = &mut new.config.disk;
-        disk.backend = self.settings()?.storage.backend.unwrap_or(disk.backend);
         // Of a VPS that is copied, perhaps.
         new.config.rescue = None;
+        new.config.validate(&facts)?;
+        new.config.disk = self.new_disk(&new.config.disk)?;
         let config = &new.config;
-        config.validate(&facts)?;
         self.refuse_remains(&new.name)?;
-        let _images = self.lock_images()?;
+        let images = self.lock_images()?;
         provision::check(&self.images().get(&config.image)?, &new.first_boot)?;
         config
             .devices
@@ -45,8 +43,22 @@ impl Condo {
         }
         let address = |wanted: &Attachment, taken: &Taken| network::pick(self, wanted, taken);
         let record = self.claim(&new, &address)?;
+        drop(images);
+        if let Err(e) = self.make_disk(&record) {
+            // The failure to report is the first; what cannot be removed now, `delete` removes.
+            if let Err(e) = self.delete(&record.name, false) {
+                log::warn!("clean-up after a failure is incomplete: {e}");
+            }
+            return Err(e);
+        }
         names::tell(self, &Vec::from_iter(record.config.allow.iter().cloned()));
         self.tell(&record.name, Kind::Created, Value::Null);
         Ok(record)
+    }
+
+    /// Makes the disk of a new VPS, unless it was started and has one by now. A start does so where this was killed before.
+    fn make_disk(&self, record: &Record) -> Result<()> {
+        let _lock = self.lock(&record.name)?;
+        self.volume(record).create(&record.config.disk.quota())
     }
 }

@@ -147,6 +147,8 @@ impl Condo {
         self.shut_down(&record, None)?;
         self.take_down(&record)?;
         network::forget(self, &record)?;
+        self.remove_rescue(&record)?;
+        self.volume(&record).remove()?;
         files::remove_tree(&self.folders.vps(name))?;
         let peers = self.store.peers(name)?.into_iter().map(|(peer, _)| peer);
         let peers: Vec<Name> = peers.collect();

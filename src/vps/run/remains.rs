@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::power::{MONITOR, wait_for_end};
 use crate::error::{During, Error, Result};
 use crate::files;
+use crate::storage::Backend;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::store::{ExitReason, LastExit, Record};
@@ -57,6 +58,8 @@ impl Condo {
             self.tidy_cgroups();
         }
         files::remove_tree(&self.folders.run_of(name))?;
+        let place = self.folders.disk(name);
+        Backend::found_at(&place).volume(place).remove()?;
         files::remove_tree(&self.folders.vps(name))?;
         self.release_all_uids(name)?;
         self.forget(name)

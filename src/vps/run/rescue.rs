@@ -94,12 +94,19 @@ impl Condo {
             config.rescue = None;
             Ok(())
         })?;
-        files::remove_tree(self.folders.rescue(name).path())?;
+        self.remove_rescue(&record)?;
         drop(lock);
         if rescue.resume {
             self.start(name)?;
         }
         Ok(rescue.resume)
+    }
+
+    /// Removes the disk of a VPS's rescue system, and what is known of it, if there is one.
+    pub(super) fn remove_rescue(&self, record: &Record) -> Result<()> {
+        let rescue = self.folders.rescue(&record.name);
+        record.config.disk.backend.volume(rescue.disk()).remove()?;
+        files::remove_tree(rescue.path())
     }
 }
 

@@ -7,6 +7,7 @@ use super::spec;
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
 use crate::runtime::container::Container;
+use crate::storage::Quota;
 use crate::vps::record::change::Change;
 use crate::vps::record::config::{Limits, VpsConfig};
 use crate::vps::record::cpuset;
@@ -31,6 +32,7 @@ impl Condo {
         self.settle(&record)?;
         let config = VpsConfig {
             limits: change.apply(&record.config.limits, &facts)?,
+            disk: record.config.disk.changed(&change.disk),
             ..record.config.clone()
         };
         config.validate(&facts)?;
@@ -38,6 +40,14 @@ impl Condo {
         let container = self.container(name)?.filter(|_| running);
         if let Some(container) = &container {
             self.put_in_force(&record, container, &config.limits, &facts)?;
+        }
+        if change.disk != Quota::default()
+            && let Err(e) = self.resize_disk(&record, &change.disk)
+        {
+            if let Some(container) = &container {
+                self.put_in_force(&record, container, &record.config.limits, &facts)?;
+            }
+            return Err(e);
         }
         let stored = self.store.reconfigure(name, &|kept| {
             kept.limits.clone_from(&config.limits);
@@ -52,6 +62,21 @@ impl Condo {
         let stored = stored?;
         self.tell(name, Kind::Resized, serde_json::to_value(&stored.config.limits)?);
         Ok(stored)
+    }
+
+    /// Gives a disk its new limits. A disk that has grown stays so, whatever becomes of the rest.
+    fn resize_disk(&self, record: &Record, change: &Quota) -> Result<()> {
+        let after = record.config.disk.changed(change);
+        if let Some(size) = after.size {
+            self.check_room(size)?;
+        }
+        let volume = self.volume(record);
+        // Where `create` was killed before it had made one.
+        volume.create(&record.config.disk.quota())?;
+        volume.resize(&Quota {
+            size: change.size.and(after.size),
+            inodes: change.inodes,
+        })
     }
 
     /// Makes the kernel hold a running VPS to these limits instead of those of its record; to the latter when it refuses some.

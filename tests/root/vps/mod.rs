@@ -6,6 +6,7 @@ mod concurrency;
 mod console;
 mod copies;
 mod debian;
+pub mod disk;
 mod enter;
 mod exits;
 mod figures;
@@ -36,6 +37,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     console::TESTS,
     copies::TESTS,
     debian::TESTS,
+    disk::TESTS,
     enter::TESTS,
     exits::TESTS,
     figures::TESTS,

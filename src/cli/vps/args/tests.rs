@@ -128,7 +128,7 @@ fn a_wrong_command_line_is_one_line() {
         "frobnicate",
         "exec web ls",
         "start --all web",
-        "create web --image a --disk 1G",
+        "create web --image a --dsik 1G",
         "stop web --tiemout 3",
     ] {
         let text = refusal(line);

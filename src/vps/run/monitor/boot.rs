@@ -200,7 +200,10 @@ fn mount(condo: &Condo, record: &Record) -> Result<Mounted> {
     if let Err(e) = Root::open(&target).and_then(|root| names::write(condo, record, &root)) {
         log::warn!("the names of VPSs that it may talk to are not told: {e}");
     }
-    let engines = engines::free(&target)?;
+    let engines = match condo.volume(record).is_safe_without_overlay() {
+        true => engines::free(&target)?,
+        false => Vec::new(),
+    };
     let names: Vec<&str> = engines.iter().map(|place| engines::name(place)).collect();
     let beside = engines_of(condo, record);
     files::create_dir_all(&beside, 0o700)?;

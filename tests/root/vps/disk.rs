@@ -1,0 +1,383 @@
+//! Disks of a certain size, on every back end: they hold, they grow, and nothing of them is left.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::statvfs::statvfs;
+use serde_json::Value;
+
+use super::house::{House, eventually, said};
+use crate::harness;
+use crate::harness::trace::{self, Victim};
+
+tests![
+    a_disk_in_a_file_is_held in guest: 60,
+    a_subvolume_is_held: 60,
+    a_project_on_ext4_is_held in guest: 60,
+    a_project_on_xfs_is_held in guest: 60,
+    settings_choose_what_keeps_a_disk,
+    nonsense_about_disks_is_refused,
+    no_kill_leaves_half_a_disk: 120,
+    a_full_host_costs_nobody_a_disk: 60,
+];
+
+const MIB: u64 = 1 << 20;
+
+/// A file system of its own for an instance, in a file.
+pub(crate) fn mounted(megabytes: u64, make: &[&str], options: &str) -> Result<PathBuf> {
+    harness::private_mounts()?;
+    harness::need(&format!("program:{}", make[0]));
+    let (image, place) = (harness::tempdir().join("disk"), harness::tempdir());
+    File::create(&image)?.set_len(megabytes * MIB)?;
+    let program = harness::program(make[0]).context("the program was there")?;
+    harness::run(Command::new(program).args(&make[1..]).arg(&image))?;
+    let mount = |options: &str| {
+        let mut command = Command::new("mount");
+        command.args(["-o", options]).arg(&image).arg(&place);
+        command
+    };
+    if options.is_empty() {
+        harness::run(&mut mount("loop"))?;
+    } else if !mount(&format!("loop,{options}")).output()?.status.success() {
+        // A kernel without quotas of this file system.
+        harness::need("project-quotas");
+    }
+    Ok(place)
+}
+
+/// What a back end is expected to do.
+struct Kind {
+    backend: &'static str,
+    /// Whether it counts inodes.
+    inodes: bool,
+    /// Whether it can become smaller.
+    shrinks: bool,
+    /// Whether `df` inside tells of the VPS alone.
+    tells: bool,
+}
+
+fn a_disk_in_a_file_is_held() -> Result<()> {
+    needs!(root, busybox);
+    harness::need("program:mkfs.ext4");
+    let kind = Kind {
+        backend: "file",
+        inodes: true,
+        shrinks: false,
+        tells: true,
+    };
+    is_held(House::new()?, &kind)
+}
+
+fn a_subvolume_is_held() -> Result<()> {
+    needs!(root, busybox);
+    let place = mounted(512, &["mkfs.btrfs", "-q"], "")?;
+    let kind = Kind {
+        backend: "btrfs",
+        inodes: false,
+        shrinks: true,
+        tells: false,
+    };
+    is_held(House::at(place.join("condo"))?, &kind)
+}
+
+const PROJECT: Kind = Kind {
+    backend: "project",
+    inodes: true,
+    shrinks: true,
+    tells: true,
+};
+
+fn a_project_on_ext4_is_held() -> Result<()> {
+    needs!(root, busybox);
+    let make = [
+        "mkfs.ext4",
+        "-q",
+        "-F",
+        "-O",
+        "quota,project",
+        "-E",
+        "quotatype=prjquota",
+    ];
+    let place = mounted(512, &make, "prjquota")?;
+    is_held(House::at(place.join("condo"))?, &PROJECT)
+}
+
+fn a_project_on_xfs_is_held() -> Result<()> {
+    needs!(root, busybox);
+    let place = mounted(512, &["mkfs.xfs", "-q"], "prjquota")?;
+    is_held(House::at(place.join("condo"))?, &PROJECT)
+}
+
+/// The size and use of `/` inside, in bytes.
+fn df(house: &House, name: &str) -> Result<(u64, u64)> {
+    let text = house.sh(name, "df -k / | tail -n 1")?;
+    let numbers: Vec<u64> = text
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    ensure!(numbers.len() >= 3, "{text}");
+    Ok((numbers[0] * 1024, numbers[1] * 1024))
+}
+
+fn disk(house: &House, name: &str) -> Result<Value> {
+    Ok(house.show(name)?["disk"].clone())
+}
+
+fn is_held(house: House, kind: &Kind) -> Result<()> {
+    let inodes = if kind.inodes { "--inodes 600" } else { "" };
+    house.running("web", &format!("--disk 64M {inodes}"))?;
+    house.running("db", "--disk 64M")?;
+    let shown = disk(&house, "web")?;
+    ensure!(
+        shown["backend"] == kind.backend && shown["size"] == 64 * MIB,
+        "{shown}"
+    );
+
+    // Full for the tenant; not for a neighbour.
+    let full = house.try_sh("web", "dd if=/dev/urandom of=/big bs=64k count=2000 && sync")?;
+    let said = said(&full);
+    ensure!(
+        said.contains("No space left") || said.contains("quota exceeded"),
+        "{said}"
+    );
+    let size: u64 = house.sh("web", "sync; stat -c %s /big")?.parse()?;
+    ensure!((40 * MIB..64 * MIB + 1).contains(&size), "{size}");
+    house.sh(
+        "db",
+        "dd if=/dev/urandom of=/small bs=64k count=100 2>/dev/null; sync",
+    )?;
+    if kind.tells {
+        let ((all, used), (_, others)) = (df(&house, "web")?, df(&house, "db")?);
+        ensure!((45 * MIB..=64 * MIB).contains(&all), "{all}");
+        ensure!(
+            (size..=64 * MIB).contains(&used) && others < 20 * MIB,
+            "{used} {others}"
+        );
+    }
+    let used = disk(&house, "web")?["used"].as_u64().context("it is counted")?;
+    ensure!((40 * MIB..=64 * MIB).contains(&used), "{used}");
+
+    // As full as it is, it starts again.
+    house.ok("restart web --timeout 3")?;
+    house.up("web")?;
+    if kind.inodes {
+        house.sh("web", "rm /big; sync")?;
+        let many = house.try_sh(
+            "web",
+            "i=0; while [ $i -lt 700 ]; do : > /root/f$i || exit 1; i=$((i+1)); done",
+        )?;
+        ensure!(!many.status.success(), "700 files fit into 600 inodes");
+        house.sh("web", "rm /root/f*")?;
+    }
+    grows(&house, kind)?;
+    house.ok("delete --force --all")?;
+    house.leave()
+}
+
+/// Removes what fills the disk of `web`. btrfs counts when a transaction is over.
+fn empty(house: &House) -> Result<()> {
+    house.sh("web", "rm -f /big; sync")?;
+    eventually("the use is counted", || {
+        Ok(disk(house, "web")?["used"].as_u64() < Some(16 * MIB))
+    })
+}
+
+/// A disk grows while its VPS runs; a disk in a file does with CAP_SYS_RESOURCE alone, and else while that is stopped.
+fn grows(house: &House, kind: &Kind) -> Result<()> {
+    empty(house)?;
+    house.sh("web", "echo kept > /root/kept; sync")?;
+    let file = kind.backend == "file";
+    if file && !may_resize()? {
+        house.refused("resize web --disk 96M", "stop the VPS first")?;
+        house.ok("stop web --timeout 3")?;
+        house.ok("resize web --disk 96M")?;
+        house.ok("start web")?;
+        house.up("web")?;
+    } else {
+        house.ok("resize web --disk 96M")?;
+    }
+    ensure!(disk(house, "web")?["size"] == 96 * MIB);
+    house.sh(
+        "web",
+        "dd if=/dev/urandom of=/big bs=64k count=1100 2>/dev/null; sync",
+    )?;
+    ensure!(house.sh("web", "stat -c %s /big; cat /root/kept")? == format!("{}\nkept", 1100 * 65536));
+    if kind.tells {
+        ensure!((75 * MIB..=96 * MIB).contains(&df(house, "web")?.0));
+    }
+    if kind.shrinks {
+        house.refused("resize web --disk 32M", "in use: delete files inside first")?;
+        empty(house)?;
+        house.ok("resize web --disk 32M")?;
+        ensure!(
+            !house
+                .try_sh("web", "dd if=/dev/urandom of=/big bs=64k count=600")?
+                .status
+                .success()
+        );
+    } else {
+        house.refused("resize web --disk 32M", "only grows")?;
+    }
+    Ok(())
+}
+
+/// CAP_SYS_RESOURCE, bit 24 of `CapEff`.
+fn may_resize() -> Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let set = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .context("capabilities")?;
+    Ok(u64::from_str_radix(set.trim(), 16)? >> 24 & 1 == 1)
+}
+
+fn settings_choose_what_keeps_a_disk() -> Result<()> {
+    needs!(root, busybox);
+    harness::need("program:mkfs.ext4");
+    let house = House::new()?;
+    let settings = house.root.join("etc/condo.toml");
+    std::fs::create_dir_all(house.root.join("etc"))?;
+    let set = |text: &str| std::fs::write(&settings, text);
+    set("[storage]\nbackend = \"file\"\nsize = \"32M\"\n")?;
+    house.ok("create web --image busybox")?;
+    let shown = disk(&house, "web")?;
+    ensure!(shown["backend"] == "file" && shown["size"] == 32 * MIB, "{shown}");
+    ensure!(house.ok("show web")?.contains("/ 32M, "), "{shown}");
+    set("[storage]\nbackend = \"folder\"\n")?;
+    house.refused("create db --image busybox --disk 64M", "storage.backend")?;
+    set("[storage]\nbackend = \"btrfs\"\n")?;
+    house.refused("create db --image busybox --disk 64M", "is no btrfs")?;
+    set("[storage]\nbackend = \"project\"\n")?;
+    house.refused("create db --image busybox", "prjquota")?;
+    set("[storage]\nbakend = \"file\"\n")?;
+    house.refused("create db --image busybox", "unknown field `bakend`")?;
+    // What is there is not touched by settings.
+    ensure!(disk(&house, "web")?["backend"] == "file" && house.list()?.len() == 1);
+    house.ok("delete web")?;
+    std::fs::remove_dir_all(house.root.join("etc"))?;
+    house.leave()
+}
+
+fn nonsense_about_disks_is_refused() -> Result<()> {
+    needs!(root, busybox);
+    let house = House::new()?;
+    for (options, needle) in [
+        ("--disk 0", "--disk: `0B` is below 16M"),
+        ("--disk 1M", "--disk: `1M` is below 16M"),
+        ("--disk much", "--disk: `much` is not a size"),
+        ("--disk -5G", "--disk: `-5G` is not a size"),
+        ("--disk 8000000T", "of the host's file system"),
+        ("--disk 64M --inodes 3", "--inodes: `3` is below 64"),
+        ("--disk 64M --inodes x", "--inodes: `x` is not a whole number"),
+    ] {
+        house.refused(&format!("create web --image busybox {options}"), needle)?;
+    }
+    house.ok("create web --image busybox")?;
+    house.refused("resize web --disk 64M", "this disk is a folder")?;
+    house.ok("delete web")?;
+    house.leave()
+}
+
+/// Killed after any of its system calls, each command leaves what the next completes or removes.
+fn no_kill_leaves_half_a_disk() -> Result<()> {
+    needs!(root, busybox);
+    harness::need("program:mkfs.ext4");
+    let house = House::new()?;
+    // The tracer hands on no environment.
+    let words = |line: &str| {
+        let mut command = Command::new(harness::condo());
+        command
+            .arg("--root")
+            .arg(&house.root)
+            .args(line.split_whitespace());
+        command
+    };
+    let create = "create web --image busybox --disk 32M";
+    let calls = |line: &str| -> Result<usize> { Ok(trace::count(&words(line))?.calls) };
+    let (creates, grows, deletes) = (
+        calls(create)?,
+        calls("resize web --disk 48M")?,
+        calls("delete web")?,
+    );
+    let steps = harness::rounds(10);
+    let at = |step: usize, all: usize| 1 + all * step / steps;
+    for step in 0..steps {
+        let cut = trace::kill_after(&words(create), Victim::Program, at(step, creates))?.cut;
+        if house.show("web").is_err() {
+            ensure!(cut);
+            // Nothing is in the way, or it is said how to clear it away.
+            let made = house.output(create)?;
+            if !made.status.success() {
+                ensure!(said(&made).contains("condo delete --force web"), "{made:?}");
+                house.ok("delete --force web")?;
+                house.ok(create)?;
+            }
+        }
+        house.ok("start web")?;
+        house.sh("web", "echo kept > /root/kept; sync")?;
+        house.ok("kill web")?;
+        eventually("it has ended", || Ok(house.status("web")? == "stopped"))?;
+        trace::kill_after(&words("resize web --disk 48M"), Victim::Program, at(step, grows))?;
+        house.ok("resize web --disk 48M")?;
+        house.ok("start web")?;
+        ensure!(house.sh("web", "cat /root/kept")? == "kept");
+        ensure!(df(&house, "web")?.0 > 36 * MIB);
+        house.ok("kill web")?;
+        eventually("it has ended", || Ok(house.status("web")? == "stopped"))?;
+        trace::kill_after(&words("delete web"), Victim::Program, at(step, deletes))?;
+        if house.show("web").is_ok() {
+            house.ok("delete --force web")?;
+        }
+        house.ok("delete --force --all")?;
+    }
+    house.leave()
+}
+
+/// Disks in files promise more than there is. A host that is full is told in one line, and what was written down is there afterwards.
+fn a_full_host_costs_nobody_a_disk() -> Result<()> {
+    needs!(root, busybox);
+    let place = mounted(96, &["mkfs.ext4", "-q", "-F", "-m", "0"], "")?;
+    let house = House::at(place.join("condo"))?;
+    house.running("web", "--disk 64M")?;
+    house.sh("web", "echo kept > /root/kept; sync")?;
+    let ballast = place.join("ballast");
+    let filler = "dd if=/dev/zero bs=64k of=";
+    let _ = Command::new("sh")
+        .args(["-c", &format!("{filler}{}", ballast.display())])
+        .output()?;
+    // Some blocks are promised to somebody, or come free again.
+    ensure!(statvfs(&place)?.blocks_available() < 64);
+    let failed = house.refused("create db --image busybox --disk 64M", "no space left on device")?;
+    ensure!(house.show("db").is_err(), "{failed}");
+    // The tenant's own disk has room, the host's has none: an error inside, never a silent loss.
+    let write = house.try_sh(
+        "web",
+        "dd if=/dev/urandom of=/root/big bs=64k count=200 conv=fsync",
+    )?;
+    ensure!(!write.status.success(), "12 MiB were written to a full host");
+    ensure!(house.sh("web", "cat /root/kept")? == "kept");
+    house.ok("stop web --timeout 3")?;
+    std::fs::remove_file(&ballast)?;
+    house.ok("start web")?;
+    house.up("web")?;
+    ensure!(house.sh("web", "cat /root/kept")? == "kept");
+    house.sh(
+        "web",
+        "dd if=/dev/urandom of=/root/big bs=64k count=200 conv=fsync 2>/dev/null",
+    )?;
+    house.ok("delete --force web")?;
+    ensure!(backing(&place)?.is_empty());
+    house.leave()
+}
+
+/// Loop devices of files below a place.
+fn backing(place: &Path) -> Result<Vec<String>> {
+    let devices = std::fs::read_dir("/sys/block")?.flatten();
+    let files =
+        devices.filter_map(|device| std::fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    Ok(files
+        .filter(|file| Path::new(file.trim()).starts_with(place))
+        .collect())
+}
