@@ -9,12 +9,9 @@
 //! a module names only modules of lower ranks, and siblings never name each other.
 //!
 //! ```text
-//!  6  bin/condo.rs   bin/condo-runtime.rs    three-line mains
-//!  5  cli            oci::*, vps::* commands; logging; output; exit codes; reports (anyhow, for `condo`)
-//!  4  vps            record, wire, run, copy, report
 //!  6  bin/condo.rs   bin/condo-runtime.rs    three-line mains; server/src/main.rs is the third
 //!  5  cli api        oci::*, vps::* commands; logging; output; exit codes; reports (anyhow, for `condo`); `api` is server/src
-//!  4  vps            record, wire, run, report
+//!  4  vps            record, wire, run, copy, report
 //!  3  runtime        bundle, validate, plan, status, state, hooks, console, init/{link,parent,child,exec}
 //!  2  namespaces cgroups rootfs seccomp process net image storage figures     one mechanism each
 //!  1  host           facts about this kernel and the caller

@@ -14,8 +14,11 @@ const EXTENSIONS: &[&str] = &[
     "container_exec_user_group_cwd",
     "etag",
     "event_lifecycle",
+    "console",
     "instances",
     "operation_description",
+    // Without it clients do not show an instance at all. There are no backups yet.
+    "container_backup",
     "container_full",
     "api_filtering",
     "patch",

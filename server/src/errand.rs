@@ -29,7 +29,7 @@ use crate::reply::Problem;
 
 mod task;
 
-pub(crate) use task::{Program, Task};
+pub(crate) use task::{PATIENCE, Program, Task};
 
 /// What this program is told to be one.
 const ERRAND: &str = "errand";

@@ -1,11 +1,12 @@
 //! What a request holds.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use condo::vps::record::name::Name;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,6 +15,9 @@ use crate::reply::{Problem, etag};
 
 /// The longest body that is JSON, in bytes.
 pub(crate) const MOST: usize = 4 << 20;
+
+/// How long a client may take for a body.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The project there always is.
 pub(crate) const DEFAULT: &str = "default";
@@ -57,8 +61,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state)
+        let bytes = tokio::time::timeout(PATIENCE, Bytes::from_request(request, state))
             .await
+            .map_err(|_| Problem::of_status(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
             .map_err(|e| Problem::of_status(e.status(), &e.body_text()))?;
         let value = serde_json::from_slice(&bytes);
         value

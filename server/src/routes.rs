@@ -1,14 +1,14 @@
 //! Which request goes where.
 
 use axum::Router;
-use axum::body::to_bytes;
-use axum::extract::DefaultBodyLimit;
-use axum::http::header;
-use axum::middleware::map_response;
+use axum::body::{Body, to_bytes};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{Method, header};
+use axum::middleware::{map_request, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use crate::instances::logs;
+use crate::instances::{logs, snapshots};
 use crate::reply::Problem;
 use crate::request;
 use crate::server::Server;
@@ -49,6 +49,7 @@ pub(crate) fn router(server: Server) -> Router {
         .fallback(async || Problem::of_status(axum::http::StatusCode::NOT_FOUND, "not found"))
         .layer(DefaultBodyLimit::max(request::MOST))
         .layer(map_response(enveloped))
+        .layer(map_request(read_out))
         .with_state(server)
 }
 
@@ -60,14 +61,31 @@ fn of_instances() -> Router<Server> {
             get(instances::get)
                 .put(instances::put)
                 .patch(instances::patch)
+                .post(instances::rename)
                 .delete(instances::delete),
         )
         .route("/{name}/state", get(instances::state).put(instances::set_state))
         .route("/{name}/exec", post(instances::exec))
-        .route("/{name}/snapshots", get(instances::no_copies))
-        .route("/{name}/backups", get(instances::no_copies))
+        .route("/{name}/console", post(instances::console).get(logs::get_console))
+        .route("/{name}/snapshots", get(snapshots::list).post(snapshots::create))
+        .route(
+            "/{name}/snapshots/{snapshot}",
+            get(snapshots::get).delete(snapshots::delete),
+        )
+        .route("/{name}/backups", get(instances::backups))
         .route("/{name}/logs", get(logs::list))
         .route("/{name}/logs/{file}", get(logs::get).delete(logs::delete))
+}
+
+/// Reads what comes along with a request that has no use for it (`null` of Ansible's): who closes a socket with something unread
+/// in it takes the answer back.
+async fn read_out(request: Request) -> Request {
+    if ![Method::GET, Method::HEAD, Method::DELETE].contains(request.method()) {
+        return request;
+    }
+    let (parts, body) = request.into_parts();
+    let _ = tokio::time::timeout(request::PATIENCE, to_bytes(body, request::MOST)).await;
+    Request::from_parts(parts, Body::empty())
 }
 
 /// What the layers below say in plain text (a wrong method, a body too long), in the envelope of all other answers.

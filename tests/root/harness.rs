@@ -191,6 +191,11 @@ pub fn condo() -> PathBuf {
     built("condo", env!("CARGO_BIN_EXE_condo"))
 }
 
+/// LXD's API, a crate of its own: `cargo build -p condo-server` makes it.
+pub fn condo_server() -> PathBuf {
+    condo().with_file_name("condo-server")
+}
+
 /// A program of this build: where cargo put it, or in `CONDO_BIN_DIR` (inside the guest).
 fn built(name: &str, here: &str) -> PathBuf {
     std::env::var_os("CONDO_BIN_DIR").map_or_else(|| here.into(), |dir| Path::new(&dir).join(name))

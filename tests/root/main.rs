@@ -21,6 +21,7 @@
 #[macro_use]
 mod harness;
 
+mod api;
 mod attack;
 mod bench;
 mod cgroups;
@@ -36,6 +37,7 @@ mod vps;
 
 /// The tests of modules that have no list of their own.
 const MODULES: &[&[harness::Test]] = &[
+    api::TESTS,
     cgroups::TESTS,
     cgroups::reader::TESTS,
     cgroups::resources::TESTS,

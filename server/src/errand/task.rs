@@ -6,14 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use condo::error::Result;
+use condo::vps::copy::snapshot::SnapshotOptions;
 use condo::vps::record::change::Change;
 use condo::vps::record::config::{Limits, VpsConfig};
 use condo::vps::record::instance::Condo;
 use condo::vps::record::name::Name;
+use condo::vps::record::snapshots::SnapshotName;
 use condo::vps::record::store::NewVps;
 use condo::vps::run::enter::ExecRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+/// Seconds that a VPS may take to shut down when a client sets no limit.
+pub(crate) const PATIENCE: u64 = 30;
 
 /// A program to be run in a VPS, with the streams of the errand as its own.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,8 +46,24 @@ pub(crate) enum Task {
     Stop(Name, u64),
     /// Stopped in the same way, and started again.
     Restart(Name, u64),
+    Freeze(Name),
+    Thaw(Name),
+    /// Called otherwise.
+    Rename(Name, Name),
     /// Deleted, also while it runs if so said.
     Delete(Name, bool),
+    /// The VPS's console, joined to the terminal that the errand has.
+    Console(Name),
+    Snapshot(Name, SnapshotName),
+    DeleteSnapshot(Name, SnapshotName),
+    /// Stopped for it if it runs, and started again.
+    Restore(Name, SnapshotName),
+    /// A new VPS out of another, as it is or was.
+    Clone {
+        from: Name,
+        new: Name,
+        snapshot: Option<SnapshotName>,
+    },
     /// A program, whose exit status is the outcome.
     Exec(Name, Program),
 }
@@ -50,7 +71,7 @@ pub(crate) enum Task {
 impl Task {
     /// Whether the errand's streams are those of a program in a VPS.
     pub(super) fn has_streams(&self) -> bool {
-        matches!(self, Self::Exec(..))
+        matches!(self, Self::Exec(..) | Self::Console(_))
     }
 
     /// Does it.
@@ -62,6 +83,7 @@ impl Task {
                     name,
                     config: *config,
                     wanted_ip: ip,
+                    first_boot: Default::default(),
                 })?;
                 Ok(json!(record.name))
             }
@@ -72,7 +94,20 @@ impl Task {
                 stop(&condo, &name, seconds)?;
                 condo.start(&name).map(nothing)
             }
+            Self::Freeze(name) => condo.freeze(&name).map(nothing),
+            Self::Thaw(name) => condo.thaw(&name).map(nothing),
+            Self::Rename(name, new) => condo.rename(&name, &new).map(done),
             Self::Delete(name, force) => condo.delete(&name, force).map(nothing),
+            Self::Console(name) => condo.console(&name).map(nothing),
+            Self::Snapshot(name, snapshot) => {
+                let options = SnapshotOptions::default();
+                condo.snapshot_create(&name, &snapshot, options).map(done)
+            }
+            Self::DeleteSnapshot(name, snapshot) => condo.snapshot_delete(&name, &snapshot).map(nothing),
+            Self::Restore(name, snapshot) => condo
+                .snapshot_restore(&name, &snapshot, Some(Duration::from_secs(PATIENCE)))
+                .map(done),
+            Self::Clone { from, new, snapshot } => condo.clone_vps(&from, &new, snapshot.as_ref()).map(done),
             Self::Exec(name, program) => {
                 let request = ExecRequest {
                     args: program.args,
@@ -85,6 +120,10 @@ impl Task {
             }
         }
     }
+}
+
+fn done<T>(_: T) -> Value {
+    Value::Null
 }
 
 fn nothing((): ()) -> Value {
@@ -126,5 +165,9 @@ fn change(before: &Limits, after: &Limits) -> Result<Change> {
     if was == is {
         set = Limits::default();
     }
-    Ok(Change { set, lift })
+    Ok(Change {
+        set,
+        lift,
+        ..Change::default()
+    })
 }

@@ -11,8 +11,8 @@ use condo::vps::record::store::Record;
 use serde::Deserialize;
 
 use super::power::act;
-use super::show::seen;
-use super::view;
+use super::show::{exists, seen};
+use super::{snapshots, view};
 use crate::errand::Task;
 use crate::keys::{self, Devices, Keys, Setup};
 use crate::operations::Plan;
@@ -43,11 +43,9 @@ pub(crate) async fn put(
 ) -> Answer {
     let name = name(&text)?;
     if let Some(snapshot) = wanted.restore.as_deref().filter(|snapshot| !snapshot.is_empty()) {
-        return Err(Problem::value(
-            "restore",
-            snapshot,
-            "is not a snapshot of this instance",
-        ));
+        let plan = Plan::of_instance("Restoring snapshot", params.project(), &text);
+        let task = Task::Restore(name.clone(), snapshots::of(&server, &name, snapshot).await?);
+        return act(&server, plan, task, "instance-restored", &name);
     }
     let labels = Labels {
         description: wanted.description.clone().unwrap_or_default(),
@@ -156,4 +154,38 @@ pub(crate) fn configured(
     let facts = Facts::probe(&condo.host)?;
     config.clone().with_defaults(&facts).validate(&facts)?;
     Ok(config)
+}
+
+/// The body of `POST /1.0/instances/NAME`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Moved {
+    name: String,
+    migration: bool,
+}
+
+/// `POST /1.0/instances/NAME`: another name.
+pub(crate) async fn rename(
+    State(server): State<Server>,
+    Path(text): Path<String>,
+    params: Params,
+    Body(wanted): Body<Moved>,
+) -> Answer {
+    let name = exists(&server, name(&text)?).await?;
+    if wanted.migration {
+        return Err(Problem::value(
+            "migration",
+            "true",
+            "is not supported: an instance can be called otherwise, not moved",
+        ));
+    }
+    let new: Name = wanted.name.parse()?;
+    let plan = Plan::of_instance("Renaming instance", params.project(), &text);
+    act(
+        &server,
+        plan,
+        Task::Rename(name, new.clone()),
+        "instance-renamed",
+        &new,
+    )
 }

@@ -7,14 +7,17 @@ use condo::vps::record::labels::Labels;
 use condo::vps::record::name::Name;
 use serde::Deserialize;
 
+use super::change::configured as configured_as;
 use super::power::act;
+use super::show::seen;
+use super::{snapshots, view};
 use crate::errand::Task;
 use crate::images;
 use crate::keys::{self, Devices, Keys, Setup};
 use crate::operations::{Plan, random_id};
 use crate::profiles::Profiles;
-use crate::reply::{Answer, Problem};
-use crate::request::{Body, Params};
+use crate::reply::{Answer, Problem, Reply};
+use crate::request::{self, Body, Params};
 use crate::server::Server;
 
 /// The body.
@@ -43,6 +46,8 @@ struct Source {
     alias: Option<String>,
     fingerprint: Option<String>,
     server: Option<String>,
+    /// The instance that is copied, or its snapshot as `NAME/SNAPSHOT`.
+    source: Option<String>,
 }
 
 /// `POST /1.0/instances`.
@@ -53,6 +58,9 @@ pub(crate) async fn create(
 ) -> Answer {
     let name = wanted.name()?;
     wanted.refuse_others()?;
+    if wanted.source.kind == "copy" {
+        return copy(&server, params.project(), name, wanted).await;
+    }
     let config = server.read(move |condo| Ok(configured(condo, &wanted))).await??;
     let plan = Plan::of_instance("Creating instance", params.project(), name.as_str());
     let task = Task::Create {
@@ -61,6 +69,41 @@ pub(crate) async fn create(
         config: Box::new(config),
     };
     act(&server, plan, task, "instance-created", &name)
+}
+
+/// An instance out of another, configured like that one where nothing else is said.
+async fn copy(server: &Server, project: &str, name: Name, wanted: Wanted) -> Answer {
+    let source = wanted.source.source.clone().unwrap_or_default();
+    let (from, snapshot) = source
+        .split_once('/')
+        .map_or((source.as_str(), None), |(a, b)| (a, Some(b)));
+    let from = request::name(from)?;
+    let (seen, profiles) = seen(server, &from).await?;
+    let snapshot = match snapshot {
+        Some(snapshot) => Some(snapshots::of(server, &from, snapshot).await?),
+        None => None,
+    };
+    let mut labels = view::labels(&seen.record, &profiles);
+    labels.keys = wanted.config.clone().map_or(labels.keys, keys::lasting);
+    labels.devices = wanted.devices.clone().unwrap_or(labels.devices);
+    labels.profiles = wanted.profiles.clone().unwrap_or(labels.profiles);
+    labels.description = wanted.description.clone().unwrap_or(labels.description);
+    let config = server
+        .read(move |condo| Ok(configured_as(condo, &profiles, &seen.record, labels)))
+        .await??;
+    let plan = Plan::of_instance("Creating instance", project, name.as_str());
+    let (worker, project) = (server.clone(), project.to_owned());
+    let work = async move {
+        let new = name.clone();
+        worker.run(Task::Clone { from, new, snapshot }).await?;
+        worker
+            .run(Task::Configure(name.clone(), Box::new(config)))
+            .await?;
+        let address = format!("/1.0/instances/{name}");
+        worker.events.lifecycle(&project, "instance-created", &address);
+        Ok(())
+    };
+    Ok(Reply::begun(&*server.operations.begin(plan, work)?))
 }
 
 impl Wanted {
@@ -138,7 +181,7 @@ fn image(
         return Err(Problem::value(
             "source.type",
             &source.kind,
-            "is not supported: image is",
+            "is not supported: image and copy are",
         ));
     }
     if let Some(server) = source.server.as_deref().filter(|server| !server.is_empty()) {

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use super::hub::Hub;
 use super::logs;
 use super::relay::{self, Shape};
-use crate::errand::{Failed, Program};
+use crate::errand::{Failed, Program, Task};
 use crate::operations::{End, Plan};
 use crate::reply::{Answer, Problem, Reply};
 use crate::request::{Body, Params, name};
@@ -68,8 +68,8 @@ pub(crate) async fn exec(
         plan.class = Some("websocket");
         server.operations.launch(plan, |operation| {
             operation.expect(hub.clone());
-            let what = (name, wanted.program());
-            async move { end(relay::run(&worker, &operation, what, shape, hub).await) }
+            let task = Task::Exec(name, wanted.program());
+            async move { end(relay::run(&worker, &operation, task, shape, hub).await) }
         })?
     } else {
         server.operations.launch(plan, |operation| async move {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::show::exists;
 use crate::reply::{Answer, Problem, Reply};
-use crate::request::{Params, name};
+use crate::request::name;
 use crate::server::Server;
 
 /// What clients call the log of an instance's own.
@@ -40,7 +40,7 @@ fn is_recorded(file: &str) -> bool {
 }
 
 /// `GET /1.0/instances/NAME/logs`.
-pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
+pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>) -> Answer {
     let name = exists(&server, name(&text)?).await?;
     let asked = name.clone();
     let mut files: Vec<String> = server
@@ -55,7 +55,6 @@ pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>,
     files.retain(|file| is_recorded(file));
     files.push(CONSOLE[0].to_owned());
     files.sort();
-    let _ = params;
     Ok(Reply::Sync(
         files
             .iter()
@@ -86,10 +85,17 @@ pub(crate) async fn get(State(server): State<Server>, Path((text, file)): Path<(
 }
 
 /// All that is left of what a VPS wrote to its console.
-pub(super) fn console(condo: &Condo, name: &Name) -> Result<Vec<u8>> {
+fn console(condo: &Condo, name: &Name) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     condo.logs(name, false, &mut content)?;
     Ok(content)
+}
+
+/// `GET /1.0/instances/NAME/console`.
+pub(crate) async fn get_console(State(server): State<Server>, Path(text): Path<String>) -> Answer {
+    let name = exists(&server, name(&text)?).await?;
+    let content = server.read(move |condo| console(condo, &name)).await?;
+    Ok(Reply::Raw("application/octet-stream", Vec::new(), content.into()))
 }
 
 /// `DELETE /1.0/instances/NAME/logs/FILE`.

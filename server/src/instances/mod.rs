@@ -1,6 +1,7 @@
 //! `/1.0/instances`: VPSs.
 
 mod change;
+mod console;
 mod create;
 mod exec;
 mod filter;
@@ -9,12 +10,14 @@ pub(crate) mod logs;
 mod power;
 mod relay;
 mod show;
+pub(crate) mod snapshots;
 mod stream;
 mod view;
 
-pub(crate) use change::{configured, patch, put};
+pub(crate) use change::{configured, patch, put, rename};
+pub(crate) use console::console;
 pub(crate) use create::create;
 pub(crate) use exec::exec;
 pub(crate) use power::{delete, set_state};
-pub(crate) use show::{get, list, no_copies, state};
+pub(crate) use show::{backups, get, list, state};
 pub(crate) use view::labels;

@@ -5,14 +5,11 @@ use condo::vps::record::name::Name;
 use condo::vps::record::view::VpsStatus;
 use serde::Deserialize;
 
-use crate::errand::Task;
+use crate::errand::{PATIENCE, Task};
 use crate::operations::Plan;
 use crate::reply::{Answer, Problem, Reply};
 use crate::request::{Body, Params, name};
 use crate::server::Server;
-
-/// Seconds that an instance may take to shut down when a client sets no limit.
-const PATIENCE: i64 = 30;
 
 /// The body of `PUT /1.0/instances/NAME/state`.
 #[derive(Debug, Default, Deserialize)]
@@ -34,17 +31,19 @@ impl Change {
                 "is not supported: a running VPS is not saved",
             ));
         }
-        let patience = self.timeout.filter(|seconds| *seconds >= 0).unwrap_or(PATIENCE);
-        let patience = if self.force {
-            0
-        } else {
-            u64::try_from(patience).unwrap_or(0)
-        };
+        let patience = self
+            .timeout
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .unwrap_or(PATIENCE);
+        let patience = if self.force { 0 } else { patience };
         let name = name.clone();
         let running = status != VpsStatus::Stopped;
         Ok(match self.action.as_str() {
             "start" if status == VpsStatus::Running => {
                 return Err(Problem::bad("The instance is already running"));
+            }
+            "start" if status == VpsStatus::Paused => {
+                (Task::Thaw(name), "Unfreezing instance", "instance-resumed")
             }
             "start" => (Task::Start(name), "Starting instance", "instance-started"),
             "stop" | "restart" if !running => return Err(Problem::bad("The instance is already stopped")),
@@ -58,6 +57,8 @@ impl Change {
                 "Restarting instance",
                 "instance-restarted",
             ),
+            "freeze" => (Task::Freeze(name), "Freezing instance", "instance-paused"),
+            "unfreeze" => (Task::Thaw(name), "Unfreezing instance", "instance-resumed"),
             other => {
                 return Err(Problem::value(
                     "action",

@@ -75,7 +75,7 @@ fn unstarted(problem: Problem) -> Failed {
 pub(super) async fn run(
     server: &Server,
     operation: &Operation,
-    (name, program): (Name, Program),
+    task: Task,
     shape: Shape,
     hub: Arc<Hub>,
 ) -> Result<Map<String, Value>, Failed> {
@@ -87,7 +87,7 @@ pub(super) async fn run(
         None => stream::pipes(),
     };
     let Streams { theirs, ours, master } = streams.map_err(|e| unstarted(e.into()))?;
-    let errand = Errand::start(server.root.clone(), Task::Exec(name, program), theirs)
+    let errand = Errand::start(server.root.clone(), task, theirs)
         .await
         .map_err(unstarted)?;
     let pid = errand.pid();
@@ -238,15 +238,20 @@ fn pass_on(pid: Option<Pid>, signal: i32) {
     }
 }
 
-/// Kills the program: the child of its errand, which then ends with its status.
+/// Kills the program: the child of its errand, which then ends with its status. An errand without a program hears that its user
+/// has hung up.
 fn end(pid: Option<Pid>) {
     let Some(pid) = pid else { return };
     let path = format!("/proc/{0}/task/{0}/children", pid.as_raw_nonzero());
     let children = std::fs::read_to_string(path).unwrap_or_default();
-    for child in children
+    let children: Vec<Pid> = children
         .split_whitespace()
         .filter_map(|n| Pid::from_raw(n.parse().ok()?))
-    {
+        .collect();
+    if children.is_empty() {
+        let _ = kill_process(pid, Signal::HUP);
+    }
+    for child in children {
         let _ = kill_process(child, Signal::KILL);
     }
 }

@@ -5,6 +5,7 @@ use condo::vps::record::name::Name;
 use serde_json::{Value, json};
 
 use super::filter::Filter;
+use super::snapshots;
 use super::view::{self, Seen};
 use crate::profiles::Profiles;
 use crate::reply::{Answer, Problem, Reply};
@@ -60,7 +61,7 @@ pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer
 /// Adds what only a full object has.
 fn complete(object: &mut Value, seen: &Seen) {
     object["state"] = view::state(seen);
-    object["snapshots"] = Value::Null;
+    object["snapshots"] = seen.snapshots.iter().map(snapshots::object).collect();
     object["backups"] = Value::Null;
 }
 
@@ -105,8 +106,8 @@ pub(crate) async fn state(State(server): State<Server>, Path(text): Path<String>
     Ok(Reply::Sync(view::state(&seen)))
 }
 
-/// `GET /1.0/instances/NAME/snapshots` and `…/backups`: none are made through the API.
-pub(crate) async fn no_copies(State(server): State<Server>, Path(text): Path<String>) -> Answer {
+/// `GET /1.0/instances/NAME/backups`: none are made through the API.
+pub(crate) async fn backups(State(server): State<Server>, Path(text): Path<String>) -> Answer {
     exists(&server, name(&text)?).await?;
     Ok(Reply::Sync(json!([])))
 }

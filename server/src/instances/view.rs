@@ -2,6 +2,7 @@
 
 use condo::vps::record::instance::Condo;
 use condo::vps::record::labels::Labels;
+use condo::vps::record::snapshots::Snapshot;
 use condo::vps::record::store::Record;
 use condo::vps::record::view::{VpsStatus, VpsView};
 use condo::vps::report::figures::{Counters, Figures, Wire};
@@ -17,6 +18,8 @@ pub(crate) struct Seen {
     pub(crate) view: VpsView,
     pub(crate) wire: Wire,
     pub(crate) figures: Option<Figures>,
+    /// Not looked for when figures are not.
+    pub(crate) snapshots: Vec<Snapshot>,
 }
 
 impl Seen {
@@ -25,13 +28,19 @@ impl Seen {
         condo: &Condo,
         record: Record,
         view: VpsView,
-        figures: bool,
+        wanted: bool,
     ) -> condo::error::Result<Self> {
-        let figures = match figures && view.status != VpsStatus::Stopped {
+        let figures = match wanted && view.status != VpsStatus::Stopped {
             true => condo.figures(&record.name)?,
             false => None,
         };
+        let snapshots = if wanted {
+            condo.snapshots(&record.name)?
+        } else {
+            Vec::new()
+        };
         Ok(Self {
+            snapshots,
             wire: condo.wire(&record)?,
             record,
             view,
@@ -105,7 +114,7 @@ fn volatile(seen: &Seen) -> keys::Keys {
     keys
 }
 
-fn machine() -> String {
+pub(super) fn machine() -> String {
     rustix::system::uname().machine().to_string_lossy().into_owned()
 }
 

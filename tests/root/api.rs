@@ -1,0 +1,281 @@
+//! `condo-server` as clients see it: LXD's own, and requests that no client sends.
+
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::harness;
+use crate::vps::house::{House, eventually};
+
+tests![
+    lxc_drives_a_vps: 180,
+    keys_become_limits: 120,
+    bad_requests_get_the_apis_own_error: 120,
+    vpss_outlive_the_server: 120,
+];
+
+/// A house with a server in front of it.
+struct Reception {
+    house: House,
+    server: Child,
+}
+
+impl Reception {
+    fn new() -> Result<Self> {
+        let house = House::new()?;
+        let server = serve(&house)?;
+        let mut reception = Self { house, server };
+        reception.house.settle_in();
+        Ok(reception)
+    }
+
+    fn lxc(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("lxc");
+        command
+            .args(words)
+            .env("LXD_SOCKET", self.house.root.join("run/api.socket"))
+            .env("LXD_CONF", harness::tempdir().join("lxc"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command that has to succeed; what it printed.
+    fn ok(&self, line: &str) -> Result<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        harness::run(&mut self.lxc(&words)).with_context(|| format!("lxc {line}"))
+    }
+
+    fn output(&self, words: &[&str]) -> Result<Output> {
+        Ok(self.lxc(words).output()?)
+    }
+
+    /// A request as it is, and its answer.
+    fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, Value)> {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.house.root.join("run/api.socket"))?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said)?;
+        let (head, body) = said.split_once("\r\n\r\n").context("no head")?;
+        let code = head.split(' ').nth(1).context("no status")?.parse()?;
+        Ok((code, serde_json::from_str(body).with_context(|| said.clone())?))
+    }
+
+    fn leave(mut self) -> Result<()> {
+        end(&mut self.server, Signal::SIGTERM)?;
+        self.house.ok("delete --force --all")?;
+        Ok(())
+    }
+}
+
+impl Drop for Reception {
+    fn drop(&mut self) {
+        let _ = end(&mut self.server, Signal::SIGKILL);
+    }
+}
+
+fn serve(house: &House) -> Result<Child> {
+    let program = harness::condo_server();
+    ensure!(program.exists(), "build it first: cargo build -p condo-server");
+    let server = Command::new(program)
+        .env("CONDO_ROOT", &house.root)
+        .stdin(Stdio::null())
+        .spawn()?;
+    eventually("the server listens", || {
+        Ok(std::os::unix::net::UnixStream::connect(house.root.join("run/api.socket")).is_ok())
+    })?;
+    Ok(server)
+}
+
+fn end(server: &mut Child, signal: Signal) -> Result<()> {
+    if server.try_wait()?.is_none() {
+        kill(Pid::from_raw(i32::try_from(server.id())?), signal)?;
+        server.wait()?;
+    }
+    Ok(())
+}
+
+fn lxc_drives_a_vps() -> Result<()> {
+    needs!(root, program: lxc);
+    let all = Reception::new()?;
+    all.ok("launch busybox web")?;
+    all.house.up("web")?;
+    let list = all.ok("list --format csv -c ns4")?;
+    let address = all.house.address("web")?;
+    ensure!(list.contains(&format!("web,RUNNING,{address} (eth0)")), "{list}");
+    ensure!(all.ok("list db --format csv")?.trim().is_empty());
+    let info = all.ok("info web")?;
+    ensure!(
+        info.contains("Status: RUNNING") && info.contains(&address),
+        "{info}"
+    );
+    // Streams apart, status as it is.
+    let ended = all.output(&["exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
+    ensure!(
+        ended.status.code() == Some(7) && ended.stdout == b"out\n" && ended.stderr == b"err\n",
+        "{ended:?}"
+    );
+    let missing = all.output(&["exec", "web", "--", "/no/program"])?;
+    ensure!(missing.status.code() == Some(127), "{missing:?}");
+    let terminal = all.ok("exec web -t -- sh -c tty")?;
+    ensure!(terminal.contains("/dev/pts/"), "{terminal}");
+    all.house.sh("web", "echo one > /root/file")?;
+    all.ok("snapshot web before")?;
+    all.house.sh("web", "echo two > /root/file")?;
+    all.ok("restore web before")?;
+    ensure!(all.house.sh("web", "cat /root/file")? == "one");
+    all.ok("copy web/before other")?;
+    ensure!(all.house.status("other")? == "stopped");
+    all.ok("delete web/before")?;
+    all.ok("pause web")?;
+    ensure!(all.house.status("web")? == "paused");
+    all.ok("start web")?;
+    all.ok("stop --force web")?;
+    ensure!(all.house.status("web")? == "stopped");
+    all.ok("move other moved")?;
+    all.ok("delete web moved")?;
+    ensure!(all.house.list()?.is_empty());
+    all.house.nothing_left()?;
+    all.leave()
+}
+
+fn keys_become_limits() -> Result<()> {
+    needs!(root, program: lxc);
+    let all = Reception::new()?;
+    all.ok("launch busybox web -c limits.memory=64MiB -c user.note=hello")?;
+    ensure!(all.house.show("web")?["limits"]["memory"] == 64 << 20);
+    all.ok("config set web limits.memory 128MiB")?;
+    ensure!(all.house.show("web")?["limits"]["memory"] == 128 << 20);
+    // What the command line changes, clients see.
+    all.house.ok("resize web --pids 77")?;
+    ensure!(all.ok("config get web limits.processes")?.trim() == "77");
+    ensure!(all.ok("config get web user.note")?.trim() == "hello");
+    for (key, value) in [
+        ("limits.memory", "4G"),
+        ("raw.lxc", "x"),
+        ("security.privileged", "true"),
+    ] {
+        let refused = all.output(&["config", "set", "web", key, value])?;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        ensure!(!refused.status.success() && said.contains(key), "{said}");
+    }
+    ensure!(all.house.show("web")?["limits"]["memory"] == 128 << 20);
+    all.ok("profile create small")?;
+    all.ok("profile set small limits.processes 50")?;
+    let refused = all.output(&["profile", "set", "small", "limits.disk", "1"])?;
+    ensure!(!refused.status.success(), "{refused:?}");
+    all.ok("launch busybox db -p default -p small")?;
+    ensure!(all.house.show("db")?["limits"]["pids"] == 50);
+    all.ok("profile set small limits.processes 60")?;
+    ensure!(
+        all.house.show("db")?["limits"]["pids"] == 60,
+        "those made of it follow"
+    );
+    ensure!(!all.output(&["profile", "delete", "small"])?.status.success());
+    all.leave()
+}
+
+/// Requests and the status of their answers.
+const BAD: &[(&str, &str, &str, u16)] = &[
+    ("GET", "/", "", 200),
+    ("GET", "/1.0/instances/web", "null", 200),
+    ("GET", "/nothing", "", 404),
+    ("GET", "/1.0/instances/none", "", 404),
+    ("GET", "/1.0/instances/%ff", "", 400),
+    ("GET", "/1.0/instances/..%2f..", "", 404),
+    ("GET", "/1.0/instances?filter=name", "", 400),
+    ("GET", "/1.0/instances?recursion=x", "", 200),
+    ("GET", "/1.0/instances/web/logs/..%2frecord.json", "", 404),
+    ("GET", "/1.0/events", "", 400),
+    ("GET", "/1.0/operations/none/wait?timeout=1", "", 404),
+    ("GET", "/1.0/images/zzzzzzzz", "", 404),
+    ("GET", "/1.0/images/aliases/no%2Fimage", "", 404),
+    ("PATCH", "/1.0/events", "", 405),
+    ("POST", "/1.0/instances", "", 400),
+    ("POST", "/1.0/instances", "[]", 400),
+    (
+        "POST",
+        "/1.0/instances",
+        r#"{"name":"a/b","source":{"type":"image","alias":"busybox"}}"#,
+        400,
+    ),
+    (
+        "POST",
+        "/1.0/instances",
+        r#"{"name":"x","source":{"type":"image","alias":"none"}}"#,
+        404,
+    ),
+    (
+        "POST",
+        "/1.0/instances",
+        r#"{"name":"x","source":{"type":"migration"}}"#,
+        400,
+    ),
+    (
+        "POST",
+        "/1.0/instances",
+        r#"{"name":"x","type":"virtual-machine","source":{"type":"image","alias":"busybox"}}"#,
+        400,
+    ),
+    ("PUT", "/1.0/instances/web/state", r#"{"action":"dance"}"#, 400),
+    (
+        "PUT",
+        "/1.0/instances/web/state",
+        r#"{"action":"start","timeout":"x"}"#,
+        400,
+    ),
+    ("POST", "/1.0/instances/web/exec", r#"{"command":["true"]}"#, 400),
+    ("POST", "/1.0/instances/web/console", "{}", 400),
+    ("DELETE", "/1.0/profiles/default", "", 403),
+    ("POST", "/1.0/profiles", r#"{"name":"../x"}"#, 400),
+];
+
+fn bad_requests_get_the_apis_own_error() -> Result<()> {
+    let all = Reception::new()?;
+    all.house.ok("create web --image busybox")?;
+    for (method, path, body, code) in BAD {
+        let (said, answer) = all.ask(method, path, body)?;
+        ensure!(said == *code, "{method} {path} {body}: {said} {answer}");
+        let kind = if *code == 200 { "sync" } else { "error" };
+        ensure!(
+            answer["type"] == kind && (*code == 200 || answer["error_code"] == *code),
+            "{path}: {answer}"
+        );
+    }
+    let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(5 << 20));
+    let (said, _) = all
+        .ask("POST", "/1.0/profiles", &long)
+        .unwrap_or((413, Value::Null));
+    ensure!(said == 413, "a body of 5 MiB: {said}");
+    // A change of what somebody else has changed meanwhile.
+    let (_, before) = all.ask("GET", "/1.0/instances/web", "")?;
+    ensure!(before["metadata"]["status"] == "Stopped");
+    all.leave()
+}
+
+fn vpss_outlive_the_server() -> Result<()> {
+    let mut all = Reception::new()?;
+    all.house.running("web", "")?;
+    let init = all.house.init("web")?;
+    let wanted = r#"{"name":"db","source":{"type":"image","alias":"busybox"}}"#;
+    let (code, begun) = all.ask("POST", "/1.0/instances", wanted)?;
+    ensure!(code == 202 && begun["type"] == "async", "{begun}");
+    end(&mut all.server, Signal::SIGKILL)?;
+    ensure!(all.house.init("web")? == init);
+    all.server = serve(&all.house)?;
+    // What was begun is done by itself; what was not can be asked for again.
+    eventually("the VPS is there", || {
+        all.ask("POST", "/1.0/instances", wanted)?;
+        Ok(all.house.list()?.len() == 2)
+    })?;
+    let (_, list) = all.ask("GET", "/1.0/instances", "")?;
+    ensure!(list["metadata"].as_array().map(Vec::len) == Some(2), "{list}");
+    all.leave()
+}
