@@ -11,7 +11,9 @@ use super::{output, report, verbosity};
 use crate::error::Error;
 use crate::vps::record::instance::Condo;
 use args::{Args, Command};
+use copies::CopyCommand;
 
+mod archive;
 mod args;
 mod copies;
 mod cp;
@@ -26,6 +28,7 @@ mod image;
 mod inside;
 mod life;
 mod limits;
+mod migrate;
 mod network;
 mod policy;
 mod publish;
@@ -96,9 +99,20 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Network { command } => network::run(condo, command),
         Command::List { json } => show::list(condo, json),
         Command::Show { name, json } => show::show(condo, &name, json),
-        Command::Snapshot { command } => snapshot::run(condo, command),
-        Command::Clone { name, new, snapshot } => snapshot::clone(condo, &name, &new, snapshot.as_ref()),
+        Command::Copy(command) => copy(condo, command),
         // Answered before an instance was opened.
         Command::Completions { .. } => Ok(Exit::Success),
+    }
+}
+
+fn copy(condo: &Condo, command: CopyCommand) -> Result<Exit> {
+    match command {
+        CopyCommand::Snapshot { command } => snapshot::run(condo, command),
+        CopyCommand::Clone { name, new, snapshot } => snapshot::clone(condo, &name, &new, snapshot.as_ref()),
+        CopyCommand::Export(args) => archive::export(condo, args),
+        CopyCommand::Import(args) => archive::import(condo, &args),
+        CopyCommand::Backup(args) => migrate::backup(condo, &args),
+        CopyCommand::Migrate(args) => migrate::migrate(condo, &args),
+        CopyCommand::Receive => migrate::receive(condo),
     }
 }

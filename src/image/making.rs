@@ -56,6 +56,22 @@ impl Images {
         image
     }
 
+    /// Makes an image of a finished root filesystem on the same file system, which is moved. What is known of it is another host's
+    /// word, but for the program it starts, which has to be there.
+    pub fn adopt(&self, name: &str, manifest: Manifest, rootfs: &Path) -> Result<Image> {
+        inspect::init(&Root::open(rootfs)?, Some(&manifest.init))?;
+        self.make(name, |place| {
+            let root = place.image.join(ROOTFS);
+            fs::rename(rootfs, &root).during(|| format!("take `{}`", rootfs.display()))?;
+            fs::set_permissions(&root, fs::Permissions::from_mode(0o755))?;
+            Ok(Manifest {
+                layers: Vec::new(),
+                digest: None,
+                ..manifest
+            })
+        })
+    }
+
     /// Makes an image under its temporary name, then gives it the real one.
     pub(super) fn make(&self, name: &str, fill: impl FnOnce(&Place) -> Result<Manifest>) -> Result<Image> {
         validate_name(name)?;

@@ -11,7 +11,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
 use rustix::process::Signal;
 
-use super::copies::SnapshotCommand;
+use super::copies::CopyCommand;
 use super::cp::CpArgs;
 use super::disk::DiskArgs;
 use super::doctor::{self, DoctorArgs};
@@ -28,7 +28,6 @@ use super::system::{RebuildArgs, RescueArgs};
 use super::usage::{address, assignment, digits};
 use crate::process::signal;
 use crate::vps::record::name::Name;
-use crate::vps::record::snapshots::SnapshotName;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -219,22 +218,8 @@ pub(super) enum Command {
         /// The VPS.
         name: Name,
     },
-    /// Keep VPSs' disks as they are, and bring them back.
-    Snapshot {
-        #[command(subcommand)]
-        command: SnapshotCommand,
-    },
-    /// Create a VPS out of another: its disk and limits, with a name, an address and an identity of its own.
-    #[command(after_help = "Examples:\n  condo clone web web-2\n  condo clone web test --snapshot monday")]
-    Clone {
-        /// The VPS to copy.
-        name: Name,
-        /// The new VPS's name.
-        new: Name,
-        /// As it was at this snapshot, not as it is now.
-        #[arg(long)]
-        snapshot: Option<SnapshotName>,
-    },
+    #[command(flatten)]
+    Copy(CopyCommand),
     /// Make, list and change networks, and connect VPSs to them.
     Network {
         #[command(subcommand)]

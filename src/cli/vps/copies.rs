@@ -1,11 +1,55 @@
-//! Snapshots and clones: their options.
+//! Snapshots, clones, archives and moves: the commands, and the options of the first.
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::archive::{ExportArgs, ImportArgs};
+use super::migrate::{BackupArgs, MigrateArgs};
 use super::usage::digits;
 use crate::error::Result;
 use crate::vps::record::name::Name;
 use crate::vps::record::snapshots::SnapshotName;
+
+/// The commands that copy VPSs.
+#[derive(Debug, Subcommand)]
+pub(super) enum CopyCommand {
+    /// Keep VPSs' disks as they are, and bring them back.
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// Create a VPS out of another: its disk and limits, with a name, an address and an identity of its own.
+    #[command(after_help = "Examples:\n  condo clone web web-2\n  condo clone web test --snapshot monday")]
+    Clone {
+        /// The VPS to copy.
+        name: Name,
+        /// The new VPS's name.
+        new: Name,
+        /// As it was at this snapshot, not as it is now.
+        #[arg(long)]
+        snapshot: Option<SnapshotName>,
+    },
+    /// Write a VPS into a file: its disk, its configuration and its image.
+    #[command(
+        after_help = "Examples:\n  condo export web -o web.condo\n  condo export web --since monday -o - | ssh backup 'cat > web.condo'"
+    )]
+    Export(ExportArgs),
+    /// Create a VPS out of such files.
+    #[command(
+        after_help = "Examples:\n  condo import web.condo --name web\n  condo import monday.condo tuesday.condo --name web"
+    )]
+    Import(ImportArgs),
+    /// Write VPSs into files in a folder, mostly only what has changed, and remove old ones.
+    #[command(
+        after_help = "Examples:\n  condo backup /srv/backup --all\n  condo backup /srv/backup web --keep-last 3 --keep-daily 14 --keep-weekly 8"
+    )]
+    Backup(BackupArgs),
+    /// Move a VPS to another host over ssh: copied while it runs, then stopped for a moment.
+    #[command(after_help = "Example:\n  condo migrate web ssh://root@other")]
+    Migrate(MigrateArgs),
+    /// Take a VPS that `condo migrate` sends from another host.
+    #[command(hide = true)]
+    Receive,
+}
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SnapshotCommand {

@@ -34,37 +34,68 @@ pub(super) struct Captured {
     pub(super) started: bool,
 }
 
+/// A copying that goes on.
+struct Copying {
+    sync: Sync,
+    to: OwnedFd,
+    older: Option<OwnedFd>,
+}
+
 impl Condo {
     /// Copies a VPS's layer into the new directory `to`, with the help of an older copy of it. The caller holds the lock of copies.
     pub(super) fn capture(&self, name: &Name, to: &Path, older: Option<&Path>) -> Result<Captured> {
-        files::create_dir_all(to, 0o700)?;
-        let to = at(to)?;
-        let older = older.map(at).transpose()?;
-        let mut sync = Sync::new(Direction::Take, stage(&to)?);
-        let record = self.store.get(name)?;
+        let mut copying = self.begin_copying(to, older)?;
         if self.status(name)? != VpsStatus::Stopped {
-            let layer = self.layer(&record)?;
-            sync.begin(&layer, true)?;
-            match parts(&mut sync, &layer, &to, older.as_ref()) {
-                Err(e) if e.is_full() => return Err(e),
-                // Its tenant moves things about. The next round gets what is missing.
-                Err(e) => log::debug!("a first round of copying ended early: {e}"),
-                Ok(()) => {}
-            }
+            self.copy_living(name, &mut copying)?;
         }
         let (record, _lock) = self.hold(name)?;
         self.settle(&record)?;
         let layer = self.layer(&record)?;
+        let sync = &mut copying.sync;
         sync.begin(&layer, true)?;
         let still = self.hold_still(name)?;
         sync.still();
-        parts(&mut sync, &layer, &to, older.as_ref())?;
+        parts(sync, &layer, &copying.to, copying.older.as_ref())?;
         let frozen = still.map(|still| still.go_on()).transpose()?;
-        end(&to)?;
+        self.captured(record, &copying, frozen)
+    }
+
+    /// The same as of no moment: what a tenant changes meanwhile is old or new, or is not there.
+    pub(super) fn capture_roughly(&self, name: &Name, to: &Path, older: Option<&Path>) -> Result<Captured> {
+        let mut copying = self.begin_copying(to, older)?;
+        let record = self.copy_living(name, &mut copying)?;
+        self.captured(record, &copying, None)
+    }
+
+    fn begin_copying(&self, to: &Path, older: Option<&Path>) -> Result<Copying> {
+        files::create_dir_all(to, 0o700)?;
+        let to = at(to)?;
+        Ok(Copying {
+            sync: Sync::new(Direction::Take, stage(&to)?),
+            older: older.map(at).transpose()?,
+            to,
+        })
+    }
+
+    fn copy_living(&self, name: &Name, copying: &mut Copying) -> Result<Record> {
+        let record = self.store.get(name)?;
+        let layer = self.layer(&record)?;
+        copying.sync.begin(&layer, true)?;
+        match parts(&mut copying.sync, &layer, &copying.to, copying.older.as_ref()) {
+            Err(e) if e.is_full() => return Err(e),
+            // Its tenant moves things about. The next round gets what is missing.
+            Err(e) => log::debug!("a first round of copying ended early: {e}"),
+            Ok(()) => {}
+        }
+        Ok(record)
+    }
+
+    fn captured(&self, record: Record, copying: &Copying, frozen: Option<Duration>) -> Result<Captured> {
+        end(&copying.to)?;
         Ok(Captured {
-            copied: sync.copied(),
+            copied: copying.sync.copied(),
             frozen,
-            started: files::exists(&self.folders.seat(name).provisioned()),
+            started: files::exists(&self.folders.seat(&record.name).provisioned()),
             record,
         })
     }

@@ -63,7 +63,10 @@ impl Condo {
                 hostname: None,
                 ip: None,
                 allow: Default::default(),
-                // The host's ports lead to the one that has them.
+                networks: self.networks_for(&config),
+                arrived: None,
+                rescue: None,
+                // A port of the host leads to one VPS.
                 publish: Default::default(),
                 pending: Some(pending),
                 ..config

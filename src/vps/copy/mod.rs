@@ -1,6 +1,11 @@
 //! Copies of VPSs in time and space. All of them are of a VPS's own layer: the image below is shared and never changes.
 //!
 //! ```text
+//!  migrate    a VPS on another host
+//!  backup     archives in a folder, the old ones removed
+//!  export     a VPS into an archive
+//!  import     a VPS out of archives
+//!  archive    what is in such a file
 //!  clone      a VPS made of another
 //!  snapshot   a VPS as it was
 //!  capture    a layer, read as of one moment
@@ -8,6 +13,11 @@
 //! Whoever copies holds the VPS's lock of copies, and the VPS's own lock only for the moment that counts: meanwhile the VPS can be
 //! stopped, entered and looked at.
 
+pub mod archive;
+pub mod backup;
 mod capture;
 pub mod clone;
+pub mod export;
+pub mod import;
+pub mod migrate;
 pub mod snapshot;

@@ -250,7 +250,7 @@ impl Condo {
     ) -> Result<T> {
         let older = self.snapshots(vps)?.pop();
         let older = older.map(|older| self.snapshot_dir(vps, &older.name).join(LAYER));
-        let dir = self.folders.snapshots(vps).join(format!("{UNFINISHED}passing"));
+        let dir = self.passing(vps);
         let undo = Undo::of(|| {
             files::remove_tree(&dir)?;
             // Gone with the last one.
@@ -261,6 +261,24 @@ impl Condo {
         let result = work(&at(&dir.join(LAYER))?, &captured)?;
         undo.run()?;
         Ok(result)
+    }
+
+    /// Where copies are that nobody keeps.
+    pub(super) fn passing(&self, vps: &Name) -> PathBuf {
+        self.folders.snapshots(vps).join(format!("{UNFINISHED}passing"))
+    }
+
+    /// Gives a snapshot the name of another, which goes.
+    pub(super) fn rename_snapshot(&self, vps: &Name, from: &SnapshotName, to: &SnapshotName) -> Result<()> {
+        let _lock = self.lock_copies(vps)?;
+        let mut snapshot = self.snapshot(vps, from)?;
+        if files::exists(&self.snapshot_dir(vps, to)) {
+            self.drop_snapshot(vps, to)?;
+        }
+        snapshot.name.clone_from(to);
+        let dir = self.snapshot_dir(vps, from);
+        self.describe_snapshot(&dir, &snapshot)?;
+        std::fs::rename(dir, self.snapshot_dir(vps, to)).during(|| format!("name the snapshot `{to}`"))
     }
 
     /// Where a snapshot is made and where it goes.

@@ -13,7 +13,6 @@ use super::disk::Disk;
 use super::facts::Facts;
 use super::labels::Labels;
 use super::name::Name;
-use super::pending::Pending;
 use super::permit::Permit;
 use super::policy::{Boot, Restart};
 use super::rescue::Rescue;
@@ -76,7 +75,7 @@ pub struct VpsConfig {
     pub disk: Disk,
     /// What was begun with it and has to be finished before it can start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending: Option<Pending>,
+    pub pending: Option<super::pending::Pending>,
     /// What other tools keep with it.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -95,6 +94,9 @@ pub struct VpsConfig {
     /// What it lets in and out.
     #[serde(default, skip_serializing_if = "Filter::is_open")]
     pub firewall: Filter,
+    /// What the move by which it came from another host is known by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<String>,
 }
 
 /// Limits; one that is absent does not hold.
@@ -195,6 +197,7 @@ impl VpsConfig {
             rescue: None,
             publish: BTreeSet::new(),
             firewall: Filter::default(),
+            arrived: None,
         }
     }
 

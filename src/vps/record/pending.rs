@@ -21,6 +21,17 @@ pub enum Pending {
         /// The snapshot.
         snapshot: SnapshotName,
     },
+    /// It is being handed over to another host, which may have it already.
+    Leaving {
+        /// The other host, as `migrate` takes it.
+        to: String,
+        /// What both hosts know this move by.
+        token: String,
+        /// Whether it ran before.
+        ran: bool,
+    },
+    /// It has come from another host, and its first start here is still to be seen.
+    Starting,
 }
 
 impl Pending {
@@ -34,6 +45,10 @@ impl Pending {
             Self::Restoring { snapshot } => format!(
                 "its disk is being brought back to a snapshot; finish that: `condo snapshot restore {name} {snapshot}`"
             ),
+            Self::Leaving { to, .. } => format!(
+                "it is being handed over to another host, which may run it already; finish that: condo migrate {name} {to}"
+            ),
+            Self::Starting => "it has come from another host and starts for the first time".into(),
         }
     }
 }
@@ -41,7 +56,15 @@ impl Pending {
 /// Refuses work with a VPS about which something is unfinished.
 pub(in crate::vps) fn refuse(record: &Record) -> Result<()> {
     match &record.config.pending {
-        None => Ok(()),
+        None | Some(Pending::Starting) => Ok(()),
         Some(pending) => Err(Error::Status(pending.remedy(record))),
+    }
+}
+
+/// Refuses to delete the only one there may be, unless by force: nobody knows yet which host has it.
+pub(in crate::vps) fn refuse_to_delete(record: &Record, force: bool) -> Result<()> {
+    match &record.config.pending {
+        Some(leaving @ Pending::Leaving { .. }) if !force => Err(Error::Status(leaving.remedy(record))),
+        _ => Ok(()),
     }
 }

@@ -134,6 +134,7 @@ impl Condo {
             Err(e) if e.is_gone() && force && self.has_remains(name) => return self.delete_remains(name),
             other => other?,
         };
+        pending::refuse_to_delete(&record, force)?;
         let _copies = self.no_copies(name)?;
         if force {
             self.set_stopping(name)?;

@@ -18,7 +18,7 @@ tests![
 
 /// What a tenant can have: links of both kinds, a pipe, a socket, holes, attributes, a capability, odd modes and times, something of
 /// the image removed, a directory of the image replaced and one renamed.
-const FURNISH: &str = "
+pub(super) const FURNISH: &str = "
     set -e
     mkdir -p /srv/deep/er; cd /srv
     echo one > file; ln file deep/same; ln -s /nowhere link; mkfifo pipe; chmod 4711 file
@@ -28,7 +28,7 @@ const FURNISH: &str = "
     sync";
 
 /// What of it can be told from inside.
-const INVENTORY: &str = "
+pub(super) const INVENTORY: &str = "
     cd /srv; stat -c '%n %a %u:%g %s %Y %h %F' file deep deep/same deep/er link pipe hole
     readlink link; cat file; du -k hole | cut -f1; ls /var/www /var/moved; ls /etc/group /var/spool 2>&1; true";
 

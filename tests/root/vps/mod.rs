@@ -1,6 +1,7 @@
 //! The VPS manager as its user sees it: every test drives the program `condo` on an instance of its own, below a directory of
 //! its own and in a network namespace of its own.
 
+mod archives;
 mod bad_input;
 mod concurrency;
 mod console;
@@ -17,6 +18,7 @@ mod inits;
 mod isolation;
 mod life;
 mod limits;
+mod moves;
 mod nested;
 mod network;
 mod networks;
@@ -32,6 +34,7 @@ mod usage;
 
 /// The tests of all subjects.
 pub const TESTS: &[&[crate::harness::Test]] = &[
+    archives::TESTS,
     bad_input::TESTS,
     concurrency::TESTS,
     console::TESTS,
@@ -47,6 +50,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     isolation::TESTS,
     life::TESTS,
     limits::TESTS,
+    moves::TESTS,
     nested::TESTS,
     network::TESTS,
     policy::TESTS,

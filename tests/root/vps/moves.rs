@@ -1,0 +1,326 @@
+//! A VPS moved to another host: another instance in another network namespace, over a real sshd.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
+
+use super::house::{House, eventually};
+use crate::harness;
+use crate::harness::trace::{self, Victim};
+
+tests![
+    a_vps_moves_while_it_serves: 300,
+    a_move_that_is_cut_leaves_one_vps: 600,
+];
+
+/// The other host: a network namespace, kept by a process in it, an instance of condo, and sshd.
+struct Other {
+    root: PathBuf,
+    keeper: Child,
+    sshd: Child,
+    key: PathBuf,
+}
+
+const HERE: &str = "192.168.219.1";
+const THERE: &str = "192.168.219.2";
+const PORT: u16 = 2222;
+
+/// Connects this namespace with the one of a process.
+fn connect(pid: &str) -> Result<()> {
+    let own = std::fs::read_link("/proc/self/ns/net")?;
+    eventually("the namespace is there", || {
+        Ok(std::fs::read_link(format!("/proc/{pid}/ns/net"))? != own)
+    })?;
+    let ip = |line: &str| harness::run(Command::new("ip").args(line.split_whitespace()));
+    let enter = ["-t", pid, "-n", "ip"];
+    let inside = |line: &str| harness::run(Command::new("nsenter").args(enter).args(line.split_whitespace()));
+    ip("link add here type veth peer name there")?;
+    ip(&format!("link set there netns {pid}"))?;
+    ip(&format!("addr add {HERE}/24 dev here"))?;
+    ip("link set here up")?;
+    inside("link set lo up")?;
+    inside(&format!("addr add {THERE}/24 dev there"))?;
+    inside("link set there up").map(drop)
+}
+
+/// An sshd in the namespace of a process, and the key that it lets in.
+fn sshd(pid: &str) -> Result<(PathBuf, Child)> {
+    let dir = harness::tempdir();
+    let key = dir.join("key");
+    for name in [&key, &dir.join("hostkey")] {
+        let mut make = Command::new("ssh-keygen");
+        harness::run(make.args(["-q", "-N", "", "-t", "ed25519", "-f"]).arg(name))?;
+    }
+    let dir = dir.display();
+    let config = format!("{dir}/sshd_config");
+    std::fs::write(
+        &config,
+        format!(
+            "Port {PORT}\nListenAddress {THERE}\nHostKey {dir}/hostkey\nAuthorizedKeysFile {dir}/key.pub\nStrictModes no\nUsePAM no\n\
+             PermitRootLogin yes\nPidFile none\n"
+        ),
+    )?;
+    // Where it takes its privileges apart; its package makes it at boot.
+    std::fs::create_dir_all("/run/sshd")?;
+    let sshd = Command::new("nsenter")
+        .args(["-t", pid, "-n", "/usr/sbin/sshd", "-D", "-f", &config])
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok((key, sshd))
+}
+
+impl Other {
+    fn new() -> Result<Self> {
+        needs!(program:sshd, program:ip, program:unshare, program:nsenter);
+        let mut keeper = Command::new("unshare").args(["-n", "sleep", "10000"]).spawn()?;
+        let pid = keeper.id().to_string();
+        match connect(&pid).and_then(|()| sshd(&pid)) {
+            Ok((key, sshd)) => Ok(Self {
+                root: harness::tempdir().join("other"),
+                keeper,
+                sshd,
+                key,
+            }),
+            Err(e) => {
+                let _ = keeper.kill();
+                let _ = keeper.wait();
+                Err(e)
+            }
+        }
+    }
+
+    fn options(&self) -> Vec<String> {
+        let ssh = format!(
+            "ssh -F none -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR",
+            self.key.display()
+        );
+        let remote = format!("{} --root {}", harness::condo().display(), self.root.display());
+        vec![
+            "--ssh".into(),
+            ssh,
+            "--remote".into(),
+            remote,
+            format!("ssh://root@{THERE}:{PORT}"),
+        ]
+    }
+
+    /// `condo migrate` on this side.
+    fn migrate(&self, house: &House, name: &str) -> Command {
+        let mut command = Command::new(harness::condo());
+        command
+            .arg("--root")
+            .arg(&house.root)
+            .args(["migrate", name, "--timeout", "5"])
+            .args(self.options());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// A command in the other namespace.
+    fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &self.keeper.id().to_string(), "-n", program])
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn condo(&self, line: &str) -> Result<Output> {
+        let mut command = self.inside(&harness::condo().display().to_string());
+        Ok(command
+            .arg("--root")
+            .arg(&self.root)
+            .args(line.split_whitespace())
+            .output()?)
+    }
+
+    fn list(&self) -> Result<Vec<Value>> {
+        let output = self.condo("list --json")?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Whether an address serves the page there.
+    fn serves(&self, address: &str) -> Result<bool> {
+        let ask = format!(
+            "exec 3<>/dev/tcp/{address}/80 && printf 'GET /page HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q 'the page' <&3"
+        );
+        let mut bash = self.inside("bash");
+        Ok(bash.args(["-c", &ask]).stderr(Stdio::null()).status()?.success())
+    }
+
+    fn sshd_listens(&self) -> Result<()> {
+        eventually("sshd listens", || Ok(TcpStream::connect((THERE, PORT)).is_ok()))
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.condo("delete --force --all");
+        for child in [&mut self.sshd, &mut self.keeper] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// An image whose init serves what is in `/srv` by HTTP, at once.
+fn serving() -> Result<House> {
+    let mut house = House::new()?;
+    let script = "busybox mkdir -p /srv; busybox httpd -p 80 -h /srv; trap 'exit 0' TERM; while :; do busybox sleep 60 & wait $!; done";
+    house.import("server", script)?;
+    Ok(house)
+}
+
+/// Whether an address serves the page.
+fn serves(address: &str) -> bool {
+    let ask = || -> Result<bool> {
+        let to = format!("{address}:80").parse()?;
+        let mut line = TcpStream::connect_timeout(&to, Duration::from_millis(200))?;
+        line.set_read_timeout(Some(Duration::from_millis(500)))?;
+        line.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
+        let mut page = String::new();
+        line.read_to_string(&mut page)?;
+        Ok(page.contains("the page"))
+    };
+    ask().unwrap_or(false)
+}
+
+/// Moves it while a client asks for the page all the time; what was said, and how long the client had none.
+fn moved(house: &House, other: &Other, address: &str) -> Result<(Output, Duration)> {
+    let over = AtomicBool::new(false);
+    let (moved, there, gap) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut last = Instant::now();
+            while !over.load(Relaxed) {
+                if serves(address) {
+                    last = Instant::now();
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            last
+        });
+        let moved = other.migrate(house, "web").output();
+        let there = eventually("it serves there", || other.serves(address));
+        let first = Instant::now();
+        over.store(true, Relaxed);
+        (moved, there, client.join().map(|last| first.duration_since(last)))
+    });
+    let moved = moved?;
+    ensure!(moved.status.success(), "{moved:?}");
+    there?;
+    match gap {
+        Ok(gap) => Ok((moved, gap)),
+        Err(_) => bail!("the client died"),
+    }
+}
+
+fn a_vps_moves_while_it_serves() -> Result<()> {
+    let house = serving()?;
+    let other = Other::new()?;
+    other.sshd_listens()?;
+    house.ok("create web --image server --memory 64M --start")?;
+    let fill = "echo the page > /srv/page; busybox dd if=/dev/urandom of=/srv/big bs=1M count=16 2>/dev/null; busybox sync";
+    house.sh("web", fill)?;
+    let address = house.address("web")?;
+    eventually("it serves", || Ok(serves(&address)))?;
+    let (moved, gap) = moved(&house, &other, &address)?;
+    let said = String::from_utf8_lossy(&moved.stdout).into_owned();
+    eprintln!("{}; a client saw a gap of {gap:.2?}", said.trim());
+    ensure!(
+        said.contains("is on ssh://") && said.contains("stopped for"),
+        "{said}"
+    );
+    let list = other.list()?;
+    ensure!(
+        list.len() == 1 && list[0]["status"] == "running" && list[0]["address"] == *address,
+        "{list:?}"
+    );
+    ensure!(list[0]["limits"]["memory"] == 64 << 20);
+    ensure!(house.list()?.is_empty(), "it is still here");
+    let sizes = other.condo("exec web -- busybox stat -c %s /srv/big")?;
+    ensure!(
+        String::from_utf8_lossy(&sizes.stdout).trim() == (16 << 20).to_string(),
+        "{sizes:?}"
+    );
+    drop(other);
+    house.leave()
+}
+
+/// How many hosts have a VPS that may start, and how many run it.
+fn owners(house: &House, other: &Other) -> Result<(Vec<String>, usize)> {
+    let here = house.list()?;
+    let there = other.list()?;
+    let running = here
+        .iter()
+        .chain(&there)
+        .filter(|vps| vps["status"] == "running")
+        .count();
+    let may_start = |output: Output| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success() || said.contains("is running already")
+    };
+    let mut owners = Vec::new();
+    if !here.is_empty() && may_start(house.output("start web")?) {
+        owners.push("here".to_owned());
+    }
+    if !there.is_empty() && may_start(other.condo("start web")?) {
+        owners.push("there".to_owned());
+    }
+    Ok((owners, running))
+}
+
+/// The command is killed after system calls spread over it; at no time two hosts run the VPS, and run again it is moved.
+fn a_move_that_is_cut_leaves_one_vps() -> Result<()> {
+    let house = serving()?;
+    let other = Other::new()?;
+    other.sshd_listens()?;
+    let fresh = || -> Result<()> {
+        house.ok("create web --image server --start")?;
+        house
+            .sh("web", "busybox sh -c 'echo the page > /srv/page; busybox sync'")
+            .map(drop)
+    };
+    fresh()?;
+    let all = trace::count(&other.migrate(&house, "web"))?;
+    ensure!(all.success, "it does not move");
+    for part in 1..10 {
+        ensure!(other.condo("delete --force --all")?.status.success());
+        house.ok("delete --force --all")?;
+        fresh()?;
+        trace::kill_after(
+            &other.migrate(&house, "web"),
+            Victim::Program,
+            all.calls * part / 10,
+        )?;
+        // ssh, and with it the other end, has no more to read.
+        std::thread::sleep(Duration::from_millis(300));
+        let (owners, running) = owners(&house, &other)?;
+        ensure!(
+            owners.len() <= 1 && running <= 1,
+            "part {part}: {owners:?}, {running} running"
+        );
+        eventually("it moves at last", || {
+            Ok(other.migrate(&house, "web").output()?.status.success() || house.list()?.is_empty())
+        })?;
+        let list = other.list()?;
+        ensure!(
+            list.len() == 1 && house.list()?.is_empty(),
+            "part {part}: {list:?}, {:?}",
+            house.list()?
+        );
+        ensure!(
+            other.condo("exec web -- busybox cat /srv/page")?.stdout == b"the page\n",
+            "part {part}"
+        );
+    }
+    drop(other);
+    house.leave()
+}
