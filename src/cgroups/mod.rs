@@ -325,6 +325,15 @@ impl Cgroup {
         self.hierarchy.stats()
     }
 
+    /// Memory in use, in bytes: one file of the dozens that [`Cgroup::stats`] reads. `None` without the controller.
+    pub fn memory_used(&self) -> Option<u64> {
+        let dir = self.hierarchy.place("memory").ok()?;
+        let text = dir
+            .read("memory.current")
+            .or_else(|_| dir.read("memory.usage_in_bytes"));
+        text.ok()?.trim().parse().ok()
+    }
+
     /// Removes the cgroup with all sub-cgroups a tenant made; nothing above it. One that is gone already counts as removed.
     ///
     /// # Errors

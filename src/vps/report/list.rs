@@ -58,10 +58,7 @@ impl Condo {
         let cgroup = init
             .and(container.as_ref())
             .and_then(|c| c.cgroup(&self.host).ok().flatten());
-        let memory_used = cgroup
-            .and_then(|c| c.stats().ok())
-            .and_then(|stats| stats.memory)
-            .map(|memory| memory.usage);
+        let memory_used = cgroup.and_then(|cgroup| cgroup.memory_used());
         let peers = self.store.peers(&record.name)?;
         let last_exit = self
             .unseen_end(&record, status)
