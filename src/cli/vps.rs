@@ -30,6 +30,7 @@ mod life;
 mod limits;
 mod migrate;
 mod network;
+mod plan;
 mod policy;
 mod publish;
 mod pull;
@@ -84,6 +85,7 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Rescue(args) => system::rescue(condo, *args),
         Command::Delete { targets, force } => life::delete(condo, &targets, force),
         Command::Resize(args) => resize::run(condo, *args),
+        Command::Plan { command } => plan::run(condo, &command),
         Command::Set(args) => policy::set(condo, &args),
         Command::Autostart => policy::autostart(condo),
         Command::Events { names, follow, json } => events::run(condo, &names, follow, json),

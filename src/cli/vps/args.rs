@@ -20,6 +20,7 @@ use super::first_boot::FirstBootArgs;
 use super::inside::InsideArgs;
 use super::limits::LimitArgs;
 use super::network::{NetworkArgs, NetworkCommand};
+use super::plan::PlanCommand;
 use super::policy::{self, PolicyArgs, SetArgs};
 use super::publish::{DoorCommand, PublishOption};
 use super::resize::{self, ResizeArgs};
@@ -136,6 +137,11 @@ pub(super) enum Command {
     /// Change the limits of a VPS, at once and for good.
     #[command(after_help = resize::EXAMPLES)]
     Resize(Box<ResizeArgs>),
+    /// Plans: the limits that VPSs are sold by.
+    Plan {
+        #[command(subcommand)]
+        command: PlanCommand,
+    },
     /// Change what happens to a VPS by itself: when it ends, and when the host comes up.
     #[command(after_help = policy::EXAMPLES)]
     Set(SetArgs),
@@ -273,6 +279,9 @@ pub(super) struct CreateArgs {
     pub(super) first_boot: FirstBootArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
+    /// A plan of plans.toml: the limits it has where no option says otherwise.
+    #[arg(long, value_name = "PLAN", help_heading = "Limits")]
+    pub(super) plan: Option<String>,
     #[command(flatten)]
     pub(super) policy: PolicyArgs,
     #[command(flatten)]

@@ -14,7 +14,12 @@ use super::args::CreateArgs;
 
 pub(super) fn run(condo: &Condo, args: CreateArgs) -> Result<Exit> {
     let start = args.start;
-    let record = condo.create(wanted(args)?)?;
+    let plan = args.plan.clone();
+    let mut new = wanted(args)?;
+    if let Some(plan) = plan {
+        new.config = condo.planned(new.config, &plan)?;
+    }
+    let record = condo.create(new)?;
     let name = &record.name;
     if start {
         condo

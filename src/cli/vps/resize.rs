@@ -16,7 +16,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   condo resize web --memory 2G --cpus 2
   condo resize web --disk 40G
-  condo resize web --no-limit io-read,io-write";
+  condo resize web --no-limit io-read,io-write
+  condo resize web --plan large";
 
 #[derive(Debug, Args)]
 pub(super) struct ResizeArgs {
@@ -29,6 +30,9 @@ pub(super) struct ResizeArgs {
     /// Limits that are to hold no longer, by their options' names, such as memory. Several: comma or again.
     #[arg(long, value_name = "LIMIT", value_delimiter = ',', help_heading = "Limits")]
     no_limit: Vec<String>,
+    /// Another plan; limits that the VPS has of its own stay.
+    #[arg(long, value_name = "PLAN", help_heading = "Limits")]
+    plan: Option<String>,
 }
 
 pub(super) fn run(condo: &Condo, args: ResizeArgs) -> Result<Exit> {
@@ -36,6 +40,7 @@ pub(super) fn run(condo: &Condo, args: ResizeArgs) -> Result<Exit> {
         set: args.limits.into(),
         disk: args.disk.into(),
         lift: args.no_limit.into_iter().collect(),
+        plan: args.plan,
     };
     if change.is_empty() {
         return Err(Error::invalid(

@@ -119,6 +119,7 @@ fn shown(vps: &VpsView) -> String {
         let names: Vec<_> = vps.permitted.iter().map(|permit| permit.as_str()).collect();
         lines.push(("permitted", names.join(", ")));
     }
+    lines.extend(vps.plan.iter().map(|plan| ("plan", plan.clone())));
     if !vps.restart.is_no() {
         lines.push(("restart", vps.restart.as_str().to_owned()));
     }
@@ -265,6 +266,7 @@ mod tests {
             },
             allowed: vec!["db".parse().unwrap()],
             permitted: vec![Permit::Fuse, Permit::Tun],
+            plan: Some("small".into()),
             restart: Restart::Always,
             boot: Boot {
                 autostart: true,
@@ -294,6 +296,7 @@ mod tests {
             limits: Limits::default(),
             allowed: Vec::new(),
             permitted: Vec::new(),
+            plan: None,
             restart: Restart::No,
             boot: Boot::default(),
             published: Vec::new(),
@@ -331,6 +334,7 @@ web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
             "disk         5M / 1G (folder)",
             "may talk to  db",
             "permitted    fuse, tun",
+            "plan         small",
             "restart      always",
             "autostart    yes, order 3",
             "iops-read    2000/s",

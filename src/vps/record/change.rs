@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::config::Limits;
 use super::facts::Facts;
+use super::plans::{Membership, of_disk};
 use crate::error::{Error, Result};
 use crate::storage::Quota;
 
@@ -18,6 +19,8 @@ pub struct Change {
     pub lift: BTreeSet<String>,
     /// What its disk is to hold from now on.
     pub disk: Quota,
+    /// The plan it is to have from now on.
+    pub plan: Option<String>,
 }
 
 impl Change {
@@ -50,13 +53,32 @@ impl Change {
         Ok(after)
     }
 
+    /// The plan of a VPS afterwards, which had `before`: what is set is an exception from now on, and what is lifted is none.
+    ///
+    /// # Errors
+    /// As [`Change::apply`].
+    pub fn membership(&self, before: Option<&Membership>) -> Result<Option<Membership>> {
+        let mut after = before.cloned().unwrap_or_default();
+        if let Some(plan) = &self.plan {
+            after.name.clone_from(plan);
+        }
+        after
+            .except
+            .extend(self.set_fields()?.into_iter().map(|(field, _)| field));
+        after.except.extend(of_disk(&self.disk));
+        for name in &self.lift {
+            after.except.remove(&field(name)?);
+        }
+        Ok(Some(after).filter(|membership| !membership.name.is_empty()))
+    }
+
     fn set_fields(&self) -> Result<Map<String, Value>> {
         fields(&self.set)
     }
 }
 
 /// The limits that hold, by their names in JSON.
-fn fields(limits: &Limits) -> Result<Map<String, Value>> {
+pub(super) fn fields(limits: &Limits) -> Result<Map<String, Value>> {
     match serde_json::to_value(limits)? {
         Value::Object(fields) => Ok(fields),
         _ => Err(Error::Corrupt("limits are no JSON object".into())),
@@ -104,6 +126,7 @@ mod tests {
             disk: Quota::default(),
             set: limits(set),
             lift: lift.iter().map(|name| (*name).to_owned()).collect(),
+            ..Change::default()
         }
     }
 
@@ -115,6 +138,34 @@ mod tests {
             .unwrap();
         assert_eq!(after, limits(r#"{"cpus":1.0,"memory":50,"swap":5}"#));
         assert!(Change::default().is_empty() && !change("{}", &["pids"]).is_empty());
+    }
+
+    #[test]
+    fn what_is_set_is_an_exception_from_the_plan() {
+        let small = Membership {
+            name: "small".into(),
+            except: ["cpus".to_owned(), "pids".to_owned()].into(),
+        };
+        let after = change(r#"{"io_read":5000}"#, &["pids"])
+            .membership(Some(&small))
+            .unwrap();
+        let except = ["cpus".to_owned(), "io_read".to_owned()].into();
+        assert_eq!(
+            after,
+            Some(Membership {
+                except,
+                ..small.clone()
+            })
+        );
+        let large = Change {
+            plan: Some("large".into()),
+            ..Change::default()
+        };
+        assert_eq!(
+            large.membership(Some(&small)).unwrap().unwrap().except,
+            small.except
+        );
+        assert_eq!(change(r#"{"pids":5}"#, &[]).membership(None).unwrap(), None);
     }
 
     #[test]

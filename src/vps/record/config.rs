@@ -14,6 +14,7 @@ use super::facts::Facts;
 use super::labels::Labels;
 use super::name::Name;
 use super::permit::Permit;
+use super::plans::Membership;
 use super::policy::{Boot, Restart};
 use super::rescue::Rescue;
 use super::size;
@@ -79,6 +80,9 @@ pub struct VpsConfig {
     /// What other tools keep with it.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// Its plan, whose limits it has but for its own exceptions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Membership>,
     /// Whether it is started again when it ends.
     #[serde(default, skip_serializing_if = "Restart::is_no")]
     pub restart: Restart,
@@ -192,6 +196,7 @@ impl VpsConfig {
             disk: Disk::default(),
             pending: None,
             labels: Labels::default(),
+            plan: None,
             restart: Restart::No,
             boot: Boot::default(),
             rescue: None,

@@ -100,6 +100,11 @@ impl Folders {
         self.etc.join("condo.toml")
     }
 
+    /// The operator's plans.
+    pub fn plans(&self) -> PathBuf {
+        self.etc.join("plans.toml")
+    }
+
     /// The database of records.
     pub fn database(&self) -> PathBuf {
         self.lib.join("condo.db")

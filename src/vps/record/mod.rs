@@ -21,6 +21,7 @@ pub mod nesting;
 pub mod network;
 pub mod pending;
 pub mod permit;
+pub mod plans;
 pub mod policy;
 pub mod rescue;
 pub mod settings;

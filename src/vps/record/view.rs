@@ -90,6 +90,8 @@ pub struct VpsView {
     pub allowed: Vec<Name>,
     /// What it is permitted beyond the usual.
     pub permitted: Vec<Permit>,
+    /// Its plan.
+    pub plan: Option<String>,
     /// Whether it is started again when it ends.
     pub restart: Restart,
     /// How it comes up with the host.

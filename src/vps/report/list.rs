@@ -79,6 +79,7 @@ impl Condo {
             disk: self.disk_view(&record, measured),
             memory_used,
             permitted: record.config.permit.iter().copied().collect(),
+            plan: record.config.plan.as_ref().map(|plan| plan.name.clone()),
             restart: record.config.restart,
             boot: record.config.boot,
             devices: record.config.devices.iter().cloned().collect(),

@@ -30,19 +30,25 @@ impl Condo {
         let facts = Facts::probe(&self.host)?;
         let (record, _lock) = self.hold(name)?;
         self.settle(&record)?;
-        let config = VpsConfig {
-            limits: change.apply(&record.config.limits, &facts)?,
-            disk: record.config.disk.changed(&change.disk),
-            ..record.config.clone()
-        };
+        let config = self.changed(&record.config, change, &facts)?;
         config.validate(&facts)?;
         let running = self.status(name)? != VpsStatus::Stopped;
         let container = self.container(name)?.filter(|_| running);
         if let Some(container) = &container {
             self.put_in_force(&record, container, &config.limits, &facts)?;
         }
-        if change.disk != Quota::default()
-            && let Err(e) = self.resize_disk(&record, &change.disk)
+        let quota = Quota {
+            size: config
+                .disk
+                .size
+                .filter(|_| config.disk.size != record.config.disk.size),
+            inodes: config
+                .disk
+                .inodes
+                .filter(|_| config.disk.inodes != record.config.disk.inodes),
+        };
+        if quota != Quota::default()
+            && let Err(e) = self.resize_disk(&record, &quota)
         {
             if let Some(container) = &container {
                 self.put_in_force(&record, container, &record.config.limits, &facts)?;
@@ -51,6 +57,8 @@ impl Condo {
         }
         let stored = self.store.reconfigure(name, &|kept| {
             kept.limits.clone_from(&config.limits);
+            kept.disk = config.disk;
+            kept.plan.clone_from(&config.plan);
             Ok(())
         });
         if stored.is_err()
@@ -77,6 +85,21 @@ impl Condo {
             size: change.size.and(after.size),
             inodes: change.inodes,
         })
+    }
+
+    /// The configuration afterwards. Another plan comes first, and what is set or lifted is an exception from it.
+    fn changed(&self, before: &VpsConfig, change: &Change, facts: &Facts) -> Result<VpsConfig> {
+        let mut config = before.clone();
+        config.plan = change.membership(before.plan.as_ref())?;
+        if let (Some(name), Some(membership)) = (&change.plan, &config.plan) {
+            let plan = self.plan(name)?;
+            config.limits = membership.limits(&plan, &before.limits)?;
+            config.disk = config.disk.changed(&membership.disk(&plan));
+            config = config.with_defaults(facts);
+        }
+        config.limits = change.apply(&config.limits, facts)?;
+        config.disk = config.disk.changed(&change.disk);
+        Ok(config)
     }
 
     /// Makes the kernel hold a running VPS to these limits instead of those of its record; to the latter when it refuses some.

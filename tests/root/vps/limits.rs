@@ -16,6 +16,7 @@ tests![
     limits_are_what_another_implementation_reads in guest,
     a_resize_holds_at_once_and_for_good in guest,
     a_resize_kills_nothing in guest,
+    a_plan_is_kept_but_for_exceptions,
     a_disk_that_cannot_be_limited_is_refused in guest,
 ];
 
@@ -192,6 +193,45 @@ fn a_resize_holds_at_once_and_for_good() -> Result<()> {
     ] {
         house.refused(line, needle)?;
     }
+    house.leave()
+}
+
+fn a_plan_is_kept_but_for_exceptions() -> Result<()> {
+    let house = House::new()?;
+    let file = house.root.join("etc/plans.toml");
+    std::fs::create_dir_all(file.parent().context("no parent")?)?;
+    std::fs::write(
+        &file,
+        "[small]\ncpus = 0.5\nmemory = \"32M\"\n[large]\nmemory = \"64M\"\npids = 400\n",
+    )?;
+    house.ok("create web --image busybox --plan small --pids 300 --start")?;
+    let limits = || -> Result<_> { Ok(house.show("web")?["limits"].clone()) };
+    let small = limits()?;
+    ensure!(
+        small["cpus"] == 0.5 && small["memory"] == 32 << 20 && small["pids"] == 300,
+        "{small}"
+    );
+    house.ok("resize web --plan large")?;
+    let large = limits()?;
+    ensure!(
+        large["cpus"].is_null() && large["memory"] == 64 << 20 && large["pids"] == 300,
+        "{large}"
+    );
+    let found = house.limits("web")?;
+    ensure!(
+        found.memory == 64 << 20 && found.quota <= 0 && found.pids == 300,
+        "{found:?}"
+    );
+    ensure!(house.show("web")?["plan"] == "large");
+    ensure!(
+        house
+            .ok("plan list")?
+            .contains("large  -     64M     -     pids=400")
+    );
+    house.refused("resize web --plan huge", "plan `huge` does not exist")?;
+    std::fs::write(&file, "[small]\nmemroy = 1\n")?;
+    house.refused("plan list", "memroy")?;
+    std::fs::remove_dir_all(house.root.join("etc"))?;
     house.leave()
 }
 
