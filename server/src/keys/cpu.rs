@@ -1,6 +1,6 @@
 //! Processors: a number or a list of them (`limits.cpu`), a share of time or a quota (`limits.cpu.allowance`).
 
-use condo::vps::record::config::Limits;
+use condo::vps::record::limits::Limits;
 
 use super::{Keys, values};
 use crate::reply::Problem;

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::usage::{digits, number};
 use crate::net::rate;
-use crate::vps::record::config::Limits;
+use crate::vps::record::limits::Limits;
 use crate::vps::record::size;
 
 /// Each option, as `create` has it. What is above the host or cannot be enforced is refused by the configuration's check.

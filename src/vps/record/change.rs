@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::config::Limits;
 use super::facts::Facts;
+use super::limits::Limits;
 use super::plans::{Membership, of_disk};
 use crate::error::{Error, Result};
 use crate::storage::Quota;

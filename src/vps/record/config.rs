@@ -12,6 +12,7 @@ use super::device::Device;
 use super::disk::Disk;
 use super::facts::Facts;
 use super::labels::Labels;
+use super::limits::Limits;
 use super::name::Name;
 use super::permit::Permit;
 use super::plans::Membership;
@@ -19,18 +20,13 @@ use super::policy::{Boot, Restart};
 use super::rescue::Rescue;
 use super::size;
 use crate::error::{Error, Result};
-use crate::net::Rates;
 use crate::net::filter::Filter;
 use crate::net::publication::Publication;
 
-/// The period of the CPU quota in microseconds: the kernel's default.
-pub const CPU_PERIOD: u64 = 100_000;
 /// The kernel refuses a quota below one millisecond per period.
 const MIN_CPUS: f64 = 0.01;
 /// A smaller limit is a forgotten suffix, not a wish.
 const MIN_MEMORY: u64 = 1 << 20;
-/// With less a few connections would stall one another.
-const MIN_SOCKET_MEMORY: u64 = 8 << 20;
 /// One page: a slower disk would never finish a single request.
 const MIN_IO: u64 = 4096;
 /// Tasks a VPS may have unless told otherwise, so that no fork bomb takes the host's pid space.
@@ -101,82 +97,6 @@ pub struct VpsConfig {
     /// What the move by which it came from another host is known by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived: Option<String>,
-}
-
-/// Limits; one that is absent does not hold.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Processors' worth of time, 0.5 being half of one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpus: Option<f64>,
-    /// Share of processor time under contention, 1 to 10000; 100 is what others have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_weight: Option<u64>,
-    /// Processors it may run on, in the kernel's list format.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpuset: Option<String>,
-    /// Memory in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<u64>,
-    /// Swap in bytes, besides memory; 0 is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub swap: Option<u64>,
-    /// Tasks (processes and threads).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pids: Option<u64>,
-    /// Bytes read from the disk per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub io_read: Option<u64>,
-    /// Bytes written to the disk per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub io_write: Option<u64>,
-    /// Reads per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iops_read: Option<u64>,
-    /// Writes per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub iops_write: Option<u64>,
-    /// Bits received from the network per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate_in: Option<u64>,
-    /// Bits sent to the network per second.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate_out: Option<u64>,
-    /// Bytes that may come at once after a pause, at either rate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub burst: Option<u64>,
-}
-
-impl Limits {
-    /// What of them holds for the network.
-    pub fn rates(&self) -> Rates {
-        Rates {
-            incoming: self.rate_in,
-            outgoing: self.rate_out,
-            burst: self.burst,
-        }
-    }
-
-    /// Whether any limit concerns the disk, so that the device behind the VPS must be found.
-    pub fn any_io(&self) -> bool {
-        [self.io_read, self.io_write, self.iops_read, self.iops_write]
-            .iter()
-            .any(Option::is_some)
-    }
-
-    /// Memory for buffers of sockets where they do not count as memory (cgroup v1), in bytes: about what a machine with this much
-    /// memory allows TCP and UDP (`tcp_mem`, `udp_mem`).
-    pub fn socket_memory(&self) -> Option<u64> {
-        self.memory.map(|memory| (memory / 4).max(MIN_SOCKET_MEMORY))
-    }
-
-    /// Processor time per [`CPU_PERIOD`], in microseconds.
-    pub fn cpu_quota(&self) -> Option<i64> {
-        // The product is below 2^53 for every processor count there is, so nothing is cut off.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-        self.cpus.map(|cpus| (cpus * CPU_PERIOD as f64).round() as i64)
-    }
 }
 
 impl VpsConfig {

@@ -16,6 +16,7 @@ pub mod folders;
 pub mod images;
 pub mod instance;
 pub mod labels;
+pub mod limits;
 pub mod name;
 pub mod nesting;
 pub mod network;

@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::change::fields;
-use super::config::{Limits, VpsConfig};
+use super::config::VpsConfig;
 use super::instance::Condo;
+use super::limits::Limits;
 use super::{settings, size};
 use crate::error::{During, Error, Result};
 use crate::storage::Quota;

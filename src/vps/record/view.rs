@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
-use super::config::Limits;
 use super::device::Device;
+use super::limits::Limits;
 use super::name::Name;
 use super::network::{NetworkRecord, Range};
 use super::permit::Permit;

@@ -1,6 +1,7 @@
 use super::super::{create, usage};
 use super::*;
-use crate::vps::record::config::{Limits, VpsConfig};
+use crate::vps::record::config::VpsConfig;
+use crate::vps::record::limits::Limits;
 use crate::vps::record::permit::Permit;
 use crate::vps::record::policy::{Boot, Restart};
 

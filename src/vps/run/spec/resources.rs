@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::nodes::Node;
 use crate::error::{Error, Result};
-use crate::vps::record::config::{CPU_PERIOD, Limits};
 use crate::vps::record::cpuset;
 use crate::vps::record::facts::Facts;
+use crate::vps::record::limits::{CPU_PERIOD, Limits};
 use crate::vps::record::store::Record;
 
 /// Character devices a VPS may open besides its nodes: console, ptmx and its terminals.

@@ -1,7 +1,8 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::vps::record::config::{Limits, VpsConfig};
+use crate::vps::record::config::VpsConfig;
+use crate::vps::record::limits::Limits;
 
 fn facts() -> Facts {
     Facts {
