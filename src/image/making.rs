@@ -23,7 +23,7 @@ impl Images {
     /// Makes an image out of an archive.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Busy`] while another invocation makes it, [`Error::Invalid`] for an archive that is hostile,
+    /// `Error::Exists`, `Error::Busy` while another invocation makes it, `Error::Invalid` for an archive that is hostile,
     /// beyond the limits or no system.
     pub fn import(
         &self,

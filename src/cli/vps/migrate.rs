@@ -22,8 +22,7 @@ use crate::vps::record::store::now;
 pub(super) struct MigrateArgs {
     /// The VPS.
     pub(super) name: Name,
-    /// The other host: ssh://[USER@]HOST[:PORT].
-    #[arg(value_name = "HOST")]
+    #[arg(value_name = "HOST", help = "The other host: ssh://[USER@]HOST[:PORT]")]
     pub(super) to: Target,
     /// The program that connects, with options.
     #[arg(long, value_name = "COMMAND", default_value = "ssh")]

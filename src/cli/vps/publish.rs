@@ -52,8 +52,13 @@ pub(super) struct PublishOption {
     /// VPSs it may talk to, and they to it; all others are out of reach. Several: comma or again.
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Network")]
     pub(super) allow: Vec<Name>,
-    /// A port of the host that leads to it: [HOSTADDR:]HOSTPORT[-END]:PORT[-END][/tcp|/udp]. May be given again.
-    #[arg(short = 'p', long, value_name = "PORT", help_heading = "Network")]
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "PORT",
+        help_heading = "Network",
+        help = "A port of the host that leads to it: [HOSTADDR:]HOSTPORT[-END]:PORT[-END][/tcp|/udp]. May be given again"
+    )]
     pub(super) publish: Vec<Publication>,
 }
 

@@ -21,8 +21,10 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(super) struct PullArgs {
-    /// The image's name in the registry: [HOST[:PORT]/]PATH[:TAG][@DIGEST].
-    #[arg(value_name = "REF")]
+    #[arg(
+        value_name = "REF",
+        help = "The image's name in the registry: [HOST[:PORT]/]PATH[:TAG][@DIGEST]"
+    )]
     reference: String,
     /// The image's name here; without it the last part of the path, and the tag unless that is `latest`.
     #[arg(short, long, value_name = "IMAGE")]

@@ -51,7 +51,7 @@ pub struct Record {
     pub uid_base: u32,
     /// The address of its first interface.
     pub address: Ipv4Addr,
-    /// Its interfaces, by number. Read together with it, see [`Record::with_interfaces`].
+    /// Its interfaces, by number. Read together with it, see `Record::with_interfaces`.
     #[serde(default)]
     pub interfaces: Vec<Interface>,
     /// Identity that outlives renames and never comes back, handed to the init inside as its machine id.
