@@ -11,11 +11,9 @@ fuzz_target!(|data: &[u8]| {
     };
     if let Ok(reference) = Reference::parse(text) {
         let whole = reference.to_string();
-        assert_eq!(
-            Reference::parse(&whole).ok().as_ref(),
-            Some(&reference),
-            "{whole}"
-        );
+        // It names the tag that is meant where none is said.
+        let again = Reference::parse(&whole).map(|again| again.to_string());
+        assert_eq!(again.ok().as_ref(), Some(&whole));
         assert!(
             !whole.split(['/', ':']).any(|part| part == ".." || part == "."),
             "{whole}"
