@@ -12,7 +12,10 @@ use nix::sched::CloneFlags;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change, move_mount, open_tree,
+    unmount,
+};
 
 use super::{Figure, Server, Source};
 use crate::error::{During, Error, Result};
@@ -69,6 +72,15 @@ pub(super) fn install(
 }
 
 fn go(mount: &OwnedFd, namespace: &OwnedFd, figures: &[Figure]) -> Result<()> {
+    let aside = || -> Result<()> {
+        // A thread alone may have a mount namespace of its own, which also parts it from the working directory of the others.
+        nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        // Before Linux 6.15 only what is mounted in the own namespace can be cloned.
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        Ok(move_mount(mount, "", CWD, "/proc", flags)?)
+    };
+    aside().during(|| "mount the figures")?;
     let mut files = Vec::new();
     for figure in figures {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -76,8 +88,6 @@ fn go(mount: &OwnedFd, namespace: &OwnedFd, figures: &[Figure]) -> Result<()> {
             open_tree(mount, figure.name, flags).during(|| format!("open figure `{}`", figure.name))?;
         files.push((figure.place, file));
     }
-    // A thread alone may go into another mount namespace, once it shares no working directory.
-    nix::sched::unshare(CloneFlags::CLONE_FS).during(|| "part from the working directory")?;
     nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS).during(|| "enter the mount namespace")?;
     for (place, file) in files {
         cover(place, &file).during(|| format!("cover `{place}`"))?;
