@@ -11,7 +11,7 @@
 //! and ARP of invented senders, each of which would take a place in the host's neighbour table. It has a program of its own
 //! with the addresses in its code, so it costs the same whatever the number of ports.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage as Message;
@@ -79,10 +79,13 @@ pub(super) fn guard_bridge(channel: &mut Channel, link: u32) -> Result<()> {
 fn attach(channel: &mut Channel, link: u32, name: &str, instructions: &[u64]) -> Result<()> {
     let program = bpf::load_classifier(instructions, name).during(|| "load the program of the fence")?;
     ensure_classifiers(channel, link)?;
-    let mut filter = the_filter(link);
-    let fd = program.as_fd().as_raw_fd().cast_unsigned();
+    put(channel, the_filter(link), name, &program).during(|| "attach the program of the fence")
+}
+
+/// Makes a program this filter, in place of what the filter was.
+pub(super) fn put(channel: &mut Channel, mut filter: TcMessage, name: &str, program: &OwnedFd) -> Result<()> {
     let options = [
-        TcFilterBpfOption::ProgFd(fd),
+        TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
         TcFilterBpfOption::ProgName(name.into()),
         TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
     ];
@@ -93,7 +96,6 @@ fn attach(channel: &mut Channel, link: u32, name: &str, instructions: &[u64]) ->
     channel
         .request(Message::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
         .map(drop)
-        .during(|| "attach the program of the fence")
 }
 
 /// Makes the place where classifiers are attached, unless it is there.

@@ -13,14 +13,10 @@
 //! What a VPS does to its own end changes none of it. Packets that wait are bounded by time, so that a full line is slow and not
 //! late; where the kernel has `fq_codel`, it also keeps one connection from delaying the others.
 
-use std::os::fd::{AsFd, AsRawFd};
-
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::InfoKind;
-use netlink_packet_route::tc::{
-    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
-};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpf, TcHandle, TcMessage, TcOption};
 use nix::errno::Errno;
 
 use super::link::Link;
@@ -209,20 +205,7 @@ fn unless_marked_to(interface: u32) -> Vec<u64> {
 /// Does this to what comes in by an interface, and passes its fence where it has one.
 fn redirect(channel: &mut Channel, from: u32, code: &[u64]) -> Result<()> {
     let program = bpf::load_classifier(code, "condo_way").during(|| "load the program of the way")?;
-    let mut filter = the_filter(from);
-    let options = [
-        TcFilterBpfOption::ProgFd(program.as_fd().as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName("condo_way".into()),
-        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
-    ];
-    filter.attributes = vec![
-        TcAttribute::Kind(TcFilterBpf::KIND.into()),
-        TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
-    ];
-    channel
-        .request(Message::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
-        .map(drop)
-        .during(|| "attach the program of the way")
+    fence::put(channel, the_filter(from), "condo_way", &program).during(|| "attach the program of the way")
 }
 
 /// What comes in by the port goes on as everywhere.
