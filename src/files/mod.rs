@@ -12,7 +12,9 @@ use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{
+    AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT,
+};
 
 pub use lock::Lock;
 pub use place::NewFile;
@@ -228,6 +230,20 @@ pub fn rename_if_there(from: &Path, to: &Path) -> Result<()> {
 /// Whether `path` is there, without following a symbolic link in its last component.
 pub fn exists(path: &Path) -> bool {
     rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+/// The times of a file that was written then, in seconds since 1970; that it was read stays as it is (`utimensat(2)`).
+pub fn written_at(seconds: i64) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        },
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! One file of a root filesystem, from whatever source.
 
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
+
+use crate::error::Result;
 
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +30,22 @@ pub struct Sparse {
     pub size: u64,
     /// Offset and length of what lies between the holes, in order.
     pub parts: Vec<(u64, u64)>,
+}
+
+impl Sparse {
+    /// Writes the parts where they belong, and holes between them. The number of bytes written.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn write(&self, file: &mut File, content: &mut dyn Read) -> Result<u64> {
+        let mut written = 0;
+        for (offset, length) in &self.parts {
+            file.seek(SeekFrom::Start(*offset))?;
+            written += io::copy(&mut content.take(*length), file)?;
+        }
+        file.set_len(self.size)?;
+        Ok(written)
+    }
 }
 
 /// A file and its metadata.

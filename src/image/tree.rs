@@ -6,17 +6,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Kind, Sparse};
+use super::entry::{Entry, Kind};
 use super::room::Room;
 use super::tarball::Tarball;
 use crate::error::{During, Error, Result};
@@ -160,7 +160,7 @@ impl<'r> Tree<'r> {
             }
             Kind::File(Some(sparse)) => {
                 let mut file = self.new_file(&dir, name)?;
-                self.contents.bytes += write_parts(&mut file, sparse, content)?;
+                self.contents.bytes += sparse.write(&mut file, content)?;
                 dress(file.as_fd(), entry)?;
             }
             Kind::Dir => self.put_dir(&dir, name, entry)?,
@@ -267,7 +267,7 @@ impl<'r> Tree<'r> {
                 // Whatever the umask is.
                 rustix::fs::fchmod(&here, Mode::from_raw_mode(0o755))?;
             }
-            rustix::fs::futimens(&top, &times(mtime))?;
+            rustix::fs::futimens(&top, &files::written_at(mtime))?;
             return Ok(here);
         }
         Err(Error::Corrupt("the root is gone".into()))
@@ -297,17 +297,6 @@ impl<'r> Tree<'r> {
     }
 }
 
-/// Writes the parts of a file where they belong, and holes between them. The number of bytes written.
-fn write_parts(file: &mut File, sparse: &Sparse, content: &mut dyn Read) -> Result<u64> {
-    let mut written = 0;
-    for (offset, length) in &sparse.parts {
-        file.seek(SeekFrom::Start(*offset))?;
-        written += io::copy(&mut content.take(*length), file)?;
-    }
-    file.set_len(sparse.size)?;
-    Ok(written)
-}
-
 /// Gives an open file its owner, mode, attributes and time; in this order, for a change of owner clears set-user-ID bits and
 /// file capabilities.
 fn dress(file: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
@@ -322,7 +311,7 @@ fn dress(file: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
             .during(|| format!("set attribute `{name}`"))?;
     }
     if let Some(mtime) = entry.mtime {
-        rustix::fs::futimens(file, &times(mtime))?;
+        rustix::fs::futimens(file, &files::written_at(mtime))?;
     }
     Ok(())
 }
@@ -337,7 +326,7 @@ fn dress_link(dir: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<()> {
         flags,
     )?;
     if let Some(mtime) = entry.mtime {
-        rustix::fs::utimensat(dir, name, &times(mtime), flags)?;
+        rustix::fs::utimensat(dir, name, &files::written_at(mtime), flags)?;
     }
     Ok(())
 }
@@ -356,7 +345,7 @@ fn is_kept(name: &str) -> bool {
 pub(super) fn set_mtime(dir: &OwnedFd, mtime: i64) -> Result<()> {
     // O_PATH does not do for futimens.
     let dir = rustix::fs::openat(dir, ".", OPEN_DIR, Mode::empty())?;
-    Ok(rustix::fs::futimens(&dir, &times(mtime))?)
+    Ok(rustix::fs::futimens(&dir, &files::written_at(mtime))?)
 }
 
 /// A path to a name in an open directory, for what takes paths; its last component is not followed there.
@@ -364,19 +353,6 @@ pub(super) fn name_in(dir: &OwnedFd, name: &OsStr) -> PathBuf {
     Path::new("/proc/self/fd")
         .join(dir.as_raw_fd().to_string())
         .join(name)
-}
-
-fn times(mtime: i64) -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime,
-            tv_nsec: 0,
-        },
-    }
 }
 
 #[cfg(test)]

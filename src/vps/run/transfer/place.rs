@@ -6,14 +6,14 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom as Hole, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom as Hole};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::file::{Content, Meta, Sink};
 use super::side::Side;
 use crate::error::{During, Error, Result};
-use crate::files::{NewFile, Root};
+use crate::files::{self, NewFile, Root};
 use crate::vps::record::store::UIDS;
 
 /// Set-user-ID and set-group-ID: what a tenant made must not run as anybody of the host's.
@@ -178,7 +178,7 @@ impl<'g> Folder<'g> {
         let (uid, gid) = self.owners.of(meta, path)?;
         rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         rustix::fs::fchmod(file, self.owners.mode(meta))?;
-        Ok(rustix::fs::futimens(file, &times(meta.mtime))?)
+        Ok(rustix::fs::futimens(file, &files::written_at(meta.mtime))?)
     }
 }
 
@@ -235,7 +235,12 @@ impl Sink for Folder<'_> {
             Some(Gid::from_raw(gid)),
             flags,
         )?;
-        Ok(rustix::fs::utimensat(&parent, name, &times(meta.mtime), flags)?)
+        Ok(rustix::fs::utimensat(
+            &parent,
+            name,
+            &files::written_at(meta.mtime),
+            flags,
+        )?)
     }
 }
 
@@ -266,19 +271,6 @@ fn copy(from: &File, to: &mut File) -> Result<u64> {
     }
     to.set_len(size)?;
     Ok(copied)
-}
-
-pub(super) fn times(mtime: i64) -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: mtime,
-            tv_nsec: 0,
-        },
-    }
 }
 
 #[cfg(test)]

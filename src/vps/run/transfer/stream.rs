@@ -1,14 +1,13 @@
 //! Tar archives out of a VPS and into it, as they come.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::Copied;
 use super::file::{Content, Meta, Sink};
 use super::place::Folder;
 use crate::error::{During, Result};
-use crate::image::{Archive, Entry, Kind, Limits, Sparse, Tarball};
+use crate::image::{Archive, Entry, Kind, Limits, Tarball};
 
 /// An archive that is being written.
 pub(super) struct Writer<'w> {
@@ -106,7 +105,7 @@ fn put(entry: &Entry, content: &mut dyn Read, folder: &mut Folder<'_>, copied: &
         }
         Kind::File(None) => copied.bytes += folder.file(path, &meta, Content::Stream(content))?,
         Kind::File(Some(sparse)) => {
-            copied.bytes += folder.place(path, &meta, |file| write_parts(file, sparse, content))?;
+            copied.bytes += folder.place(path, &meta, |file| sparse.write(file, content))?;
         }
         Kind::Symlink(target) => folder.link(path, &meta, target)?,
         Kind::Hardlink(target) => folder.hard_link(path, target)?,
@@ -117,15 +116,4 @@ fn put(entry: &Entry, content: &mut dyn Read, folder: &mut Folder<'_>, copied: &
     }
     copied.files += 1;
     Ok(())
-}
-
-/// Writes the parts of a file where they belong, and holes between them.
-fn write_parts(file: &mut File, sparse: &Sparse, content: &mut dyn Read) -> Result<u64> {
-    let mut written = 0;
-    for (offset, length) in &sparse.parts {
-        file.seek(SeekFrom::Start(*offset))?;
-        written += io::copy(&mut content.take(*length), file)?;
-    }
-    file.set_len(sparse.size)?;
-    Ok(written)
 }
