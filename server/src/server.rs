@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use condo::error::Result;
 use condo::vps::record::instance::Condo;
+use condo::vps::record::name::Name;
+use condo::vps::record::view::VpsStatus;
 
 use crate::errand::{self, Task};
 use crate::events::Events;
@@ -53,6 +55,12 @@ impl Server {
         let done = tokio::task::spawn_blocking(move || work(&Condo::open(root.as_deref())?)).await;
         done.map_err(|e| Problem::internal(e.to_string()))?
             .map_err(Problem::from)
+    }
+
+    /// What a VPS is doing now.
+    pub(crate) async fn status(&self, name: &Name) -> Result<VpsStatus, Problem> {
+        let name = name.clone();
+        self.read(move |condo| Ok(condo.show(&name)?.status)).await
     }
 
     /// Has a task done in a process of its own.

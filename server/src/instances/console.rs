@@ -38,8 +38,7 @@ pub(crate) async fn console(
             "is not supported: console is",
         ));
     }
-    let asked = name.clone();
-    if server.read(move |condo| Ok(condo.show(&asked)?.status)).await? == VpsStatus::Stopped {
+    if server.status(&name).await? == VpsStatus::Stopped {
         return Err(Problem::bad("Instance is not running"));
     }
     let shape = Shape::new(true, wanted.height, wanted.width);

@@ -51,8 +51,7 @@ pub(crate) async fn exec(
 ) -> Answer {
     let name = name(&text)?;
     wanted.check()?;
-    let asked = name.clone();
-    match server.read(move |condo| Ok(condo.show(&asked)?.status)).await? {
+    match server.status(&name).await? {
         VpsStatus::Running => {}
         VpsStatus::Paused => return Err(Problem::bad("Instance is frozen")),
         _ => return Err(Problem::bad("Instance is not running")),

@@ -78,8 +78,7 @@ pub(crate) async fn set_state(
     Body(change): Body<Change>,
 ) -> Answer {
     let name = name(&text)?;
-    let asked = name.clone();
-    let status = server.read(move |condo| Ok(condo.show(&asked)?.status)).await?;
+    let status = server.status(&name).await?;
     let (task, description, done) = change.task(&name, status)?;
     let plan = Plan::of_instance(description, params.project(), &text);
     act(&server, plan, task, done, &name)
@@ -88,8 +87,7 @@ pub(crate) async fn set_state(
 /// `DELETE /1.0/instances/NAME`.
 pub(crate) async fn delete(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
     let name = name(&text)?;
-    let asked = name.clone();
-    let status = server.read(move |condo| Ok(condo.show(&asked)?.status)).await?;
+    let status = server.status(&name).await?;
     if status != VpsStatus::Stopped {
         return Err(Problem::bad(
             "The instance is currently running, stop it first or pass --force",
