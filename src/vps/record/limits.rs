@@ -1,7 +1,8 @@
 //! What a VPS may use.
 
-use crate::net::Rates;
 use serde::{Deserialize, Serialize};
+
+use crate::net::Rates;
 
 /// The period of the CPU quota in microseconds: the kernel's default.
 pub const CPU_PERIOD: u64 = 100_000;

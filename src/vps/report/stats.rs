@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::cgroups::Stats;
 use crate::error::Result;
-use crate::vps::record::instance::Condo;
+use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
 use crate::vps::record::view::VpsStatus;
@@ -62,7 +62,9 @@ impl Condo {
 
     fn stats_of(&self, record: &Record) -> Result<VpsStats> {
         let container = self.container(&record.name)?;
-        let status = self.status(&record.name)?;
+        let status = container.as_ref().map_or(VpsStatus::Stopped, |container| {
+            shown(container.status(&self.host))
+        });
         let running = container.filter(|_| status != VpsStatus::Stopped);
         let cgroup = running.and_then(|container| container.cgroup(&self.host).ok().flatten());
         // One that ends at this moment has used nothing.
