@@ -101,7 +101,7 @@ fn a_stop_during_a_reboot() -> Result<()> {
     // While it clears up, while it pauses (1 s after a run as short as these), and while it boots.
     for (round, pause) in [0, 200, 1020, 1050, 1080].into_iter().enumerate() {
         house.ok("start web")?;
-        house.sh("web", "busybox reboot -f")?;
+        house.sh_last("web", "busybox reboot -f")?;
         std::thread::sleep(std::time::Duration::from_millis(pause));
         house.ok("stop web --timeout 3")?;
         ensure!(

@@ -41,7 +41,7 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
     let seen = house.sh("web", &format!("echo secret > /root/secret; {service}"))?;
     ensure!(seen == "secret\ninline", "{seen}");
     let before = house.init("web")?;
-    house.sh("web", "systemctl reboot")?;
+    house.sh_last("web", "systemctl reboot")?;
     eventually("it has booted again", || {
         let vps = house.show("web")?;
         Ok(vps["status"] == "running" && vps["pid"].as_i64() != Some(before.into()))

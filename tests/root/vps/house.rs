@@ -158,6 +158,19 @@ impl House {
         Ok(said.trim().to_owned())
     }
 
+    /// Runs a shell script that tells the init of a VPS to end or to boot again.
+    ///
+    /// The init ends all other processes first: the script may meet its SIGTERM or SIGKILL before it is through.
+    pub fn sh_last(&self, name: &str, script: &str) -> Result<()> {
+        let mut command = self.command();
+        let output = command.args(["exec", name, "--", "sh", "-c", script]).output()?;
+        ensure!(
+            matches!(output.status.code(), Some(0 | 137 | 143)),
+            "{script}: {output:?}"
+        );
+        Ok(())
+    }
+
     /// Runs a shell script in a VPS in the background.
     pub fn sh_spawn(&self, name: &str, script: &str) -> Result<Child> {
         let mut command = self.command();

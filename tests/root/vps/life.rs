@@ -172,7 +172,7 @@ fn poweroff_and_reboot_inside() -> Result<()> {
     house.running("web", "")?;
     let before = house.init("web")?;
     let monitor = house.monitor("web")?;
-    house.sh("web", "echo kept > /root/file; reboot")?;
+    house.sh_last("web", "echo kept > /root/file; reboot")?;
     eventually("it has booted again", || {
         let vps = house.show("web")?;
         Ok(vps["status"] == "running" && vps["pid"].as_i64() != Some(before.into()))
@@ -185,7 +185,7 @@ fn poweroff_and_reboot_inside() -> Result<()> {
             .sh("web", "ip -4 addr show eth0")?
             .contains(&house.address("web")?)
     );
-    house.sh("web", "poweroff")?;
+    house.sh_last("web", "poweroff")?;
     let exit = house.ended("web")?;
     ensure!(exit["reason"] == "exited", "{exit}");
     house.ok("start web")?;

@@ -297,7 +297,7 @@ fn traffic_is_counted_across_restarts() -> Result<()> {
     ensure!((expected..expected + 2000).contains(&sent), "{sent} sent");
     ping(10)?;
     // Nobody asks before it ends by itself, and begins anew.
-    house.sh("web", "reboot")?;
+    house.sh_last("web", "reboot")?;
     eventually("it comes up again", || {
         Ok(house.ok("logs web")?.matches("Press Enter").count() >= 2)
     })?;

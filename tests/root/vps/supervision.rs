@@ -80,7 +80,7 @@ fn the_commands_cgroup_is_killed() -> Result<()> {
     let cgroups = std::fs::read_to_string(format!("/proc/{monitor}/cgroup"))?;
     ensure!(cgroups == std::fs::read_to_string(format!("/proc/{}/cgroup", house.monitor("other")?))?);
     let init = house.init("web")?;
-    house.sh("web", "reboot -f")?;
+    house.sh_last("web", "reboot -f")?;
     eventually("it boots again", || {
         Ok(house.show("web")?["pid"]
             .as_i64()
