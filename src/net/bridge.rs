@@ -56,6 +56,7 @@ impl Network {
             route::add_address(&mut channel, bridge.index, gateway, subnet.prefix())?;
             route::add_address(&mut channel, bridge.index, fence6::GATEWAY.into(), 64)?;
         }
+        self.ensure_delivery(&mut channel, bridge.index)?;
         self.ensure_gate(&mut channel, bridge.index)?;
         if !bridge.up {
             link::set_up(&mut channel, bridge.index)?;

@@ -17,6 +17,7 @@ const FRAME: u8 = 10;
 
 // Instruction classes and operations.
 const LOAD: u8 = 0x61;
+const LOAD_LONG: u8 = 0x18;
 const STORE: u8 = 0x62;
 const STORE_REGISTER: u8 = 0x63;
 const MOVE: u8 = 0xb7;
@@ -33,10 +34,15 @@ const JUMP: u8 = 0x05;
 const JUMP_IF_EQUAL: u8 = 0x16;
 const JUMP_IF_AT_LEAST: u8 = 0x36;
 const JUMP_IF_NOT_EQUAL: u8 = 0x56;
+/// Compares 64 bits, as an address has.
+const JUMP_IF_ADDRESS_EQUAL: u8 = 0x15;
+/// `BPF_PSEUDO_MAP_FD`: the number that is loaded is a descriptor, in place of which the kernel puts the map's address.
+const A_MAP: u8 = 1;
 
 /// Helper functions, by their numbers in `linux/bpf.h`. None is for programs under the GPL only.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Helper {
+    LookUp = 1,
     StoreBytes = 9,
     Redirect = 23,
     LoadBytes = 26,
@@ -173,6 +179,28 @@ impl<L: Copy + PartialEq> Code<L> {
             }
         }
         self.push(CALL, 0, 0, helper as i32);
+    }
+
+    /// Looks up what the place in the frame holds in a map, by the map's descriptor.
+    pub(super) fn look_up(&mut self, map: i32, place: i16) {
+        self.push(LOAD_LONG, A_MAP << 4 | FIRST, 0, map);
+        self.push(0, 0, 0, 0);
+        self.push(MOVE_REGISTER, FRAME << 4 | SECOND, 0, 0);
+        self.push(ADD, SECOND, 0, place.into());
+        self.push(CALL, 0, 0, Helper::LookUp as i32);
+    }
+
+    /// Jumps when the map had nothing.
+    pub(super) fn if_nothing(&mut self, to: L) {
+        self.jump(JUMP_IF_ADDRESS_EQUAL, ANSWER, 0, to);
+    }
+
+    /// Ends with a redirection of the packet to be sent by the interface whose number the map had.
+    pub(super) fn send_to_found(&mut self) {
+        self.push(LOAD, ANSWER << 4 | FIRST, 0, 0);
+        self.push(MOVE, SECOND, 0, 0);
+        self.push(CALL, 0, 0, Helper::Redirect as i32);
+        self.push(EXIT, 0, 0, 0);
     }
 
     /// Jumps when the helper failed.

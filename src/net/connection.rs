@@ -6,12 +6,13 @@ use std::os::fd::BorrowedFd;
 use netlink_packet_route::link::InfoKind;
 use nix::errno::Errno;
 
+use super::delivery::Delivery;
 use super::elements::{self, Change};
 use super::ipam::Taken;
 use super::lease::Lease;
-use super::link::Link;
+use super::link::{Berth, Link};
 use super::netlink::{Channel, forgive_gone, is};
-use super::port::bridge_mac;
+use super::port::{bridge_mac, group};
 use super::set::{Set, V4, address_key, family_of, tenant_key};
 use super::{Kind, Network, Port, check_name, fence, fence6, ipam, link, netns, resolvers, route, sysctl};
 use crate::error::{During, Error, Result};
@@ -24,12 +25,16 @@ impl Network {
         self.check_port(port)?;
         let mut channel = Channel::route()?;
         let bridge = link::get(&mut channel, &self.bridge)?.index;
-        remove_stale(&mut channel, port, bridge)?;
+        self.remove_stale(&mut channel, port, bridge)?;
         let mut undo = Undo::new();
         // The firewall decides who has the address; only its holder touches the rest.
         self.introduce(port)?;
         undo.push(|| self.dismiss(port));
-        link::create_veth(&mut channel, port, bridge, netns)?;
+        let berth = Berth {
+            group: group(&self.bridge),
+            bridge: self.kind.is_bridged().then_some(bridge),
+        };
+        link::create_veth(&mut channel, port, berth, netns)?;
         undo.push(|| self.unplug(port));
         let host = link::get(&mut channel, &port.host_if)?.index;
         self.secure(&mut channel, port, (host, bridge))?;
@@ -45,13 +50,17 @@ impl Network {
         let mut channel = Channel::route()?;
         let bridge = link::get(&mut channel, &self.bridge)?.index;
         let host = link::get(&mut channel, &port.host_if)?;
-        if !is_ours(&host, Some(bridge)) {
+        if !self.has(&host, Some(bridge)) {
             return Ok(());
         }
-        if host.bridge != Some(bridge) {
+        if self.kind.is_bridged() && host.bridge != Some(bridge) {
             link::plug(&mut channel, host.index, bridge).during(|| "plug it into the bridge")?;
         }
         self.secure(&mut channel, port, (host.index, bridge))?;
+        if !self.kind.is_bridged() && host.bridge.is_some() {
+            link::unplug(&mut channel, host.index, group(&self.bridge))
+                .during(|| "take it off the bridge")?;
+        }
         link::set_up(&mut channel, host.index)
     }
 
@@ -71,12 +80,11 @@ impl Network {
         self.lead(channel, &port.host_if)
             .during(|| "lead its packets to the bridge")?;
         sysctl::set_for_port(&port.host_if)?;
-        // Who is looked for on a network that others are on is looked for by all.
-        link::restrict_port(channel, host, is_bridged).during(|| "isolate the bridge port")?;
-        route::add_station(channel, host, port.mac)?;
         if is_bridged {
-            return Ok(());
+            link::restrict_port(channel, host).during(|| "isolate the bridge port")?;
+            return route::add_station(channel, host, port.mac);
         }
+        Delivery::of(channel, bridge)?.to(port.mac, host)?;
         for address in port.addresses() {
             route::add_neighbour(channel, bridge, address, port.mac)?;
             self.answer_for(channel, bridge, address)?;
@@ -210,11 +218,12 @@ impl Network {
         let mut channel = Channel::route()?;
         let bridge = link::find(&mut channel, &self.bridge)?.map(|b| b.index);
         match link::find(&mut channel, &port.host_if)? {
-            Some(host) if is_ours(&host, bridge) => forgive_gone(link::delete(&mut channel, host.index))?,
+            Some(host) if self.has(&host, bridge) => forgive_gone(link::delete(&mut channel, host.index))?,
             _ => {}
         }
         match bridge {
             Some(bridge) if !self.is_anothers(port)? => {
+                self.deliver_no_more(&mut channel, bridge, port.mac)?;
                 for address in port.addresses() {
                     forgive_gone(route::delete_neighbour(&mut channel, bridge, address))?;
                     self.answer_no_more(&mut channel, bridge, address)?;
@@ -224,21 +233,23 @@ impl Network {
             _ => Ok(()),
         }
     }
-}
 
-/// Whether a link of a port's name is a port of our bridge, or of none: another condo's ports may have the same names.
-fn is_ours(link: &Link, bridge: Option<u32>) -> bool {
-    link.kind == Some(InfoKind::Veth) && (link.bridge.is_none() || link.bridge == bridge)
-}
+    /// Whether a link of a port's name is this network's: another condo's ports may have the same names. Older versions' ports are in
+    /// another group, and on the bridge.
+    fn has(&self, link: &Link, bridge: Option<u32>) -> bool {
+        let is_on = link.bridge.is_some() && link.bridge == bridge;
+        link.kind == Some(InfoKind::Veth) && (link.group == group(&self.bridge) || is_on)
+    }
 
-/// Deletes the host's end that a killed attach left; one that is not ours is not touched.
-fn remove_stale(channel: &mut Channel, port: &Port, bridge: u32) -> Result<()> {
-    match link::find(channel, &port.host_if)? {
-        None => Ok(()),
-        Some(stale) if is_ours(&stale, Some(bridge)) => forgive_gone(link::delete(channel, stale.index)),
-        Some(_) => Err(Error::Exists {
-            kind: "network interface",
-            name: port.host_if.clone(),
-        }),
+    /// Deletes the host's end that a killed attach left; one that is not ours is not touched.
+    fn remove_stale(&self, channel: &mut Channel, port: &Port, bridge: u32) -> Result<()> {
+        match link::find(channel, &port.host_if)? {
+            None => Ok(()),
+            Some(stale) if self.has(&stale, Some(bridge)) => forgive_gone(link::delete(channel, stale.index)),
+            Some(_) => Err(Error::Exists {
+                kind: "network interface",
+                name: port.host_if.clone(),
+            }),
+        }
     }
 }

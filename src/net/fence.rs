@@ -11,26 +11,13 @@
 //! and ARP of invented senders, each of which would take a place in the host's neighbour table. It has a program of its own
 //! with the addresses in its code, so it costs the same whatever the number of ports.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::tc::{
-    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
-};
-
-use nix::errno::Errno;
-
+use super::classifier::{self, DROP, NEXT, Place};
 use super::code::{Argument, Code, Helper, Size};
 use super::fence6;
 use super::lease::{self, Lease};
-use super::netlink::{Channel, forgive_exists, is, is_gone};
-use crate::error::{During, Result};
-use crate::sys::bpf;
+use super::netlink::Channel;
+use crate::error::Result;
 
-/// Verdicts of `linux/pkt_cls.h`: the next filter decides, and dropped.
-pub(super) const NEXT: i32 = -1;
-pub(super) const DROP: i32 = 2;
 /// `PACKET_OTHERHOST`.
 const FOR_OTHERS: i32 = 3;
 /// Fields of `struct __sk_buff`.
@@ -68,78 +55,23 @@ pub(super) enum To {
 
 /// Puts up the fence of a port, in place of the one it has.
 pub(super) fn guard_port(channel: &mut Channel, link: u32, lease: &Lease<'_>) -> Result<()> {
-    attach(channel, link, "condo_port", &port_program(lease))
+    attach(channel, link, &port_program(lease))
 }
 
 /// Puts up the fence of a bridge.
 pub(super) fn guard_bridge(channel: &mut Channel, link: u32) -> Result<()> {
-    attach(channel, link, "condo_bridge", &bridge_program())
+    attach(channel, link, &bridge_program())
 }
 
-fn attach(channel: &mut Channel, link: u32, name: &str, instructions: &[u64]) -> Result<()> {
-    let program = bpf::load_classifier(instructions, name).during(|| "load the program of the fence")?;
-    ensure_classifiers(channel, link)?;
-    put(channel, the_filter(link), name, &program).during(|| "attach the program of the fence")
-}
-
-/// Makes a program this filter, in place of what the filter was.
-pub(super) fn put(channel: &mut Channel, mut filter: TcMessage, name: &str, program: &OwnedFd) -> Result<()> {
-    let options = [
-        TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName(name.into()),
-        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
-    ];
-    filter.attributes = vec![
-        TcAttribute::Kind(TcFilterBpf::KIND.into()),
-        TcAttribute::Options(options.into_iter().map(TcOption::Bpf).collect()),
-    ];
-    channel
-        .request(Message::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_REPLACE)
-        .map(drop)
-}
-
-/// Makes the place where classifiers are attached, unless it is there.
-pub(super) fn ensure_classifiers(channel: &mut Channel, link: u32) -> Result<()> {
-    let mut qdisc = about(link, TcHandle::CLSACT);
-    qdisc.header.handle = TcHandle {
-        major: u16::MAX,
-        minor: 0,
-    };
-    qdisc.attributes = vec![TcAttribute::Kind("clsact".into())];
-    let made = channel.request(Message::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_EXCL);
-    forgive_exists(made.map(drop)).during(|| "add the `clsact` queueing discipline")
+fn attach(channel: &mut Channel, link: u32, instructions: &[u64]) -> Result<()> {
+    let program = classifier::load(Place::In, instructions)?;
+    classifier::ensure_places(channel, link)?;
+    classifier::put(channel, link, Place::In, &program)
 }
 
 /// Whether there is a fence at the link.
 pub(super) fn stands(channel: &mut Channel, link: u32) -> Result<bool> {
-    let mut filter = the_filter(link);
-    filter.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.into())];
-    match channel.request(Message::GetTrafficFilter(filter), 0) {
-        Ok(_) => Ok(true),
-        // No such filter, and no such queueing discipline.
-        Err(e) if is_gone(&e) || is(&e, Errno::EINVAL) => Ok(false),
-        Err(e) => Err(e).during(|| "look up the program of the fence"),
-    }
-}
-
-/// One filter of the first priority for all protocols: a repetition replaces it, and there is no moment without it.
-fn the_filter(link: u32) -> TcMessage {
-    let ingress = TcHandle {
-        major: u16::MAX,
-        minor: TcHandle::MIN_INGRESS,
-    };
-    let mut filter = about(link, ingress);
-    filter.header.handle = 1.into();
-    // ETH_P_ALL.
-    filter.header.info = 1 << 16 | u32::from(3_u16.to_be());
-    filter
-}
-
-fn about(link: u32, parent: TcHandle) -> TcMessage {
-    let mut message = TcMessage::default();
-    message.header.index = link.cast_signed();
-    message.header.parent = parent;
-    message
+    Ok(classifier::find(channel, link, Place::In)?.is_some())
 }
 
 fn bridge_program() -> Vec<u64> {

@@ -4,8 +4,9 @@
 //! its network, and the gateway, has the gateway's hardware address. So nothing that tenants say of neighbours, routers or groups
 //! reaches the host or anybody else: no advertisement, no redirect, no report of groups.
 
+use super::classifier::{DROP, NEXT};
 use super::code::{Code, Size};
-use super::fence::{DROP, NEXT, PACKET, To, read, send};
+use super::fence::{PACKET, To, read, send};
 use super::lease::Lease;
 
 /// Where the headers are read to: IPv6's, and what follows it as far as a solicitation has it.

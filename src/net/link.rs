@@ -15,8 +15,19 @@ use super::netlink::{Channel, is, is_gone};
 use super::port::Port;
 use crate::error::{During, Error, Result};
 
-/// The group of all ports (`ip link show group`), by which the firewall tells them from other interfaces: `VPS` in ASCII.
-pub(super) const PORTS: u32 = 0x0056_5053;
+/// What the groups of all ports begin with (`ip link show group`), by which the firewall tells them from other interfaces: `V` in
+/// ASCII. The rest tells one network's ports from those of others.
+pub(super) const PORTS: Group = Group {
+    value: 0x5600_0000,
+    mask: 0xff00_0000,
+};
+
+/// Groups of interfaces: those with this value under this mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) value: u32,
+    pub(super) mask: u32,
+}
 
 /// What is worth knowing of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +40,8 @@ pub(super) struct Link {
     pub(super) mac: Vec<u8>,
     /// Index of the bridge it is a port of.
     pub(super) bridge: Option<u32>,
+    /// The group it is in; 0 is that of all others.
+    pub(super) group: u32,
     /// Whether it was brought up.
     pub(super) up: bool,
     /// What this host has sent by it.
@@ -44,6 +57,7 @@ impl Link {
             kind: None,
             mac: Vec::new(),
             bridge: None,
+            group: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             sent: Count::default(),
             received: Count::default(),
@@ -52,6 +66,7 @@ impl Link {
             match attribute {
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::Controller(index) => link.bridge = Some(index),
+                LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Stats64(stats) => {
                     link.sent = Count {
                         bytes: stats.tx_bytes,
@@ -110,22 +125,34 @@ pub(super) fn create_bridge(channel: &mut Channel, name: &str, mac: [u8; 6]) -> 
     create(channel, message).during(|| format!("create bridge `{name}`"))
 }
 
-/// Creates a veth pair, both ends down: the host's end as a port of `bridge`, the other directly inside `netns`,
-/// so that it is never visible on the host.
+/// Where the host's end of a port belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Berth {
+    /// The group of its network's ports.
+    pub(super) group: u32,
+    /// The operator's bridge that it is a port of.
+    pub(super) bridge: Option<u32>,
+}
+
+/// Creates a veth pair, both ends down, the guest's end directly inside `netns`, so that it is never visible on the host.
 ///
 /// # Errors
 /// [`Error::Unsupported`] when the bridge has no port left, `EEXIST` when a name is taken on either side.
 pub(super) fn create_veth(
     channel: &mut Channel,
     port: &Port,
-    bridge: u32,
+    berth: Berth,
     netns: BorrowedFd<'_>,
 ) -> Result<()> {
     let mut peer = named(&port.guest_if);
     peer.attributes.push(LinkAttribute::Address(port.mac.to_vec()));
     peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
     let mut message = named(&port.host_if);
-    message.attributes.push(LinkAttribute::Controller(bridge));
+    message.attributes.push(LinkAttribute::Group(berth.group));
+    match berth.bridge {
+        Some(bridge) => message.attributes.push(LinkAttribute::Controller(bridge)),
+        None => stand_alone(&mut message),
+    }
     if let Some(mtu) = port.mtu {
         peer.attributes.push(LinkAttribute::Mtu(mtu));
         message.attributes.push(LinkAttribute::Mtu(mtu));
@@ -141,6 +168,22 @@ pub(super) fn create_veth(
         )),
         other => other.during(|| format!("create network interface `{}`", port.host_if)),
     }
+}
+
+/// The host neither asks nor answers by ARP at an interface of its own that is but a way to another.
+fn stand_alone(message: &mut LinkMessage) {
+    message.header.flags |= LinkFlags::Noarp;
+    message.header.change_mask |= LinkFlags::Noarp;
+}
+
+/// Makes an interface that is there a port that stands alone, whatever bridge it is a port of: older versions made them so.
+pub(super) fn unplug(channel: &mut Channel, index: u32, group: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    stand_alone(&mut message);
+    message.attributes.push(LinkAttribute::Group(group));
+    message.attributes.push(LinkAttribute::Controller(0));
+    channel.request(Message::SetLink(message), 0).map(drop)
 }
 
 /// Creates a pair of interfaces, both down: what goes into one comes out of the other.
@@ -164,13 +207,13 @@ pub(super) fn plug(channel: &mut Channel, index: u32, bridge: u32) -> Result<()>
     channel.request(Message::SetLink(message), 0).map(drop)
 }
 
-/// Makes a bridge port a tenant's: it reaches the host alone, teaches the bridge nothing and is flooded with nothing, or only with what is for all.
+/// Makes a port of an operator's bridge a tenant's: it reaches no other tenant's, teaches the bridge nothing and is flooded with
+/// nothing but what is for all.
 ///
 /// With `locked` (Linux 5.18; older kernels ignore it) frames from other addresses than the port's static ones are dropped.
-pub(super) fn restrict_port(channel: &mut Channel, index: u32, hears_all: bool) -> Result<()> {
+pub(super) fn restrict_port(channel: &mut Channel, index: u32) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    message.attributes.push(LinkAttribute::Group(PORTS));
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(vec![
@@ -179,7 +222,8 @@ pub(super) fn restrict_port(channel: &mut Channel, index: u32, hears_all: bool) 
             InfoBridgePort::Locked(true),
             InfoBridgePort::UnicastFlood(false),
             InfoBridgePort::MulticastFlood(false),
-            InfoBridgePort::BroadcastFlood(hears_all),
+            // Who is looked for on a network that others are on is looked for by all.
+            InfoBridgePort::BroadcastFlood(true),
             // A tenant's spanning tree frames must not move the bridge.
             InfoBridgePort::Guard(true),
         ])),

@@ -24,9 +24,11 @@
 //! All calls work on the network namespace of the calling thread and wait for the kernel's answer.
 
 mod bridge;
+mod classifier;
 mod code;
 mod connection;
 mod conntrack;
+mod delivery;
 mod device;
 mod elements;
 mod fence;
@@ -222,7 +224,10 @@ impl Network {
         }
         let mut channel = Channel::route()?;
         match link::find(&mut channel, &self.bridge)? {
-            Some(bridge) if self.is_ours(&bridge) && bridge.up => fence::stands(&mut channel, bridge.index),
+            Some(bridge) if self.is_ours(&bridge) && bridge.up => {
+                Ok(fence::stands(&mut channel, bridge.index)?
+                    && delivery::stands(&mut channel, bridge.index)?)
+            }
             _ => Ok(false),
         }
     }

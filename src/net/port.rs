@@ -1,8 +1,10 @@
-//! A VPS's place on the bridge: names and addresses, derived and not stored.
+//! A VPS's place on a network: names and addresses, derived and not stored.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+
+use super::link::PORTS;
 
 /// One VPS's connection to a [`Network`](super::Network).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,12 +64,20 @@ pub fn interface_id(mac: [u8; 6]) -> u64 {
 
 /// The bridge's hardware address, from its name: it neither changes with its ports nor clashes with a tenant's.
 pub(super) fn bridge_mac(name: &str) -> [u8; 6] {
-    // FNV-1a.
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    let [a, b, c, d] = hash.to_be_bytes();
+    let [a, b, c, d] = hash(name).to_be_bytes();
     [0x02, 0x43, a, b, c, d]
+}
+
+/// The group of the ports of a network, by its bridge's name.
+pub(super) fn group(bridge: &str) -> u32 {
+    PORTS.value | hash(bridge) & !PORTS.mask
+}
+
+/// FNV-1a.
+fn hash(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]
@@ -98,6 +108,7 @@ mod tests {
     #[test]
     fn bridges_differ_from_each_other_and_from_ports() {
         assert_ne!(bridge_mac("condo0"), bridge_mac("condo1"));
+        assert_ne!(group("condo0"), group("condo1"));
         assert_ne!(
             bridge_mac("condo0")[..2],
             Port::new(0, Ipv4Addr::LOCALHOST).mac[..2]

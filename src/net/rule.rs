@@ -14,6 +14,7 @@ use netlink_packet_netfilter::nftables::{
 
 pub(super) use service::{ICMP, ICMPV6};
 
+use super::link::Group;
 use super::set::Set;
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
@@ -89,10 +90,11 @@ impl Rule {
         self.name_of(MetaKey::Iifname).look_up(links.name)
     }
 
-    /// The packet came in by an interface of this group.
-    pub(super) fn in_group(self, group: u32) -> Self {
+    /// The packet came in by an interface of these groups.
+    pub(super) fn in_group(self, group: Group) -> Self {
         self.meta(MetaKey::Iifgroup)
-            .compare(Operator::Equal, &group.to_ne_bytes())
+            .mask(&group.mask.to_ne_bytes())
+            .compare(Operator::Equal, &group.value.to_ne_bytes())
     }
 
     /// The packet came in by another interface.

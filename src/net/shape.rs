@@ -16,15 +16,16 @@
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::InfoKind;
-use netlink_packet_route::tc::{TcAttribute, TcFilterBpf, TcHandle, TcMessage, TcOption};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use nix::errno::Errno;
 
+use super::classifier::{self, Place};
 use super::link::Link;
 use super::netlink::{Channel, forgive_exists, forgive_gone, is, is_gone};
 use super::rate::Rates;
-use super::{Network, Port, fence, link, sysctl};
+use super::{Network, Port, link, sysctl};
 use crate::error::{During, Error, Result};
-use crate::sys::bpf::{self, instruction};
+use crate::sys::bpf::instruction;
 
 /// How long a packet may wait, in thousandths of a second.
 const PATIENCE: u64 = 50;
@@ -41,8 +42,6 @@ const FRAME: (u64, u64) = (1514, 1500);
 /// The bucket's handle, and where what waits in it is queued.
 const BUCKET: TcHandle = TcHandle { major: 1, minor: 0 };
 const QUEUE: TcHandle = TcHandle { major: 1, minor: 1 };
-/// `ETH_P_ALL`, with the second priority: the fence has the first.
-const SECOND: u32 = 2 << 16 | 3_u16.to_be() as u32;
 
 impl Network {
     /// Holds a port to these rates from now on, whatever it was held to before. Packets that wait meanwhile are kept or lost, as
@@ -83,14 +82,14 @@ impl Network {
         // Behind an operator's bridge are others than the host.
         let bridge = match self.kind.is_bridged() {
             true => None,
-            false => port.bridge,
+            false => Some(link::get(channel, &self.bridge)?.index),
         };
         if let Some(turn) = turn {
-            fence::ensure_classifiers(channel, turn.far)?;
+            classifier::ensure_places(channel, turn.far)?;
         }
         match (turn, bridge) {
             (None, Some(bridge)) => redirect(channel, port.index, &to(bridge, Way::In)),
-            (None, None) => unlead(channel, port.index),
+            (None, None) => classifier::remove(channel, port.index, Place::Behind),
             (Some(turn), Some(bridge)) => {
                 redirect(channel, turn.far, &to(bridge, Way::In))?;
                 redirect(channel, port.index, &to(turn.near, Way::Out))
@@ -204,31 +203,8 @@ fn unless_marked_to(interface: u32) -> Vec<u64> {
 
 /// Does this to what comes in by an interface, and passes its fence where it has one.
 fn redirect(channel: &mut Channel, from: u32, code: &[u64]) -> Result<()> {
-    let program = bpf::load_classifier(code, "condo_way").during(|| "load the program of the way")?;
-    fence::put(channel, the_filter(from), "condo_way", &program).during(|| "attach the program of the way")
-}
-
-/// What comes in by the port goes on as everywhere.
-fn unlead(channel: &mut Channel, port: u32) -> Result<()> {
-    let mut filter = the_filter(port);
-    filter.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.into())];
-    match channel.request(Message::DelTrafficFilter(filter), 0) {
-        // No such filter.
-        Err(e) if is_gone(&e) || is(&e, Errno::EINVAL) => Ok(()),
-        other => other.map(drop).during(|| "remove the program of the way"),
-    }
-}
-
-/// The filter behind the fence's.
-fn the_filter(link: u32) -> TcMessage {
-    let mut filter = about(link);
-    filter.header.parent = TcHandle {
-        major: u16::MAX,
-        minor: TcHandle::MIN_INGRESS,
-    };
-    filter.header.handle = 1.into();
-    filter.header.info = SECOND;
-    filter
+    let program = classifier::load(Place::Behind, code)?;
+    classifier::put(channel, from, Place::Behind, &program)
 }
 
 /// Puts the bucket at the interface's way out, or takes it away.

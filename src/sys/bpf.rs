@@ -1,4 +1,6 @@
-//! `bpf(2)`: programs of cgroup2 directories, and classifiers of packets.
+//! `bpf(2)`: programs of cgroup2 directories, classifiers of packets, and maps that these ask.
+
+pub mod map;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -117,7 +119,10 @@ struct Info {
 #[repr(C)]
 #[derive(Default)]
 struct ProgramInfo {
-    before: [u64; 8],
+    before: [u64; 6],
+    created_by_uid: u32,
+    nr_map_ids: u32,
+    map_ids: u64,
     name: [u8; NAME_LEN],
 }
 

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use condo::error::Error;
 use condo::net::{Network, Port, link_exists, routes};
 
@@ -40,6 +40,8 @@ tests![
     an_isolated_network_has_no_way_out,
     a_bridge_of_the_operators_has_ports,
     a_routed_address_is_answered_for,
+    more_than_a_bridge_has_ports in guest: 300,
+    ports_of_an_older_version_move_over in guest,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -722,6 +724,81 @@ fn a_routed_address_is_answered_for() -> Result<()> {
     public.detach(&port)?;
     let proxies = crate::harness::run(Command::new("ip").args(["neigh", "show", "proxy"]))?;
     ensure!(proxies.trim().is_empty(), "left: {proxies}");
+    Ok(())
+}
+
+/// A bridge has 1,023 ports.
+fn more_than_a_bridge_has_ports() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let first = Vps::new(&network, 2)?;
+    let crowd = Room::new()?;
+    for id in 1000..2100 {
+        let [.., c, d] = u32::to_be_bytes(id);
+        let port = Port {
+            guest_if: format!("e{id}"),
+            is_first: false,
+            ..Port::new(id, Ipv4Addr::new(10, 171, c, d))
+        };
+        network
+            .attach(&port, crowd.fd())
+            .with_context(|| format!("port {}", id - 998))?;
+    }
+    let last = Vps::new(&network, 3)?;
+    ensure!(
+        ping(first.ip(), PATIENCE)? && ping(last.ip(), PATIENCE)?,
+        "the host reaches both"
+    );
+    ensure!(!last.glimpses(first.ip())?, "strangers do not talk");
+    network.allow(&[(first.ip().into(), last.ip().into())])?;
+    ensure!(first.reaches(last.ip())? && last.reaches(first.ip())?);
+    // Gone with the link, in one go.
+    network.detach(&last.port)?;
+    ensure!(!first.glimpses(last.ip())? && first.reaches(network.gateway())?);
+    Ok(())
+}
+
+/// Version 0.1 made every VPS's interface a port of the bridge, and had no map of ports.
+fn ports_of_an_older_version_move_over() -> Result<()> {
+    needs!(root, ip, tc);
+    let network = host_with_ipv6()?;
+    let (a, b) = (Vps::with_ipv6(&network, 2)?, Vps::with_ipv6(&network, 3)?);
+    let pair = [(a.ip().into(), b.ip().into())];
+    network.allow(&pair)?;
+    let run = |line: &str| {
+        let mut words = line.split(' ');
+        crate::harness::run(Command::new(words.next().unwrap_or_default()).args(words))
+    };
+    run("tc filter del dev condo0 egress")?;
+    for port in [&a.port, &b.port] {
+        let name = &port.host_if;
+        run(&format!("ip link set {name} arp on group 5656659 master condo0"))?;
+        run(&format!(
+            "bridge link set dev {name} isolated on learning off flood off mcast_flood off bcast_flood off"
+        ))?;
+        let mac: Vec<String> = port.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        run(&format!(
+            "bridge fdb replace {} dev {name} master static",
+            mac.join(":")
+        ))?;
+    }
+    ensure!(a.reaches(network.gateway())? && a.reaches(b.ip())?, "as before");
+    ensure!(!network.stands()?, "that it is an older one is noticed");
+    network.ensure()?;
+    ensure!(a.reaches(b.ip())? && ping(b.ip(), PATIENCE)?, "what runs goes on");
+    let c = Vps::with_ipv6(&network, 4)?;
+    ensure!(c.reaches(network.gateway())?, "beside what is new");
+    network.restore(&[a.port.clone(), b.port.clone(), c.port.clone()], &pair)?;
+    ensure!(
+        network.stands()? && run("bridge link show")?.is_empty(),
+        "no port is left"
+    );
+    ensure!(a.reaches(b.ip())? && b.reaches(a.ip())? && ping(a.ip(), PATIENCE)?);
+    ensure!(c.reaches(network.gateway())? && !c.glimpses(a.ip())?);
+    network.allow(&[(a.ip6().into(), b.ip6().into())])?;
+    ensure!(a.is_heard_by(&b, PATIENCE)? && b.is_heard_by(&a, PATIENCE)?);
+    network.detach(&a.port)?;
+    ensure!(!link_exists(&a.port.host_if)?);
     Ok(())
 }
 

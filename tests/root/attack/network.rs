@@ -451,6 +451,11 @@ fn a_port_without_its_fence_reaches_nothing() -> Result<()> {
     for to in link_local() {
         a.inject(&udp((a.port.mac, to), a.ip(), network.gateway(), "forged"))?;
     }
+    ensure!(
+        !a.glimpses(network.gateway())?,
+        "a port without its fence leads somewhere"
+    );
+    network.restore(std::slice::from_ref(&a.port), &[])?;
     ensure!(a.reaches(network.gateway())?);
     unheard(&service)
 }
