@@ -4,8 +4,8 @@
 //! host ── condo0, way out ── (hardware address) in the map of ports: handed to that port's interface
 //!                            another: left to the link, which has nobody else
 //! ```
-//! The link is a bridge without ports of its own. A bridge has 1,023 at most, looks every frame up by itself, and waits for the
-//! whole machine whenever a port leaves it; the map is bounded by the network's addresses, and one look-up is all there is.
+//! The link is a bridge without ports. A bridge has 1,023 at most, and waits for the whole machine whenever one leaves it; the map is
+//! bounded by the network's addresses. Ports that an older version plugged in are not in the map, and the bridge finds them.
 //!
 //! The map belongs to the program, and the program to the link: they go with it.
 

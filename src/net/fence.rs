@@ -7,7 +7,7 @@
 //! bridge   what the ports let through becomes a packet for somebody else, which the host's IP and ARP ignore. Only a rule of
 //!          the firewall makes it the host's again (see gate): no firewall, no traffic.
 //! ```
-//! The port's part keeps link-local destinations (01:80:c2:…) away, which a bridge hands to the host as input of the *port*,
+//! The port's part keeps link-local destinations (01:80:c2:…) away, which an operator's bridge hands to its host as input of the *port*,
 //! and ARP of invented senders, each of which would take a place in the host's neighbour table. It has a program of its own
 //! with the addresses in its code, so it costs the same whatever the number of ports.
 

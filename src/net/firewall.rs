@@ -1,7 +1,7 @@
 //! The tables of a network: who may send what, one element per tenant and nothing linear.
 //!
 //! ```text
-//! inet     antispoof   prerouting   from a port itself, past the bridge: dropped
+//! inet     antispoof   prerouting   from a port itself, past its link: dropped
 //!                                   from the bridge: (ether saddr . ip saddr) in @tenants, or dropped; so is all IPv6
 //!          share       prerouting   from the bridge: new connections beyond a VPS's share (@connections) are dropped
 //!          input       input        from the bridge to the host: answers and ping, the rest dropped

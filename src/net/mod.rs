@@ -1,9 +1,9 @@
-//! The network of VPSs: a bridge whose ports are isolated from each other, and a firewall table, both made over netlink.
+//! The network of VPSs: a link of the host's that all of them are behind, and a firewall table, both made over netlink.
 //!
 //! ```text
-//!   VPS eth0 ── veth ── vc<id> ─┐  fenced, then straight to the bridge; isolated, locked, no learning, no flooding
+//!   VPS eth0 ── veth ── vc<id> ─┐  fenced, then handed to condo0, which hands back what is for it (see delivery)
 //!   VPS eth0 ── veth ── vc<id> ─┤
-//!                            condo0  fenced; gateway address, proxy_arp_pvlan, permanent neighbours
+//!                            condo0  a bridge without ports, fenced; gateway address, proxy_arp_pvlan, permanent neighbours
 //!                               │
 //!                      netdev table condo: gate
 //!                       inet table condo: antispoof, share, input, forward, deliver, masquerade
@@ -13,9 +13,9 @@
 //! A port reaches the host and nothing else, so every packet between VPSs is routed by the host and meets the firewall.
 //! A VPS can send from its own hardware and IPv4 address only; nobody learns anything from what it claims by ARP. It cannot
 //! reach services of the host (ping is answered) nor link-local addresses, where clouds keep their metadata, and it has no more
-//! connections than its share. Its port answers DHCP with the address it has anyway. There is no IPv6 yet, and the host drops it.
+//! connections than its share. Its port answers DHCP with the address it has anyway, and by IPv6 what it asks about neighbours.
 //!
-//! Where somebody takes the tables away (`nft flush ruleset`), the fence (`fence.rs`) stays: nothing gets further than the bridge until
+//! Where somebody takes the tables away (`nft flush ruleset`), the fence (`fence.rs`) stays: nothing gets further than condo0 until
 //! [`Network::restore`] has put them back.
 //!
 //! Only `ip_forward` is set for the host as a whole: a host that must not route between its other interfaces needs a rule of
@@ -142,14 +142,14 @@ impl Network {
             .during(|| format!("set up bridge `{}`", self.bridge))
     }
 
-    /// Connects a VPS: a veth pair from the bridge to `eth0` inside `netns`, which gets its addresses and default route.
+    /// Connects a VPS: a veth pair from the host to `eth0` inside `netns`, which gets its addresses and default route.
     ///
     /// What a killed attach of the same port left behind is replaced; what this one did is undone when it fails, and then the
     /// pairs of the address are forgotten as by [`Network::detach`].
     ///
     /// # Errors
     /// [`Error::NotFound`] when the network is not set up, [`Error::Exists`] for an address or interface that another VPS has,
-    /// [`Error::Unsupported`] when the bridge has no port left.
+    /// [`Error::Unsupported`] when an operator's bridge has no port left.
     pub fn attach(&self, port: &Port, netns: BorrowedFd<'_>) -> Result<()> {
         self.connect(port, netns)
             .during(|| format!("connect `{}`", port.address))

@@ -1,14 +1,12 @@
 //! The way that a VPS's packets take behind the fence, and bandwidth: a token bucket for each direction (`tc-tbf(8)`).
 //!
 //! ```text
-//! to the VPS    bridge ── bucket ── host's end of the veth pair
-//! from it       host's end ── fence ──────────────────────────── bridge
-//!               host's end ── fence ── bucket ══ turn (veth) ══ ── bridge    with a limit
+//! to the VPS    link ── bucket ── host's end of the veth pair
+//! from it       host's end ── fence ──────────────────────────── link
+//!               host's end ── fence ── bucket ══ turn (veth) ══ ── link      with a limit
 //!               host's end ── fence ── bucket ══ turn (veth) ══ ── host's end again, on a bridge of the operator's
 //! ```
-//! Packets of a port go straight to the bridge's own interface: the host is all that they may reach. That is more than a short cut.
-//! With `br_netfilter`, the kernel translates destinations while it bridges (`bridge-nf-call-iptables`), and would bridge what
-//! goes from one port to another by a published port, which isolated ports do not let through.
+//! Packets of a port are handed to the network's link as though they had come in by it: the host is all that they may reach.
 //!
 //! What a VPS does to its own end changes none of it. Packets that wait are bounded by time, so that a full line is slow and not
 //! late; where the kernel has `fq_codel`, it also keeps one connection from delaying the others.
@@ -107,7 +105,7 @@ pub(super) fn clear(port: &str) -> Result<()> {
     remove_turn(&mut Channel::route()?, port).during(|| format!("remove the bandwidth limit of `{port}`"))
 }
 
-/// A pair of interfaces between fence and bridge: packets wait at the near end.
+/// A pair of interfaces between fence and link: packets wait at the near end.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     near: u32,

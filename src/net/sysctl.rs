@@ -85,7 +85,7 @@ pub fn has_ipv6() -> bool {
     files::exists(Path::new("/proc/sys/net/ipv6/conf"))
 }
 
-/// A port is the bridge's: the host itself takes nothing from it and answers nothing to it.
+/// A port is the way to a link: the host itself takes nothing from it and answers nothing to it.
 pub(super) fn set_for_port(port: &str) -> Result<()> {
     let conf = PathBuf::from("/proc/sys/net/ipv4/conf").join(port);
     set(&conf.join("rp_filter"), "1")?;
