@@ -23,6 +23,11 @@ const EXTENSIONS: &[&str] = &[
     "api_filtering",
     "patch",
     "network",
+    "directory_manipulation",
+    "file_append",
+    "file_delete",
+    "file_get_symlink",
+    "file_symlinks",
     "id_map",
     "unix_socket_endpoints",
 ];

@@ -10,6 +10,7 @@
 //! An errand outlives the server: nothing is left half done because that was stopped.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -62,9 +63,35 @@ pub(crate) struct Failed {
     pub(crate) status: i32,
 }
 
-/// Does a task that needs no streams and waits for its end.
-pub(crate) async fn run(root: Option<PathBuf>, task: Task) -> Result<Value, Problem> {
-    let streams = [Stdio::null(), Stdio::null(), Stdio::inherit()];
+/// What an errand reads and writes beside its order.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    input: Option<File>,
+    output: Option<File>,
+}
+
+impl Streams {
+    /// It reads a file.
+    pub(crate) fn from(file: File) -> Self {
+        Self {
+            input: Some(file),
+            output: None,
+        }
+    }
+
+    /// It writes a file.
+    pub(crate) fn to(file: File) -> Self {
+        Self {
+            input: None,
+            output: Some(file),
+        }
+    }
+}
+
+/// Does a task that is no program's and waits for its end.
+pub(crate) async fn run(root: Option<PathBuf>, task: Task, streams: Streams) -> Result<Value, Problem> {
+    let stdio = |file: Option<File>| file.map_or_else(Stdio::null, Stdio::from);
+    let streams = [stdio(streams.input), stdio(streams.output), Stdio::inherit()];
     let errand = Errand::start(root, task, streams).await?;
     errand.finish().await.map_err(|failed| failed.problem)
 }

@@ -7,6 +7,7 @@
 //!  instances images profiles networks pools projects certificates metrics about     one subject of the API each
 //!  keys        LXD's configuration keys and devices as condo's configuration, and back
 //!  operations events websocket     what goes on in the background, and whoever watches it
+//!  spool       long bodies, on their way
 //!  errand      what is done to VPSs: in a process of its own
 //!  server      what all requests share
 //!  request reply     envelopes
@@ -37,6 +38,7 @@ mod reply;
 mod request;
 mod routes;
 mod server;
+mod spool;
 
 /// Runs this process: as the server, as one of its errands, or for a question about who is trusted.
 pub fn main() -> ExitCode {

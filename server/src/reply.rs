@@ -1,7 +1,7 @@
 //! Answers: one envelope around everything, and errors in it.
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use condo::error::Error;
@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::operations::Operation;
+
+/// Headers of an answer beside those of its kind.
+pub(crate) type Headers = Vec<(&'static str, String)>;
 
 /// What a request gets.
 pub(crate) type Answer = Result<Reply, Problem>;
@@ -25,7 +28,9 @@ pub(crate) enum Reply {
     /// It goes on in the background.
     Async(Value),
     /// Bytes without an envelope, of a type, with further headers.
-    Raw(&'static str, Vec<(&'static str, String)>, Bytes),
+    Raw(&'static str, Headers, Body),
+    /// What was asked for, with further headers.
+    With(Headers, Value),
     /// Anything else.
     Other(Response),
 }
@@ -86,17 +91,21 @@ impl IntoResponse for Reply {
                 (StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response()
             }
             Self::Raw(kind, headers, bytes) => {
-                let mut response = ([(header::CONTENT_TYPE, kind)], bytes).into_response();
-                for (name, value) in headers {
-                    if let Ok(value) = HeaderValue::from_str(&value) {
-                        response.headers_mut().insert(name, value);
-                    }
-                }
-                response
+                with(([(header::CONTENT_TYPE, kind)], bytes).into_response(), headers)
             }
+            Self::With(headers, metadata) => with(sync(&metadata).into_response(), headers),
             Self::Other(response) => response,
         }
     }
+}
+
+fn with(mut response: Response, headers: Headers) -> Response {
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 /// Why there is no good answer.

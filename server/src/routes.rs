@@ -8,7 +8,7 @@ use axum::middleware::{map_request, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use crate::instances::{logs, snapshots};
+use crate::instances::{files, logs, snapshots};
 use crate::reply::Problem;
 use crate::request;
 use crate::server::Server;
@@ -71,6 +71,10 @@ fn of_instances() -> Router<Server> {
         .route(
             "/{name}/snapshots/{snapshot}",
             get(snapshots::get).delete(snapshots::delete),
+        )
+        .route(
+            "/{name}/files",
+            get(files::get).post(files::post).delete(files::delete),
         )
         .route("/{name}/backups", get(instances::backups))
         .route("/{name}/logs", get(logs::list))

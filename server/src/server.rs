@@ -8,7 +8,7 @@ use condo::vps::record::instance::Condo;
 use condo::vps::record::name::Name;
 use condo::vps::record::view::VpsStatus;
 
-use crate::errand::{self, Task};
+use crate::errand::{self, Streams, Task};
 use crate::events::Events;
 use crate::operations::Operations;
 use crate::reply::Problem;
@@ -65,6 +65,11 @@ impl Server {
 
     /// Has a task done in a process of its own.
     pub(crate) async fn run(&self, task: Task) -> Result<serde_json::Value, Problem> {
-        errand::run(self.root.clone(), task).await
+        self.run_with(task, Streams::default()).await
+    }
+
+    /// The same for a task that reads or writes a file.
+    pub(crate) async fn run_with(&self, task: Task, streams: Streams) -> Result<serde_json::Value, Problem> {
+        errand::run(self.root.clone(), task, streams).await
     }
 }

@@ -44,7 +44,7 @@ impl NewFile {
                 });
             }
         }
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (file, temporary) = under_a_free_name(|name| rustix::fs::openat(&dir, name, flags, private))?;
         Ok(Self {
             dir,

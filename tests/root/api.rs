@@ -1,14 +1,15 @@
 //! `condo-server` as clients see it: LXD's own, and requests that no client sends.
 
-use std::process::{Child, Command, Output, Stdio};
+pub(crate) mod files;
+mod reception;
+pub(crate) mod socket;
 
-use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness;
-use crate::vps::house::{House, eventually};
+use crate::vps::house::eventually;
+use reception::{Reception, end, serve};
 
 tests![
     lxc_drives_a_vps: 180,
@@ -16,91 +17,6 @@ tests![
     bad_requests_get_the_apis_own_error: 120,
     vpss_outlive_the_server: 120,
 ];
-
-/// A house with a server in front of it.
-struct Reception {
-    house: House,
-    server: Child,
-}
-
-impl Reception {
-    fn new() -> Result<Self> {
-        let house = House::new()?;
-        let server = serve(&house)?;
-        let mut reception = Self { house, server };
-        reception.house.settle_in();
-        Ok(reception)
-    }
-
-    fn lxc(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("lxc");
-        command
-            .args(words)
-            .env("LXD_SOCKET", self.house.root.join("run/api.socket"))
-            .env("LXD_CONF", harness::tempdir().join("lxc"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Runs a command that has to succeed; what it printed.
-    fn ok(&self, line: &str) -> Result<String> {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        harness::run(&mut self.lxc(&words)).with_context(|| format!("lxc {line}"))
-    }
-
-    fn output(&self, words: &[&str]) -> Result<Output> {
-        Ok(self.lxc(words).output()?)
-    }
-
-    /// A request as it is, and its answer.
-    fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, Value)> {
-        use std::io::{Read, Write};
-        let mut stream = std::os::unix::net::UnixStream::connect(self.house.root.join("run/api.socket"))?;
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said)?;
-        let (head, body) = said.split_once("\r\n\r\n").context("no head")?;
-        let code = head.split(' ').nth(1).context("no status")?.parse()?;
-        Ok((code, serde_json::from_str(body).with_context(|| said.clone())?))
-    }
-
-    fn leave(mut self) -> Result<()> {
-        end(&mut self.server, Signal::SIGTERM)?;
-        self.house.ok("delete --force --all")?;
-        Ok(())
-    }
-}
-
-impl Drop for Reception {
-    fn drop(&mut self) {
-        let _ = end(&mut self.server, Signal::SIGKILL);
-    }
-}
-
-fn serve(house: &House) -> Result<Child> {
-    let program = harness::condo_server();
-    ensure!(program.exists(), "build it first: cargo build -p condo-server");
-    let server = Command::new(program)
-        .env("CONDO_ROOT", &house.root)
-        .stdin(Stdio::null())
-        .spawn()?;
-    eventually("the server listens", || {
-        Ok(std::os::unix::net::UnixStream::connect(house.root.join("run/api.socket")).is_ok())
-    })?;
-    Ok(server)
-}
-
-fn end(server: &mut Child, signal: Signal) -> Result<()> {
-    if server.try_wait()?.is_none() {
-        kill(Pid::from_raw(i32::try_from(server.id())?), signal)?;
-        server.wait()?;
-    }
-    Ok(())
-}
 
 fn lxc_drives_a_vps() -> Result<()> {
     needs!(root, program: lxc);

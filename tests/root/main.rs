@@ -38,6 +38,8 @@ mod vps;
 /// The tests of modules that have no list of their own.
 const MODULES: &[&[harness::Test]] = &[
     api::TESTS,
+    api::files::TESTS,
+    api::socket::TESTS,
     cgroups::TESTS,
     cgroups::reader::TESTS,
     cgroups::resources::TESTS,

@@ -1,7 +1,9 @@
 //! What an errand may be: each is one call of the library.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use condo::vps::record::name::Name;
 use condo::vps::record::snapshots::SnapshotName;
 use condo::vps::record::store::NewVps;
 use condo::vps::run::enter::ExecRequest;
+use condo::vps::run::transfer::single::Given;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -65,6 +68,12 @@ pub(crate) enum Task {
         new: Name,
         snapshot: Option<SnapshotName>,
     },
+    /// What is at a path inside; the content of a file goes to the errand's output.
+    FileRead(Name, PathBuf),
+    /// A file of what is the errand's input, a folder or a link.
+    FileWrite(Name, PathBuf, Given),
+    /// A file, a link or an empty folder, gone.
+    FileRemove(Name, PathBuf),
     /// A program, whose exit status is the outcome.
     Exec(Name, Program),
 }
@@ -109,6 +118,19 @@ impl Task {
                 .snapshot_restore(&name, &snapshot, Some(Duration::from_secs(PATIENCE)))
                 .map(done),
             Self::Clone { from, new, snapshot } => condo.clone_vps(&from, &new, snapshot.as_ref()).map(done),
+            Self::FileRead(name, path) => {
+                let mut output = own(std::io::stdout().as_fd())?;
+                Ok(serde_json::to_value(condo.file_read(
+                    &name,
+                    &path,
+                    &mut output,
+                )?)?)
+            }
+            Self::FileWrite(name, path, given) => {
+                let mut input = own(std::io::stdin().as_fd())?;
+                condo.file_write(&name, &path, &given, &mut input).map(nothing)
+            }
+            Self::FileRemove(name, path) => condo.file_remove(&name, &path).map(nothing),
             Self::Exec(name, program) => {
                 let request = ExecRequest {
                     args: program.args,
@@ -121,6 +143,11 @@ impl Task {
             }
         }
     }
+}
+
+/// One of the errand's streams as the file that it is.
+fn own(stream: BorrowedFd<'_>) -> Result<File> {
+    Ok(File::from(stream.try_clone_to_owned()?))
 }
 
 fn done<T>(_: T) -> Value {

@@ -4,6 +4,7 @@ mod change;
 mod console;
 mod create;
 mod exec;
+pub(crate) mod files;
 mod filter;
 mod hub;
 pub(crate) mod logs;

@@ -23,6 +23,7 @@
 //! /etc/condo (DIR/etc)             the operator's
 //!   condo.toml                     see settings
 //! /run/condo (DIR/run)             gone after a reboot, as everything it describes
+//!   api.socket                     of condo-server, if that runs: others may pass to it, and all else here is closed to them
 //!   lock/NAME                      held by whoever changes the VPS; stays when the VPS is deleted
 //!   vps/NAME/                      what belongs to one run of it
 //!   runtime/                       state of the OCI runtime: `condo-runtime --root` of this directory works on a VPS
@@ -41,6 +42,10 @@ use crate::files;
 const RUN: &str = "/run/condo";
 const LIB: &str = "/var/lib/condo";
 const ETC: &str = "/etc/condo";
+/// Mode of what is closed to others.
+const PRIVATE: u32 = 0o700;
+/// Mode of what others may pass through to something whose name they know.
+const PASSAGE: u32 = 0o711;
 
 /// The directories of one instance. Cheap to clone, touches nothing after [`Folders::open`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +57,7 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// Finds and creates (mode 0700) the directories: the host's own, or those below `root`.
+    /// Finds and creates the directories: the host's own, or those below `root`. None but `run` lets others in.
     pub fn open(root: Option<&Path>) -> Result<Self> {
         let folders = match root {
             None => Self::default(),
@@ -65,11 +70,12 @@ impl Folders {
                 Self::below(&canonical)
             }
         };
-        for dir in [&folders.run, &folders.lib] {
-            files::create_dir_all(dir, 0o700)?;
-            make_private(dir)?;
-        }
-        files::create_dir_all(&folders.locks(), 0o700)?;
+        own(&folders.lib, PRIVATE)?;
+        // Sockets for others are here. They get through, see nothing, and everything beside the sockets is closed to them itself.
+        own(&folders.run, PASSAGE)?;
+        [folders.locks(), folders.runs(), folders.runtime()]
+            .iter()
+            .try_for_each(|dir| own(dir, PRIVATE))?;
         Ok(folders)
     }
 
@@ -332,9 +338,11 @@ fn refuse_public(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes a directory for condo alone. One that belongs to somebody else is refused: its owner could swap what is in it.
-fn make_private(dir: &Path) -> Result<()> {
+/// Makes a directory if it is not there, and takes it for condo alone. One that belongs to somebody else is refused: its owner could
+/// swap what is in it.
+fn own(dir: &Path, mode: u32) -> Result<()> {
     use rustix::fs::{Mode, OFlags};
+    files::create_dir_all(dir, mode)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let work = || -> Result<()> {
         let fd = rustix::fs::open(dir, flags, Mode::empty())?;
@@ -342,8 +350,8 @@ fn make_private(dir: &Path) -> Result<()> {
         if stat.st_uid != rustix::process::geteuid().as_raw() {
             return Err(Error::invalid("--root", dir.display(), "belongs to another user"));
         }
-        if stat.st_mode & 0o777 != 0o700 {
-            rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o700))?;
+        if stat.st_mode & 0o777 != mode {
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
         }
         Ok(())
     };
@@ -408,16 +416,19 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_private_and_a_root_is_one_by_any_path() {
+    fn what_is_in_the_directories_is_private_and_a_root_is_one_by_any_path() {
         let root = std::env::temp_dir().join(format!("condo-folders-{}", std::process::id()));
         std::fs::create_dir_all(root.join("lib")).unwrap();
         std::fs::set_permissions(root.join("lib"), std::fs::Permissions::from_mode(0o755)).unwrap();
         let folders = Folders::open(Some(&root)).unwrap();
         let same = Folders::open(Some(&root.join("lib/.."))).unwrap();
-        let modes =
-            [folders.run(), folders.lib()].map(|d| d.metadata().unwrap().permissions().mode() & 0o777);
+        let mode = |dir: &Path| dir.metadata().unwrap().permissions().mode() & 0o777;
+        let modes = (mode(folders.run()), mode(folders.lib()));
+        let below = std::fs::read_dir(folders.run()).unwrap();
+        let below: Vec<_> = below.map(|entry| mode(&entry.unwrap().path())).collect();
         std::fs::remove_dir_all(&root).unwrap();
-        assert_eq!(modes, [0o700, 0o700]);
+        assert_eq!(modes, (0o711, 0o700));
+        assert_eq!(below, [0o700; 3]);
         assert_eq!(folders, same);
     }
 }

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use rustix::fs::Stat;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
@@ -12,7 +13,7 @@ use crate::error::Result;
 const NOBODY: u32 = 65_534;
 
 /// What is known of a file beside its content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// Permission bits, with set-user-ID and friends.
     pub mode: u32,

@@ -4,6 +4,7 @@
 //!  side    where a path leads: on the host, or in a VPS ([`guest`])
 //!  walk    reads a file or a folder with all that is in it, or a tar archive (stream)
 //!  place   writes what was read: below a folder, or as a tar archive (stream)
+//!   single  one file, folder or link by itself
 //! ```
 //! One side of every copy belongs to a tenant, who may change it meanwhile. No link of its leads out of its root, none is followed
 //! below what the operator named, and nothing but files, folders and links is ever opened or made.
@@ -12,6 +13,7 @@ mod file;
 pub mod guest;
 mod place;
 mod side;
+pub mod single;
 mod stream;
 mod walk;
 

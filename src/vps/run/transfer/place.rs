@@ -245,7 +245,7 @@ impl Sink for Folder<'_> {
 }
 
 /// Copies a file, its holes as holes: a database that reserves a terabyte has written little of it. The bytes that were written.
-fn copy(from: &File, to: &mut File) -> Result<u64> {
+pub(super) fn copy(from: &File, to: &mut File) -> Result<u64> {
     let size = rustix::fs::fstat(from)?.st_size.cast_unsigned();
     let (mut at, mut copied) = (0, 0);
     while at < size {

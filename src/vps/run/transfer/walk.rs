@@ -18,7 +18,7 @@ use crate::vps::record::store::UIDS;
 const DEEPEST: u32 = 250;
 
 /// How a file is opened that may be something else by now: without waiting for a pipe's other end or taking a terminal.
-const READ: OFlags = OFlags::RDONLY
+pub(super) const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
