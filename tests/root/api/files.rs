@@ -65,18 +65,18 @@ fn lxc_pushes_and_pulls_files() -> Result<()> {
     ensure!(fs::read_to_string(here.join("name"))?.trim() == "web");
     all.ok("file delete web/new/folders/page")?;
     ensure!(all.house.sh("web", "ls /new/folders")?.is_empty());
-    let missing = all.output(&[
-        "file",
-        "pull",
-        "web/no/such",
-        here.join("x").to_str().unwrap_or_default(),
-    ])?;
+    refused_and_stopped(&all, &tree.to_string())?;
+    all.leave()
+}
+
+fn refused_and_stopped(all: &Reception, tree: &str) -> Result<()> {
+    let missing = all.output(&["file", "pull", "web/no/such", "-"])?;
     ensure!(!missing.status.success(), "{missing:?}");
     // As well while it is stopped.
     all.house.ok("stop web -t 0")?;
     all.ok(&format!("file push {tree}/index.html web/root/index.html"))?;
     ensure!(all.ok("file pull web/root/index.html -")? == "hello");
-    all.leave()
+    Ok(())
 }
 
 /// What goes wrong: the path, what is asked, and the status of the answer.
