@@ -1,11 +1,14 @@
 //! The folder of images: an image exists whole or not at all.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use super::layer;
 use super::layers::Layers;
 use super::recipe::Recipe;
 use super::tarball::Limits;
@@ -93,6 +96,15 @@ pub struct ImportOptions {
     pub stop_signal: Option<String>,
     /// What the archive may ask for at most.
     pub limits: Limits,
+}
+
+impl Image {
+    /// Its root filesystem as one read-only tree, whether it has one of its own or is made of layers.
+    pub fn tree(&self) -> Result<OwnedFd> {
+        let tree =
+            layer::view(&self.layers).during(|| format!("join the layers of image `{}`", self.name))?;
+        tree.get(Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY)
+    }
 }
 
 impl Images {

@@ -5,7 +5,7 @@ pub(crate) mod faults;
 pub(crate) mod layers;
 pub(crate) mod registry;
 pub(crate) mod saved;
-mod server;
+pub(crate) mod server;
 
 use std::fs;
 use std::io::{Read, Write};

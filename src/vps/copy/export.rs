@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{During, Error, Result};
 use crate::files;
-use crate::image::Image;
 use crate::storage::tree::open_dir;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -91,7 +90,7 @@ impl Condo {
         let with_image = !options.without_image && since.is_none();
         let pack = |snapshot: &Snapshot, layer: &OwnedFd| {
             let image = self.images().get(&snapshot.config.image)?;
-            let digest = &tree_digest(&at(one_layer(&image)?)?)?;
+            let digest = &tree_digest(&image.tree()?)?;
             let state = State {
                 record: &record,
                 snapshot,
@@ -116,7 +115,6 @@ impl Condo {
     pub(super) fn pack<W: Write>(&self, state: &State<'_>, writer: W) -> Result<(W, Exported)> {
         let snapshot = state.snapshot;
         let image = self.images().get(&snapshot.config.image)?;
-        let rootfs = at(one_layer(&image)?)?;
         if let Some((older, _)) = state
             .since
             .filter(|(older, _)| older.config.image != snapshot.config.image)
@@ -144,7 +142,7 @@ impl Condo {
         };
         let mut packer = Packer::new(writer, &header)?;
         if state.with_image {
-            packer.tree("image", &rootfs, None)?;
+            packer.tree("image", &image.tree()?, None)?;
         }
         for part in PARTS {
             let top = match open_dir(state.layer, part) {
@@ -174,17 +172,6 @@ impl Snapshot {
             started: captured.started,
             config: captured.record.config.clone(),
         })
-    }
-}
-
-/// The root filesystem of an image that has one of its own.
-pub(super) fn one_layer(image: &Image) -> Result<&Path> {
-    match image.layers.as_slice() {
-        [rootfs] => Ok(rootfs),
-        _ => Err(Error::unsupported(
-            "an image in several layers",
-            "an archive takes an image with a root filesystem of its own; import it as one",
-        )),
     }
 }
 

@@ -211,25 +211,26 @@ impl Condo {
             .collect()
     }
 
-    /// The image with these files: one that is here, by its name or another, or the one that came along.
+    /// The image that is here and has these files, by its name or the one that it got when another had that.
+    pub(super) fn image_here(&self, wanted: &str, digest: &str) -> Result<Option<Image>> {
+        let images = self.images();
+        for name in [wanted, &another(wanted, digest)] {
+            if images.exists(name) {
+                let image = images.get(name)?;
+                if tree_digest(&image.tree()?)? == digest {
+                    return Ok(Some(image));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The image with these files: one that is here, or the one that came along.
     fn image_for(&self, header: &Header, arrived: &Path) -> Result<Image> {
         let wanted = &header.config.image;
         let images = self.images();
-        let is_it = |image: &Image| -> Result<bool> {
-            let [rootfs] = image.layers.as_slice() else {
-                return Ok(false);
-            };
-            Ok(tree_digest(&at(rootfs)?)? == header.image.digest)
-        };
-        let digest = header.image.digest.get(..12).unwrap_or_default();
-        let other = format!("{wanted}-{digest}");
-        for name in [wanted, &other] {
-            if images.exists(name) {
-                let image = images.get(name)?;
-                if is_it(&image)? {
-                    return Ok(image);
-                }
-            }
+        if let Some(image) = self.image_here(wanted, &header.image.digest)? {
+            return Ok(image);
         }
         if !header.image.included && !files::exists(arrived) {
             let text = format!(
@@ -241,9 +242,17 @@ impl Condo {
         }
         let manifest: Manifest = serde_json::from_value(header.image.manifest.clone())
             .during(|| "read what the archive says of its image")?;
-        let name = if images.exists(wanted) { &other } else { wanted };
+        let name = match images.exists(wanted) {
+            true => &another(wanted, &header.image.digest),
+            false => wanted,
+        };
         images.adopt(name, manifest, arrived)
     }
+}
+
+/// What an image is called where another has its name.
+fn another(wanted: &str, digest: &str) -> String {
+    format!("{wanted}-{}", digest.get(..12).unwrap_or_default())
 }
 
 /// The command, for whoever has to run it again.

@@ -13,27 +13,27 @@ use super::saved::Saved;
 
 /// How it behaves.
 #[derive(Clone, Default)]
-pub(super) struct Manners {
+pub(crate) struct Manners {
     /// The value of `Authorization` it wants from whoever reads the repository.
-    pub(super) wants: Option<Wants>,
+    pub(crate) wants: Option<Wants>,
     /// So many times a layer ends after half of what is left of it.
-    pub(super) breaks: usize,
+    pub(crate) breaks: usize,
     /// It knows no parts of files.
-    pub(super) whole_only: bool,
+    pub(crate) whole_only: bool,
     /// It speaks TLS.
-    pub(super) tls: bool,
+    pub(crate) tls: bool,
 }
 
 #[derive(Clone)]
-pub(super) enum Wants {
+pub(crate) enum Wants {
     Basic(&'static str),
     /// A token, which it gives to whoever comes with this value.
     Token(&'static str),
 }
 
 /// The registry. Its threads end with the test's process.
-pub(super) struct Registry {
-    pub(super) address: SocketAddr,
+pub(crate) struct Registry {
+    pub(crate) address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -50,7 +50,7 @@ struct State {
 
 impl Registry {
     /// Serves images as `NAME:latest`, each with the index and the manifest given.
-    pub(super) fn start(images: &[(&str, &Saved, bool)], manners: Manners) -> Result<Self> {
+    pub(crate) fn start(images: &[(&str, &Saved, bool)], manners: Manners) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let mut content = BTreeMap::new();
@@ -89,7 +89,7 @@ impl Registry {
     }
 
     /// What was sent of layers, a line for each time.
-    pub(super) fn sent(&self) -> Vec<(String, usize)> {
+    pub(crate) fn sent(&self) -> Vec<(String, usize)> {
         self.state
             .sent
             .lock()

@@ -16,6 +16,7 @@ pub mod house;
 mod identity;
 mod inits;
 mod isolation;
+mod layered;
 mod life;
 mod limits;
 mod moves;
@@ -48,6 +49,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     inits::TESTS,
     identity::TESTS,
     isolation::TESTS,
+    layered::TESTS,
     life::TESTS,
     limits::TESTS,
     moves::TESTS,

@@ -3,6 +3,7 @@
 //! ```text
 //!  here (send)                                    there (receive)
 //!  hello name, token          ──────────────>     none, or: arrived, by this token
+//!  image, by its digest       ──────────────>     none, or: done, it is here
 //!  state (archive), state …   ──────────────>     its disk follows
 //!  ── recorded here: leaving, token; it is stopped
 //!  state                      ──────────────>

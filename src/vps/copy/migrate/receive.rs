@@ -97,6 +97,7 @@ impl Coming<'_> {
         loop {
             let done = match wire::receive(input)? {
                 None => return Ok(()),
+                Some(Said::Image { name, digest }) => self.has_image(&name, &digest),
                 Some(Said::State) => self.state(input).map(|()| Answer::Done),
                 Some(Said::Commit { start }) => self.arrive(start).map(|address| Answer::Arrived { address }),
                 Some(Said::Hello { .. }) => Err(Error::Corrupt("a second hello".into())),
@@ -138,6 +139,11 @@ impl Coming<'_> {
                 name: self.name.to_string(),
             }),
         }
+    }
+
+    fn has_image(&self, name: &str, digest: &str) -> Result<Answer> {
+        let image = self.condo.image_here(name, digest)?;
+        Ok(image.map_or(Answer::None, |_| Answer::Done))
     }
 
     /// Reads one state and makes the VPS's disk, which nobody uses yet, equal to it.

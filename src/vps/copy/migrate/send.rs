@@ -18,7 +18,7 @@ use crate::vps::record::view::VpsStatus;
 
 use super::super::archive::tree_digest;
 use super::super::capture::at;
-use super::super::export::{State, one_layer};
+use super::super::export::State;
 use super::target::Target;
 use super::wire::{self, Answer, Pieces, Said, VERSION};
 
@@ -135,6 +135,8 @@ struct Move<'m> {
     dir: PathBuf,
     /// What the image's files are.
     digest: String,
+    /// Whether the other host has to be sent them.
+    with_image: bool,
     rounds: usize,
     sent: u64,
     last: Option<Round>,
@@ -218,11 +220,13 @@ impl Condo {
             vps,
             line,
             dir: dir.clone(),
-            digest: tree_digest(&at(one_layer(&image)?)?)?,
+            digest: tree_digest(&image.tree()?)?,
+            with_image: true,
             rounds: 0,
             sent: 0,
             last: None,
         };
+        going.ask_for_image(&image.name)?;
         while ran && going.rounds < ROUNDS && going.last.as_ref().is_none_or(|round| round.bytes > LITTLE) {
             going.round(true)?;
         }
@@ -297,6 +301,19 @@ struct Doubt {
 }
 
 impl Move<'_> {
+    fn ask_for_image(&mut self, name: &str) -> Result<()> {
+        self.line.say(&Said::Image {
+            name: name.to_owned(),
+            digest: self.digest.clone(),
+        })?;
+        self.with_image = match self.line.answer()? {
+            Answer::None => true,
+            Answer::Done => false,
+            other => return Err(unexpected(&other)),
+        };
+        Ok(())
+    }
+
     /// Copies the VPS and sends what is new since the round before.
     fn round(&mut self, lives: bool) -> Result<()> {
         let dir = self.dir.join(self.rounds.to_string());
@@ -316,7 +333,7 @@ impl Move<'_> {
             snapshot: &snapshot,
             layer: &at(&dir)?,
             since: before.as_ref().map(|(snapshot, layer)| (*snapshot, layer)),
-            with_image: before.is_none(),
+            with_image: before.is_none() && self.with_image,
             digest: &self.digest,
         };
         self.line.say(&Said::State)?;

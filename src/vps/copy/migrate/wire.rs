@@ -12,7 +12,7 @@ use crate::vps::record::name::Name;
 /// Longest message and longest piece.
 const MOST: usize = 1 << 20;
 /// The conversation described above.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What the host that has the VPS says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub(super) enum Said {
         /// How this host calls the other, for its messages.
         to: String,
     },
+    /// Whether an image with these files is there: then they need not be sent.
+    Image { name: String, digest: String },
     /// An archive follows in pieces.
     State,
     /// It is yours.
@@ -39,7 +41,7 @@ pub(super) enum Said {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Answer {
-    /// There is no such VPS here.
+    /// There is no such VPS here, or no such image.
     None,
     /// It is here, by this token, and runs if it is to.
     Arrived { address: Ipv4Addr },
