@@ -48,8 +48,7 @@ impl Condo {
         if self.status(name)? != VpsStatus::Stopped {
             self.copy_living(name, &mut copying)?;
         }
-        let (record, _lock) = self.hold(name)?;
-        self.settle(&record)?;
+        let (record, _lock) = self.hold_settled(name)?;
         let layer = self.layer(&record)?;
         let sync = &mut copying.sync;
         sync.begin(&layer, true)?;

@@ -21,7 +21,8 @@ impl Condo {
     pub fn clone_vps(&self, vps: &Name, new: &Name, snapshot: Option<&SnapshotName>) -> Result<Record> {
         let _lock = self.lock_copies(vps)?;
         self.sweep_copies(vps)?;
-        let source = self.store.get(vps)?;
+        let (source, lock) = self.hold_settled(vps)?;
+        drop(lock);
         pending::refuse(&source)?;
         let config = match snapshot {
             Some(name) => self.snapshot(vps, name)?.config,
@@ -82,8 +83,7 @@ impl Condo {
             let copy = at(&self.snapshot_dir(vps, name).join(LAYER))?;
             return self.bring(new, &copy, Direction::Copy).map(drop);
         }
-        let (record, lock) = self.hold(vps)?;
-        self.settle(&record)?;
+        let (record, lock) = self.hold_settled(vps)?;
         if self.status(vps)? == VpsStatus::Stopped {
             let layer = self.layer(&record)?;
             return self.bring(new, &layer, Direction::Copy).map(drop);

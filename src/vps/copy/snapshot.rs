@@ -157,8 +157,7 @@ impl Condo {
     }
 
     fn bring_back(&self, vps: &Name, snapshot: &Snapshot) -> Result<()> {
-        let (record, _lock) = self.hold(vps)?;
-        self.settle(&record)?;
+        let (record, _lock) = self.hold_settled(vps)?;
         match &record.config.pending {
             None | Some(Pending::Restoring { .. }) => {}
             Some(other) => return Err(Error::Status(other.remedy(&record))),
@@ -168,7 +167,6 @@ impl Condo {
             let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
             return Err(Error::Status(text));
         }
-        self.finish_rebuild(record)?;
         // A snapshot keeps its image from being removed.
         self.images().get(&snapshot.config.image)?;
         let record = self.store.reconfigure(vps, &|config| {
@@ -203,7 +201,6 @@ impl Condo {
         tell: &mut dyn FnMut(Change) -> Result<()>,
     ) -> Result<()> {
         let _lock = self.lock_copies(vps)?;
-        let record = self.store.get(vps)?;
         let snapshot = self.snapshot(vps, before)?;
         let image = self.images().get(&snapshot.config.image)?;
         let layers = image.layers.iter().map(|layer| Root::open(layer));
@@ -211,7 +208,7 @@ impl Condo {
         let copy = |name: &SnapshotName| at(&self.snapshot_dir(vps, name).join(LAYER));
         let later = match now {
             Some(name) => self.snapshot(vps, name).and_then(|_| copy(name))?,
-            None => self.layer(&record)?,
+            None => self.layer(&self.hold_settled(vps)?.0)?,
         };
         let before = copy(before)?;
         changes(

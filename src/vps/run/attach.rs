@@ -18,8 +18,7 @@ impl Condo {
     /// # Errors
     /// [`Error::Status`] for a VPS that is on the network already, [`Error::Exists`] for an address that somebody has.
     pub fn attach_network(&self, name: &Name, attachment: &Attachment) -> Result<Interface> {
-        let (record, _lock) = self.hold(name)?;
-        self.settle(&record)?;
+        let (record, _lock) = self.hold_settled(name)?;
         if record
             .interfaces
             .iter()
@@ -54,8 +53,7 @@ impl Condo {
     /// # Errors
     /// [`Error::Status`] for a VPS that is not on the network, or on no other.
     pub fn detach_network(&self, name: &Name, network: &Name) -> Result<()> {
-        let (record, _lock) = self.hold(name)?;
-        self.settle(&record)?;
+        let (record, _lock) = self.hold_settled(name)?;
         let interface = network::interface_on(&record, network)?;
         // The link goes before the claim: what is claimed by nobody may be given to the next.
         if record.interfaces.len() > 1 {

@@ -1,7 +1,6 @@
 //! Ports of the host that lead to a VPS, and its firewall: changed at once and for good.
 
 use crate::error::{Error, Result};
-use crate::files::Lock;
 use crate::net::filter::Filter;
 use crate::net::publication::{Door, Publication};
 use crate::vps::record::instance::Condo;
@@ -71,12 +70,6 @@ impl Condo {
             services::screen(self, &record, &record.config.firewall)?;
         }
         stored
-    }
-
-    fn hold_settled(&self, name: &Name) -> Result<(Record, Lock)> {
-        let (record, lock) = self.hold(name)?;
-        self.settle(&record)?;
-        Ok((record, lock))
     }
 
     fn is_up(&self, name: &Name) -> Result<bool> {

@@ -14,8 +14,7 @@ impl Condo {
     /// # Errors
     /// [`Error::Status`] for one that does not run.
     pub fn freeze(&self, name: &Name) -> Result<()> {
-        let (record, _lock) = self.hold(name)?;
-        self.settle(&record)?;
+        let _held = self.hold_settled(name)?;
         match (self.status(name)?, self.container(name)?) {
             (VpsStatus::Paused, _) => Ok(()),
             (VpsStatus::Running, Some(container)) => {
@@ -32,8 +31,7 @@ impl Condo {
     /// # Errors
     /// [`Error::Status`] for one that is stopped.
     pub fn thaw(&self, name: &Name) -> Result<()> {
-        let (record, _lock) = self.hold(name)?;
-        self.settle(&record)?;
+        let _held = self.hold_settled(name)?;
         match (self.status(name)?, self.container(name)?) {
             (VpsStatus::Running, _) => Ok(()),
             (VpsStatus::Paused, Some(container)) => {

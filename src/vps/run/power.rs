@@ -178,7 +178,7 @@ impl Condo {
     }
 
     /// A VPS with its lock, as it is once we hold that: whoever held it before may have deleted the VPS.
-    pub(in crate::vps) fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
+    pub(super) fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
         match self.store.get(name) {
             // What is unknown gets no lock file.
             Err(e) if e.is_gone() && !files::exists(&self.folders.lock(name)) => return Err(e),
@@ -194,6 +194,18 @@ impl Condo {
         }
     }
 
+    /// The same with nothing under way: no monitor is at work on it, and what was decided about its disk is carried out. Whoever works
+    /// with the disk of a VPS begins here.
+    pub(in crate::vps) fn hold_settled(&self, name: &Name) -> Result<(Record, Lock)> {
+        let (record, lock) = self.hold(name)?;
+        self.settle(&record)?;
+        let record = match self.status(name)? {
+            VpsStatus::Stopped => self.finish_rebuild(record)?,
+            _ => record,
+        };
+        Ok((record, lock))
+    }
+
     /// The last of a VPS that has no record any more. The caller holds its lock.
     pub(super) fn forget(&self, name: &Name) -> Result<()> {
         network::remove_if_unused(self)?;
@@ -201,7 +213,7 @@ impl Condo {
     }
 
     /// Waits while a monitor is at work on a VPS without an init: it clears up or boots again. Clears up after a dead one.
-    pub(in crate::vps) fn settle(&self, record: &Record) -> Result<()> {
+    pub(super) fn settle(&self, record: &Record) -> Result<()> {
         let deadline = Instant::now() + MONITOR;
         loop {
             let monitor = self.monitor(&record.name).filter(Identity::is_alive);

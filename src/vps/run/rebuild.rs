@@ -51,6 +51,7 @@ impl Condo {
         }
         let image = self.images().get(&rebuild.image)?;
         provision::check(&image, &rebuild.first_boot)?;
+        let _copies = self.no_copies(name)?;
         self.shut_down(&record, None)?;
         self.take_down(&record)?;
         let plan = serde_json::to_vec(rebuild)?;
@@ -60,7 +61,7 @@ impl Condo {
     }
 
     /// Carries out what was decided about a stopped VPS, if anything was; its record as it is then.
-    pub(in crate::vps) fn finish_rebuild(&self, record: Record) -> Result<Record> {
+    pub(super) fn finish_rebuild(&self, record: Record) -> Result<Record> {
         let path = self.folders.rebuild(&record.name);
         let text = match files::read(&path) {
             Err(e) if e.is_gone() => return Ok(record),

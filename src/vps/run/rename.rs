@@ -45,6 +45,7 @@ impl Condo {
             )));
         }
         pending::refuse(&record)?;
+        let _copies = self.no_copies(old)?;
         let record = self.finish_rebuild(record)?;
         self.refuse_remains(new)?;
         if let Some(there) = self.folders.of(new).into_iter().find(|path| files::exists(path)) {

@@ -35,10 +35,8 @@ impl Condo {
     /// # Errors
     /// [`Error::Status`] for a VPS that runs, without `force`, and for one that is rescued already with another image.
     pub fn rescue(&self, name: &Name, request: &RescueRequest) -> Result<()> {
-        let (record, lock) = self.hold(name)?;
-        self.settle(&record)?;
+        let (record, lock) = self.hold_settled(name)?;
         pending::refuse(&record)?;
-        let record = self.finish_rebuild(record)?;
         let status = self.status(name)?;
         match &record.config.rescue {
             Some(rescue) => refuse_another(name, rescue, status, request)?,

@@ -29,8 +29,7 @@ impl Condo {
     /// and cannot give back. Then nothing has changed.
     pub fn resize(&self, name: &Name, change: &Change) -> Result<Record> {
         let facts = Facts::probe(&self.host)?;
-        let (record, _lock) = self.hold(name)?;
-        self.settle(&record)?;
+        let (record, _lock) = self.hold_settled(name)?;
         let config = self.changed(&record.config, change, &facts)?;
         config.validate(&facts)?;
         let running = self.status(name)? != VpsStatus::Stopped;

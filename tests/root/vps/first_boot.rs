@@ -16,6 +16,7 @@ tests![
     a_first_boot_is_given_what_was_asked_for,
     what_no_first_boot_can_have_is_refused,
     a_vps_is_rebuilt: 120,
+    what_a_killed_rebuild_decided_comes_first,
     a_vps_is_rescued: 120,
     a_vps_is_renamed,
 ];
@@ -291,6 +292,43 @@ fn what_no_first_boot_can_have_is_refused() -> Result<()> {
         house.refused(&format!("create web --image busybox {options}"), needle)?;
     }
     ensure!(house.list()?.is_empty());
+    house.leave()
+}
+
+/// Whatever works with the disk first carries out what was decided about it.
+fn what_a_killed_rebuild_decided_comes_first() -> Result<()> {
+    let mut house = House::quick()?;
+    house.import("other", "while :; do busybox sleep 60; done")?;
+    house.ok("create web --image quick")?;
+    house.ok("snapshot create web old")?;
+    let own = |vps: &str, path: &str| house.root.join("lib/vps").join(vps).join(path);
+    let out = harness::tempdir();
+    let (archive, copied) = (out.join("web.condo"), out.join("copied"));
+    fs::write(&copied, "copied")?;
+    let lines = [
+        ("snapshot create web new".to_owned(), "web"),
+        ("snapshot diff web old".to_owned(), "web"),
+        ("clone web copy".to_owned(), "copy"),
+        (format!("export web -o {}", archive.display()), "web"),
+        (format!("cp {} web:/root", copied.display()), "web"),
+        ("resize web --pids 99".to_owned(), "web"),
+        ("rename web renamed".to_owned(), "renamed"),
+    ];
+    for (line, vps) in lines {
+        house.ok("rebuild web --image quick")?;
+        house.ok(&format!("cp {} web:/mine", copied.display()))?;
+        ensure!(own("web", "disk/upper/mine").exists());
+        fs::write(own("web", "rebuild.json"), r#"{"image":"other"}"#)?;
+        house.ok(&line)?;
+        for vps in ["web", vps] {
+            ensure!(
+                !own(vps, "rebuild.json").exists(),
+                "`{line}` has not carried it out"
+            );
+            ensure!(!own(vps, "disk/upper/mine").exists(), "`{line}`: the old system");
+        }
+        ensure!(house.show(vps)?["image"] == "other", "`{line}`");
+    }
     house.leave()
 }
 

@@ -147,7 +147,8 @@ impl Condo {
     pub fn migrate(&self, vps: &Name, to: &Target, options: &MigrateOptions) -> Result<Migrated> {
         let lock = self.lock_copies(vps)?;
         self.sweep_copies(vps)?;
-        let record = self.store.get(vps)?;
+        let (record, held) = self.hold_settled(vps)?;
+        drop(held);
         let (token, ran) = match &record.config.pending {
             Some(Pending::Leaving {
                 to: other,

@@ -45,14 +45,9 @@ pub struct Guest {
 impl Condo {
     /// Opens the files of a VPS, running, frozen or stopped.
     pub fn guest(&self, name: &Name) -> Result<Guest> {
-        let (record, lock) = self.hold(name)?;
-        self.settle(&record)?;
+        let (record, lock) = self.hold_settled(name)?;
         pending::refuse(&record)?;
         let status = self.status(name)?;
-        let record = match status {
-            VpsStatus::Stopped => self.finish_rebuild(record)?,
-            _ => record,
-        };
         let (root, init) = match status {
             VpsStatus::Stopped => (self.mounted(&record)?, None),
             VpsStatus::Created => return Err(Error::Busy("the VPS".into())),
