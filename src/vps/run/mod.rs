@@ -1,5 +1,5 @@
 //! One run of a VPS, from its claims to its end: [`spec`] renders the bundle, purely; [`monitor`] boots it and stays with it;
-//! `power` starts and stops what the bundle describes; [`enter`] and `console` go in.
+//! `power` starts and stops what the bundle describes, `hold` is its lock; [`enter`] and `console` go in.
 
 mod attach;
 mod autostart;
@@ -13,6 +13,7 @@ pub mod enter;
 mod farewell;
 mod figures;
 mod freeze;
+mod hold;
 mod identity;
 mod many;
 pub mod monitor;

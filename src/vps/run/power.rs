@@ -1,7 +1,7 @@
 //! Starting, stopping and deleting.
 //!
 //! Whoever changes a VPS holds its lock. Only its monitor works without: it takes the VPS down when init has ended, and boots
-//! it again after a `reboot` from inside. So every command first lets a monitor finish ([`Condo::settle`]), and takes down
+//! it again after a `reboot` from inside. So every command first lets a monitor finish (`settle`), and takes down
 //! itself what a monitor that was killed has left.
 
 use std::collections::BTreeSet;
@@ -177,63 +177,10 @@ impl Condo {
         network::remove_if_unused(self)
     }
 
-    /// A VPS with its lock, as it is once we hold that: whoever held it before may have deleted the VPS.
-    pub(super) fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
-        match self.store.get(name) {
-            // What is unknown gets no lock file.
-            Err(e) if e.is_gone() && !files::exists(&self.folders.lock(name)) => return Err(e),
-            _ => {}
-        }
-        let lock = self.lock(name)?;
-        match self.store.get(name) {
-            Err(e) if e.is_gone() => {
-                self.forget(name)?;
-                Err(e)
-            }
-            other => Ok((other?, lock)),
-        }
-    }
-
-    /// The same with nothing under way: no monitor is at work on it, and what was decided about its disk is carried out. Whoever works
-    /// with the disk of a VPS begins here.
-    pub(in crate::vps) fn hold_settled(&self, name: &Name) -> Result<(Record, Lock)> {
-        let (record, lock) = self.hold(name)?;
-        self.settle(&record)?;
-        let record = match self.status(name)? {
-            VpsStatus::Stopped => self.finish_rebuild(record)?,
-            _ => record,
-        };
-        Ok((record, lock))
-    }
-
     /// The last of a VPS that has no record any more. The caller holds its lock.
     pub(super) fn forget(&self, name: &Name) -> Result<()> {
         network::remove_if_unused(self)?;
         files::remove_file(&self.folders.lock(name))
-    }
-
-    /// Waits while a monitor is at work on a VPS without an init: it clears up or boots again. Clears up after a dead one.
-    pub(super) fn settle(&self, record: &Record) -> Result<()> {
-        let deadline = Instant::now() + MONITOR;
-        loop {
-            let monitor = self.monitor(&record.name).filter(Identity::is_alive);
-            match (self.status(&record.name)?, monitor) {
-                (VpsStatus::Running | VpsStatus::Paused, _) => return Ok(()),
-                (_, None) => return self.take_down(record),
-                (_, Some(monitor)) if Instant::now() < deadline => {
-                    if let Some(pidfd) = monitor.open() {
-                        wait_for_end(&pidfd, Duration::from_millis(100))?;
-                    }
-                }
-                (_, Some(monitor)) => {
-                    let text = format!(
-                        "its monitor (pid {}) does not finish; try again, or end it",
-                        monitor.pid
-                    );
-                    return Err(Error::Busy(text));
-                }
-            }
-        }
     }
 
     /// Ends a VPS and clears up after it. It may be rebooting by itself at this very moment, and then needs to be ended again.
