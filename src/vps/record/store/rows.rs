@@ -160,7 +160,7 @@ impl Record {
             address: address(row, 3)?,
             interfaces: Vec::new(),
             uuid: row.get(4).map_err(sql)?,
-            config: serde_json::from_str(&config).map_err(|e| corrupt(&format!("config ({e})"), &config))?,
+            config: serde_json::from_str(&config).map_err(|e| unusable(&e, &config))?,
             created: row.get(6).map_err(sql)?,
             last_exit: last_exit(row)?,
         })
@@ -218,6 +218,17 @@ fn parsed<T: FromStr>(row: &Row<'_>, column: usize, what: &str) -> Result<T> {
 
 pub(super) fn corrupt(what: &str, text: &str) -> Error {
     Error::Corrupt(format!("the database holds an unusable {what}: `{text}`"))
+}
+
+/// A configuration that cannot be read. One that has a field which nothing here knows was written by a newer condo: to read on
+/// without it would lose what the field asked for.
+fn unusable(why: &serde_json::Error, config: &str) -> Error {
+    if why.to_string().starts_with("unknown field") {
+        return Error::Corrupt(format!(
+            "a newer condo wrote the database ({why}); use that condo, or a newer one"
+        ));
+    }
+    corrupt(&format!("config ({why})"), config)
 }
 
 /// SQLite's errors in the library's terms: waited too long, not what we wrote, or the disk.

@@ -13,6 +13,10 @@ use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 
 /// Version of the layout below, kept in SQLite's `user_version`; 0 is a new database.
+///
+/// A table that is [`ADDED`], and a field of a configuration, need no other version: the next condo finds the database as it was,
+/// and an older one stops at the first configuration with a field that it does not know. A change of a table that is there
+/// needs one, with the step from the version before; `tests/data/database` keeps what each step has to start from.
 const VERSION: u32 = 1;
 
 /// Size of a page, SQLite's default.
@@ -81,7 +85,8 @@ fn open(folders: &Folders) -> Result<Connection> {
     match version(&db)? {
         VERSION => db.execute_batch(&ADDED.concat()).map_err(sql).map(|()| db),
         other => Err(Error::Corrupt(format!(
-            "the database is of version {other}, this condo knows version {VERSION}; use the condo that made it"
+            "a newer condo made the database: it is of version {other}, this condo knows version {VERSION}; \
+             use the condo that made it, or a newer one"
         ))),
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::claim::{HIGHEST_ID, free_id};
 use super::*;
 
+mod upgrade;
+
 /// A database of its own, removed at the end whatever happens.
 struct Scratch(PathBuf);
 
@@ -419,15 +421,6 @@ fn the_last_number_is_the_end() {
     assert!(matches!(free_id(&db), Err(Error::Unsupported { .. })));
     db.execute("DELETE FROM vps WHERE id = 77", []).unwrap();
     assert_eq!(free_id(&db).unwrap(), 77);
-}
-
-#[test]
-fn other_versions_are_refused() {
-    let scratch = Scratch::new("version");
-    let store = scratch.store();
-    store.db.borrow().pragma_update(None, "user_version", 9).unwrap();
-    let text = Store::open(&scratch.folders()).unwrap_err().to_string();
-    assert!(text.contains("version 9"), "{text}");
 }
 
 /// A way to lose a database.

@@ -1,0 +1,94 @@
+-- The tables of a condo of this step, with two VPSs that may talk to each other.
+CREATE TABLE vps (
+    name     TEXT PRIMARY KEY,
+    id       INTEGER NOT NULL UNIQUE,
+    uid_base INTEGER NOT NULL UNIQUE,
+    address  TEXT NOT NULL UNIQUE,
+    uuid     TEXT NOT NULL UNIQUE,
+    config   TEXT NOT NULL,
+    created  INTEGER NOT NULL
+) STRICT;
+CREATE TABLE last_exit (
+    name   TEXT PRIMARY KEY REFERENCES vps ON DELETE CASCADE,
+    reason TEXT NOT NULL,
+    status INTEGER,
+    signal INTEGER,
+    at     INTEGER NOT NULL
+) STRICT;
+CREATE TABLE pair (
+    a TEXT NOT NULL REFERENCES vps ON DELETE CASCADE,
+    b TEXT NOT NULL REFERENCES vps ON DELETE CASCADE,
+    PRIMARY KEY (a, b),
+    CHECK (a < b)
+) STRICT;
+CREATE INDEX pair_b ON pair (b);
+CREATE TABLE network (
+    one       INTEGER PRIMARY KEY CHECK (one = 1),
+    bridge    TEXT NOT NULL,
+    nft_table TEXT NOT NULL,
+    subnet    TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS door (
+    name      TEXT NOT NULL REFERENCES vps ON DELETE CASCADE ON UPDATE CASCADE,
+    transport TEXT NOT NULL,
+    host      TEXT NOT NULL,
+    first     INTEGER NOT NULL,
+    last      INTEGER NOT NULL,
+    PRIMARY KEY (transport, first, host)
+) STRICT;
+CREATE INDEX IF NOT EXISTS door_name ON door (name);
+CREATE TABLE IF NOT EXISTS kept (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT;
+CREATE TABLE IF NOT EXISTS networks (
+    name     TEXT PRIMARY KEY,
+    number   INTEGER NOT NULL UNIQUE,
+    settings TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS interface (
+    vps      TEXT NOT NULL REFERENCES vps ON DELETE CASCADE,
+    number   INTEGER NOT NULL,
+    network  TEXT NOT NULL,
+    address  TEXT NOT NULL UNIQUE,
+    address6 TEXT UNIQUE,
+    mac      TEXT UNIQUE,
+    PRIMARY KEY (vps, number)
+) STRICT;
+CREATE INDEX IF NOT EXISTS interface_network ON interface (network);
+CREATE TABLE IF NOT EXISTS turns (
+    network TEXT PRIMARY KEY,
+    address TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS rename (
+    new TEXT PRIMARY KEY REFERENCES vps ON DELETE CASCADE,
+    old TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS traffic (
+    name        TEXT NOT NULL REFERENCES vps ON DELETE CASCADE ON UPDATE CASCADE,
+    month       TEXT NOT NULL,
+    in_bytes    INTEGER NOT NULL,
+    in_packets  INTEGER NOT NULL,
+    out_bytes   INTEGER NOT NULL,
+    out_packets INTEGER NOT NULL,
+    PRIMARY KEY (name, month)
+) STRICT;
+CREATE TABLE IF NOT EXISTS counter (
+    name        TEXT NOT NULL REFERENCES vps ON DELETE CASCADE ON UPDATE CASCADE,
+    link        TEXT NOT NULL,
+    in_bytes    INTEGER NOT NULL,
+    in_packets  INTEGER NOT NULL,
+    out_bytes   INTEGER NOT NULL,
+    out_packets INTEGER NOT NULL,
+    PRIMARY KEY (name, link)
+) STRICT;
+PRAGMA user_version = 1;
+INSERT INTO vps VALUES ('db', 2, 2000000000, '10.88.0.3', '5f0c2b0e-4c1a-4b11-9a41-000000000002', '{"image":"busybox"}', 1760000000);
+INSERT INTO vps VALUES ('web', 1, 1999934464, '10.88.0.2', '5f0c2b0e-4c1a-4b11-9a41-000000000001', '{"image":"busybox","limits":{"memory":67108864,"pids":64},"allow":["db"]}', 1760000000);
+INSERT INTO last_exit VALUES ('web', 'exited', 3, NULL, 1760000100);
+INSERT INTO pair VALUES ('db', 'web');
+INSERT INTO networks VALUES ('condo0', 0, '{"name":"condo0","number":0,"kind":"nat","bridge":"condo0","table":"condo","subnet":"10.88.0.0/16"}');
+INSERT INTO interface VALUES ('db', 0, 'condo0', '10.88.0.3', NULL, NULL);
+INSERT INTO interface VALUES ('web', 0, 'condo0', '10.88.0.2', NULL, NULL);
