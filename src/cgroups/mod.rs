@@ -49,7 +49,7 @@ pub use home::{Home, Manager};
 pub use limits::Limits;
 pub use resctrl::Allocation;
 pub use setting::{Missing, Setting};
-pub use share::Share;
+pub use share::{Share, Stall};
 pub use stats::{Cpu, Device, Hugetlb, Memory, MemoryEvents, MemoryParts, Pids, Stats};
 pub use systemd::{Bus, Placeholder, Property, Scope};
 pub use unified::birth_of;

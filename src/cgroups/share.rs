@@ -54,6 +54,35 @@ impl Cgroup {
     }
 }
 
+/// How long a cgroup's processes have waited for one resource, in microseconds since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Stall {
+    /// Some of them.
+    pub some: u64,
+    /// All of them at once.
+    pub full: u64,
+}
+
+impl Cgroup {
+    /// How long its processes have waited for `cpu`, `io` or `memory`; `None` where it is not counted.
+    pub fn stall(&self, resource: &str) -> Option<Stall> {
+        let text = self.pressure(resource).ok()??;
+        Some(stall(&text))
+    }
+}
+
+/// Lines of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
+fn stall(text: &str) -> Stall {
+    let total = |kind: &str| {
+        let line = text.lines().find(|line| line.starts_with(kind))?;
+        line.rsplit_once("total=")?.1.trim().parse().ok()
+    };
+    Stall {
+        some: total("some").unwrap_or_default(),
+        full: total("full").unwrap_or_default(),
+    }
+}
+
 /// The first of some files that is there, with something in it.
 fn first_of(dir: &Dir, files: &[&str]) -> Result<String> {
     for file in files.iter().filter(|file| dir.has(file)) {
@@ -86,6 +115,13 @@ fn quotient(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stall_is_told_by_its_totals() {
+        let text = "some avg10=0.12 avg60=0.00 avg300=0.00 total=4711\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=42\n";
+        assert_eq!(stall(text), Stall { some: 4711, full: 42 });
+        assert_eq!(stall(""), Stall::default());
+    }
 
     #[test]
     fn a_quota_is_processors() {

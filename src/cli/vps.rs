@@ -39,6 +39,7 @@ mod show;
 mod snapshot;
 mod stats;
 mod system;
+mod top;
 mod usage;
 
 /// Runs the command line of this process.
@@ -90,6 +91,7 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Autostart => policy::autostart(condo),
         Command::Events { names, follow, json } => events::run(condo, &names, follow, json),
         Command::Stats { names, json } => stats::stats(condo, &names, json),
+        Command::Top(args) => top::run(condo, &args),
         Command::Metrics => stats::metrics(condo),
         Command::Doctor(args) => doctor::run(condo, &args),
         Command::Door(command) => publish::run(condo, &command),

@@ -1,8 +1,9 @@
 //! Links: bridges, veth pairs and bridge ports (`rtnetlink(7)`).
 
+use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
@@ -101,6 +102,25 @@ pub(super) fn find(channel: &mut Channel, name: &str) -> Result<Option<Link>> {
         Err(e) if is_gone(&e) => Ok(None),
         Err(e) => Err(e).during(|| format!("look up network interface `{name}`")),
     }
+}
+
+/// All links of this network namespace, by name.
+pub(super) fn all(channel: &mut Channel) -> Result<HashMap<String, Link>> {
+    let answers = channel
+        .request(Message::GetLink(LinkMessage::default()), NLM_F_DUMP)
+        .during(|| "list network interfaces")?;
+    let named = |answer| match answer {
+        Message::NewLink(message) => Some((name(&message)?, Link::read(message))),
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(named).collect())
+}
+
+fn name(message: &LinkMessage) -> Option<String> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
 }
 
 /// Looks up a link that must be there.

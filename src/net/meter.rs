@@ -1,11 +1,13 @@
 //! What has gone through a port, by the kernel's own counters. They begin at nothing with each interface, and only the packets of the
 //! port are in them: whatever source they claim, nobody else's.
 
+use std::collections::HashMap;
+use std::ops::AddAssign;
 use std::path::Path;
 
 use netlink_packet_route::link::InfoKind;
 
-use super::link;
+use super::link::{self, Link};
 use super::netlink::Channel;
 use super::shape::turn_names;
 use crate::error::{During, Result};
@@ -18,6 +20,13 @@ pub struct Count {
     pub bytes: u64,
     /// Packets.
     pub packets: u64,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.packets = self.packets.saturating_add(other.packets);
+    }
 }
 
 /// What an interface has counted so far.
@@ -59,4 +68,27 @@ pub fn read(port: &str) -> Result<Vec<Reading>> {
         outgoing: count,
     };
     Ok(vec![received, sent])
+}
+
+/// What all interfaces of this host have counted, asked of the kernel once.
+#[derive(Debug, Default)]
+pub struct Meters(HashMap<String, Link>);
+
+impl Meters {
+    /// As they stand now.
+    ///
+    /// # Errors
+    /// Those of the netlink socket.
+    pub fn read() -> Result<Self> {
+        let mut channel = Channel::route()?;
+        Ok(Self(link::all(&mut channel)?))
+    }
+
+    /// What a VPS has received and sent by a port, as [`read`] tells it, since the port was made; `None` for one that is not there.
+    pub fn port(&self, port: &str) -> Option<(Count, Count)> {
+        let own = self.0.get(port)?;
+        let [near, _] = turn_names(port);
+        let turn = self.0.get(&near).filter(|turn| turn.kind == Some(InfoKind::Veth));
+        Some((own.sent, turn.map_or(own.received, |turn| turn.sent)))
+    }
 }

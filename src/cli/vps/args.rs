@@ -26,6 +26,7 @@ use super::publish::{DoorCommand, PublishOption};
 use super::resize::{self, ResizeArgs};
 use super::stats;
 use super::system::{RebuildArgs, RescueArgs};
+use super::top::{self, TopArgs};
 use super::usage::{address, assignment, digits};
 use crate::process::signal;
 use crate::vps::record::name::Name;
@@ -171,6 +172,9 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what VPSs use in a table that fills the terminal and follows.
+    #[command(after_help = top::EXAMPLES)]
+    Top(TopArgs),
     /// Print what all VPSs use for Prometheus (OpenMetrics).
     #[command(after_help = "Example:\n  condo metrics > /var/lib/prometheus/node-exporter/condo.prom")]
     Metrics,

@@ -183,6 +183,11 @@ mod tests {
             write_bytes: 8,
             reads: 1,
             writes: 1,
+            received_bytes: 0,
+            sent_bytes: 0,
+            received_packets: 0,
+            sent_packets: 0,
+            pressure: None,
         }
     }
 

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::cgroups::Stats;
+use crate::cgroups::{Cgroup, Stall, Stats};
 use crate::error::Result;
+use crate::net::meter::{Count, Meters};
 use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
@@ -42,6 +43,27 @@ pub struct VpsStats {
     pub reads: u64,
     /// Write operations.
     pub writes: u64,
+    /// Bytes received from the network.
+    pub received_bytes: u64,
+    /// Bytes sent to the network.
+    pub sent_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// How long its processes have waited for processors, memory and disks; where the kernel counts it.
+    pub pressure: Option<Pressure>,
+}
+
+/// How long the processes of a VPS have waited for what others had, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pressure {
+    /// For processors.
+    pub cpu: Stall,
+    /// For memory.
+    pub memory: Stall,
+    /// For disks.
+    pub io: Stall,
 }
 
 impl Condo {
@@ -57,10 +79,14 @@ impl Condo {
                 .map(|name| self.store.get(name))
                 .collect::<Result<_>>()?,
         };
-        records.iter().map(|record| self.stats_of(record)).collect()
+        let meters = Meters::read()?;
+        records
+            .iter()
+            .map(|record| self.stats_of(record, &meters))
+            .collect()
     }
 
-    fn stats_of(&self, record: &Record) -> Result<VpsStats> {
+    fn stats_of(&self, record: &Record, meters: &Meters) -> Result<VpsStats> {
         let container = self.container(&record.name)?;
         let status = container.as_ref().map_or(VpsStatus::Stopped, |container| {
             shown(container.status(&self.host))
@@ -68,14 +94,52 @@ impl Condo {
         let running = container.filter(|_| status != VpsStatus::Stopped);
         let cgroup = running.and_then(|container| container.cgroup(&self.host).ok().flatten());
         // One that ends at this moment has used nothing.
-        let used = cgroup.and_then(|cgroup| cgroup.stats().ok()).unwrap_or_default();
-        Ok(told(record, status, used))
+        let used = cgroup
+            .as_ref()
+            .and_then(|cgroup| cgroup.stats().ok())
+            .unwrap_or_default();
+        let told = told(record, status, &used);
+        if status == VpsStatus::Stopped {
+            return Ok(told);
+        }
+        let (received, sent) = self.flow(record, meters);
+        Ok(VpsStats {
+            received_bytes: received.bytes,
+            received_packets: received.packets,
+            sent_bytes: sent.bytes,
+            sent_packets: sent.packets,
+            pressure: cgroup.as_ref().and_then(pressure),
+            ..told
+        })
+    }
+
+    /// What went through its ports since they were made: received and sent.
+    fn flow(&self, record: &Record, meters: &Meters) -> (Count, Count) {
+        let mut both = (Count::default(), Count::default());
+        let ports = record
+            .interfaces
+            .iter()
+            .map(|interface| self.folders.interface(record.id, interface.number));
+        for (received, sent) in ports.filter_map(|port| meters.port(&port)) {
+            both.0 += received;
+            both.1 += sent;
+        }
+        both
     }
 }
 
-fn told(record: &Record, status: VpsStatus, used: Stats) -> VpsStats {
-    let (cpu, memory) = (used.cpu.unwrap_or_default(), used.memory.unwrap_or_default());
-    let pids = used.pids.unwrap_or_default();
+fn pressure(cgroup: &Cgroup) -> Option<Pressure> {
+    Some(Pressure {
+        cpu: cgroup.stall("cpu")?,
+        memory: cgroup.stall("memory")?,
+        io: cgroup.stall("io")?,
+    })
+}
+
+fn told(record: &Record, status: VpsStatus, used: &Stats) -> VpsStats {
+    let cpu = used.cpu.clone().unwrap_or_default();
+    let memory = used.memory.clone().unwrap_or_default();
+    let pids = used.pids.clone().unwrap_or_default();
     VpsStats {
         name: record.name.clone(),
         status,
@@ -92,5 +156,10 @@ fn told(record: &Record, status: VpsStatus, used: Stats) -> VpsStats {
         write_bytes: used.io.iter().map(|device| device.write_bytes).sum(),
         reads: used.io.iter().map(|device| device.reads).sum(),
         writes: used.io.iter().map(|device| device.writes).sum(),
+        received_bytes: 0,
+        sent_bytes: 0,
+        received_packets: 0,
+        sent_packets: 0,
+        pressure: None,
     }
 }

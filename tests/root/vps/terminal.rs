@@ -65,6 +65,11 @@ impl Terminal {
         Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGWINCH)?)
     }
 
+    /// How it treats what is typed and printed (`termios(3)`).
+    pub fn settings(&self) -> Result<nix::sys::termios::Termios> {
+        Ok(nix::sys::termios::tcgetattr(&self.slave)?)
+    }
+
     /// Types.
     pub fn say(&mut self, text: &str) -> Result<()> {
         Ok(self.master.write_all(text.as_bytes())?)

@@ -3,10 +3,12 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::house::House;
+use super::house::{House, finish};
+use super::terminal::Terminal;
 
 tests![
     what_is_used_is_told in guest,
+    the_screen_follows_and_gives_the_terminal_back,
     the_doctor_finds_what_is_too_small,
 ];
 
@@ -27,6 +29,14 @@ fn what_is_used_is_told() -> Result<()> {
         figure("pids")? >= 2 && figure("pids_limit")? == 50 && figure("cpu")? > 0,
         "{web}"
     );
+    // Whether or not somebody answers.
+    house.sh("web", "ping -c 1 -W 1 10.88.0.1 >/dev/null 2>&1 || true")?;
+    let all: Value = serde_json::from_str(&house.ok("stats --json web")?)?;
+    ensure!(
+        all[0]["sent_bytes"].as_u64().is_some_and(|bytes| bytes > 0)
+            && all[0]["sent_packets"].as_u64() > Some(0),
+        "{all}"
+    );
     let metrics = house.ok("metrics")?;
     let labels = "{name=\"web\",project=\"default\",type=\"container\"}";
     ensure!(
@@ -36,6 +46,56 @@ fn what_is_used_is_told() -> Result<()> {
     ensure!(metrics.trim_end().ends_with("# EOF"), "{metrics}");
     house.refused("stats nosuch", "VPS `nosuch` does not exist")?;
     house.leave()
+}
+
+fn the_screen_follows_and_gives_the_terminal_back() -> Result<()> {
+    let house = House::new()?;
+    house.ok("create db --image busybox")?;
+    house.running("web", "--memory 64M")?;
+    house.refused("top", "for scripts there is `condo stats --json`")?;
+    house.refused("top nosuch", "no terminal")?;
+    let mut terminal = Terminal::new()?;
+    let before = terminal.settings()?;
+    let child = terminal.spawn(house.command().args(["top", "--interval", "1"]))?;
+    terminal.hear("\x1b[?1049h")?;
+    // Blanks are not drawn: a word comes by itself.
+    hear_all(&mut terminal, &["condo:", "2", "VPSs,", "1", "running"])?;
+    // Sorted by processor time, so the one that runs comes first.
+    terminal.hear("PU↓")?;
+    terminal.hear("web")?;
+    terminal.hear("/64M")?;
+    terminal.hear("db")?;
+    // By memory; only what changes is drawn.
+    terminal.say("m")?;
+    terminal.hear("↓")?;
+    terminal.say("m")?;
+    terminal.hear("↑")?;
+    // A VPS that comes is seen.
+    house.ok("create new --image busybox")?;
+    terminal.hear("3")?;
+    terminal.hear("new")?;
+    terminal.resize(10, 60, &child)?;
+    hear_all(&mut terminal, &["condo:", "3", "VPSs,"])?;
+    terminal.say("q")?;
+    ensure!(finish(child)?.status.success());
+    terminal.hear("\x1b[?1049l")?;
+    ensure!(
+        terminal.settings()? == before,
+        "the terminal is left as it was taken"
+    );
+    // So does one who is ended from outside.
+    let child = terminal.spawn(house.command().arg("top"))?;
+    hear_all(&mut terminal, &["condo:", "3", "VPSs,"])?;
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into()?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    ensure!(finish(child)?.status.success());
+    terminal.hear("\x1b[?1049l")?;
+    ensure!(terminal.settings()? == before, "a signal leaves it raw");
+    house.leave()
+}
+
+fn hear_all(terminal: &mut Terminal, words: &[&str]) -> Result<()> {
+    words.iter().try_for_each(|word| terminal.hear(word))
 }
 
 fn the_doctor_finds_what_is_too_small() -> Result<()> {
