@@ -1,6 +1,6 @@
 # Every target is a line or a script of its own in scripts/, which says at its top what it does. `make` shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test quick check test-root test-vm bench fuzz install doc book clean
+.PHONY: help build demo test quick check test-root test-vm bench fuzz install deb doc book clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +34,9 @@ fuzz: ## nonsense for all parsers of condo-runtime, ten minutes each (T=target, 
 
 install: ## binaries, recipes, completions, man pages (PREFIX, DESTDIR)
 	@scripts/install
+
+deb: ## the Debian package into target/deb
+	@scripts/deb
 
 doc: ## the library's documentation into target/doc
 	@cargo doc --locked --no-deps --document-private-items

@@ -40,6 +40,11 @@ mod routes;
 mod server;
 mod spool;
 
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    <args::Args as clap::CommandFactory>::command()
+}
+
 /// Runs this process: as the server, as one of its errands, or for a question about who is trusted.
 pub fn main() -> ExitCode {
     match errand::main() {
