@@ -9,7 +9,7 @@
 //! a module names only modules of lower ranks, and siblings never name each other.
 //!
 //! ```text
-//!  6  bin/condo.rs   bin/condo-runtime.rs    three-line mains; server/src/main.rs is the third
+//!  6  bin/condo.rs  bin/condo-monitor.rs  bin/condo-runtime.rs    three-line mains; server/src/main.rs is one more
 //!  5  cli api        oci::*, vps::* commands; logging; output; exit codes; reports (anyhow, for `condo`); `api` is server/src
 //!  4  vps            record, wire, run, copy, report
 //!  3  runtime        bundle, validate, plan, status, state, hooks, console, init/{link,parent,child,exec}

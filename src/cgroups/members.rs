@@ -5,11 +5,44 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 
 use super::dir::Dir;
-use super::{Cgroup, unified};
+use super::{Cgroup, unified, until_it_stays};
 use crate::error::{During, Error, Result};
 use crate::host::CgroupLayout;
 
 impl Cgroup {
+    /// Moves the calling process, which has one thread, into a cgroup it may share with others of its kind; the cgroup is
+    /// created as by [`Cgroup::create`] when it is missing. The last to go has it removed by [`Cgroup::remove_if_empty`].
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`] and [`Cgroup::adopt`].
+    pub fn retreat(layout: &CgroupLayout, path: &str) -> Result<()> {
+        until_it_stays(|| {
+            let cgroup = Self::refuge(layout, path)?;
+            if let Some(dir) = cgroup.hierarchy.cgroup2()
+                && !cgroup.is_ours()
+            {
+                dir.write("cgroup.procs", "0")?;
+            }
+            cgroup.enter()
+        })
+    }
+
+    /// The cgroup that [`Cgroup::retreat`] moves to. A process that is born in it ([`Cgroup::birth`]) saves the 5 to 16 ms that
+    /// a write to `cgroup.procs` waits.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    pub fn refuge(layout: &CgroupLayout, path: &str) -> Result<Self> {
+        Ok(Self::create_or_open(layout, path)?.0)
+    }
+
+    /// Whether the calling process is in it, in cgroup2 (`0::` of `/proc/self/cgroup`, `cgroups(7)`).
+    pub fn is_ours(&self) -> bool {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        own.lines()
+            .any(|line| line.strip_prefix("0::") == Some(self.path.as_str()))
+    }
+
     /// The cgroup2 directory for `CLONE_INTO_CGROUP`; `None` on a host with v1 alone.
     pub fn birth(&self) -> Option<BorrowedFd<'_>> {
         self.hierarchy.cgroup2().map(AsFd::as_fd)

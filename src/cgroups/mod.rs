@@ -109,21 +109,6 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Moves the calling process, which has one thread, into a cgroup it may share with others of its kind; the cgroup is
-    /// created as by [`Cgroup::create`] when it is missing. The last to go has it removed by [`Cgroup::remove_if_empty`].
-    ///
-    /// # Errors
-    /// As [`Cgroup::create`] and [`Cgroup::adopt`].
-    pub fn retreat(layout: &CgroupLayout, path: &str) -> Result<()> {
-        until_it_stays(|| {
-            let (cgroup, _) = Self::create_or_open(layout, path)?;
-            if let Some(dir) = cgroup.hierarchy.cgroup2() {
-                dir.write("cgroup.procs", "0")?;
-            }
-            cgroup.enter()
-        })
-    }
-
     /// The cgroup with all its directories; the flag says whether it is new.
     fn create_or_open(layout: &CgroupLayout, path: &str) -> Result<(Self, bool)> {
         let checked = check(path)?;

@@ -5,6 +5,7 @@
     reason = "the system call boundary; every block argues why it is sound"
 )]
 
+pub mod born;
 pub mod bpf;
 pub mod btrfs;
 pub mod clone;

@@ -48,6 +48,7 @@ impl Condo {
             let monitor = self.monitor(&record.name).filter(Identity::is_alive);
             match (self.status(&record.name)?, monitor) {
                 (VpsStatus::Running | VpsStatus::Paused, _) => return Ok(()),
+                (_, None) if self.is_cleared(&record.name) => return Ok(()),
                 (_, None) => return self.take_down(record),
                 (_, Some(monitor)) if Instant::now() < deadline => {
                     if let Some(pidfd) = monitor.open() {
@@ -63,5 +64,11 @@ impl Condo {
                 }
             }
         }
+    }
+
+    /// Whether nothing is left of a run: each start makes the run directory first, and each end removes it last. One that the host's
+    /// power ended has left word that it ran.
+    fn is_cleared(&self, name: &Name) -> bool {
+        !files::exists(&self.folders.run_of(name)) && !files::exists(&self.folders.running(name))
     }
 }

@@ -4,9 +4,10 @@
 //!  condo start ──spawns──> boot ──exec──> watch ──exec──> end ──> (exit, or boot again after `reboot` inside)
 //! ```
 //! One process takes these roles by executing itself: its pid and its child stay the same, and what stays resident for weeks
-//! is a loop that has allocated next to nothing. Closing the terminal, ending the command or killing all of its cgroup changes
+//! is a small program ([`alone`]), a loop that has allocated next to nothing. Closing the terminal, ending the command or killing all of its cgroup changes
 //! nothing for it.
 
+pub mod alone;
 mod boot;
 mod early;
 mod end;
@@ -14,24 +15,34 @@ mod figures;
 mod log;
 mod watch;
 
-use std::ffi::OsString;
-use std::io::Read;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
 
 pub(super) use self::log::older as older_log;
 use super::still;
-use crate::vps::record::instance::Condo;
-use crate::vps::record::name::Name;
-
+use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files::Lock;
+use crate::runtime::init::Newborn;
+use crate::sys::born::Birth;
+use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
 
 /// What the program is called in this role, so that `ps` tells it from the command.
 pub(super) const CALLED: &str = "condo-monitor";
 /// What `boot` says last when the VPS runs. Lines before it are remarks.
 const RUNNING: &str = "running\n";
+/// The program that this process is.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Stands for the host's own instance where a root is expected.
 const NO_ROOT: &str = "-";
 
@@ -40,14 +51,14 @@ const NO_ROOT: &str = "-";
 /// The lock goes along as the monitor's standard input: should this command be killed, nobody touches the VPS until the
 /// monitor is done.
 pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
-    let (mut child, said) = start(condo, name, "boot", Stdio::from(lock.share()?))?;
+    let (child, said) = start(condo, name, "boot", Some(lock.share()?.as_fd()))?;
     if let Some(remarks) = said.strip_suffix(RUNNING) {
         remarks
             .lines()
             .for_each(|remark| ::log::warn!("`{name}`: {remark}"));
         return Ok(());
     }
-    child.wait().during(|| "wait for the monitor")?;
+    child.reap()?;
     let said = said.trim();
     Err(Error::Init(if said.is_empty() {
         "the monitor died without a word".into()
@@ -58,37 +69,57 @@ pub(super) fn launch(condo: &Condo, name: &Name, lock: &Lock) -> Result<()> {
 
 /// Starts a process that tells a VPS's figures in its monitor's place, and returns when they are where the VPS looks for them.
 pub(super) fn tell_figures(condo: &Condo, name: &Name) -> Result<()> {
-    let (mut child, said) = start(condo, name, "figures", Stdio::null())?;
+    let (child, said) = start(condo, name, "figures", None)?;
     if said.is_empty() {
         return Ok(());
     }
-    child.wait().during(|| "wait for who tells figures")?;
+    child.reap()?;
     Err(Error::Init(said.trim().into()))
 }
 
 /// Starts a process that stays, in a first role, and returns what it said until it closed its standard error.
-fn start(condo: &Condo, name: &Name, role: &str, input: Stdio) -> Result<(Child, String)> {
-    let mut child = Command::new("/proc/self/exe")
-        .arg0(CALLED)
-        .arg(role)
-        .arg(root_argument(condo))
-        .arg(name.as_str())
-        .current_dir("/")
-        // It stays for weeks, and needs to find programs at most.
-        .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-        .stdin(input)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .during(|| "start the monitor")?;
+fn start(condo: &Condo, name: &Name, role: &str, input: Option<BorrowedFd<'_>>) -> Result<(Newborn, String)> {
+    let null: OwnedFd = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let (listen, say) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let root = root_argument(condo);
+    let words = [
+        OsStr::new(CALLED),
+        OsStr::new(role),
+        &root,
+        OsStr::new(name.as_str()),
+    ];
+    // It stays for weeks, and needs to find programs at most.
+    let path = std::env::var_os("PATH").map(|path| [OsStr::new("PATH="), &path].join(OsStr::new("")));
+    let born = Birth {
+        program: c"/proc/self/exe",
+        args: &strings(words)?,
+        env: &strings(path)?,
+        streams: [input.unwrap_or(null.as_fd()), null.as_fd(), say.as_fd()],
+        cgroup: None,
+    };
+    let child = bear(condo, born).during(|| "start the monitor")?;
+    drop(say);
     let mut said = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr
-            .read_to_string(&mut said)
-            .during(|| "listen to the monitor")?;
-    }
+    File::from(listen)
+        .read_to_string(&mut said)
+        .during(|| "listen to the monitor")?;
     Ok((child, said))
+}
+
+/// Where its birth in the monitors' cgroup fails, it moves there by itself, and says what is wrong with that cgroup.
+fn bear(condo: &Condo, birth: Birth<'_>) -> Result<Newborn> {
+    let refuge = Cgroup::refuge(&condo.host.cgroups, &cgroup(condo)).ok();
+    let at_home = Birth {
+        cgroup: refuge.as_ref().and_then(Cgroup::birth),
+        ..birth
+    };
+    let (pid, pidfd) = at_home.give().or_else(|_| birth.give())?;
+    Ok(Newborn { pid, pidfd })
+}
+
+fn strings(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Vec<CString>> {
+    let string = |word: &OsStr| CString::new(word.as_bytes()).map_err(|e| Error::Io(e.into()));
+    words.into_iter().map(|word| string(word.as_ref())).collect()
 }
 
 /// Where all monitors of an instance are: a systemd unit, CI job or login session that ends takes along whoever is in its
@@ -110,14 +141,18 @@ pub fn main() -> Option<ExitCode> {
         return None;
     }
     let args: Vec<OsString> = args.collect();
-    Some(match take_role(&args) {
+    Some(tell(take_role(&args)))
+}
+
+/// How a role ended, and why on standard error.
+fn tell(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            use std::io::Write;
             let _ = write!(std::io::stderr(), "{e}");
             ExitCode::FAILURE
         }
-    })
+    }
 }
 
 fn take_role(args: &[OsString]) -> Result<()> {
@@ -135,9 +170,9 @@ fn take_role(args: &[OsString]) -> Result<()> {
 }
 
 /// Goes on in another role. Comes back only with the reason why not.
-fn become_role(role: &str, root: Option<&Path>, name: &str, rest: &[String]) -> Error {
+fn become_role(program: &Path, role: &str, root: Option<&Path>, name: &str, rest: &[String]) -> Error {
     let root = root.map_or(NO_ROOT.into(), |r| r.as_os_str().to_owned());
-    let failed = Command::new("/proc/self/exe")
+    let failed = Command::new(program)
         .arg0(CALLED)
         .arg(role)
         .arg(root)

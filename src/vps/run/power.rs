@@ -295,16 +295,6 @@ impl Condo {
         Ok(())
     }
 
-    /// What VPSs share goes with the last one. A monitor that takes down its VPS is still there itself: then the next command
-    /// does it.
-    pub(super) fn tidy_cgroups(&self) {
-        for path in [monitor::cgroup(self), self.folders.cgroup_parent()] {
-            if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &path) {
-                cgroup.remove_if_empty();
-            }
-        }
-    }
-
     /// Whether somebody is stopping the VPS: a reboot from inside then only stops it.
     pub(super) fn is_stopping(&self, name: &Name) -> bool {
         let raw = std::fs::read(self.stopping(name)).unwrap_or_default();

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::monitor;
 use super::power::{MONITOR, wait_for_end};
+use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::storage::Backend;
@@ -11,6 +13,9 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::store::{ExitReason, LastExit, Record};
 use crate::vps::record::view::VpsStatus;
+
+/// How long a monitor may take to end that has cleared up.
+const LAST_STEP: Duration = Duration::from_secs(1);
 
 impl Condo {
     /// VPSs that have a disk or a container, and no record.
@@ -63,6 +68,25 @@ impl Condo {
         files::remove_tree(&self.folders.vps(name))?;
         self.release_all_uids(name)?;
         self.forget(name)
+    }
+
+    /// What VPSs share goes with the last one. A monitor that takes down its VPS is still there itself: then the command that waits for
+    /// it does it, or the next.
+    pub(super) fn tidy_cgroups(&self) {
+        if let Ok(monitors) = Cgroup::open(&self.host.cgroups, &monitor::cgroup(self)) {
+            if !monitors.is_ours() && self.nothing_runs() {
+                // A monitor's last step is to remove its run directory. Then it ends.
+                let _ = monitors.wait_empty(LAST_STEP);
+            }
+            monitors.remove_if_empty();
+        }
+        if let Ok(all) = Cgroup::open(&self.host.cgroups, &self.folders.cgroup_parent()) {
+            all.remove_if_empty();
+        }
+    }
+
+    fn nothing_runs(&self) -> bool {
+        std::fs::read_dir(self.folders.runs()).is_ok_and(|mut entries| entries.next().is_none())
     }
 
     /// Says that whoever works with condo kills the VPS, for the record of its end. That is worth no failure.

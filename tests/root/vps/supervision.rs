@@ -157,7 +157,11 @@ fn a_watched_vps_costs_little() -> Result<()> {
     println!(
         "monitor: {threads} threads, {fds} descriptors, {relocated} KiB changed of its program, {dirty} KiB of all else"
     );
-    ensure!(threads == 1 && fds <= 10, "{threads} threads, {fds} descriptors");
-    ensure!(dirty < 160, "{dirty} KiB of its own");
+    ensure!(threads == 1 && fds <= 11, "{threads} threads, {fds} descriptors");
+    // Of a build for tests, which has more to relocate.
+    ensure!(
+        relocated + dirty < 160,
+        "{relocated} KiB of its program and {dirty} KiB of its own"
+    );
     house.leave()
 }

@@ -16,6 +16,7 @@ use super::super::program;
 use super::super::provision::{self, Pending};
 use super::super::spec::{self, Init, Input};
 use super::RUNNING;
+use super::alone::become_watch;
 use super::early::{self, Early};
 use super::log::Log;
 use crate::cgroups::Cgroup;
@@ -115,7 +116,7 @@ impl Watched {
             },
             Err(_) => NOBODY.to_owned(),
         });
-        super::become_role("watch", root, name.as_str(), &rest)
+        become_watch(root, name.as_str(), &rest)
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use super::super::figures::tend::Telling;
 use super::NO_ROOT;
+use super::alone;
 use super::log::{Allowance, Log};
 use crate::error::{During, Error, Result};
 use crate::rootfs;
@@ -50,7 +51,8 @@ struct Viewer {
     missed: usize,
 }
 
-/// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER NETNS HASTY FIGURES`.
+/// Takes over from `boot`: `ROOT NAME LOG PID PIDFD MASTER LISTENER NETNS HASTY FIGURES`, and in the small program
+/// `CONDO VERSION`.
 pub(super) fn watch(args: &[OsString]) -> Result<()> {
     let text = |at: usize| args.get(at).and_then(|a| a.to_str()).unwrap_or_default();
     let fd = |at: usize| -> Result<OwnedFd> {
@@ -63,6 +65,8 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
     };
     let log = Log::open(PathBuf::from(text(2)));
     let (init, master, listener, netns) = (fd(4)?, fd(5)?, fd(6)?, fd(7)?);
+    // Not there where `condo` itself is the loop.
+    let whole = fd(10).ok();
     let slave = rootfs::open_peer(master.as_fd()).ok();
     let mut watch = Watch {
         init,
@@ -78,6 +82,9 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
     let root = args.first().filter(|root| *root != NO_ROOT).map(PathBuf::from);
     rustix::io::fcntl_setfd(&netns, rustix::io::FdFlags::empty())?;
     Err(super::become_role(
+        &whole
+            .as_ref()
+            .map_or(super::OWN_PROGRAM.into(), |fd| alone::program_at(fd.as_raw_fd())),
         "end",
         root.as_deref(),
         text(1),
