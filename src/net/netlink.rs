@@ -1,4 +1,8 @@
-//! One netlink socket: requests that wait for their answer, and nftables batches.
+//! Netlink sockets: requests that wait for their answer, and nftables batches.
+
+use std::cell::{Cell, RefCell};
+use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
 
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
@@ -25,13 +29,28 @@ const HEADER: usize = 16;
 /// A message for nftables and its flags.
 pub(super) type Entry = (NetfilterMessage, u16);
 
-/// A netlink socket of the caller's network namespace.
+/// A netlink socket of the caller's network namespace, for as long as nobody else of its thread has it.
 #[derive(Debug)]
 pub(super) struct Channel {
-    socket: Socket,
-    sequence: u32,
+    line: Rc<Line>,
     /// Number of the first message of the request under way; answers to earlier ones may still come after a refused batch.
     first: u32,
+}
+
+/// A socket that its thread keeps. One for nftables makes its closer wait until all that was deleted is freed, a grace period
+/// of the whole machine.
+#[derive(Debug)]
+struct Line {
+    protocol: isize,
+    home: u64,
+    socket: Socket,
+    sequence: Cell<u32>,
+    /// Whether an answer may be under way that nobody has read.
+    is_waiting: Cell<bool>,
+}
+
+thread_local! {
+    static LINES: RefCell<Vec<Rc<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Channel {
@@ -46,6 +65,131 @@ impl Channel {
     }
 
     fn open(protocol: isize) -> Result<Self> {
+        // A thread may be in another namespace now.
+        let home = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
+        let line = LINES.with_borrow_mut(|lines| {
+            lines.retain(|line| line.home == home && !line.is_waiting.get());
+            let mut fitting = lines.iter().filter(|line| line.protocol == protocol);
+            if let Some(idle) = fitting.find(|line| Rc::strong_count(line) == 1) {
+                return Ok(Rc::clone(idle));
+            }
+            let line = Rc::new(Line::new(protocol, home)?);
+            lines.push(Rc::clone(&line));
+            Ok::<_, Error>(line)
+        })?;
+        Ok(Self { line, first: 0 })
+    }
+
+    /// Sends one request and returns what the kernel sends back, once it has said that it is done.
+    pub(super) fn request<M>(&mut self, message: M, flags: u16) -> Result<Vec<M>>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let mut answers = Vec::new();
+        self.request_each(message, flags, |answer| answers.push(answer))?;
+        Ok(answers)
+    }
+
+    /// As [`Channel::request`], for answers that may be too long to be kept.
+    pub(super) fn request_each<M>(&mut self, message: M, flags: u16, take: impl FnMut(M)) -> Result<()>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let acknowledge = if flags & NLM_F_DUMP == NLM_F_DUMP {
+            0
+        } else {
+            NLM_F_ACK
+        };
+        self.first = self.line.sequence.get() + 1;
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, message, flags | acknowledge);
+        self.send(&bytes)?;
+        self.receive_all(take)
+    }
+
+    /// Sends messages that the kernel applies all or not at all.
+    pub(super) fn batch(&mut self, messages: Vec<Entry>) -> Result<()> {
+        self.first = self.line.sequence.get() + 1;
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, control(ControlMessage::BatchBegin), 0);
+        let last = messages.len().saturating_sub(1);
+        for (n, (message, flags)) in messages.into_iter().enumerate() {
+            // Failures are reported for every message, in order; success only where asked for.
+            let acknowledge = if n == last { NLM_F_ACK } else { 0 };
+            self.append(&mut bytes, message, flags | acknowledge);
+        }
+        self.append(&mut bytes, control(ControlMessage::BatchEnd), 0);
+        self.send(&bytes)?;
+        self.receive_all::<NetfilterMessage>(|_| {})
+    }
+
+    fn append<M: NetlinkSerializable>(&self, bytes: &mut Vec<u8>, message: M, flags: u16) {
+        let sequence = self.line.sequence.get() + 1;
+        self.line.sequence.set(sequence);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let start = bytes.len();
+        bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut bytes[start..]);
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<()> {
+        self.line.is_waiting.set(true);
+        let sent = self.line.socket.send(bytes, 0)?;
+        if sent == bytes.len() {
+            Ok(())
+        } else {
+            Err(Error::Io(Errno::EMSGSIZE.into()))
+        }
+    }
+
+    /// Reads datagrams up to the end of the answer, which a refusal is as well.
+    fn receive_all<M: NetlinkDeserializable>(&self, mut take: impl FnMut(M)) -> Result<()> {
+        loop {
+            let (datagram, _) = self.line.socket.recv_from_full()?;
+            if let Some(end) = self.read(&datagram, &mut take)? {
+                self.line.is_waiting.set(false);
+                return end;
+            }
+        }
+    }
+
+    /// Reads one datagram; how the answer ends, when it held the end.
+    fn read<M: NetlinkDeserializable>(
+        &self,
+        datagram: &[u8],
+        take: &mut impl FnMut(M),
+    ) -> Result<Option<Result<()>>> {
+        let mut rest = datagram;
+        while rest.len() >= HEADER {
+            let message = NetlinkMessage::<M>::deserialize(rest)
+                .map_err(|e| Error::Corrupt(format!("the kernel's netlink answer is not understood: {e}")))?;
+            let length = (message.header.length as usize).next_multiple_of(4).max(HEADER);
+            rest = rest.get(length..).unwrap_or_default();
+            if message.header.sequence_number < self.first {
+                continue;
+            }
+            match message.payload {
+                NetlinkPayload::Error(e) if e.code.is_none() => return Ok(Some(Ok(()))),
+                NetlinkPayload::Error(e) => return Ok(Some(Err(refusal(&e)))),
+                NetlinkPayload::Done(done) if done.code != 0 => {
+                    let refused = std::io::Error::from_raw_os_error(done.code.abs());
+                    return Ok(Some(Err(Error::Io(refused))));
+                }
+                NetlinkPayload::Done(_) => return Ok(Some(Ok(()))),
+                NetlinkPayload::InnerMessage(answer) => take(answer),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Line {
+    fn new(protocol: isize, home: u64) -> Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         setsockopt(
@@ -57,93 +201,12 @@ impl Channel {
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
         Ok(Self {
+            protocol,
+            home,
             socket,
-            sequence: 0,
-            first: 0,
+            sequence: Cell::new(0),
+            is_waiting: Cell::new(false),
         })
-    }
-
-    /// Sends one request and returns what the kernel sends back, once it has said that it is done.
-    pub(super) fn request<M>(&mut self, message: M, flags: u16) -> Result<Vec<M>>
-    where
-        M: NetlinkSerializable + NetlinkDeserializable,
-    {
-        let acknowledge = if flags & NLM_F_DUMP == NLM_F_DUMP {
-            0
-        } else {
-            NLM_F_ACK
-        };
-        self.first = self.sequence + 1;
-        let mut bytes = Vec::new();
-        self.append(&mut bytes, message, flags | acknowledge);
-        self.send(&bytes)?;
-        let mut answers = Vec::new();
-        while !self.receive(&mut answers)? {}
-        Ok(answers)
-    }
-
-    /// Sends messages that the kernel applies all or not at all.
-    pub(super) fn batch(&mut self, messages: Vec<Entry>) -> Result<()> {
-        self.first = self.sequence + 1;
-        let mut bytes = Vec::new();
-        self.append(&mut bytes, control(ControlMessage::BatchBegin), 0);
-        let last = messages.len().saturating_sub(1);
-        for (n, (message, flags)) in messages.into_iter().enumerate() {
-            // Failures are reported for every message, in order; success only where asked for.
-            let acknowledge = if n == last { NLM_F_ACK } else { 0 };
-            self.append(&mut bytes, message, flags | acknowledge);
-        }
-        self.append(&mut bytes, control(ControlMessage::BatchEnd), 0);
-        self.send(&bytes)?;
-        while !self.receive::<NetfilterMessage>(&mut Vec::new())? {}
-        Ok(())
-    }
-
-    fn append<M: NetlinkSerializable>(&mut self, bytes: &mut Vec<u8>, message: M, flags: u16) {
-        self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
-        let start = bytes.len();
-        bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        message.serialize(&mut bytes[start..]);
-    }
-
-    fn send(&self, bytes: &[u8]) -> Result<()> {
-        let sent = self.socket.send(bytes, 0)?;
-        if sent == bytes.len() {
-            Ok(())
-        } else {
-            Err(Error::Io(Errno::EMSGSIZE.into()))
-        }
-    }
-
-    /// Reads one datagram; true when it held the end of the answer.
-    fn receive<M: NetlinkDeserializable>(&self, answers: &mut Vec<M>) -> Result<bool> {
-        let (datagram, _) = self.socket.recv_from_full()?;
-        let mut rest = datagram.as_slice();
-        while rest.len() >= HEADER {
-            let message = NetlinkMessage::<M>::deserialize(rest)
-                .map_err(|e| Error::Corrupt(format!("the kernel's netlink answer is not understood: {e}")))?;
-            let length = (message.header.length as usize).next_multiple_of(4).max(HEADER);
-            rest = rest.get(length..).unwrap_or_default();
-            if message.header.sequence_number < self.first {
-                continue;
-            }
-            match message.payload {
-                NetlinkPayload::Error(e) if e.code.is_none() => return Ok(true),
-                NetlinkPayload::Error(e) => return Err(refusal(&e)),
-                NetlinkPayload::Done(done) if done.code != 0 => {
-                    return Err(Error::Io(std::io::Error::from_raw_os_error(done.code.abs())));
-                }
-                NetlinkPayload::Done(_) => return Ok(true),
-                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                _ => {}
-            }
-        }
-        Ok(false)
     }
 }
 
