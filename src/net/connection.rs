@@ -10,11 +10,13 @@ use super::delivery::Delivery;
 use super::elements::{self, Change};
 use super::ipam::Taken;
 use super::lease::Lease;
-use super::link::{Berth, Link};
+use super::link::{Berth, DOOMED, Link};
 use super::netlink::{Channel, forgive_gone, is};
 use super::port::{bridge_mac, group};
 use super::set::{Set, V4, address_key, family_of, tenant_key};
-use super::{Kind, Network, Port, check_name, fence, fence6, ipam, link, netns, resolvers, route, sysctl};
+use super::{
+    Kind, Network, Port, check_name, fence, fence6, ipam, link, netns, resolvers, route, shape, sysctl,
+};
 use crate::error::{During, Error, Result};
 use crate::sys::interface::set_loopback_up;
 use crate::undo::Undo;
@@ -35,7 +37,7 @@ impl Network {
             bridge: self.kind.is_bridged().then_some(bridge),
         };
         link::create_veth(&mut channel, port, berth, netns)?;
-        undo.push(|| self.unplug(port));
+        undo.push(|| self.unplug(port).and_then(|()| super::sweep()));
         let host = link::get(&mut channel, &port.host_if)?.index;
         self.secure(&mut channel, port, (host, bridge))?;
         netns::inside(netns, || self.configure_guest(port))?;
@@ -213,14 +215,15 @@ impl Network {
         forgive_gone(struck)
     }
 
-    /// Removes the port's links and its neighbour entry.
+    /// Gives the port's links up, for [`link::delete_doomed`], and removes what leads to it.
     pub(super) fn unplug(&self, port: &Port) -> Result<()> {
         let mut channel = Channel::route()?;
         let bridge = link::find(&mut channel, &self.bridge)?.map(|b| b.index);
         match link::find(&mut channel, &port.host_if)? {
-            Some(host) if self.has(&host, bridge) => forgive_gone(link::delete(&mut channel, host.index))?,
+            Some(host) if self.has(&host, bridge) => forgive_gone(link::doom(&mut channel, host.index))?,
             _ => {}
         }
+        shape::clear(&mut channel, &port.host_if)?;
         match bridge {
             Some(bridge) if !self.is_anothers(port)? => {
                 self.deliver_no_more(&mut channel, bridge, port.mac)?;
@@ -238,7 +241,8 @@ impl Network {
     /// another group, and on the bridge.
     fn has(&self, link: &Link, bridge: Option<u32>) -> bool {
         let is_on = link.bridge.is_some() && link.bridge == bridge;
-        link.kind == Some(InfoKind::Veth) && (link.group == group(&self.bridge) || is_on)
+        let is_of = [group(&self.bridge), DOOMED].contains(&link.group);
+        link.kind == Some(InfoKind::Veth) && (is_of || is_on)
     }
 
     /// Deletes the host's end that a killed attach left; one that is not ours is not touched.

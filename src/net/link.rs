@@ -12,7 +12,7 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 
 use super::meter::Count;
-use super::netlink::{Channel, is, is_gone};
+use super::netlink::{Channel, forgive_gone, is, is_gone};
 use super::port::Port;
 use crate::error::{During, Error, Result};
 
@@ -22,6 +22,9 @@ pub(super) const PORTS: Group = Group {
     value: 0x5600_0000,
     mask: 0xff00_0000,
 };
+
+/// The group of ports that nobody needs any more.
+pub(super) const DOOMED: u32 = PORTS.value | 0x0080_0000;
 
 /// Groups of interfaces: those with this value under this mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,6 +261,21 @@ pub(super) fn set_up(channel: &mut Channel, index: u32) -> Result<()> {
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     channel.request(Message::SetLink(message), 0).map(drop)
+}
+
+/// Gives a link up: it goes with the next [`delete_doomed`]. For the kernel, one is as much waiting as many.
+pub(super) fn doom(channel: &mut Channel, index: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Group(DOOMED));
+    channel.request(Message::SetLink(message), 0).map(drop)
+}
+
+/// Deletes all links that were given up, by whomever; none is fine.
+pub(super) fn delete_doomed(channel: &mut Channel) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(DOOMED));
+    forgive_gone(channel.request(Message::DelLink(message), 0).map(drop))
 }
 
 /// Deletes a link.

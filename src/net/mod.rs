@@ -59,13 +59,16 @@ mod set;
 mod shape;
 mod subnet;
 mod sysctl;
+mod together;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
+pub use conntrack::forget;
 pub use device::Devices;
 pub use kind::Kind;
 pub use mac::Mac;
@@ -161,21 +164,22 @@ impl Network {
     /// All that could not be removed, after the rest was.
     pub fn detach(&self, port: &Port) -> Result<()> {
         let mut failures = Failures::default();
+        failures.note(self.disconnect(port));
+        failures.note(sweep());
+        failures.into_result()
+    }
+
+    /// As [`Network::detach`], but for the interfaces: they lead nowhere any more, and are there until the next [`sweep`].
+    ///
+    /// # Errors
+    /// All that could not be done, after the rest was.
+    pub fn disconnect(&self, port: &Port) -> Result<()> {
+        let mut failures = Failures::default();
         failures.note(self.dismiss(port));
         failures.note(self.unplug(port));
-        failures.note(shape::clear(&port.host_if));
         failures
             .into_result()
             .during(|| format!("disconnect `{}`", port.address))
-    }
-
-    /// Makes the kernel forget the connections of an address that is given up, so that its next holder inherits none. For one
-    /// that nothing can come from any more; the kernel looks through its whole table, which takes milliseconds.
-    ///
-    /// # Errors
-    /// Those of the netlink socket.
-    pub fn forget(&self, address: IpAddr) -> Result<()> {
-        conntrack::forget(address).during(|| format!("forget the connections of `{address}`"))
     }
 
     /// Removes bridge and table; what is gone already is fine, and so is what condo did not make, which stays. For the last network:
@@ -333,6 +337,17 @@ impl Network {
         };
         self.kind == Kind::Nat && is_private
     }
+}
+
+/// Removes the interfaces of all ports that were disconnected, whoever did it. The kernel waits for the whole machine whenever
+/// interfaces go, once for however many: those who come meanwhile wait, and what they have disconnected goes together.
+///
+/// # Errors
+/// Those of the netlink socket.
+pub fn sweep() -> Result<()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock();
+    link::delete_doomed(&mut Channel::route()?).during(|| "remove the interfaces of disconnected VPSs")
 }
 
 /// Whether a network interface of this name is there.

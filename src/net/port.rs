@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::link::PORTS;
+use super::link::{DOOMED, PORTS};
 
 /// One VPS's connection to a [`Network`](super::Network).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ pub(super) fn bridge_mac(name: &str) -> [u8; 6] {
 
 /// The group of the ports of a network, by its bridge's name.
 pub(super) fn group(bridge: &str) -> u32 {
-    PORTS.value | hash(bridge) & !PORTS.mask
+    PORTS.value | hash(bridge) & !(PORTS.mask | DOOMED)
 }
 
 /// FNV-1a.

@@ -100,9 +100,12 @@ impl Network {
     }
 }
 
-/// Removes what is left beside a port that is gone.
-pub(super) fn clear(port: &str) -> Result<()> {
-    remove_turn(&mut Channel::route()?, port).during(|| format!("remove the bandwidth limit of `{port}`"))
+/// Gives up what is beside a port that is given up.
+pub(super) fn clear(channel: &mut Channel, port: &str) -> Result<()> {
+    match find_turn(channel, port)? {
+        Some(turn) => forgive_gone(link::doom(channel, turn.near)),
+        None => Ok(()),
+    }
 }
 
 /// A pair of interfaces between fence and link: packets wait at the near end.

@@ -555,7 +555,7 @@ fn ipv6_is_for_those_who_may() -> Result<()> {
         !b.is_heard_by(&a, Duration::from_millis(600))?,
         "and stop when told"
     );
-    network.forget(a.ip6().into())?;
+    condo::net::forget(&[a.ip6().into()])?;
     network.detach(&a.port)?;
     network.detach(&b.port)?;
     network.remove()?;

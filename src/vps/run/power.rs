@@ -174,6 +174,7 @@ impl Condo {
             }
         }
         self.tidy_cgroups();
+        network::sweep()?;
         network::remove_if_unused(self)
     }
 

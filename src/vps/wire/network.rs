@@ -304,19 +304,31 @@ pub(in crate::vps) fn detach_one(condo: &Condo, record: &Record, interface: &Int
     let mut rest = record.clone();
     rest.interfaces.retain(|kept| kept != interface);
     services::provide(condo, &rest)?;
-    port.addresses()
-        .try_for_each(|address| network.network.forget(address))
+    net::forget(&port.addresses().collect::<Vec<_>>())
 }
 
 /// Takes a VPS off its networks; one that is off already is fine.
 pub(in crate::vps) fn detach(condo: &Condo, record: &Record) -> Result<()> {
+    let mut failures = Failures::default();
+    failures.note(disconnect(condo, record));
+    // Without the lock: it waits, and others have work to do meanwhile.
+    failures.note(net::sweep());
+    failures.into_result()
+}
+
+/// Removes the interfaces that whoever disconnected a VPS did not come to remove.
+pub(in crate::vps) fn sweep() -> Result<()> {
+    net::sweep()
+}
+
+fn disconnect(condo: &Condo, record: &Record) -> Result<()> {
     let _lock = lock(condo)?;
     let mut failures = Failures::default();
     traffic::finish(condo, record);
     failures.note(services::withdraw(condo, record));
     for (network, port) in ports(condo, record)? {
         // The pairs of its addresses go with it.
-        failures.note(network.network.detach(&port));
+        failures.note(network.network.disconnect(&port));
     }
     failures.into_result()
 }
@@ -331,11 +343,7 @@ pub(in crate::vps) fn shape(condo: &Condo, record: &Record, rates: &Rates) -> Re
 
 /// Makes the kernel forget the connections of a VPS that gives its addresses up.
 pub(in crate::vps) fn forget(condo: &Condo, record: &Record) -> Result<()> {
-    for (network, port) in ports(condo, record)? {
-        port.addresses()
-            .try_for_each(|address| network.network.forget(address))?;
-    }
-    Ok(())
+    net::forget(&addresses(condo, record)?)
 }
 
 /// Takes links and table away when no VPS is left that could use them.
