@@ -86,7 +86,7 @@ fn find(channel: &mut Channel, addresses: &[IpAddr]) -> Result<Vec<Named>> {
         for direction in [Direction::Original, Direction::Reply] {
             let query = message(family_of(*address), from(*address, direction));
             channel.request_each(query, NLM_F_DUMP, |answer| {
-                found.extend(identity(answer, |_| true))
+                found.extend(identity(answer, |_| true));
             })?;
         }
     }
