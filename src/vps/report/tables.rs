@@ -53,13 +53,19 @@ pub(super) const ALL: &[Table] = &[
         sysctl: "net.ipv4.neigh.default.gc_thresh3",
         base: 256,
         each: 2,
-        holds: "neighbours of the host: one for each VPS",
+        holds: "neighbours that the host and all VPSs look for, in one table; an image that sets up its network itself looks for its gateway",
     },
     Table {
         sysctl: "net.ipv6.neigh.default.gc_thresh3",
         base: 256,
         each: 2,
-        holds: "neighbours of the host in IPv6",
+        holds: "neighbours in IPv6",
+    },
+    Table {
+        sysctl: "user.max_net_namespaces",
+        base: 64,
+        each: 2,
+        holds: "networks; a VPS has one, and what runs in it may make others",
     },
     Table {
         sysctl: "kernel.keys.root_maxkeys",
