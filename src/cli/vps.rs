@@ -32,8 +32,10 @@ mod migrate;
 mod network;
 mod plan;
 mod policy;
+mod project;
 mod publish;
 mod pull;
+mod repair;
 mod resize;
 mod show;
 mod snapshot;
@@ -68,7 +70,8 @@ fn run(args: Args) -> Result<Exit> {
     if root == Some(Path::new("")) {
         return Err(Error::invalid("--root", "", "is empty").into());
     }
-    dispatch(&Condo::open(root)?, args.command)
+    let condo = Condo::open(root)?.within(args.project)?;
+    dispatch(&condo, args.command)
 }
 
 fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
@@ -93,6 +96,8 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Stats { names, json } => stats::stats(condo, &names, json),
         Command::Top(args) => top::run(condo, &args),
         Command::Metrics => stats::metrics(condo),
+        Command::Project { command } => project::run(condo, &command),
+        Command::Repair { json } => repair::run(condo, json),
         Command::Doctor(args) => doctor::run(condo, &args),
         Command::Door(command) => publish::run(condo, &command),
         Command::Exec(args) => enter::exec(condo, args),

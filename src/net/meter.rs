@@ -2,7 +2,6 @@
 //! port are in them: whatever source they claim, nobody else's.
 
 use std::collections::HashMap;
-use std::ops::AddAssign;
 use std::path::Path;
 
 use netlink_packet_route::link::InfoKind;
@@ -20,13 +19,6 @@ pub struct Count {
     pub bytes: u64,
     /// Packets.
     pub packets: u64,
-}
-
-impl AddAssign for Count {
-    fn add_assign(&mut self, other: Self) {
-        self.bytes = self.bytes.saturating_add(other.bytes);
-        self.packets = self.packets.saturating_add(other.packets);
-    }
 }
 
 /// What an interface has counted so far.
@@ -51,28 +43,41 @@ pub fn read(port: &str) -> Result<Vec<Reading>> {
     let Some(own) = link::find(&mut channel, port)? else {
         return Ok(Vec::new());
     };
-    let boot = files::read_text(Path::new("/proc/sys/kernel/random/boot_id"))
+    let [near, _] = turn_names(port);
+    let turn = link::find(&mut channel, &near)?;
+    Ok(readings(&boot()?, &own, turn.as_ref()))
+}
+
+fn boot() -> Result<String> {
+    let text = files::read_text(Path::new("/proc/sys/kernel/random/boot_id"))
         .during(|| "tell this boot from others")?;
-    let named = |index: u32, end: &str| format!("{}:{index}{end}", boot.trim());
+    Ok(text.trim().to_owned())
+}
+
+/// What a port and the link that limits what comes from it have counted.
+fn readings(boot: &str, own: &Link, turn: Option<&Link>) -> Vec<Reading> {
+    let named = |index: u32, end: &str| format!("{boot}:{index}{end}");
     let received = Reading {
         link: named(own.index, "<"),
         incoming: own.sent,
         outgoing: Count::default(),
     };
-    let [near, _] = turn_names(port);
-    let turn = link::find(&mut channel, &near)?.filter(|turn| turn.kind == Some(InfoKind::Veth));
+    let turn = turn.filter(|turn| turn.kind == Some(InfoKind::Veth));
     let (index, count) = turn.map_or((own.index, own.received), |turn| (turn.index, turn.sent));
     let sent = Reading {
         link: named(index, ">"),
         incoming: Count::default(),
         outgoing: count,
     };
-    Ok(vec![received, sent])
+    vec![received, sent]
 }
 
 /// What all interfaces of this host have counted, asked of the kernel once.
 #[derive(Debug, Default)]
-pub struct Meters(HashMap<String, Link>);
+pub struct Meters {
+    links: HashMap<String, Link>,
+    boot: String,
+}
 
 impl Meters {
     /// As they stand now.
@@ -81,14 +86,24 @@ impl Meters {
     /// Those of the netlink socket.
     pub fn read() -> Result<Self> {
         let mut channel = Channel::route()?;
-        Ok(Self(link::all(&mut channel)?))
+        Ok(Self {
+            links: link::all(&mut channel)?,
+            boot: boot()?,
+        })
     }
 
-    /// What a VPS has received and sent by a port, as [`read`] tells it, since the port was made; `None` for one that is not there.
-    pub fn port(&self, port: &str) -> Option<(Count, Count)> {
-        let own = self.0.get(port)?;
+    /// What has gone through a port, as [`read`] tells it.
+    pub fn readings(&self, port: &str) -> Vec<Reading> {
         let [near, _] = turn_names(port);
-        let turn = self.0.get(&near).filter(|turn| turn.kind == Some(InfoKind::Veth));
-        Some((own.sent, turn.map_or(own.received, |turn| turn.sent)))
+        let own = self.links.get(port);
+        own.map_or_else(Vec::new, |own| readings(&self.boot, own, self.links.get(&near)))
+    }
+
+    /// What a VPS has received and sent by a port since that was made; `None` for one that is not there.
+    pub fn port(&self, port: &str) -> Option<(Count, Count)> {
+        match self.readings(port).as_slice() {
+            [received, sent] => Some((received.incoming, sent.outgoing)),
+            _ => None,
+        }
     }
 }

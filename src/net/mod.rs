@@ -44,6 +44,7 @@ mod map;
 pub mod meter;
 mod netlink;
 mod netns;
+pub mod others;
 mod pair;
 mod port;
 pub mod publication;

@@ -8,6 +8,7 @@
 pub mod born;
 pub mod bpf;
 pub mod btrfs;
+pub mod clock;
 pub mod clone;
 pub mod cred;
 pub mod fd;

@@ -22,7 +22,9 @@ use super::limits::LimitArgs;
 use super::network::{NetworkArgs, NetworkCommand};
 use super::plan::PlanCommand;
 use super::policy::{self, PolicyArgs, SetArgs};
+use super::project::ProjectCommand;
 use super::publish::{DoorCommand, PublishOption};
+use super::repair;
 use super::resize::{self, ResizeArgs};
 use super::stats;
 use super::system::{RebuildArgs, RescueArgs};
@@ -52,6 +54,15 @@ pub(super) struct Args {
         hide_env_values = true
     )]
     pub(super) root: Option<PathBuf>,
+    /// Work in this project: what is made goes into it, and of all VPSs only its are meant.
+    #[arg(
+        long,
+        global = true,
+        env = "CONDO_PROJECT",
+        value_name = "PROJECT",
+        hide_env_values = true
+    )]
+    pub(super) project: Option<Name>,
     /// Tell what is being done; twice tells how.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
@@ -181,6 +192,18 @@ pub(super) enum Command {
     /// Look for what of this host stands in the way of VPSs, with what mends it.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Mend what killed commands and a lost power have left, and records that were lost.
+    #[command(after_help = repair::EXAMPLES)]
+    Repair {
+        /// For scripts.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Projects: tenants with limits on what their VPSs may use together.
+    Project {
+        #[command(subcommand)]
+        command: ProjectCommand,
+    },
     #[command(flatten)]
     Door(DoorCommand),
     /// Run a program in a running VPS; its exit status becomes ours.

@@ -41,6 +41,7 @@ pub(super) fn run(condo: &Condo, args: &DoctorArgs) -> Result<Exit> {
         fix(&findings)?;
         findings = condo.examine(args.vpss)?;
     }
+    condo.remember_findings(&findings);
     if args.json {
         print_json(&findings)?;
     } else {

@@ -61,7 +61,11 @@ pub(super) fn delete(condo: &Condo, targets: &Targets, force: bool) -> Result<Ex
         return Ok(exit);
     }
     let mut exit = exit;
-    for name in condo.remains()?.iter().filter(|_| force) {
+    for name in condo
+        .remains()?
+        .iter()
+        .filter(|_| force && condo.project().is_none())
+    {
         exit = note(exit, condo.delete(name, force), "delete", name);
     }
     condo.sweep()?;

@@ -11,6 +11,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::limits::Limits;
 use crate::vps::record::name::Name;
 use crate::vps::record::policy::Boot;
+use crate::vps::record::project;
 use crate::vps::record::size;
 use crate::vps::record::store::LastExit;
 use crate::vps::record::traffic::{Flow, Traffic};
@@ -120,6 +121,9 @@ fn shown(vps: &VpsView) -> String {
         lines.push(("permitted", names.join(", ")));
     }
     lines.extend(vps.plan.iter().map(|plan| ("plan", plan.clone())));
+    if vps.project != project::DEFAULT {
+        lines.push(("project", vps.project.clone()));
+    }
     if !vps.restart.is_no() {
         lines.push(("restart", vps.restart.as_str().to_owned()));
     }
@@ -267,6 +271,7 @@ mod tests {
             allowed: vec!["db".parse().unwrap()],
             permitted: vec![Permit::Fuse, Permit::Tun],
             plan: Some("small".into()),
+            project: "shop".into(),
             restart: Restart::Always,
             boot: Boot {
                 autostart: true,
@@ -297,6 +302,7 @@ mod tests {
             allowed: Vec::new(),
             permitted: Vec::new(),
             plan: None,
+            project: "default".into(),
             restart: Restart::No,
             boot: Boot::default(),
             published: Vec::new(),

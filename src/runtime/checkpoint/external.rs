@@ -170,7 +170,6 @@ mod tests {
             root: "/".into(),
             point: point.into(),
             source: "x".into(),
-            options: "rw".into(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The runtime's side of `create`: from a plan to an init process that waits for the order to start.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -21,7 +21,6 @@ use super::{Newborn, born_in, step_aside};
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::host::Host;
-use crate::namespaces::ranges::Claimed;
 use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
 use crate::process::{affinity, limits};
@@ -50,21 +49,8 @@ pub struct Request<'a> {
     pub listen_fds: u32,
     /// Descriptors after those that init inherits.
     pub preserve_fds: u32,
-    /// What was made for it before.
-    pub provided: Provided,
     /// How it is done.
     pub choices: Choices,
-}
-
-/// What a container gets that its bundle cannot name.
-#[derive(Debug, Default)]
-pub struct Provided {
-    /// The root filesystem as a detached mount, in place of what is at `root.path`.
-    pub rootfs: Option<OwnedFd>,
-    /// Device nodes as detached mounts, in place of the host's of these paths.
-    pub devices: Vec<(PathBuf, OwnedFd)>,
-    /// User ids of the machine, which the container gives back when it is deleted.
-    pub ids: Option<Claimed>,
 }
 
 /// A container whose init waits.
@@ -95,13 +81,11 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     plan.sysctls.check_joined(&plan.namespaces)?;
     lsm::check_mount_label(bundle.spec.linux().as_ref())?;
     let inherited = request.listen_fds.saturating_add(request.preserve_fds);
-    let Provided { rootfs, devices, ids } = request.provided;
-    let place = (request.root, request.id);
-    let mut claim = Claim::stake(host, place, bundle, &plan, ids.as_ref().map(Claimed::held))?;
+    let mut claim = Claim::stake(host, request.root, request.id, bundle, &plan)?;
     if notify {
         notify::make_place(&folder)?;
     }
-    let sources = open_sources(&plan, rootfs, devices)?;
+    let sources = open_sources(&plan)?;
     claim.cover(sources.as_ref())?;
     let setup = Setup {
         sources,
@@ -140,7 +124,6 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let link = held.grant(&[])?;
     undo_devices.disarm();
     undo_init.disarm();
-    ids.into_iter().for_each(Claimed::keep);
     Ok(Created {
         container: claim.keep(),
         init,
@@ -158,13 +141,8 @@ fn streams(plan: &Plan, inherited: u32) -> Vec<String> {
 }
 
 /// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.
-fn open_sources(
-    plan: &Plan,
-    rootfs: Option<OwnedFd>,
-    devices: Vec<(PathBuf, OwnedFd)>,
-) -> Result<Option<Sources>> {
-    let sources = (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()?;
-    Ok(sources.map(|sources| sources.with(&plan.rootfs, rootfs, devices)))
+fn open_sources(plan: &Plan) -> Result<Option<Sources>> {
+    (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()
 }
 
 /// A connection to the profile's seccomp agent, made while the host's paths are in sight.

@@ -10,7 +10,7 @@ use rustix::fs::{OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{During, Error, Result};
-use crate::files::{self, Root};
+use crate::files::{self, Lock, Root};
 use crate::storage::tree::{Change, Direction, changes, is_whiteout, open_dir};
 use crate::undo::Undo;
 use crate::vps::record::instance::Condo;
@@ -220,23 +220,28 @@ impl Condo {
     }
 
     /// Removes what killed commands have left. The caller holds the lock of copies.
-    pub(super) fn sweep_copies(&self, vps: &Name) -> Result<()> {
+    pub(in crate::vps) fn sweep_copies(&self, vps: &Name) -> Result<()> {
+        self.unfinished_copies(vps)?
+            .iter()
+            .try_for_each(|path| files::remove_tree(path))
+    }
+
+    /// Whether killed commands have left some. Whoever is at work on one holds the lock of copies.
+    pub(in crate::vps) fn has_unfinished_copies(&self, vps: &Name) -> Result<bool> {
+        Ok(!self.unfinished_copies(vps)?.is_empty() && Lock::now(&self.folders.copies_lock(vps)).is_ok())
+    }
+
+    fn unfinished_copies(&self, vps: &Name) -> Result<Vec<PathBuf>> {
         let dir = self.folders.snapshots(vps);
         let entries = match std::fs::read_dir(&dir) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.during(|| format!("read `{}`", dir.display()))?,
         };
-        for entry in entries {
-            let entry = entry?;
-            if entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(UNFINISHED.as_bytes())
-            {
-                files::remove_tree(&entry.path())?;
-            }
-        }
-        Ok(())
+        let is_unfinished = |name: &OsStr| name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+        let found = entries
+            .flatten()
+            .filter(|entry| is_unfinished(&entry.file_name()));
+        Ok(found.map(|entry| entry.path()).collect())
     }
 
     /// Works with a copy of a VPS that nobody needs afterwards. The caller holds the lock of copies.

@@ -79,6 +79,9 @@ pub struct VpsConfig {
     /// Its plan, whose limits it has but for its own exceptions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Membership>,
+    /// The project it is in, if not the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Name>,
     /// Whether it is started again when it ends.
     #[serde(default, skip_serializing_if = "Restart::is_no")]
     pub restart: Restart,
@@ -117,6 +120,7 @@ impl VpsConfig {
             pending: None,
             labels: Labels::default(),
             plan: None,
+            project: None,
             restart: Restart::No,
             boot: Boot::default(),
             rescue: None,

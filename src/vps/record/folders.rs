@@ -4,6 +4,7 @@
 //! /var/lib/condo (DIR/lib)         survives a reboot
 //!   condo.db                       records, see store
 //!   condo.db.network               a copy of what it says of the network
+//!   condo.db.projects              a copy of what it says of projects
 //!   images/                        see image
 //!   events/                        see events
 //!   vps/NAME/record.json           a copy of its record
@@ -204,6 +205,11 @@ impl Folders {
     /// Held by whoever makes, changes or uses its snapshots.
     pub fn copies_lock(&self, name: &Name) -> PathBuf {
         self.vps(name).join("copies.lock")
+    }
+
+    /// The copy of the projects.
+    pub fn projects(&self) -> PathBuf {
+        self.lib.join("condo.db.projects")
     }
 
     /// What VPSs leave in the run directory.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::folders::Folders;
 use super::name::Name;
-use super::store::Store;
+use super::store::{Record, Store};
 use super::view::VpsStatus;
 use crate::error::Result;
 use crate::files::Lock;
@@ -24,6 +24,7 @@ pub struct Condo {
     /// Its records.
     pub store: Store,
     root: Option<PathBuf>,
+    project: Option<Name>,
 }
 
 impl Condo {
@@ -36,7 +37,34 @@ impl Condo {
             host,
             store,
             root: root.map(Into::into),
+            project: None,
         })
+    }
+
+    /// The same instance for work within a project: what is made goes into it, and of all VPSs only its are meant.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Error::NotFound) for a project that is not there.
+    pub fn within(mut self, project: Option<Name>) -> Result<Self> {
+        if let Some(name) = &project {
+            self.store.project(name)?;
+        }
+        self.project = project;
+        Ok(self)
+    }
+
+    /// The project that is worked in, if it is only one.
+    pub fn project(&self) -> Option<&Name> {
+        self.project.as_ref()
+    }
+
+    /// The records of the VPSs that are meant by all of them.
+    pub(in crate::vps) fn members(&self) -> Result<Vec<Record>> {
+        let mut records = self.store.list()?;
+        if let Some(project) = &self.project {
+            records.retain(|record| record.project() == project.as_str());
+        }
+        Ok(records)
     }
 
     /// The `--root` this instance was opened with.

@@ -24,6 +24,7 @@ pub mod pending;
 pub mod permit;
 pub mod plans;
 pub mod policy;
+pub mod project;
 pub mod rescue;
 pub mod settings;
 pub mod size;

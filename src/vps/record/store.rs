@@ -11,12 +11,14 @@
 //!   interface     vps -> vps, number | network | address UNIQUE | address6 UNIQUE | mac UNIQUE
 //!   turns         network | the address of it that was handed out last
 //!   door          transport, first, host PK | last | name -> vps: ports of the host that lead to a VPS
+//!   project       name PK | limits (JSON) | created
 //!   traffic       name, month PK -> vps | bytes and packets of both directions
 //!   counter       name, link PK -> vps | the same as interfaces had them when they were read last
 //! condo.db-journal  kept, see schema
 //! condo.db.lock     flock while a new database is set up
 //! condo.db.damaged  one that could not be read any more
 //! condo.db.network  a copy of the networks
+//! condo.db.projects a copy of the projects
 //! vps/NAME/record.json      a copy of a record
 //! ```
 //! What must be unique is claimed in one immediate transaction: the loser of a race waits for the winner's commit and then
@@ -43,7 +45,9 @@ mod claim;
 mod copies;
 mod doors;
 mod kept;
+mod mend;
 mod network;
+mod projects;
 mod rename;
 mod rows;
 mod schema;
@@ -113,6 +117,7 @@ impl Store {
         self.with(|db| {
             let claim = begin(db)?;
             let record = claimed(&claim, new, picks)?;
+            projects::admit(&claim, None, &record)?;
             add(&claim, &record)?;
             for peer in &record.config.allow {
                 if get(&claim, peer)?.is_none() || *peer == record.name {
@@ -161,8 +166,10 @@ impl Store {
     pub fn reconfigure(&self, name: &Name, change: &dyn Fn(&mut VpsConfig) -> Result<()>) -> Result<Record> {
         self.with(|db| {
             let claim = begin(db)?;
-            let mut record = get(&claim, name)?.ok_or_else(|| missing(name))?;
+            let before = get(&claim, name)?.ok_or_else(|| missing(name))?;
+            let mut record = before.clone();
             change(&mut record.config)?;
+            projects::admit(&claim, Some(&before), &record)?;
             set_config(&claim, &record)?;
             copies::write(&self.folders, &record)?;
             claim.commit().map_err(sql)?;

@@ -92,6 +92,9 @@ pub struct VpsView {
     pub permitted: Vec<Permit>,
     /// Its plan.
     pub plan: Option<String>,
+    /// The project it is in.
+    #[serde(default)]
+    pub project: String,
     /// Whether it is started again when it ends.
     pub restart: Restart,
     /// How it comes up with the host.

@@ -2,15 +2,18 @@
 //!
 //! A check is a pure function of what was read from the host and of how many VPSs there are to be.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::tables::{self, Table};
 use crate::error::Result;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
-use crate::vps::record::size;
+
+mod disks;
+mod ids;
+mod kernel;
+mod leftovers;
+mod wires;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -74,43 +77,17 @@ impl Condo {
     /// Examines the host for `vpss` VPSs, or for those there are, at least 100.
     pub fn examine(&self, vpss: Option<u64>) -> Result<Vec<Finding>> {
         let facts = Facts::probe(&self.host)?;
-        let there = self.store.list()?.len() as u64;
-        let wanted = vpss.unwrap_or(there.max(100));
-        let mut findings = vec![controllers(&facts), swap(&facts)];
-        findings.extend(
-            tables::ALL
-                .iter()
-                .filter_map(|table| Some(capacity(table, table.read()?, wanted))),
-        );
-        findings.extend([self.room_of(self.folders.lib()), self.room_of(self.folders.run())]);
-        findings.push(self.remains_of_vpss()?);
+        let records = self.store.list()?;
+        let wanted = vpss.unwrap_or_else(|| (records.len() as u64).max(100));
+        let mut findings = kernel::all();
+        findings.extend([controllers(&facts), swap(&facts)]);
+        let sizes = tables::ALL.iter();
+        findings.extend(sizes.filter_map(|table| Some(capacity(table, table.read()?, wanted))));
+        findings.extend(ids::all(&records, wanted)?);
+        findings.extend(self.examine_disks()?);
+        findings.extend(self.examine_network(wanted)?);
+        findings.extend(self.examine_leftovers()?);
         Ok(findings)
-    }
-
-    fn room_of(&self, dir: &Path) -> Finding {
-        let subject = format!("room in {}", dir.display());
-        match rustix::fs::statvfs(dir) {
-            Ok(disk) => room(
-                &subject,
-                disk.f_bavail * disk.f_frsize,
-                disk.f_blocks * disk.f_frsize,
-            ),
-            Err(e) => Finding::new(&subject, Weight::Warning, format!("cannot be measured: {e}")),
-        }
-    }
-
-    fn remains_of_vpss(&self) -> Result<Finding> {
-        let names = self.remains()?;
-        let listed: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        Ok(match &*listed {
-            [] => Finding::new("leftovers", Weight::Good, "none"),
-            some => Finding::new(
-                "leftovers",
-                Weight::Warning,
-                format!("VPSs without a record: {}", some.join(", ")),
-            )
-            .mended_by(format!("condo delete --force {}", some.join(" "))),
-        })
     }
 }
 
@@ -151,10 +128,10 @@ fn swap(facts: &Facts) -> Finding {
 /// Whether a table of the kernel's has room for so many VPSs.
 fn capacity(table: &Table, size: u64, vpss: u64) -> Finding {
     let needed = table.base + table.each * vpss;
-    let found = format!(
-        "{size}, which is enough for {} VPSs",
-        size.saturating_sub(table.base) / table.each
-    );
+    let found = match size.saturating_sub(table.base).checked_div(table.each) {
+        Some(enough) => format!("{size}, which is enough for {enough} VPSs"),
+        None => format!("{size} for each VPS"),
+    };
     if size >= needed {
         return Finding::new(table.sysctl, Weight::Good, found);
     }
@@ -166,15 +143,6 @@ fn capacity(table: &Table, size: u64, vpss: u64) -> Finding {
     .mended_by(format!("sysctl -w {}={needed}", table.sysctl));
     finding.sysctl = Some((table.sysctl.to_owned(), needed));
     finding
-}
-
-fn room(subject: &str, free: u64, all: u64) -> Finding {
-    let found = format!("{} of {} free", size::display(free), size::display(all));
-    // A twentieth, or 1 GiB on a large disk: less is gone soon.
-    if free < (all / 20).min(1 << 30) {
-        return Finding::new(subject, Weight::Warning, found).mended_by("condo image list");
-    }
-    Finding::new(subject, Weight::Good, found)
 }
 
 #[cfg(test)]
@@ -194,12 +162,11 @@ mod tests {
         assert_eq!(finding.found, "600, which is enough for 50 VPSs (terminals)");
         assert_eq!(finding.remedy.as_deref(), Some("sysctl -w kernel.pty.max=1100"));
         assert_eq!(capacity(&table, 1100, 100).weight, Weight::Good);
-    }
-
-    #[test]
-    fn a_disk_is_nearly_full_at_a_twentieth() {
-        assert_eq!(room("x", 4, 100).weight, Weight::Warning);
-        assert_eq!(room("x", 5, 100).weight, Weight::Good);
-        assert_eq!(room("x", 2 << 30, 1 << 40).weight, Weight::Good);
+        let of_each = Table { each: 0, ..table };
+        assert_eq!(
+            capacity(&of_each, 99, 5).remedy.as_deref(),
+            Some("sysctl -w kernel.pty.max=100")
+        );
+        assert_eq!(capacity(&of_each, 100, 5).found, "100 for each VPS");
     }
 }

@@ -2,19 +2,27 @@
 
 use crate::error::Result;
 use crate::net::Mac;
+use crate::net::meter::Meters;
 use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
+use crate::vps::record::network::NetworkRecord;
 use crate::vps::record::store::Record;
 use crate::vps::record::view::{AddressView, DiskView, VpsStatus, VpsView};
 use crate::vps::wire::{network, traffic};
 
+/// What is read once for all VPSs: asked for each by itself, it would take most of the time.
+struct Sight {
+    networks: Vec<NetworkRecord>,
+    meters: Meters,
+}
+
 impl Condo {
     /// All VPSs, by name.
     pub fn list(&self) -> Result<Vec<VpsView>> {
-        self.store
-            .list()?
+        let sight = self.sight()?;
+        self.members()?
             .into_iter()
-            .map(|record| self.view(record, false))
+            .map(|record| self.view(record, &sight, false))
             .collect()
     }
 
@@ -25,11 +33,18 @@ impl Condo {
         if let Err(e) = traffic::keep(self, &record) {
             log::debug!("{e}");
         }
-        self.view(record, true)
+        self.view(record, &self.sight()?, true)
     }
 
-    fn addresses(&self, record: &Record) -> Result<Vec<AddressView>> {
-        let ports = network::ports(self, record)?;
+    fn sight(&self) -> Result<Sight> {
+        Ok(Sight {
+            networks: self.store.networks()?,
+            meters: Meters::read()?,
+        })
+    }
+
+    fn addresses(&self, record: &Record, sight: &Sight) -> Result<Vec<AddressView>> {
+        let ports = network::ports_on(self, &sight.networks, record)?;
         Ok(ports
             .into_iter()
             .map(|(network, port)| AddressView {
@@ -43,7 +58,7 @@ impl Condo {
     }
 
     /// `measured`: with what takes time to find out.
-    fn view(&self, record: Record, measured: bool) -> Result<VpsView> {
+    fn view(&self, record: Record, sight: &Sight, measured: bool) -> Result<VpsView> {
         let container = self.container(&record.name)?;
         let status = container
             .as_ref()
@@ -64,7 +79,7 @@ impl Condo {
             .unseen_end(&record, status)
             .or_else(|| record.last_exit.clone());
         Ok(VpsView {
-            traffic: traffic::of(self, &record)?,
+            traffic: traffic::of(self, &record, &sight.meters)?,
             published: record.config.publish.iter().copied().collect(),
             firewall: record.config.firewall.clone(),
             status,
@@ -72,7 +87,7 @@ impl Condo {
             rescue: record.config.rescue.as_ref().map(|rescue| rescue.image.clone()),
             hostname: record.hostname().to_owned(),
             address: record.address,
-            addresses: self.addresses(&record)?,
+            addresses: self.addresses(&record, sight)?,
             pid: init.and_then(|i| u32::try_from(i.pid).ok()),
             uptime: init.and_then(|init| init.uptime()),
             limits: record.config.limits.clone(),
@@ -80,6 +95,7 @@ impl Condo {
             memory_used,
             permitted: record.config.permit.iter().copied().collect(),
             plan: record.config.plan.as_ref().map(|plan| plan.name.clone()),
+            project: record.project().to_owned(),
             restart: record.config.restart,
             boot: record.config.boot,
             devices: record.config.devices.iter().cloned().collect(),

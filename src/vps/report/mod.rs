@@ -2,7 +2,9 @@
 
 pub mod doctor;
 pub mod figures;
+mod host;
 mod list;
 pub mod metrics;
+pub mod repair;
 pub mod stats;
 mod tables;

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use crate::cgroups::{Cgroup, Stall, Stats};
+use crate::cgroups::{Cgroup, MemoryParts, Stall, Stats};
 use crate::error::Result;
-use crate::net::meter::{Count, Meters};
+use crate::net::meter::Meters;
+use crate::vps::record::attachment::Interface;
 use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
@@ -15,16 +16,31 @@ use crate::vps::record::view::VpsStatus;
 pub struct VpsStats {
     /// Its name.
     pub name: Name,
+    /// The project it is in.
+    pub project: String,
     /// What it is doing.
     pub status: VpsStatus,
+    /// Whether its monitor is there, which records its end and starts it again.
+    pub is_watched: bool,
     /// Processor time in microseconds.
     pub cpu: u64,
+    /// What of it was in user mode.
+    pub cpu_user: u64,
+    /// Processors that its limit has time for.
+    pub processors: u32,
     /// Microseconds it waited because its processor time was used up.
     pub throttled: u64,
     /// Memory in use, in bytes, without the part of the page cache that goes first.
     pub memory: u64,
     /// Page cache, in bytes.
     pub cache: u64,
+    /// What of the page cache goes first.
+    pub idle_cache: u64,
+    /// Anonymous memory, in bytes.
+    pub anonymous: u64,
+    /// Where its memory lies, in more detail.
+    #[serde(skip)]
+    pub parts: MemoryParts,
     /// Its limit of memory in bytes.
     pub memory_limit: Option<u64>,
     /// Swap in use, in bytes.
@@ -35,6 +51,10 @@ pub struct VpsStats {
     pub pids: u64,
     /// How many it may have.
     pub pids_limit: Option<u64>,
+    /// Bytes that fit on its disk, where that is limited.
+    pub disk_size: Option<u64>,
+    /// Bytes in use of it, where the back end counts them.
+    pub disk_used: Option<u64>,
     /// Bytes read from disks.
     pub read_bytes: u64,
     /// Bytes written to disks.
@@ -51,8 +71,25 @@ pub struct VpsStats {
     pub received_packets: u64,
     /// Packets sent.
     pub sent_packets: u64,
+    /// The same of each interface.
+    pub interfaces: Vec<InterfaceStats>,
     /// How long its processes have waited for processors, memory and disks; where the kernel counts it.
     pub pressure: Option<Pressure>,
+}
+
+/// What went through an interface, as the VPS sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct InterfaceStats {
+    /// Its name inside.
+    pub name: String,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
 }
 
 /// How long the processes of a VPS have waited for what others had, in microseconds.
@@ -66,6 +103,79 @@ pub struct Pressure {
     pub io: Stall,
 }
 
+impl VpsStats {
+    /// What a stopped VPS uses.
+    pub fn stopped(name: Name, project: &str) -> Self {
+        Self {
+            name,
+            project: project.to_owned(),
+            status: VpsStatus::Stopped,
+            is_watched: false,
+            cpu: 0,
+            cpu_user: 0,
+            processors: 0,
+            throttled: 0,
+            memory: 0,
+            cache: 0,
+            idle_cache: 0,
+            anonymous: 0,
+            parts: MemoryParts::default(),
+            memory_limit: None,
+            swap: 0,
+            oom_kills: 0,
+            pids: 0,
+            pids_limit: None,
+            disk_size: None,
+            disk_used: None,
+            read_bytes: 0,
+            write_bytes: 0,
+            reads: 0,
+            writes: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            received_packets: 0,
+            sent_packets: 0,
+            interfaces: Vec::new(),
+            pressure: None,
+        }
+    }
+
+    fn used(self, used: &Stats) -> Self {
+        let cpu = used.cpu.clone().unwrap_or_default();
+        let memory = used.memory.clone().unwrap_or_default();
+        Self {
+            cpu: cpu.usage,
+            cpu_user: cpu.user,
+            throttled: cpu.throttled,
+            memory: memory.usage.saturating_sub(memory.inactive_file),
+            cache: memory.file,
+            idle_cache: memory.inactive_file,
+            anonymous: memory.anon,
+            parts: memory.parts.clone(),
+            swap: memory.swap,
+            oom_kills: memory.events.oom_kill,
+            pids: used.pids.as_ref().map_or(0, |pids| pids.current),
+            read_bytes: used.io.iter().map(|device| device.read_bytes).sum(),
+            write_bytes: used.io.iter().map(|device| device.write_bytes).sum(),
+            reads: used.io.iter().map(|device| device.reads).sum(),
+            writes: used.io.iter().map(|device| device.writes).sum(),
+            ..self
+        }
+    }
+
+    fn sent(self, interfaces: Vec<InterfaceStats>) -> Self {
+        let sum = |value: fn(&InterfaceStats) -> u64| interfaces.iter().map(value).sum();
+        Self {
+            received_bytes: sum(|one| one.received_bytes),
+            sent_bytes: sum(|one| one.sent_bytes),
+            received_packets: sum(|one| one.received_packets),
+            sent_packets: sum(|one| one.sent_packets),
+            interfaces,
+            ..self
+        }
+    }
+}
+
 impl Condo {
     /// What these VPSs use, or all where none is named; by name.
     ///
@@ -73,7 +183,7 @@ impl Condo {
     /// [`Error::NotFound`](crate::error::Error::NotFound) for a VPS that is not there.
     pub fn stats(&self, names: &[Name]) -> Result<Vec<VpsStats>> {
         let records = match names {
-            [] => self.store.list()?,
+            [] => self.members()?,
             some => some
                 .iter()
                 .map(|name| self.store.get(name))
@@ -87,45 +197,69 @@ impl Condo {
     }
 
     fn stats_of(&self, record: &Record, meters: &Meters) -> Result<VpsStats> {
+        let limits = &record.config.limits;
+        let stopped = VpsStats {
+            memory_limit: limits.memory,
+            pids_limit: limits.pids,
+            processors: processors(limits.cpus),
+            disk_size: record.config.disk.size,
+            ..VpsStats::stopped(record.name.clone(), record.project())
+        };
         let container = self.container(&record.name)?;
-        let status = container.as_ref().map_or(VpsStatus::Stopped, |container| {
-            shown(container.status(&self.host))
-        });
-        let running = container.filter(|_| status != VpsStatus::Stopped);
-        let cgroup = running.and_then(|container| container.cgroup(&self.host).ok().flatten());
+        let Some(container) = container.filter(|found| shown(found.status(&self.host)) != VpsStatus::Stopped)
+        else {
+            return Ok(stopped);
+        };
         // One that ends at this moment has used nothing.
+        let cgroup = container.cgroup(&self.host).ok().flatten();
         let used = cgroup
             .as_ref()
             .and_then(|cgroup| cgroup.stats().ok())
             .unwrap_or_default();
-        let told = told(record, status, &used);
-        if status == VpsStatus::Stopped {
-            return Ok(told);
-        }
-        let (received, sent) = self.flow(record, meters);
         Ok(VpsStats {
-            received_bytes: received.bytes,
-            received_packets: received.packets,
-            sent_bytes: sent.bytes,
-            sent_packets: sent.packets,
+            status: shown(container.status(&self.host)),
+            is_watched: self.is_watched(&record.name),
             pressure: cgroup.as_ref().and_then(pressure),
-            ..told
+            disk_used: self.disk_used(record),
+            ..stopped.used(&used).sent(self.interfaces(record, meters))
         })
     }
 
-    /// What went through its ports since they were made: received and sent.
-    fn flow(&self, record: &Record, meters: &Meters) -> (Count, Count) {
-        let mut both = (Count::default(), Count::default());
-        let ports = record
-            .interfaces
-            .iter()
-            .map(|interface| self.folders.interface(record.id, interface.number));
-        for (received, sent) in ports.filter_map(|port| meters.port(&port)) {
-            both.0 += received;
-            both.1 += sent;
-        }
-        both
+    /// Only where somebody counts anyhow: to measure takes long.
+    fn disk_used(&self, record: &Record) -> Option<u64> {
+        let volume = self.volume(record);
+        volume
+            .is_counted()
+            .then(|| volume.usage().ok())
+            .flatten()
+            .map(|usage| usage.used)
     }
+
+    /// What went through its ports since they were made.
+    fn interfaces(&self, record: &Record, meters: &Meters) -> Vec<InterfaceStats> {
+        let of_one = |interface: &Interface| {
+            let (received, sent) = meters.port(&self.folders.interface(record.id, interface.number))?;
+            Some(InterfaceStats {
+                name: interface.name(),
+                received_bytes: received.bytes,
+                received_packets: received.packets,
+                sent_bytes: sent.bytes,
+                sent_packets: sent.packets,
+            })
+        };
+        record.interfaces.iter().filter_map(of_one).collect()
+    }
+}
+
+/// As many as `--cpus` has time for, and no less than one.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number of processors"
+)]
+fn processors(cpus: Option<f64>) -> u32 {
+    let all = || std::thread::available_parallelism().map_or(1, |all| u32::try_from(all.get()).unwrap_or(1));
+    cpus.map_or_else(all, |cpus| cpus.ceil().max(1.0) as u32)
 }
 
 fn pressure(cgroup: &Cgroup) -> Option<Pressure> {
@@ -134,32 +268,4 @@ fn pressure(cgroup: &Cgroup) -> Option<Pressure> {
         memory: cgroup.stall("memory")?,
         io: cgroup.stall("io")?,
     })
-}
-
-fn told(record: &Record, status: VpsStatus, used: &Stats) -> VpsStats {
-    let cpu = used.cpu.clone().unwrap_or_default();
-    let memory = used.memory.clone().unwrap_or_default();
-    let pids = used.pids.clone().unwrap_or_default();
-    VpsStats {
-        name: record.name.clone(),
-        status,
-        cpu: cpu.usage,
-        throttled: cpu.throttled,
-        memory: memory.usage.saturating_sub(memory.inactive_file),
-        cache: memory.file,
-        memory_limit: record.config.limits.memory,
-        swap: memory.swap,
-        oom_kills: memory.events.oom_kill,
-        pids: pids.current,
-        pids_limit: record.config.limits.pids,
-        read_bytes: used.io.iter().map(|device| device.read_bytes).sum(),
-        write_bytes: used.io.iter().map(|device| device.write_bytes).sum(),
-        reads: used.io.iter().map(|device| device.reads).sum(),
-        writes: used.io.iter().map(|device| device.writes).sum(),
-        received_bytes: 0,
-        sent_bytes: 0,
-        received_packets: 0,
-        sent_packets: 0,
-        pressure: None,
-    }
 }

@@ -9,7 +9,7 @@ pub(super) struct Table {
     pub(super) sysctl: &'static str,
     /// What the host itself is left.
     pub(super) base: u64,
-    /// What one VPS needs, or may take where that is bounded.
+    /// What one VPS needs, or may take where that is bounded; 0 where each VPS has all of it to itself.
     pub(super) each: u64,
     /// What is in it.
     pub(super) holds: &'static str,
@@ -72,5 +72,35 @@ pub(super) const ALL: &[Table] = &[
         base: 1000,
         each: 2,
         holds: "keyrings of the sessions that condo starts",
+    },
+    Table {
+        sysctl: "kernel.keys.root_maxbytes",
+        base: 25_000,
+        each: 50,
+        holds: "bytes of those keyrings",
+    },
+    Table {
+        sysctl: "kernel.keys.maxkeys",
+        base: 200,
+        each: 0,
+        holds: "keyrings; engines inside take one for each container",
+    },
+    Table {
+        sysctl: "fs.inotify.max_user_instances",
+        base: 128,
+        each: 0,
+        holds: "watchers of files; an init and its services take some twenty",
+    },
+    Table {
+        sysctl: "fs.inotify.max_user_watches",
+        base: 8192,
+        each: 0,
+        holds: "files that are watched",
+    },
+    Table {
+        sysctl: "vm.max_map_count",
+        base: 65_530,
+        each: 0,
+        holds: "mappings of one process; databases ask for 262144",
     },
 ];

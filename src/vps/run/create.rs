@@ -10,6 +10,7 @@ use crate::vps::record::attachment::Attachment;
 use crate::vps::record::events::Kind;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
+use crate::vps::record::project;
 use crate::vps::record::store::{NewVps, Record};
 use crate::vps::wire::{doors, network};
 
@@ -23,6 +24,9 @@ impl Condo {
         };
         // Of a VPS that is copied, perhaps.
         new.config.rescue = None;
+        if let Some(project) = self.project() {
+            new.config.project = Some(project.clone()).filter(|name| name.as_str() != project::DEFAULT);
+        }
         new.config.validate(&facts)?;
         new.config.disk = self.new_disk(&new.config.disk)?;
         let config = &new.config;

@@ -13,7 +13,7 @@ use crate::vps::record::view::VpsStatus;
 
 impl Condo {
     /// A VPS with its lock, as it is once we hold that: whoever held it before may have deleted the VPS.
-    pub(super) fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
+    pub(in crate::vps) fn hold(&self, name: &Name) -> Result<(Record, Lock)> {
         match self.store.get(name) {
             // What is unknown gets no lock file.
             Err(e) if e.is_gone() && !files::exists(&self.folders.lock(name)) => return Err(e),
@@ -42,7 +42,7 @@ impl Condo {
     }
 
     /// Waits while a monitor is at work on a VPS without an init: it clears up or boots again. Clears up after a dead one.
-    pub(super) fn settle(&self, record: &Record) -> Result<()> {
+    pub(in crate::vps) fn settle(&self, record: &Record) -> Result<()> {
         let deadline = Instant::now() + MONITOR;
         loop {
             let monitor = self.monitor(&record.name).filter(Identity::is_alive);

@@ -61,7 +61,7 @@ impl Condo {
     }
 
     /// Carries out what was decided about a stopped VPS, if anything was; its record as it is then.
-    pub(super) fn finish_rebuild(&self, record: Record) -> Result<Record> {
+    pub(in crate::vps) fn finish_rebuild(&self, record: Record) -> Result<Record> {
         let path = self.folders.rebuild(&record.name);
         let text = match files::read(&path) {
             Err(e) if e.is_gone() => return Ok(record),

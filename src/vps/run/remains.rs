@@ -115,6 +115,20 @@ impl Condo {
         files::remove_file(&self.folders.running(name))
     }
 
+    /// Whether the monitor of a VPS is there.
+    pub(in crate::vps) fn is_watched(&self, name: &Name) -> bool {
+        self.monitor(name).is_some_and(|monitor| monitor.is_alive())
+    }
+
+    /// Whether a run of a VPS has left something and nobody clears it away. The caller holds the lock.
+    pub(in crate::vps) fn is_left_running(&self, record: &Record) -> Result<bool> {
+        let name = &record.name;
+        let is_there = files::exists(&self.folders.run_of(name))
+            || files::exists(&self.folders.running(name))
+            || self.container(name)?.is_some();
+        Ok(is_there && !self.is_watched(name) && self.status(name)? == VpsStatus::Stopped)
+    }
+
     /// The end of a run that nobody saw: the host lost its power, or VPS and monitor went away together.
     pub(in crate::vps) fn unseen_end(&self, record: &Record, status: VpsStatus) -> Option<LastExit> {
         let started = std::fs::symlink_metadata(self.folders.running(&record.name))

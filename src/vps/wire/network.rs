@@ -123,8 +123,20 @@ fn address6(interface: &Interface, network: &Network, mac: Mac) -> Option<Ipv6Ad
 
 /// The ports of a VPS, with the network of each.
 pub(in crate::vps) fn ports(condo: &Condo, record: &Record) -> Result<Vec<(NetworkRecord, Port)>> {
+    ports_on(condo, &[], record)
+}
+
+/// The same, of networks that were read before.
+pub(in crate::vps) fn ports_on(
+    condo: &Condo,
+    networks: &[NetworkRecord],
+    record: &Record,
+) -> Result<Vec<(NetworkRecord, Port)>> {
     let of_interface = |interface: &Interface| {
-        let network = named(condo, &interface.network)?;
+        let network = match networks.iter().find(|known| known.name == interface.network) {
+            Some(known) => known.clone(),
+            None => named(condo, &interface.network)?,
+        };
         let port = port(condo, record, interface, &network.network);
         Ok((network, port))
     };

@@ -1,14 +1,16 @@
 //! What goes through the ports of VPSs, read from the kernel and kept in the records. No process counts.
 
 use crate::error::Result;
-use crate::net::meter::{self, Reading};
+use crate::net::meter::{self, Meters, Reading};
 use crate::vps::record::instance::Condo;
 use crate::vps::record::store::Record;
 use crate::vps::record::traffic::Traffic;
 
-/// What a VPS has sent and received until now. Nothing is written.
-pub(in crate::vps) fn of(condo: &Condo, record: &Record) -> Result<Traffic> {
-    condo.store.traffic(&record.name, &read(condo, record)?)
+/// What a VPS has sent and received until the moment at which all interfaces were read. Nothing is written.
+pub(in crate::vps) fn of(condo: &Condo, record: &Record, meters: &Meters) -> Result<Traffic> {
+    let ports = record.interfaces.iter();
+    let readings = ports.flat_map(|one| meters.readings(&condo.folders.interface(record.id, one.number)));
+    condo.store.traffic(&record.name, &readings.collect::<Vec<_>>())
 }
 
 /// Keeps what has been counted until now.

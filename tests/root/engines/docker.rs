@@ -18,14 +18,14 @@ tests![
 ];
 
 /// A daemon with the image, and its client.
-pub struct Docker<'a> {
-    pub daemon: Daemon,
-    pub client: Client<'a>,
+struct Docker<'a> {
+    daemon: Daemon,
+    client: Client<'a>,
 }
 
 impl<'a> Docker<'a> {
     /// Starts it with the example's configuration; `more` are further words of its command line.
-    pub fn start(room: &'a Room, more: &[&str]) -> Result<Self> {
+    fn start(room: &'a Room, more: &[&str]) -> Result<Self> {
         let text = include_str!("../../../examples/engines/docker-daemon.json");
         let config = room.write("daemon.json", &room.with_driver(&example(text)))?;
         let socket = room.path("docker.sock");
@@ -45,14 +45,14 @@ impl<'a> Docker<'a> {
     }
 
     /// What `docker inspect` knows.
-    pub fn inspect(&self, name: &str) -> Result<Value> {
+    fn inspect(&self, name: &str) -> Result<Value> {
         let list: Value = serde_json::from_str(&self.client.ok("inspect", &[name])?)?;
         list.get(0).cloned().context("nothing was inspected")
     }
 }
 
 /// Without a network of the engine's, which takes its time.
-pub const NO_NETWORK: &[&str] = &[
+const NO_NETWORK: &[&str] = &[
     "--bridge",
     "none",
     "--iptables=false",
@@ -62,17 +62,15 @@ pub const NO_NETWORK: &[&str] = &[
 
 /// The words that begin a container of the image.
 fn run(options: &str) -> String {
-    run_by("condo", &format!("--network none {options}"), image::IMAGE)
-}
-
-/// The same by a runtime of this name, of any image.
-pub fn run_by(runtime: &str, options: &str, image: &str) -> String {
     // Where the kernel has AppArmor, Docker has its profile loaded by a program that not every machine has.
     let unconfined = match harness::has("program:apparmor_parser") {
         true => "",
         false => "--security-opt apparmor=unconfined",
     };
-    format!("run --runtime {runtime} {unconfined} {options} {image}")
+    format!(
+        "run --runtime condo --network none {unconfined} {options} {}",
+        image::IMAGE
+    )
 }
 
 fn containers_live_and_end() -> Result<()> {

@@ -9,22 +9,14 @@ mod image;
 mod long;
 mod podman;
 mod room;
-mod vps;
 
 /// The tests of all engines.
-pub const TESTS: &[&[crate::harness::Test]] = &[
-    containerd::TESTS,
-    cri::TESTS,
-    docker::TESTS,
-    podman::TESTS,
-    vps::TESTS,
-];
+pub const TESTS: &[&[crate::harness::Test]] = &[containerd::TESTS, cri::TESTS, docker::TESTS, podman::TESTS];
 
-/// A file of `examples/engines` with the paths of the runtime under test, by both of its names.
+/// A file of `examples/engines` with the path of the runtime under test.
 fn example(text: &str) -> String {
-    let runtime = crate::harness::condo_runtime();
-    let second = crate::harness::tempdir().join("condo-vps");
-    let _ = std::os::unix::fs::symlink(&runtime, &second);
-    text.replace("/usr/local/bin/condo-runtime", &runtime.display().to_string())
-        .replace("/usr/local/bin/condo-vps", &second.display().to_string())
+    text.replace(
+        "/usr/local/bin/condo-runtime",
+        &crate::harness::condo_runtime().display().to_string(),
+    )
 }

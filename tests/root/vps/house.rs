@@ -374,12 +374,14 @@ fn processes(marks: &[String]) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// All paths below, but for what an instance keeps: its database, its locks, its events and the directories for VPSs.
+/// All paths below, but for what an instance keeps: its database, its locks, its events, the doctor's last findings and the
+/// directories for VPSs.
 fn files(root: &Path) -> BTreeSet<PathBuf> {
     let kept = [
         "run/vps",
         "run/runtime",
         "run/lock",
+        "run/doctor.json",
         "lib/vps",
         "lib/events",
         "lib/events/log",

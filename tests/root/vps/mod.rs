@@ -26,7 +26,9 @@ mod networks;
 mod policy;
 mod ports;
 mod programs;
+mod projects;
 mod records;
+mod repair;
 mod storm;
 mod supervision;
 pub mod terminal;
@@ -59,7 +61,9 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     ports::TESTS,
     networks::TESTS,
     programs::TESTS,
+    projects::TESTS,
     records::TESTS,
+    repair::TESTS,
     storm::TESTS,
     supervision::TESTS,
     usage::TESTS,

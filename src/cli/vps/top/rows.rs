@@ -132,26 +132,13 @@ pub(super) mod tests {
 
     pub(in super::super) fn vps(name: &str, cpu: u64, memory: u64) -> VpsStats {
         VpsStats {
-            name: name.parse().unwrap(),
             status: VpsStatus::Running,
             cpu,
-            throttled: 0,
             memory,
-            cache: 0,
             memory_limit: Some(64 << 20),
-            swap: 0,
-            oom_kills: 0,
             pids: 3,
-            pids_limit: None,
             read_bytes: cpu,
-            write_bytes: 0,
-            reads: 0,
-            writes: 0,
-            received_bytes: 0,
-            sent_bytes: 0,
-            received_packets: 0,
-            sent_packets: 0,
-            pressure: None,
+            ..VpsStats::stopped(name.parse().unwrap(), "default")
         }
     }
 

@@ -6,9 +6,11 @@ use rusqlite::Connection;
 use super::super::folders::Folders;
 use super::super::name::Name;
 use super::super::network::NetworkRecord;
+use super::super::project::Project;
 use super::add;
 use super::doors;
 use super::network::{networks, pair, put_network};
+use super::projects;
 use super::rows::Record;
 use crate::error::{During, Result};
 use crate::files;
@@ -44,6 +46,20 @@ pub(super) fn write_networks(folders: &Folders, db: &Connection) -> Result<()> {
     files::write_atomic(&folders.network(), &serde_json::to_vec_pretty(&all)?, 0o600)
 }
 
+/// Writes the copy of the projects, once there are any.
+pub(super) fn write_projects(folders: &Folders, db: &Connection) -> Result<()> {
+    let all = projects::every(db)?;
+    if all.is_empty() {
+        return files::remove_file(&folders.projects());
+    }
+    files::write_atomic(&folders.projects(), &serde_json::to_vec_pretty(&all)?, 0o600)
+}
+
+fn read_projects(folders: &Folders) -> Result<Vec<Project>> {
+    let text = files::read(&folders.projects())?;
+    serde_json::from_slice(&text).during(|| format!("read `{}`", folders.projects().display()))
+}
+
 /// The networks of a copy; an earlier condo had one, and no list.
 fn read_networks(text: &[u8]) -> Result<Vec<NetworkRecord>> {
     match serde_json::from_slice(text) {
@@ -59,6 +75,11 @@ pub(super) fn restore(db: &Connection, folders: &Folders) -> Result<usize> {
             Ok(all) => all.iter().try_for_each(|network| put_network(db, network))?,
             Err(e) => log::warn!("the networks are not restored: {e}"),
         }
+    }
+    match read_projects(folders) {
+        Ok(all) => all.iter().try_for_each(|project| projects::put(db, project))?,
+        Err(e) if e.is_gone() => {}
+        Err(e) => log::warn!("the projects are not restored: {e}"),
     }
     let mut restored = Vec::new();
     for name in names(folders)? {
@@ -82,7 +103,7 @@ pub(super) fn restore(db: &Connection, folders: &Folders) -> Result<usize> {
     Ok(restored.len())
 }
 
-fn read(folders: &Folders, name: &Name) -> Result<Record> {
+pub(super) fn read(folders: &Folders, name: &Name) -> Result<Record> {
     let text = files::read(&folders.record(name))?;
     let record =
         serde_json::from_slice(&text).during(|| format!("read `{}`", folders.record(name).display()))?;

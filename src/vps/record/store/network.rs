@@ -159,7 +159,8 @@ impl Store {
     ) -> Result<(Record, Interface)> {
         self.with(|db| {
             let claim = begin(db)?;
-            let mut record = get(&claim, name)?.ok_or_else(|| missing(name))?;
+            let before = get(&claim, name)?.ok_or_else(|| missing(name))?;
+            let mut record = before.clone();
             let number = (0..=u8::MAX)
                 .find(|number| record.interfaces.iter().all(|other| other.number != *number))
                 .unwrap_or(u8::MAX);
@@ -169,6 +170,7 @@ impl Store {
             record.interfaces.push(interface.clone());
             record.interfaces.sort_by_key(|interface| interface.number);
             record.config.networks = asked_for(&record, Some((number, attachment)));
+            super::projects::admit(&claim, Some(&before), &record)?;
             set_config(&claim, &record)?;
             copies::write(&self.folders, &record)?;
             claim.commit().map_err(sql)?;

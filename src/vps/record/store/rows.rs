@@ -11,6 +11,7 @@ use super::super::config::VpsConfig;
 use super::super::first_boot::FirstBoot;
 use super::super::name::Name;
 use super::super::network::NetworkRecord;
+use super::super::project::DEFAULT;
 use crate::error::{Error, Result};
 
 /// A VPS to be claimed.
@@ -74,6 +75,11 @@ impl Record {
     pub fn booted(&self) -> &str {
         let rescue = self.config.rescue.as_ref();
         rescue.map_or(&self.config.image, |rescue| &rescue.image)
+    }
+
+    /// The project it is in.
+    pub fn project(&self) -> &str {
+        self.config.project.as_ref().map_or(DEFAULT, |name| name.as_str())
     }
 
     /// Whether it needs an image.

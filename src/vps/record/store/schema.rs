@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::super::folders::Folders;
 use super::rows::sql;
-use super::{copies, doors, kept, network, rename, traffic};
+use super::{copies, doors, kept, network, projects, rename, traffic};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 
@@ -61,6 +61,7 @@ CREATE TABLE network (
 const ADDED: &[&str] = &[
     network::TABLES,
     kept::TABLES,
+    projects::TABLES,
     rename::TABLES,
     doors::TABLES,
     traffic::TABLES,
@@ -163,7 +164,7 @@ pub(super) fn make_anew(folders: &Folders, why: &Error) -> Result<Connection> {
     open(folders)
 }
 
-fn is_sound(path: &Path) -> Result<bool> {
+pub(super) fn is_sound(path: &Path) -> Result<bool> {
     let check = || -> Result<String> {
         let db = raw(path)?;
         db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))

@@ -1,0 +1,153 @@
+//! Projects: what a tenant's VPSs may use together holds at every way in, also when many come at once.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::house::{House, finish};
+
+tests![
+    what_a_project_may_use_holds_at_every_way_in: 60,
+    of_many_at_once_only_so_many_come_in: 60,
+];
+
+fn shown(house: &House, name: &str) -> Result<Value> {
+    Ok(serde_json::from_str(
+        &house.ok(&format!("project show {name} --json"))?,
+    )?)
+}
+
+fn what_a_project_may_use_holds_at_every_way_in() -> Result<()> {
+    needs!(controller: memory);
+    let house = House::quick()?;
+    house.refused("project create default", "project `default` already exists")?;
+    house.refused("project create shop --memory 0", "--memory: `0` must be above 0")?;
+    house.ok("project create shop --vpss 3 --memory 100M --addresses 3")?;
+    house.refused("project create shop", "project `shop` already exists")?;
+    house.refused(
+        "create a --image quick --project nosuch",
+        "project `nosuch` does not exist",
+    )?;
+    house.refused(
+        "create a --image quick --project shop",
+        "the project `shop` has a limit of it",
+    )?;
+    house.ok("create a --image quick --project shop --memory 40M")?;
+    house.refused(
+        "create b --image quick --project shop --memory 70M",
+        "--memory: `70M` is more than is left in the project `shop`: 60M of 100M memory",
+    )?;
+    // A copy is in its original's project.
+    house.ok("clone a b")?;
+    house.refused("clone a c", "20M of 100M memory")?;
+    house.refused("resize b --memory 61M", "--memory: `61M`")?;
+    house.refused(
+        "resize b --no-limit memory",
+        "the project `shop` has a limit of it",
+    )?;
+    house.ok("resize b --memory 20M")?;
+    // So is what is read from an archive.
+    let archive = crate::harness::tempdir().join("b.condo");
+    let archive = archive.display();
+    house.ok(&format!("export b --output {archive}"))?;
+    house.ok("resize b --memory 60M")?;
+    house.refused(&format!("import {archive} --name d"), "0B of 100M memory")?;
+    house.ok("resize b --memory 30M")?;
+    house.ok(&format!("import {archive} --name d"))?;
+    house.refused("create e --image quick --project shop --memory 1M", "0 of 3 vpss")?;
+    house.ok("network create lan --kind isolated --subnet 10.77.0.0/24")?;
+    house.refused(
+        "network attach lan a",
+        "2 is more than is left in the project `shop`: 1 of 3 addresses",
+    )?;
+    let shop = shown(&house, "shop")?;
+    ensure!(
+        shop["used"]["memory"] == 90 << 20 && shop["used"]["vpss"] == 3,
+        "{shop}"
+    );
+    ensure!(shop["vpss"] == json!(["a", "b", "d"]), "{shop}");
+    within_and_without(&house)?;
+    less_than_is_used(&house)?;
+    lives_on(&house)?;
+    house.refused(
+        "project delete shop",
+        "the VPS `a` is in the project; delete it first",
+    )?;
+    house.ok("network delete lan")?;
+    house.ok("--project shop delete --force --all")?;
+    ensure!(house.list()?.len() == 1, "only those of the project are gone");
+    house.ok("project delete shop")?;
+    house.refused("project show shop", "project `shop` does not exist")?;
+    house.leave()
+}
+
+/// Less than is used may be set: nothing grows until enough has gone.
+fn less_than_is_used(house: &House) -> Result<()> {
+    house.ok("project set shop --memory 50M")?;
+    house.refused("resize a --memory 41M", "0B of 50M memory")?;
+    house.ok("resize a --memory 39M")?;
+    house.refused("project set shop --no-limit colour", "is no limit of a project")?;
+    house.ok("project set shop --no-limit memory,vpss")?;
+    house.ok("resize a --memory 80M")?;
+    Ok(())
+}
+
+/// What is meant by all of them.
+fn within_and_without(house: &House) -> Result<()> {
+    house.ok("create other --image quick --memory 10M")?;
+    ensure!(house.list()?.len() == 4);
+    let names = |line: &str| -> Result<Vec<String>> {
+        let all: Vec<Value> = serde_json::from_str(&house.ok(line)?)?;
+        all.iter()
+            .map(|vps| Ok(vps["name"].as_str().context("no name")?.to_owned()))
+            .collect()
+    };
+    ensure!(names("--project shop list --json")? == ["a", "b", "d"]);
+    ensure!(names("stats --json --project default")? == ["other"]);
+    let output = house
+        .command()
+        .env("CONDO_PROJECT", "shop")
+        .args(["list", "--json"])
+        .output()?;
+    ensure!(serde_json::from_slice::<Vec<Value>>(&output.stdout)?.len() == 3);
+    ensure!(house.show("other")?["project"] == "default" && house.show("d")?["project"] == "shop");
+    ensure!(
+        house
+            .ok("metrics")?
+            .contains("condo_up{name=\"a\",project=\"shop\"")
+    );
+    Ok(())
+}
+
+/// The limits outlive the database.
+fn lives_on(house: &House) -> Result<()> {
+    house.ok("project set shop --vpss 3")?;
+    std::fs::remove_file(house.root.join("lib/condo.db"))?;
+    let shop = shown(house, "shop")?;
+    ensure!(shop["limits"]["vpss"] == 3 && shop["used"]["vpss"] == 3, "{shop}");
+    house
+        .refused("create e --image quick --project shop", "0 of 3 vpss")
+        .map(drop)
+}
+
+fn of_many_at_once_only_so_many_come_in() -> Result<()> {
+    let house = House::quick()?;
+    house.ok("project create shop --vpss 3")?;
+    let all: Vec<_> = (0..8)
+        .map(|n| house.spawn(&format!("create v{n} --image quick --project shop")))
+        .collect::<Result<_>>()?;
+    let mut came = 0;
+    for child in all {
+        let output = finish(child)?;
+        if output.status.success() {
+            came += 1;
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(said.contains("0 of 3 vpss"), "{said}");
+        }
+    }
+    ensure!(came == 3, "{came} came in");
+    ensure!(house.list()?.len() == 3);
+    house.ok("delete --all --force")?;
+    house.ok("project delete shop")?;
+    house.leave()
+}
