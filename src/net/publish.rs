@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! publish   prerouting   from anywhere, neighbours of the VPS included, to an address of this host:
-//! reach     output       from the host itself to one of its own:
+//! reach     output       from the host itself to one of its own, but for ::1 (the kernel takes no answer for it from elsewhere):
 //!                        (address . protocol . port) in @doors, (protocol . port) in @doors_any: there, with its port
 //!                        (address . protocol . port) in @halls, ranges: there, with the port it has
 //! return    postrouting  from a VPS to itself (@selves) and from the host's loopback: under the host's address, for the
 //!                        answer would not find its way else; all others keep theirs
 //! ```
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_packet_netfilter::nftables::InetHookNumber as Hook;
 
@@ -87,7 +87,7 @@ pub(super) fn chains() -> Vec<Chain> {
     };
     vec![
         nat("publish", Hook::PreRouting, -100, redirections()),
-        nat("reach", Hook::LocalOut, -100, redirections()),
+        nat("reach", Hook::LocalOut, -100, from_here()),
         // Before the network's own masquerading.
         nat("return", Hook::PostRouting, 90, returns()),
     ]
@@ -104,6 +104,19 @@ fn redirections() -> Vec<Rule> {
         ]
     };
     Family::ALL.into_iter().flat_map(by_family).collect()
+}
+
+/// Who asks at `::1` is to be refused at once, and not to wait for an answer that the kernel drops.
+fn from_here() -> Vec<Rule> {
+    let loopback = Ipv6Addr::LOCALHOST.octets();
+    let mut rules = vec![
+        Rule::new()
+            .of(Family::V6)
+            .is(Family::V6.destination(), &loopback)
+            .accept(),
+    ];
+    rules.extend(redirections());
+    rules
 }
 
 fn returns() -> Vec<Rule> {

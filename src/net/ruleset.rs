@@ -233,7 +233,7 @@ fn comment_of(answer: NetfilterMessage) -> Option<String> {
 }
 
 /// A comment as nft(8) stores it in the user data of a rule or a table: type 0, a length byte, and the text with its NUL.
-fn comment(text: &str) -> Vec<u8> {
+pub(super) fn comment(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
     let mut data = vec![0, length];
     data.extend(text.bytes().take(usize::from(length) - 1));
@@ -241,7 +241,8 @@ fn comment(text: &str) -> Vec<u8> {
     data
 }
 
-fn comment_in(data: &[u8]) -> Option<String> {
+/// What [`comment`] has stored.
+pub(super) fn comment_in(data: &[u8]) -> Option<String> {
     let text = data.strip_prefix(&[0])?.get(1..)?.strip_suffix(&[0])?;
     String::from_utf8(text.to_vec()).ok()
 }

@@ -45,6 +45,7 @@ const MODULES: &[&[harness::Test]] = &[
     cgroups::resources::TESTS,
     net::TESTS,
     net::doors::TESTS,
+    net::doors6::TESTS,
     net::shape::TESTS,
     runtime::apparmor::TESTS,
     runtime::binds::TESTS,

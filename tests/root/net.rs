@@ -1,6 +1,7 @@
 //! The network with real packets, in network namespaces that each test makes for itself.
 
 pub mod doors;
+pub mod doors6;
 pub mod frame;
 pub mod room;
 pub mod shape;
@@ -564,7 +565,7 @@ fn ipv6_is_for_those_who_may() -> Result<()> {
 }
 
 /// The host and a network behind its `eth0`: nothing between them but a wire.
-fn wire(addresses: [&str; 2]) -> Result<Room> {
+pub(crate) fn wire(addresses: [&str; 2]) -> Result<Room> {
     let world = Room::new()?;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&world.fd());
     let ip = |line: &str| crate::harness::run(Command::new("ip").args(line.split(' '))).map(drop);

@@ -6,18 +6,37 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use crate::error::{Error, Result};
 use crate::net::publication::{Door, Publication, Transport};
 
-/// Refuses ports at which a program of the host listens, and addresses that the host does not have. Binding tells, for a moment.
+/// Refuses ports at which a program of the host listens, and addresses that the host does not have or that lead nowhere. Binding
+/// tells, for a moment.
 ///
 /// # Errors
 /// [`Error::Invalid`] with the port.
 pub(in crate::vps) fn check<'a>(publications: impl IntoIterator<Item = &'a Publication>) -> Result<()> {
     for publication in publications {
         let door = &publication.door;
+        refuse_unroutable(door)?;
         for port in door.first..=door.last {
             probe(door, port)?;
         }
     }
     Ok(())
+}
+
+/// The kernel forwards nothing to or from these, whatever a rule says.
+fn refuse_unroutable(door: &Door) -> Result<()> {
+    let Some(IpAddr::V6(host)) = door.host else {
+        return Ok(());
+    };
+    let problem = match () {
+        () if host.is_loopback() => {
+            "would lead nowhere: the kernel forwards nothing for ::1; publish at 127.0.0.1, or at another address of this host"
+        }
+        () if host.is_unicast_link_local() => {
+            "would lead nowhere: the kernel forwards nothing for a link-local address; publish at another address of this host"
+        }
+        () => return Ok(()),
+    };
+    Err(Error::invalid("--publish", door, problem))
 }
 
 fn probe(door: &Door, port: u16) -> Result<()> {
@@ -73,5 +92,9 @@ mod tests {
         check(&[publication(format!("127.0.0.2:{port}:80"))]).unwrap();
         let e = check(&[publication("192.0.2.7:80:80".into())]).unwrap_err();
         assert!(e.to_string().contains("does not have"), "{e}");
+        for text in ["[::1]:80:80", "[fe80::1]:80:80"] {
+            let e = check(&[publication(text.into())]).unwrap_err();
+            assert!(e.to_string().contains("would lead nowhere"), "{e}");
+        }
     }
 }

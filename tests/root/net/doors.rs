@@ -1,7 +1,7 @@
 //! Published ports and firewalls of VPSs, with real packets.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::frame::udp;
 use super::outside;
 use super::room::{Room, Vps, host, mac};
 use crate::harness;
+use crate::vps::house::eventually;
 
 tests![
     a_published_port_is_reached_from_everywhere in guest,
@@ -32,14 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to look for what must not come.
 const GLANCE: Duration = Duration::from_millis(500);
 
-fn publications(texts: &[&str]) -> Vec<Publication> {
+pub(crate) fn publications(texts: &[&str]) -> Vec<Publication> {
     texts
         .iter()
         .map(|text| text.parse().expect("a publication"))
         .collect()
 }
 
-fn filter(policy_in: Action, rules: &[&str]) -> Filter {
+pub(crate) fn filter(policy_in: Action, rules: &[&str]) -> Filter {
     Filter {
         incoming: policy_in,
         outgoing: Action::Allow,
@@ -68,7 +69,7 @@ fn rule(text: &str) -> FilterRule {
 }
 
 /// Puts in force what a VPS has of the host.
-fn provide(vps: &Vps, published: &[&str], filter: &Filter) -> Result<()> {
+pub(crate) fn provide(vps: &Vps, published: &[&str], filter: &Filter) -> Result<()> {
     Ok(with(vps, &publications(published), filter, |s| s.provide())?)
 }
 
@@ -82,21 +83,25 @@ fn with<T>(
         table: "condo",
         label: &vps.port.host_if,
         name: "web",
-        addresses: &[vps.ip().into()],
+        addresses: &vps.port.addresses().collect::<Vec<_>>(),
         publications: published,
         filter,
     })
 }
 
 /// Answers each caller at a port of the VPS with the caller's address as the VPS sees it.
-fn greet(vps: &Vps, port: u16) -> Result<()> {
+pub(crate) fn greet(vps: &Vps, port: u16) -> Result<()> {
+    // Both families.
     let listener = vps
         .room
-        .run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?))?;
+        .run(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?))?;
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut stream: TcpStream = stream;
-            let seen = stream.peer_addr().map(|a| a.ip().to_string()).unwrap_or_default();
+            let seen = stream
+                .peer_addr()
+                .map(|a| a.ip().to_canonical().to_string())
+                .unwrap_or_default();
             let _ = stream.write_all(format!("{port} {seen}").as_bytes());
         }
     });
@@ -104,8 +109,8 @@ fn greet(vps: &Vps, port: u16) -> Result<()> {
 }
 
 /// What is said at a place; nothing when nobody answers.
-fn call(place: (Ipv4Addr, u16), patience: Duration) -> Result<Option<String>> {
-    let Ok(mut stream) = TcpStream::connect_timeout(&SocketAddr::from(place), patience) else {
+fn call(place: SocketAddr, patience: Duration) -> Result<Option<String>> {
+    let Ok(mut stream) = TcpStream::connect_timeout(&place, patience) else {
         return Ok(None);
     };
     stream.set_read_timeout(Some(patience))?;
@@ -116,8 +121,15 @@ fn call(place: (Ipv4Addr, u16), patience: Duration) -> Result<Option<String>> {
     }
 }
 
-fn hears(place: (Ipv4Addr, u16), expected: &str) -> Result<()> {
-    let said = call(place, PATIENCE)?;
+pub(crate) fn hears(place: impl Into<SocketAddr>, expected: &str) -> Result<()> {
+    let place = place.into();
+    let mut said = None;
+    // A link that has just come up may have no route yet.
+    eventually("an answer", || {
+        said = call(place, PATIENCE)?;
+        Ok(said.is_some())
+    })
+    .with_context(|| format!("{place:?} is to say {expected}"))?;
     ensure!(
         said.as_deref() == Some(expected),
         "{place:?} says {said:?} instead of {expected}"
@@ -125,7 +137,8 @@ fn hears(place: (Ipv4Addr, u16), expected: &str) -> Result<()> {
     Ok(())
 }
 
-fn is_closed(place: (Ipv4Addr, u16)) -> Result<()> {
+pub(crate) fn is_closed(place: impl Into<SocketAddr>) -> Result<()> {
+    let place = place.into();
     let said = call(place, GLANCE)?;
     ensure!(said.is_none(), "{place:?} says {said:?}");
     Ok(())

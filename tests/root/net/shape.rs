@@ -8,12 +8,13 @@ use anyhow::{Context, Result, ensure};
 use condo::net::Rates;
 use serde_json::Value;
 
-use super::room::{Vps, host, ping};
+use super::room::{Vps, host, host_with_ipv6, ping};
 use crate::harness;
 use crate::vps::house::eventually;
 
 tests![
     rates_hold_both_ways in guest: 180,
+    rates_hold_for_ipv6,
     a_full_line_answers_soon,
     rates_change_and_go,
 ];
@@ -66,7 +67,10 @@ fn measured(vps: &Vps, options: &[&str]) -> Result<f64> {
 }
 
 fn once(vps: &Vps, options: &[&str]) -> Result<f64> {
-    let address = vps.ip().to_string();
+    let address = match options.contains(&"--version6") {
+        true => vps.ip6().to_string(),
+        false => vps.ip().to_string(),
+    };
     let mut client = Command::new("iperf3");
     client
         .args(["--client", &address, "--json", "--omit", "1", "--time", "3"])
@@ -121,6 +125,16 @@ fn rates_hold_both_ways() -> Result<()> {
     holds("UDP in", &a, &["--udp", "--bitrate", &twice])?;
     holds("UDP out", &a, &["--udp", "--bitrate", &twice, "--reverse"])?;
     Ok(())
+}
+
+fn rates_hold_for_ipv6() -> Result<()> {
+    needs!(root, program:iperf3);
+    let network = host_with_ipv6()?;
+    let a = Vps::with_ipv6(&network, 2)?;
+    network.shape(&a.port, &both())?;
+    let _server = Server::new(&a)?;
+    holds("TCP in by IPv6", &a, &["--version6"])?;
+    holds("TCP out by IPv6", &a, &["--version6", "--reverse"])
 }
 
 /// The longest of some round trips while the line is full.
