@@ -38,6 +38,8 @@ pub(super) struct Group {
 pub(super) struct Link {
     /// Interface index.
     pub(super) index: u32,
+    /// Whether it leads to this host itself.
+    pub(super) is_loopback: bool,
     /// Its driver, for virtual links.
     pub(super) kind: Option<InfoKind>,
     /// Hardware address.
@@ -58,6 +60,7 @@ impl Link {
     fn read(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
+            is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             kind: None,
             mac: Vec::new(),
             bridge: None,

@@ -19,7 +19,8 @@
 //! [`Network::restore`] has put them back.
 //!
 //! Only `ip_forward` is set for the host as a whole: a host that must not route between its other interfaces needs a rule of
-//! its own. Another table that drops forwarded packets by policy (Docker's does) also drops those of VPSs.
+//! its own. Another table that drops forwarded packets by policy also drops those of VPSs; Docker's has a place for exceptions, where
+//! condo's are (`passage.rs`).
 //!
 //! All calls work on the network namespace of the calling thread and wait for the kernel's answer.
 
@@ -46,6 +47,7 @@ mod netlink;
 mod netns;
 pub mod others;
 mod pair;
+mod passage;
 mod port;
 pub mod publication;
 mod publish;
@@ -143,7 +145,8 @@ impl Network {
             .add_each(&self.own_elements())
             .apply(&mut channel)?;
         self.ensure_bridge()
-            .during(|| format!("set up bridge `{}`", self.bridge))
+            .during(|| format!("set up bridge `{}`", self.bridge))?;
+        self.open_passage()
     }
 
     /// Connects a VPS: a veth pair from the host to `eth0` inside `netns`, which gets its addresses and default route.
@@ -191,6 +194,7 @@ impl Network {
     pub fn remove(&self) -> Result<()> {
         let mut failures = Failures::default();
         failures.note(self.remove_link());
+        failures.note(self.close_passage());
         failures.note(firewall::rules(&self.table).remove(&mut Channel::netfilter()?));
         failures.into_result()
     }
@@ -202,6 +206,7 @@ impl Network {
     pub fn retire(&self) -> Result<()> {
         let mut failures = Failures::default();
         failures.note(self.remove_link());
+        failures.note(self.close_passage());
         let mut channel = Channel::netfilter()?;
         let own = Change::of(self).remove_each(&self.own_elements());
         failures.note(forgive_gone(own.apply(&mut channel)));
@@ -231,7 +236,8 @@ impl Network {
         match link::find(&mut channel, &self.bridge)? {
             Some(bridge) if self.is_ours(&bridge) && bridge.up => {
                 Ok(fence::stands(&mut channel, bridge.index)?
-                    && delivery::stands(&mut channel, bridge.index)?)
+                    && delivery::stands(&mut channel, bridge.index)?
+                    && self.passes()?)
             }
             _ => Ok(false),
         }
@@ -262,6 +268,7 @@ impl Network {
         Change::of(self).add_each(&elements).apply(&mut channel)?;
         self.ensure_bridge()
             .during(|| format!("set up bridge `{}`", self.bridge))?;
+        self.open_passage()?;
         attached.into_iter().try_for_each(|port| {
             self.reconnect(port)
                 .during(|| format!("reconnect `{}`", port.address))
@@ -357,6 +364,14 @@ pub fn sweep() -> Result<()> {
 /// Those of the netlink socket.
 pub fn link_exists(name: &str) -> Result<bool> {
     Ok(link::find(&mut Channel::route()?, name)?.is_some())
+}
+
+/// Whether a network interface of this name is there and was brought up.
+///
+/// # Errors
+/// Those of the netlink socket.
+pub fn link_is_up(name: &str) -> Result<bool> {
+    Ok(link::find(&mut Channel::route()?, name)?.is_some_and(|link| link.up))
 }
 
 /// Names end up in file names, interface names (15 characters) and the firewall.

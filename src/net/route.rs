@@ -155,6 +155,37 @@ pub(super) fn add_station(channel: &mut Channel, port: u32, mac: [u8; 6]) -> Res
         .during(|| "add the hardware address to the bridge")
 }
 
+/// The links of all default routes, of either family.
+pub(super) fn default_links(channel: &mut Channel) -> Result<Vec<u32>> {
+    let mut links = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut query = RouteMessage::default();
+        query.header.address_family = family;
+        let answers = channel
+            .request(Message::GetRoute(query), NLM_F_DUMP)
+            .during(|| "list routes")?;
+        for answer in answers {
+            if let Message::NewRoute(route) = answer
+                && route.header.destination_prefix_length == 0
+                && route.header.kind == RouteType::Unicast
+            {
+                links.extend(links_of_route(&route));
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// One, or one for each of several ways.
+fn links_of_route(route: &RouteMessage) -> Vec<u32> {
+    let of = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(ways) => ways.iter().map(|way| way.interface_index).collect(),
+        _ => Vec::new(),
+    };
+    route.attributes.iter().flat_map(of).collect()
+}
+
 /// Every IPv4 network that a route or an address of this network namespace names; the default route names none.
 ///
 /// # Errors

@@ -90,6 +90,18 @@ impl Rule {
         self.name_of(MetaKey::Iifname).look_up(links.name)
     }
 
+    /// The packet came in by this interface, in the words of iptables(8).
+    pub(super) fn coming_by(self, link: &str) -> Self {
+        self.meta(MetaKey::Iifname)
+            .compare(Operator::Equal, &[link.as_bytes(), &[0]].concat())
+    }
+
+    /// The packet leaves by this interface, likewise.
+    pub(super) fn leaving_by(self, link: &str) -> Self {
+        self.meta(MetaKey::Oifname)
+            .compare(Operator::Equal, &[link.as_bytes(), &[0]].concat())
+    }
+
     /// The packet came in by an interface of these groups.
     pub(super) fn in_group(self, group: Group) -> Self {
         self.meta(MetaKey::Iifgroup)
@@ -288,9 +300,14 @@ impl Rule {
         self.verdict(ACCEPT)
     }
 
+    /// The packet is counted.
+    pub(super) fn counted(self) -> Self {
+        self.other("counter", Vec::new())
+    }
+
     /// The packet is counted and dropped.
     pub(super) fn drop(self) -> Self {
-        self.other("counter", Vec::new()).verdict(DROP)
+        self.counted().verdict(DROP)
     }
 
     /// The packet leaves under the host's address.

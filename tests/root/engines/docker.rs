@@ -18,14 +18,14 @@ tests![
 ];
 
 /// A daemon with the image, and its client.
-struct Docker<'a> {
-    daemon: Daemon,
-    client: Client<'a>,
+pub(super) struct Docker<'a> {
+    pub(super) daemon: Daemon,
+    pub(super) client: Client<'a>,
 }
 
 impl<'a> Docker<'a> {
     /// Starts it with the example's configuration; `more` are further words of its command line.
-    fn start(room: &'a Room, more: &[&str]) -> Result<Self> {
+    pub(super) fn start(room: &'a Room, more: &[&str]) -> Result<Self> {
         let text = include_str!("../../../examples/engines/docker-daemon.json");
         let config = room.write("daemon.json", &room.with_driver(&example(text)))?;
         let socket = room.path("docker.sock");
@@ -45,7 +45,7 @@ impl<'a> Docker<'a> {
     }
 
     /// What `docker inspect` knows.
-    fn inspect(&self, name: &str) -> Result<Value> {
+    pub(super) fn inspect(&self, name: &str) -> Result<Value> {
         let list: Value = serde_json::from_str(&self.client.ok("inspect", &[name])?)?;
         list.get(0).cloned().context("nothing was inspected")
     }
@@ -62,13 +62,18 @@ const NO_NETWORK: &[&str] = &[
 
 /// The words that begin a container of the image.
 fn run(options: &str) -> String {
+    run_on("none", options)
+}
+
+/// As [`run`], on a network of Docker's.
+pub(super) fn run_on(network: &str, options: &str) -> String {
     // Where the kernel has AppArmor, Docker has its profile loaded by a program that not every machine has.
     let unconfined = match harness::has("program:apparmor_parser") {
         true => "",
         false => "--security-opt apparmor=unconfined",
     };
     format!(
-        "run --runtime condo --network none {unconfined} {options} {}",
+        "run --runtime condo --network {network} {unconfined} {options} {}",
         image::IMAGE
     )
 }
