@@ -83,13 +83,15 @@ impl Network {
             rule: Rule::new().leaving_by(&self.bridge).counted().accept(),
         }];
         if self.kind.has_a_way_out() {
-            all.extend(outward()?.into_iter().map(|uplink| Passage {
-                comment: format!("{}from, by {uplink}", self.mark()),
-                rule: Rule::new()
-                    .coming_by(&self.bridge)
-                    .leaving_by(&uplink)
-                    .counted()
-                    .accept(),
+            all.extend(outward()?.into_iter().map(|uplink| {
+                Passage {
+                    comment: format!("{}from, by {uplink}", self.mark()),
+                    rule: Rule::new()
+                        .coming_by(&self.bridge)
+                        .leaving_by(&uplink)
+                        .counted()
+                        .accept(),
+                }
             }));
         }
         Ok(all)
@@ -298,7 +300,9 @@ mod tests {
         let (mut removed, mut added) = (Vec::new(), 0);
         for (message, _) in entries {
             match message.inner {
-                NetfilterMessageInner::NfTables(NfTablesMessage::DeleteRule(rule)) => removed.extend(handle(&rule)),
+                NetfilterMessageInner::NfTables(NfTablesMessage::DeleteRule(rule)) => {
+                    removed.extend(handle(&rule));
+                }
                 NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(_)) => added += 1,
                 other => panic!("{other:?}"),
             }
@@ -308,7 +312,11 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_changed() {
-        let (to, eth0, eth1) = ("condo condo0: to", "condo condo0: from, by eth0", "condo condo0: from, by eth1");
+        let (to, eth0, eth1) = (
+            "condo condo0: to",
+            "condo condo0: from, by eth0",
+            "condo condo0: from, by eth1",
+        );
         assert_eq!(change(&[], &[to, eth0]), (vec![], 2));
         assert_eq!(change(&[to, eth0], &[to, eth0]), (vec![], 0));
         assert_eq!(change(&["the operator's", to, eth0], &[to, eth1]), (vec![3], 1));

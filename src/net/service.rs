@@ -37,6 +37,19 @@ impl Services<'_> {
         self.apply(batch).during(|| "put ports and firewall in force")
     }
 
+    /// Puts all of it in force in the place of what the VPS had with other addresses, in one transaction: at no moment is it without
+    /// its firewall.
+    ///
+    /// # Errors
+    /// As for [`Services::provide`].
+    pub fn replace(&self, before: &Self) -> Result<()> {
+        let mut batch = before.screen().take_down(self.table);
+        batch.extend(publish::close(self.table, before.addresses, before.publications));
+        batch.extend(self.screen().put_up(self.table));
+        batch.extend(publish::open(self.table, self.addresses, self.publications));
+        self.apply(batch).during(|| "put ports and firewall in force")
+    }
+
     /// Takes all of it away; what is gone already is fine.
     ///
     /// # Errors

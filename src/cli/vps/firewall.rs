@@ -122,9 +122,20 @@ fn add(condo: &Condo, name: &Name, action: Action, args: &RuleArgs) -> Result<Ex
     };
     change(condo, name, &|filter| {
         let at = place(args.at, filter.rules.len())?;
-        filter.rules.insert(at, rule.clone());
+        put(&mut filter.rules, at, &rule);
         Ok(())
     })
+}
+
+/// Puts a rule at a place. Of two that are the same the second decides nothing: there is only one, and a command can be run again.
+fn put(rules: &mut Vec<FilterRule>, at: usize, rule: &FilterRule) {
+    if rules[..at].contains(rule) {
+        return;
+    }
+    let mut behind = rules.split_off(at);
+    behind.retain(|other| other != rule);
+    rules.push(rule.clone());
+    rules.append(&mut behind);
 }
 
 fn place(at: Option<u64>, rules: usize) -> error::Result<usize> {
@@ -281,5 +292,12 @@ mod tests {
         assert!(remove(&mut filter, &[4]).is_err() && remove(&mut filter, &[0]).is_err());
         remove(&mut filter, &[3, 1]).unwrap();
         assert_eq!(filter.rules, [rule("2")]);
+        put(&mut filter.rules, 1, &rule("4"));
+        for at in [1, 2] {
+            put(&mut filter.rules, at, &rule("4"));
+            assert_eq!(filter.rules, [rule("2"), rule("4")]);
+        }
+        put(&mut filter.rules, 0, &rule("4"));
+        assert_eq!(filter.rules, [rule("4"), rule("2")]);
     }
 }

@@ -9,6 +9,7 @@ use crate::net::ipam::Taken;
 use crate::vps::record::attachment::{Attachment, INTERFACES, Interface};
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
+use crate::vps::record::store::Record;
 use crate::vps::record::view::VpsStatus;
 use crate::vps::wire::network;
 
@@ -19,13 +20,12 @@ impl Condo {
     /// [`Error::Status`] for a VPS that is on the network already, [`Error::Exists`] for an address that somebody has.
     pub fn attach_network(&self, name: &Name, attachment: &Attachment) -> Result<Interface> {
         let (record, _lock) = self.hold_settled(name)?;
-        if record
+        let there = record
             .interfaces
             .iter()
-            .any(|interface| interface.network == attachment.network)
-        {
-            let text = format!("the VPS is on the network `{}` already", attachment.network);
-            return Err(Error::Status(text));
+            .find(|interface| interface.network == attachment.network);
+        if let Some(interface) = there {
+            return self.finish_attaching(&record, interface);
         }
         if record.interfaces.len() >= INTERFACES {
             return Err(Error::Status(format!(
@@ -38,14 +38,31 @@ impl Condo {
         if self.status(name)? == VpsStatus::Stopped {
             return Ok(interface);
         }
-        let plugged = self
-            .netns(name)
-            .and_then(|netns| network::attach_one(self, &record, &interface, netns.as_fd()));
-        if let Err(e) = plugged {
+        if let Err(e) = self.plug(&record, &interface) {
+            // The link goes before the claim.
+            if let Err(left) = network::detach_one(self, &record, &interface) {
+                log::warn!("not all of `{}` of `{name}` is undone: {left}", interface.name());
+            }
             self.store.remove_interface(name, interface.number)?;
             return Err(e);
         }
         Ok(interface)
+    }
+
+    /// Does what a killed command has left undone, where the VPS has the interface by its record only.
+    fn finish_attaching(&self, record: &Record, interface: &Interface) -> Result<Interface> {
+        let is_whole = self.status(&record.name)? == VpsStatus::Stopped
+            || network::is_attached_by(self, record, interface)?;
+        if is_whole {
+            let text = format!("the VPS is on the network `{}` already", interface.network);
+            return Err(Error::Status(text));
+        }
+        self.plug(record, interface).map(|()| interface.clone())
+    }
+
+    fn plug(&self, record: &Record, interface: &Interface) -> Result<()> {
+        let netns = self.netns(&record.name)?;
+        network::attach_one(self, record, interface, netns.as_fd())
     }
 
     /// Takes a VPS off a network; its other interfaces keep their names.

@@ -173,8 +173,8 @@ pub(in crate::vps) fn restore_if_damaged(condo: &Condo) -> Result<()> {
         return Ok(());
     }
     let _lock = lock(condo)?;
-    let runs = |record: &Record| files::exists(&condo.folders.run_of(&record.name));
-    let running: Vec<Record> = condo.store.list()?.into_iter().filter(runs).collect();
+    let mut running = condo.store.list()?;
+    running.retain(|record| runs(condo, record));
     let pairs = pairs_of(condo, &running)?;
     for record in used {
         let network = &record.network;
@@ -191,6 +191,11 @@ pub(in crate::vps) fn restore_if_damaged(condo: &Condo) -> Result<()> {
         .iter()
         .filter(|vps| is_attached(condo, vps))
         .try_for_each(|vps| services::provide(condo, vps))
+}
+
+/// Whether a VPS runs, or ended a moment ago and is not cleared away.
+pub(super) fn runs(condo: &Condo, record: &Record) -> bool {
+    files::exists(&condo.folders.run_of(&record.name))
 }
 
 fn is_attached(condo: &Condo, record: &Record) -> bool {
@@ -299,10 +304,24 @@ pub(in crate::vps) fn attach_one(
     let port = port(condo, record, interface, &network.network);
     let _lock = lock(condo)?;
     network.network.ensure()?;
+    // Before anything comes in by it: whoever is killed in between leaves no VPS without its firewall.
+    services::provide(condo, record)?;
     network.network.attach(&port, netns)?;
     shape_new(record, &network, &port)?;
-    services::provide(condo, record)?;
     allow_peers(condo, record, &[(network, port)])
+}
+
+/// Whether the last thing was done that [`attach_one`] does to a port before packets flow. What comes after it is done once more.
+pub(in crate::vps) fn is_attached_by(condo: &Condo, record: &Record, interface: &Interface) -> Result<bool> {
+    let network = named(condo, &interface.network)?;
+    let port = port(condo, record, interface, &network.network);
+    if !net::link_is_up(&port.host_if)? {
+        return Ok(false);
+    }
+    let _lock = lock(condo)?;
+    shape_new(record, &network, &port)?;
+    allow_peers(condo, record, &[(network, port)])?;
+    Ok(true)
 }
 
 /// Takes a VPS off one network; what is gone already is fine.
@@ -311,11 +330,13 @@ pub(in crate::vps) fn detach_one(condo: &Condo, record: &Record, interface: &Int
     let port = port(condo, record, interface, &network.network);
     let _lock = lock(condo)?;
     traffic::keep(condo, record)?;
-    services::withdraw(condo, record)?;
     network.network.detach(&port)?;
     let mut rest = record.clone();
     rest.interfaces.retain(|kept| kept != interface);
-    services::provide(condo, &rest)?;
+    match runs(condo, record) {
+        true => services::replace(condo, record, &rest)?,
+        false => services::withdraw(condo, record)?,
+    }
     net::forget(&port.addresses().collect::<Vec<_>>())
 }
 
@@ -369,12 +390,6 @@ pub(in crate::vps) fn remove_if_unused(condo: &Condo) -> Result<()> {
         failures.note(record.network.remove());
     }
     failures.into_result()
-}
-
-/// Takes the link of a deleted network away.
-pub(super) fn retire(condo: &Condo, record: &NetworkRecord) -> Result<()> {
-    let _lock = lock(condo)?;
-    record.network.retire()
 }
 
 /// Says what is wrong where a network's name leads nowhere.

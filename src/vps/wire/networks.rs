@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-use super::network::{lock, named, of, private6, retire, subnets};
+use super::network::{lock, named, of, private6, runs, subnets};
 use crate::error::{Error, Result};
 use crate::net::{self, Kind, Network};
 use crate::vps::record::instance::Condo;
@@ -97,9 +97,18 @@ impl Condo {
     }
 
     /// Changes a network; what VPSs have of it changes when they start.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what cannot be, and for other IPv6 addresses than a VPS has that runs.
     pub fn change_network(&self, name: &Name, change: &NetworkChange) -> Result<NetworkRecord> {
-        named(self, name)?;
+        let before = named(self, name)?;
         let _lock = lock(self)?;
+        if let Some(subnet) = change
+            .subnet6
+            .filter(|subnet| Some(*subnet) != before.network.subnet6)
+        {
+            self.refuse_to_renumber(&before, subnet)?;
+        }
         self.store.change_network(name, &|record| {
             record.network.mtu = change.mtu.or(record.network.mtu);
             record.network.subnet6 = change.subnet6.or(record.network.subnet6);
@@ -107,11 +116,28 @@ impl Condo {
         })
     }
 
+    /// Addresses follow from the network's: those that a running VPS has in the kernel would not be found when it ends.
+    fn refuse_to_renumber(&self, record: &NetworkRecord, subnet: Ipv6Network) -> Result<()> {
+        let Some(has) = record.network.subnet6 else {
+            return Ok(());
+        };
+        for vps in self.store.on_network(record)? {
+            if runs(self, &self.store.get(&vps)?) {
+                let problem =
+                    format!("cannot replace `{has}` while VPSs run on it; first `condo stop {vps}`");
+                return Err(Error::invalid("--subnet6", subnet, problem));
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes a network that no VPS is on.
     pub fn delete_network(&self, name: &Name) -> Result<()> {
-        let record = named(self, name)?;
-        self.store.remove_network(name)?;
-        retire(self, &record)
+        named(self, name)?;
+        let _lock = lock(self)?;
+        // The link goes first: one that no record names would never be found again.
+        let retire = |record: &NetworkRecord| record.network.retire();
+        self.store.remove_network(name, &retire).map(drop)
     }
 
     /// Keeps addresses of a network for those who ask for them by name.

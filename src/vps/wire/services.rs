@@ -17,6 +17,13 @@ pub(in crate::vps) fn provide(condo: &Condo, record: &Record) -> Result<()> {
     with(condo, record, &config.firewall, |services| services.provide())
 }
 
+/// Puts in force what a record says in the place of what an earlier one said, whose addresses were others.
+pub(super) fn replace(condo: &Condo, before: &Record, record: &Record) -> Result<()> {
+    with(condo, before, &before.config.firewall, |old| {
+        with(condo, record, &record.config.firewall, |new| new.replace(old))
+    })
+}
+
 /// Puts another firewall in force, also one that is none.
 pub(in crate::vps) fn screen(condo: &Condo, record: &Record, filter: &Filter) -> Result<()> {
     with(condo, record, filter, |services| services.provide())

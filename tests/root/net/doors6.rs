@@ -127,21 +127,21 @@ fn a_firewall_holds_for_ipv6() -> Result<()> {
     world.run(|| is_closed((HOST, 8081)))?;
     b.room.run(|| is_closed((a.ip6(), 80)))?;
     // What it begins itself is answered, and neighbours are found whatever the policy.
-    a.room
-        .run(|| hears((b.ip6(), 81), &format!("81 {}", a.ip6())))?;
+    a.room.run(|| hears((b.ip6(), 81), &format!("81 {}", a.ip6())))?;
     let from_b = format!("allow in tcp 80-81 from {}/128", b.ip6());
     rules(&[&from_b], Action::Deny)?;
-    b.room
-        .run(|| hears((a.ip6(), 81), &format!("81 {}", b.ip6())))?;
+    b.room.run(|| hears((a.ip6(), 81), &format!("81 {}", b.ip6())))?;
     world.run(|| is_closed((HOST, 8081)))?;
     // A rule about IPv4 says nothing about IPv6, and one about neither holds for both.
-    rules(&["deny in tcp 80 from 0.0.0.0/0", "deny in tcp 81"], Action::Allow)?;
+    rules(
+        &["deny in tcp 80 from 0.0.0.0/0", "deny in tcp 81"],
+        Action::Allow,
+    )?;
     world.run(|| hears((HOST, 8080), &format!("80 {CALLER}")))?;
     world.run(|| is_closed((HOST, 8081)))?;
     // The other way.
     let to_b = format!("deny out tcp 80 to {}/128", b.ip6());
     rules(&[&to_b], Action::Allow)?;
     a.room.run(|| is_closed((b.ip6(), 80)))?;
-    a.room
-        .run(|| hears((b.ip6(), 81), &format!("81 {}", a.ip6())))
+    a.room.run(|| hears((b.ip6(), 81), &format!("81 {}", a.ip6())))
 }

@@ -16,6 +16,7 @@ pub mod house;
 mod identity;
 mod inits;
 mod isolation;
+mod kills;
 mod layered;
 mod life;
 mod limits;
@@ -51,6 +52,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     inits::TESTS,
     identity::TESTS,
     isolation::TESTS,
+    kills::TESTS,
     layered::TESTS,
     life::TESTS,
     limits::TESTS,

@@ -114,11 +114,15 @@ impl Store {
         })
     }
 
-    /// Forgets a network that no VPS is on.
+    /// Forgets a network that no VPS is on, once `retire` has taken away what the kernel has of it.
     ///
     /// # Errors
-    /// [`Error::Status`] that names who is on it.
-    pub fn remove_network(&self, name: &Name) -> Result<NetworkRecord> {
+    /// [`Error::Status`] that names who is on it, and whatever `retire` says.
+    pub fn remove_network(
+        &self,
+        name: &Name,
+        retire: &dyn Fn(&NetworkRecord) -> Result<()>,
+    ) -> Result<NetworkRecord> {
         self.with(|db| {
             let claim = begin(db)?;
             let record = network(&claim, name)?.ok_or_else(|| no_network(name))?;
@@ -127,6 +131,7 @@ impl Store {
                     format!("`{vps}` is on the network; delete it, or `condo network detach {name} {vps}`");
                 return Err(Error::Status(text));
             }
+            retire(&record)?;
             for text in [
                 "DELETE FROM networks WHERE name = ?1",
                 "DELETE FROM turns WHERE network = ?1",

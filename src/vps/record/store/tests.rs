@@ -254,9 +254,12 @@ fn networks_are_made_and_forgotten() {
     assert_eq!(web.interfaces.len(), 2);
     assert_ne!(web.interfaces[0].address, web.interfaces[1].address);
     assert_eq!(store.list().unwrap(), std::slice::from_ref(&web));
-    let text = store.remove_network(&name("b")).unwrap_err().to_string();
+    let text = store
+        .remove_network(&name("b"), &|_| Ok(()))
+        .unwrap_err()
+        .to_string();
     assert!(text.contains("`web` is on the network"), "{text}");
-    store.remove_network(&name("a")).unwrap();
+    store.remove_network(&name("a"), &|_| Ok(())).unwrap();
     assert_eq!(make("a").unwrap().number, 1);
     let mut twin = new("twin");
     twin.config.networks = vec!["b,mac=02:00:00:00:00:01".parse().unwrap()];
