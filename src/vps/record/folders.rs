@@ -8,6 +8,7 @@
 //!   images/                        see image
 //!   events/                        see events
 //!   vps/NAME/record.json           a copy of its record
+//!   vps/NAME/traffic.json          a copy of what it has sent and received
 //!   vps/NAME/running               there until its end is recorded
 //!   vps/NAME/disk/                 the VPS's own layer
 //!   vps/NAME/bundle/config.json    rendered at every start
@@ -140,6 +141,11 @@ impl Folders {
     /// The copy of its record, from which a lost database is made anew.
     pub fn record(&self, name: &Name) -> PathBuf {
         self.vps(name).join("record.json")
+    }
+
+    /// The copy of what a VPS has sent and received.
+    pub fn traffic(&self, name: &Name) -> PathBuf {
+        self.vps(name).join("traffic.json")
     }
 
     /// The copy of the networks.

@@ -12,6 +12,7 @@ use super::doors;
 use super::network::{networks, pair, put_network};
 use super::projects;
 use super::rows::Record;
+use super::traffic;
 use crate::error::{During, Result};
 use crate::files;
 
@@ -92,6 +93,9 @@ pub(super) fn restore(db: &Connection, folders: &Folders) -> Result<usize> {
     for record in &restored {
         if let Err(e) = doors::take(db, record) {
             log::warn!("published ports of `{}` are not restored: {e}", record.name);
+        }
+        if let Err(e) = traffic::restore(db, folders, &record.name) {
+            log::warn!("the traffic of `{}` is not restored: {e}", record.name);
         }
         for peer in &record.config.allow {
             // One that was deleted since has no record.

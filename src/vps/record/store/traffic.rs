@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use super::rows::sql;
 use super::{Store, begin};
-use crate::error::Result;
+use crate::error::{During, Result};
+use crate::files;
 use crate::net::meter::{Count, Reading};
+use crate::vps::record::folders::Folders;
 use crate::vps::record::name::Name;
 use crate::vps::record::traffic::{Amount, Flow, Traffic};
 
@@ -58,7 +61,9 @@ impl Store {
             let change = begin(db)?;
             add(&change, name, readings)?;
             remember(&change, name, readings)?;
-            change.commit().map_err(sql)
+            change.commit().map_err(sql)?;
+            write_copy(&self.folders, db, name);
+            Ok(())
         })
     }
 
@@ -73,9 +78,67 @@ impl Store {
                 .execute("DELETE FROM counter WHERE name = ?1", [name.as_str()])
                 .map_err(sql)?;
             remember(&change, name, readings)?;
-            change.commit().map_err(sql)
+            change.commit().map_err(sql)?;
+            write_copy(&self.folders, db, name);
+            Ok(())
         })
     }
+}
+
+/// All that is kept of a VPS, as the copy beside its disk has it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    months: BTreeMap<String, Flow>,
+    /// What its interfaces had when they were read last.
+    counters: BTreeMap<String, Flow>,
+}
+
+/// Writes the copy. That a disk is full holds up nobody: the database has it.
+fn write_copy(folders: &Folders, db: &Connection, name: &Name) {
+    let write = || -> Result<()> {
+        let kept = Kept {
+            months: months(db, name)?,
+            counters: counters(db, name)?,
+        };
+        files::write_atomic(&folders.traffic(name), &serde_json::to_vec(&kept)?, 0o600)
+    };
+    // One that was deleted meanwhile has no folder.
+    if files::exists(&folders.vps(name))
+        && let Err(e) = write()
+    {
+        log::debug!("the copy of the traffic of `{name}` is that of an earlier time: {e}");
+    }
+}
+
+/// Puts the copy into a new database, if there is one.
+pub(super) fn restore(db: &Connection, folders: &Folders, name: &Name) -> Result<()> {
+    let path = folders.traffic(name);
+    let text = match files::read(&path) {
+        Err(e) if e.is_gone() => return Ok(()),
+        other => other?,
+    };
+    let kept: Kept = serde_json::from_slice(&text).during(|| format!("read `{}`", path.display()))?;
+    for (table, key, rows) in [
+        ("traffic", "month", &kept.months),
+        ("counter", "link", &kept.counters),
+    ] {
+        let text = format!(
+            "INSERT OR REPLACE INTO {table} (name, {key}, in_bytes, in_packets, out_bytes, out_packets)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+        );
+        for (value, flow) in rows {
+            let values = params![
+                name.as_str(),
+                value,
+                signed(flow.incoming.bytes),
+                signed(flow.incoming.packets),
+                signed(flow.outgoing.bytes),
+                signed(flow.outgoing.packets)
+            ];
+            db.execute(&text, values).map_err(sql)?;
+        }
+    }
+    Ok(())
 }
 
 fn add(db: &Connection, name: &Name, readings: &[Reading]) -> Result<()> {
@@ -118,6 +181,16 @@ fn remember(db: &Connection, name: &Name, readings: &[Reading]) -> Result<()> {
 
 fn months(db: &Connection, name: &Name) -> Result<BTreeMap<String, Flow>> {
     let text = "SELECT in_bytes, in_packets, out_bytes, out_packets, month FROM traffic WHERE name = ?1";
+    flows(db, name, text)
+}
+
+fn counters(db: &Connection, name: &Name) -> Result<BTreeMap<String, Flow>> {
+    let text = "SELECT in_bytes, in_packets, out_bytes, out_packets, link FROM counter WHERE name = ?1";
+    flows(db, name, text)
+}
+
+/// Flows by what the fifth column calls them.
+fn flows(db: &Connection, name: &Name, text: &str) -> Result<BTreeMap<String, Flow>> {
     let mut query = db.prepare_cached(text).map_err(sql)?;
     let rows = query
         .query_map([name.as_str()], |row| Ok((row.get(4)?, flow(row)?)))
