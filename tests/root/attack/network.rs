@@ -110,6 +110,11 @@ fn known6() -> Result<String> {
     Ok(ask("neigh")? + &ask("route")?)
 }
 
+/// The fragment header (RFC 8200, section 4.5) of what is 16 bytes into a UDP datagram, and the rest of it.
+const FRAGMENT: &[u8] = &[
+    17, 0, 0, 16, 0, 0, 0, 7, b'f', b'o', b'r', b'g', b'e', b'd', b'.', b'.',
+];
+
 /// What a VPS sends in the name of others, and past the gateway.
 fn in_other_names(a: &Vps, b: &Vps, c: &Vps) -> Result<Vec<Vec<u8>>> {
     let (gateway, own) = (mac("condo0")?, a.port.mac);
@@ -130,6 +135,9 @@ fn in_other_names(a: &Vps, b: &Vps, c: &Vps) -> Result<Vec<Vec<u8>>> {
         ip6((own, all), (a.ip6(), group), 17, &text()),
         ip6((own, gateway), (a.ip6(), group), 17, &text()),
         ip6((own, gateway), (a.ip6(), link_local), 17, &text()),
+        // A later fragment, in another's name and for the neighbour itself.
+        ip6((own, gateway), (c.ip6(), b.ip6()), 44, FRAGMENT),
+        ip6((own, b.port.mac), (a.ip6(), b.ip6()), 44, FRAGMENT),
         // An extension header for routers.
         ip6(
             (own, gateway),
