@@ -14,9 +14,7 @@ use super::link::{Berth, DOOMED, Link};
 use super::netlink::{Channel, forgive_gone, is};
 use super::port::{bridge_mac, group};
 use super::set::{Set, V4, address_key, family_of, tenant_key};
-use super::{
-    Kind, Network, Port, check_name, fence, fence6, ipam, link, netns, resolvers, route, shape, sysctl,
-};
+use super::{Kind, Network, Port, check_name, fence, fence6, ipam, link, netns, route, shape, sysctl};
 use crate::error::{During, Error, Result};
 use crate::sys::interface::set_loopback_up;
 use crate::undo::Undo;
@@ -76,7 +74,7 @@ impl Network {
             gateway: self.gateway(),
             gateway_mac: (!is_bridged).then(|| bridge_mac(&self.bridge)),
             leads_out: port.is_first && self.kind.has_a_way_out(),
-            resolvers: &resolvers(),
+            resolvers: &self.resolvers(),
         };
         fence::guard_port(channel, host, &lease)?;
         self.lead(channel, &port.host_if)

@@ -4,7 +4,8 @@
 //! inet     antispoof   prerouting   from a port itself, past its link: dropped
 //!                                   from the bridge: (ether saddr . ip saddr) in @tenants, or dropped; so is all IPv6
 //!          share       prerouting   from the bridge: new connections beyond a VPS's share (@connections) are dropped
-//!          input       input        from the bridge to the host: answers and ping, the rest dropped
+//!          input       input        from the bridge to the host: answers, ping and, at @resolvers, questions for names, the rest
+//!                                   dropped
 //!          forward     forward      VPS to VPS: (ip saddr . ip daddr) in @pairs, or by a redirected port, or dropped
 //!                                   VPS to link-local (the cloud's metadata service): dropped
 //!                                   VPS to outside: faster than a VPS may make the host look for neighbours (@seekers) in
@@ -30,7 +31,7 @@ use netlink_packet_netfilter::nftables::InetHookNumber;
 use super::link::PORTS;
 use super::rule::{Connection, DESTINATION, DESTINATION6, ETHER_SOURCE, Field, Rule, SOURCE, SOURCE6};
 use super::ruleset::{At, Chain, Ruleset};
-use super::set::{self, Family, LINKS, OPEN, OUTWARD, V4, V6};
+use super::set::{self, Family, LINKS, OPEN, OUTWARD, RESOLVERS, V4, V6};
 use super::{publish, screen};
 
 /// `ICMP_REDIRECT` and `ICMP_ECHO`, `NDISC_REDIRECT` and `ICMPV6_ECHO_REQUEST`.
@@ -38,6 +39,10 @@ const REDIRECT: u8 = 5;
 const ECHO_REQUEST: u8 = 8;
 const REDIRECT6: u8 = 137;
 const ECHO_REQUEST6: u8 = 128;
+/// Names are asked for by both.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const DNS: u16 = 53;
 /// Where Amazon's machines find their metadata by IPv6: a private address, unlike all others.
 const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 /// Connections that a VPS may have at a time, those that are over and still remembered included. The kernel remembers 65,536
@@ -137,13 +142,6 @@ fn chains() -> Vec<Chain> {
             .beyond(SHARE, v.source, v.sets.connections)
             .drop()
     });
-    let input = vec![
-        Rule::new().not_from(LINKS).accept(),
-        Rule::new().connection(Connection::Established).accept(),
-        Rule::new().from(OUTWARD).icmp(ECHO_REQUEST).accept(),
-        Rule::new().from(OUTWARD).icmp6(ECHO_REQUEST6).accept(),
-        Rule::new().drop(),
-    ];
     let mut deliver = vec![
         Rule::new().not_to(LINKS).accept(),
         Rule::new().icmp(REDIRECT).drop(),
@@ -166,7 +164,7 @@ fn chains() -> Vec<Chain> {
         filter("antispoof", Hook::PreRouting, -450, antispoof),
         // After connection tracking.
         filter("share", Hook::PreRouting, -150, share.collect()),
-        filter("input", Hook::LocalIn, 0, input),
+        filter("input", Hook::LocalIn, 0, input()),
         filter("forward", Hook::Forward, 0, forward()),
         filter("deliver", Hook::PostRouting, 0, deliver),
         Chain {
@@ -176,6 +174,28 @@ fn chains() -> Vec<Chain> {
             priority: 100,
             rules: masquerade.collect(),
         },
+    ]
+}
+
+/// What VPSs may say to the host.
+fn input() -> Vec<Rule> {
+    let question = |protocol: u8| {
+        Rule::new()
+            .from(LINKS)
+            .ipv4()
+            .in_set(&[DESTINATION], RESOLVERS)
+            .carrying(protocol)
+            .at_ports(DNS, DNS)
+            .accept()
+    };
+    vec![
+        Rule::new().not_from(LINKS).accept(),
+        Rule::new().connection(Connection::Established).accept(),
+        Rule::new().from(OUTWARD).icmp(ECHO_REQUEST).accept(),
+        Rule::new().from(OUTWARD).icmp6(ECHO_REQUEST6).accept(),
+        question(UDP),
+        question(TCP),
+        Rule::new().drop(),
     ]
 }
 

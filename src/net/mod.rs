@@ -46,6 +46,7 @@ pub mod meter;
 mod netlink;
 mod netns;
 pub mod others;
+mod own;
 mod pair;
 mod passage;
 mod port;
@@ -77,7 +78,7 @@ pub use kind::Kind;
 pub use mac::Mac;
 pub use port::{Port, interface_id, port_mac};
 pub use rate::Rates;
-pub use resolver::{PUBLIC_RESOLVERS, resolvers};
+pub use resolver::{PUBLIC_RESOLVERS, resolver_file, resolvers};
 pub use route::routes;
 pub use service::Services;
 pub use subnet::{choose_subnet, choose_subnet6};
@@ -87,7 +88,6 @@ use crate::error::{During, Error, Failures, Result};
 use elements::Change;
 use netlink::{Channel, forgive_gone};
 use ruleset::State;
-use set::{LINKS, OPEN, OUTWARD, Set};
 
 /// A network of a condo instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +110,9 @@ pub struct Network {
     /// The way out of a bridged network, if not its first address.
     #[serde(default)]
     pub router: Option<Ipv4Addr>,
+    /// Whether VPSs ask for names at the gateway, which knows theirs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dns: bool,
 }
 
 impl Network {
@@ -123,12 +126,21 @@ impl Network {
             subnet6: None,
             mtu: None,
             router: None,
+            dns: false,
         }
     }
 
     /// The VPSs' default route: the host's address on the link, or the router of a bridged network.
     pub fn gateway(&self) -> Ipv4Addr {
         self.router.unwrap_or_else(|| ipam::gateway(self.subnet))
+    }
+
+    /// Where its VPSs ask for names.
+    pub fn resolvers(&self) -> Vec<Ipv4Addr> {
+        match self.dns {
+            true => vec![self.gateway()],
+            false => resolvers(),
+        }
     }
 
     /// Sees to it that bridge, settings and firewall are there. Cheap when they are, and safe when two processes do it at once.
@@ -313,6 +325,13 @@ impl Network {
                 ));
             }
         }
+        if self.dns && self.kind.is_bridged() {
+            return Err(Error::invalid(
+                "--dns",
+                "on",
+                "is not for bridged networks, on which this host has no address",
+            ));
+        }
         match self.router {
             Some(router) if !self.subnet.contains(router) => {
                 let problem = format!("is not in the network `{}`", self.subnet);
@@ -320,21 +339,6 @@ impl Network {
             }
             _ => Ok(()),
         }
-    }
-
-    /// What the firewall's sets have of the network itself.
-    fn own_elements(&self) -> Vec<(Set, Vec<u8>)> {
-        if self.kind.is_bridged() {
-            // The operator's: what is on it is not for condo to say.
-            return Vec::new();
-        }
-        let sets = [
-            Some(LINKS),
-            self.kind.has_a_way_out().then_some(OUTWARD),
-            (self.kind == Kind::Routed).then_some(OPEN),
-        ];
-        let key = set::name_key(&self.bridge);
-        sets.into_iter().flatten().map(|set| (set, key.clone())).collect()
     }
 
     /// Whether the outside sees this address of a VPS's as the host's.

@@ -1,6 +1,6 @@
 //! The name servers a VPS is told.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 /// Quad9 and Cloudflare: what a VPS gets when the host names no server that a VPS can reach.
@@ -22,14 +22,29 @@ pub fn resolvers() -> Vec<Ipv4Addr> {
         .unwrap_or_else(|| PUBLIC_RESOLVERS.to_vec())
 }
 
+/// The file that names the host's real servers, those behind a local stub as well; none where no file does.
+pub fn resolver_file() -> Option<&'static Path> {
+    let names_some = |path: &&Path| {
+        std::fs::read_to_string(path).is_ok_and(|text| servers(&text).any(|server| !server.is_loopback()))
+    };
+    FILES.iter().map(|path| Path::new(*path)).find(names_some)
+}
+
+/// All that a file names.
+fn servers(resolv_conf: &str) -> impl Iterator<Item = IpAddr> {
+    let named = |line: &str| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
+    };
+    resolv_conf.lines().filter_map(named)
+}
+
 fn reachable(resolv_conf: &str) -> Vec<Ipv4Addr> {
-    resolv_conf
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next())?
+    servers(resolv_conf)
+        .filter_map(|server| match server {
+            IpAddr::V4(server) => Some(server),
+            IpAddr::V6(_) => None,
         })
-        .filter_map(|server| server.parse::<Ipv4Addr>().ok())
         .filter(|a| !a.is_loopback() && !a.is_link_local() && !a.is_unspecified())
         .take(3)
         .collect()

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const NAME: usize = 16;
 
 /// A named set: its name, the data type nft(8) shows (six bits a part) and the key's length in bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Set {
     /// Its name.
     pub(super) name: &'static str,
@@ -36,6 +36,9 @@ pub(super) const LINKS: Set = set("links", NAME_TYPE, 16, None);
 pub(super) const OUTWARD: Set = set("outward", NAME_TYPE, 16, None);
 /// Those whose VPSs the outside may begin to talk to.
 pub(super) const OPEN: Set = set("open", NAME_TYPE, 16, None);
+
+/// Addresses of this host at which VPSs may ask for names.
+pub(super) const RESOLVERS: Set = set("resolvers", IPV4_TYPE, 4, None);
 
 /// The sets of one address family.
 #[derive(Debug, Clone, Copy)]
@@ -79,10 +82,11 @@ pub(super) const V6: Family = Family {
 };
 
 /// All sets.
-pub(super) const ALL: [Set; 17] = [
+pub(super) const ALL: [Set; 18] = [
     LINKS,
     OUTWARD,
     OPEN,
+    RESOLVERS,
     V4.tenants,
     V4.addresses,
     V4.hidden,

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use super::usage::digits;
@@ -56,6 +56,15 @@ pub(super) enum NetworkCommand {
     /// Change a network; VPSs have it when they start.
     #[command(after_help = "Example:\n  condo network set condo0 --mtu 1400")]
     Set(SetArgs),
+    /// Be the name server of a network, until it is ended: dnsmasq at the gateway's address. For a unit: `condo-dns@NETWORK`.
+    #[command(
+        after_help = "Example:\n  condo network set lan --dns on && systemctl enable --now condo-dns@lan"
+    )]
+    Dns {
+        /// The network.
+        #[arg(value_parser = network)]
+        network: Name,
+    },
     /// Delete networks that no VPS is on.
     Delete {
         /// The networks.
@@ -127,6 +136,9 @@ pub(super) struct CreateArgs {
     /// The router behind your bridge, if it has not the network's first address.
     #[arg(long, value_name = "ADDRESS", value_parser = gateway)]
     gateway: Option<Ipv4Addr>,
+    /// Whether VPSs ask for names at the gateway: see `condo network dns`.
+    #[arg(long, value_name = "on|off", value_parser = switch, default_value = "off", action = ArgAction::Set)]
+    dns: bool,
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +150,9 @@ pub(super) struct Changes {
     /// Its IPv6 addresses, a /64.
     #[arg(long, value_name = "CIDR", value_parser = subnet6)]
     subnet6: Option<Ipv6Network>,
+    /// Whether VPSs ask for names at the gateway: see `condo network dns`.
+    #[arg(long, value_name = "on|off", value_parser = switch)]
+    dns: Option<bool>,
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +173,14 @@ fn mtu(text: &str) -> error::Result<u32> {
     bytes
         .try_into()
         .map_err(|_| Error::invalid("--mtu", text, "must be from 1280 to 65535"))
+}
+
+fn switch(text: &str) -> error::Result<bool> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(Error::invalid("--dns", text, "is neither `on` nor `off`")),
+    }
 }
 
 fn subnet(text: &str) -> error::Result<Ipv4Network> {
@@ -186,10 +209,12 @@ pub(super) fn run(condo: &Condo, command: NetworkCommand) -> Result<Exit> {
             let change = NetworkChange {
                 mtu: args.changes.mtu,
                 subnet6: args.changes.subnet6,
+                dns: args.changes.dns,
             };
             let record = condo.change_network(&args.name, &change)?;
             print(&format!("{} changed", record.name)).map(|()| Exit::Success)
         }
+        NetworkCommand::Dns { network } => match condo.serve_names(&network)? {},
         NetworkCommand::Delete { names } => delete(condo, &names),
         NetworkCommand::Attach { network, vps } => {
             let interface = condo
@@ -229,6 +254,7 @@ fn create(condo: &Condo, args: CreateArgs) -> Result<Exit> {
         mtu: args.mtu,
         bridge: args.bridge,
         gateway: args.gateway,
+        dns: args.dns,
     })?;
     let NetworkRecord { name, network, .. } = record;
     print(&format!("{name} created, {} {}", network.kind, network.subnet)).map(|()| Exit::Success)
@@ -295,6 +321,7 @@ fn show(condo: &Condo, name: &Name, json: bool) -> Result<Exit> {
             "subnet6",
             view.subnet6.map_or("-".into(), |subnet| subnet.to_string()),
         ),
+        ("dns", if view.dns { "on" } else { "off" }.to_owned()),
         ("mtu", view.mtu.map_or("-".into(), |mtu| mtu.to_string())),
         (
             "reserved",

@@ -16,8 +16,9 @@
 //!   vps/NAME/first-boot.json       what its owner gave for the first start, until then
 //!   vps/NAME/provisioned           there after the first start: what is left to be done inside
 //!   vps/NAME/hostname              the host name that condo wrote inside
+//!   vps/NAME/resolv.conf           the name servers, likewise
 //!   vps/NAME/rebuild.json          there while its disk is emptied for another system
-//!   vps/NAME/rescue/               disk, first-boot.json, provisioned, hostname of a rescue system
+//!   vps/NAME/rescue/               disk, first-boot.json, provisioned, hostname, resolv.conf of a rescue system
 //!   vps/NAME/console.log           bounded
 //!   vps/NAME/snapshots/SNAPSHOT/   snapshot.json and layer/, see snapshots; a name with a dot before it is not whole
 //!   vps/NAME/copies.lock           held by whoever makes, changes or uses them
@@ -28,6 +29,7 @@
 //!   api.socket                     of condo-server, if that runs: others may pass to it, and all else here is closed to them
 //!   lock/NAME                      held by whoever changes the VPS; stays when the VPS is deleted
 //!   vps/NAME/                      what belongs to one run of it
+//!   names/NETWORK/NAME             names that the network's name server knows
 //!   runtime/                       state of the OCI runtime: `condo-runtime --root` of this directory works on a VPS
 //! ```
 //! `--root DIR` (or `CONDO_ROOT`) moves all of them, so that several condos live side by side: such an instance marks every name
@@ -318,6 +320,11 @@ impl Seat {
     /// The host name that was written inside.
     pub fn hostname(&self) -> PathBuf {
         self.0.join("hostname")
+    }
+
+    /// The `resolv.conf` that was written inside.
+    pub fn resolvers(&self) -> PathBuf {
+        self.0.join("resolv.conf")
     }
 
     /// What its owner gave for the first start.

@@ -149,6 +149,9 @@ pub struct NetworkView {
     pub subnet6: Option<Ipv6Network>,
     /// Largest packet in bytes, when not the kernel's default.
     pub mtu: Option<u32>,
+    /// Whether its VPSs ask for names at the gateway.
+    #[serde(default)]
+    pub dns: bool,
     /// Addresses that only who asks for them gets.
     pub reserved: Vec<Range>,
     /// VPSs that are on it.
@@ -167,6 +170,7 @@ impl NetworkView {
             gateway: network.kind.has_a_way_out().then(|| network.gateway()),
             subnet6: network.subnet6,
             mtu: network.mtu,
+            dns: network.dns,
             reserved: record.reserved,
             used_by,
         }

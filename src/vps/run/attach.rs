@@ -11,7 +11,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
 use crate::vps::record::view::VpsStatus;
-use crate::vps::wire::network;
+use crate::vps::wire::{live, network};
 
 impl Condo {
     /// Gives a VPS one more interface; a running one has it at once.
@@ -40,7 +40,7 @@ impl Condo {
         }
         if let Err(e) = self.plug(&record, &interface) {
             // The link goes before the claim.
-            if let Err(left) = network::detach_one(self, &record, &interface) {
+            if let Err(left) = live::detach_one(self, &record, &interface) {
                 log::warn!("not all of `{}` of `{name}` is undone: {left}", interface.name());
             }
             self.store.remove_interface(name, interface.number)?;
@@ -52,7 +52,7 @@ impl Condo {
     /// Does what a killed command has left undone, where the VPS has the interface by its record only.
     fn finish_attaching(&self, record: &Record, interface: &Interface) -> Result<Interface> {
         let is_whole = self.status(&record.name)? == VpsStatus::Stopped
-            || network::is_attached_by(self, record, interface)?;
+            || live::is_attached_by(self, record, interface)?;
         if is_whole {
             let text = format!("the VPS is on the network `{}` already", interface.network);
             return Err(Error::Status(text));
@@ -62,7 +62,7 @@ impl Condo {
 
     fn plug(&self, record: &Record, interface: &Interface) -> Result<()> {
         let netns = self.netns(&record.name)?;
-        network::attach_one(self, record, interface, netns.as_fd())
+        live::attach_one(self, record, interface, netns.as_fd())
     }
 
     /// Takes a VPS off a network; its other interfaces keep their names.
@@ -71,10 +71,10 @@ impl Condo {
     /// [`Error::Status`] for a VPS that is not on the network, or on no other.
     pub fn detach_network(&self, name: &Name, network: &Name) -> Result<()> {
         let (record, _lock) = self.hold_settled(name)?;
-        let interface = network::interface_on(&record, network)?;
+        let interface = live::interface_on(&record, network)?;
         // The link goes before the claim: what is claimed by nobody may be given to the next.
         if record.interfaces.len() > 1 {
-            network::detach_one(self, &record, &interface)?;
+            live::detach_one(self, &record, &interface)?;
         }
         self.store.remove_interface(name, interface.number).map(drop)
     }

@@ -7,6 +7,7 @@ mod console;
 mod create;
 mod crowded;
 mod disk;
+mod dns;
 mod doors;
 mod engines;
 pub mod enter;

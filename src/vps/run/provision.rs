@@ -7,6 +7,7 @@ mod access;
 mod clock;
 mod script;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use rustix::fs::AtFlags;
@@ -15,7 +16,6 @@ use super::identity::{self, Key};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Root};
 use crate::image::Image;
-use crate::net;
 use crate::sys::cred::FsIdentity;
 use crate::vps::record::first_boot::FirstBoot;
 use crate::vps::record::folders::Seat;
@@ -25,6 +25,7 @@ use crate::vps::record::store::Record;
 const LARGEST: u64 = 1 << 20;
 const HOSTNAME: &str = "/etc/hostname";
 const HOSTS: &str = "/etc/hosts";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How the script of the first boot is written down among what is to be done.
 const SCRIPT: &str = "script\n";
 
@@ -90,7 +91,12 @@ pub(super) fn check(image: &Image, given: &FirstBoot) -> Result<()> {
 
 /// Writes the files into the mounted disk, unless it was done at an earlier start. Returns what the system has to do before it
 /// begins.
-pub(super) fn first_start(record: &Record, seat: &Seat, mounted: &Path) -> Result<Pending> {
+pub(super) fn first_start(
+    record: &Record,
+    resolvers: &[Ipv4Addr],
+    seat: &Seat,
+    mounted: &Path,
+) -> Result<Pending> {
     let root = Root::open(mounted)?;
     // The disk's owners are shifted: real root has no number there.
     let identity =
@@ -98,6 +104,7 @@ pub(super) fn first_start(record: &Record, seat: &Seat, mounted: &Path) -> Resul
     let hostname = record.hostname();
     if files::exists(&seat.provisioned()) {
         follow_name(record, seat, &root)?;
+        follow_resolvers(resolvers, seat, &root)?;
         drop(identity);
         files::remove_file(&seat.first_boot())?;
         return left_to_do(&root, &seat.provisioned());
@@ -105,7 +112,8 @@ pub(super) fn first_start(record: &Record, seat: &Seat, mounted: &Path) -> Resul
     let given = FirstBoot::load(&seat.first_boot())?;
     root.write(Path::new(HOSTNAME), format!("{hostname}\n").as_bytes(), 0o644)?;
     root.write(Path::new(HOSTS), hosts(hostname, record).as_bytes(), 0o644)?;
-    root.write(Path::new("/etc/resolv.conf"), resolv_conf().as_bytes(), 0o644)?;
+    let resolvers = resolv_conf(resolvers);
+    root.write(Path::new(RESOLV_CONF), resolvers.as_bytes(), 0o644)?;
     let pending = Pending {
         keys: identity::renew(&root, &record.uuid)?,
         script: give(&root, record, &given).during(|| "set up the first boot")?,
@@ -116,6 +124,7 @@ pub(super) fn first_start(record: &Record, seat: &Seat, mounted: &Path) -> Resul
         text.push_str(SCRIPT);
     }
     files::write_atomic(&seat.hostname(), hostname.as_bytes(), 0o600)?;
+    files::write_atomic(&seat.resolvers(), resolvers.as_bytes(), 0o600)?;
     files::write_atomic(&seat.provisioned(), text.as_bytes(), 0o600)?;
     // Only now: a start that was killed before begins anew.
     files::remove_file(&seat.first_boot())?;
@@ -169,6 +178,26 @@ fn follow_name(record: &Record, seat: &Seat, root: &Root) -> Result<()> {
     files::write_atomic(&seat.hostname(), wanted.as_bytes(), 0o600)
 }
 
+/// A VPS that is to ask elsewhere for names since its last start does, unless its tenant has said where.
+fn follow_resolvers(resolvers: &[Ipv4Addr], seat: &Seat, root: &Root) -> Result<()> {
+    let wanted = resolv_conf(resolvers);
+    let written = match files::read(&seat.resolvers()) {
+        // An earlier condo did not note it.
+        Err(e) if e.is_gone() => return Ok(()),
+        other => other?,
+    };
+    if written == wanted.as_bytes() {
+        return Ok(());
+    }
+    if root
+        .read(Path::new(RESOLV_CONF), LARGEST)
+        .is_ok_and(|there| there == written)
+    {
+        root.write(Path::new(RESOLV_CONF), wanted.as_bytes(), 0o644)?;
+    }
+    files::write_atomic(&seat.resolvers(), wanted.as_bytes(), 0o600)
+}
+
 /// `/etc/hosts` with other names in the lines that have exactly the old ones.
 fn renamed(hosts: &str, old: &str, new: &str) -> String {
     let line = |line: &str| match line.split_once('\t') {
@@ -195,8 +224,8 @@ fn hosts(hostname: &str, record: &Record) -> String {
     )
 }
 
-fn resolv_conf() -> String {
-    net::resolvers()
+fn resolv_conf(resolvers: &[Ipv4Addr]) -> String {
+    resolvers
         .iter()
         .map(|address| format!("nameserver {address}\n"))
         .collect()

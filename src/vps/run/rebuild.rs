@@ -80,6 +80,7 @@ impl Condo {
             self.volume(&record).remove()?;
             files::remove_file(&seat.provisioned())?;
             files::remove_file(&seat.hostname())?;
+            files::remove_file(&seat.resolvers())?;
             plan.first_boot.save(&seat.first_boot())?;
             files::remove_file(&path)?;
             self.tell(&record.name, Kind::Rebuilt, json!({ "image": plan.image }));

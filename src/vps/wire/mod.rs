@@ -1,7 +1,9 @@
 //! What VPSs ask of [`net`](crate::net).
 
 pub(super) mod doors;
+pub(super) mod live;
 pub(super) mod network;
 pub mod networks;
+pub(super) mod resolver;
 pub(super) mod services;
 pub(super) mod traffic;

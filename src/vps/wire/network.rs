@@ -1,10 +1,10 @@
 //! The networks of an instance and the ports of its VPSs on them: made, taken away, put back, and who may talk to whom.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
-use crate::error::{During, Error, Failures, Result};
+use crate::error::{During, Failures, Result};
 use crate::files::{self, Lock};
 use crate::net::ipam::{self, Taken};
 use crate::net::{self, Mac, Network, Port, Rates, port_mac};
@@ -13,7 +13,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::network::NetworkRecord;
 use crate::vps::record::store::Record;
-use crate::vps::wire::{services, traffic};
+use crate::vps::wire::{resolver, services, traffic};
 
 /// The default network; its subnets are chosen on first use, so that they collide with no route of the host.
 pub(in crate::vps) fn of(condo: &Condo) -> Result<NetworkRecord> {
@@ -66,11 +66,7 @@ pub(in crate::vps) fn check(condo: &Condo, attachment: &Attachment) -> Result<()
 }
 
 /// Chooses an address for an attachment.
-pub(in crate::vps) fn pick(
-    condo: &Condo,
-    attachment: &Attachment,
-    taken: &Taken,
-) -> Result<std::net::Ipv4Addr> {
+pub(in crate::vps) fn pick(condo: &Condo, attachment: &Attachment, taken: &Taken) -> Result<Ipv4Addr> {
     let record = named(condo, &attachment.network)?;
     let reserved = record.reserved.iter().map(|range| (range.first, range.last));
     let taken = Taken {
@@ -91,6 +87,14 @@ pub(in crate::vps) fn port(condo: &Condo, record: &Record, interface: &Interface
         address: interface.address,
         address6: address6(interface, network, mac),
         mtu: network.mtu,
+    }
+}
+
+/// Where a VPS asks for names: on the network of its way out.
+pub(in crate::vps) fn resolvers(condo: &Condo, record: &Record) -> Result<Vec<Ipv4Addr>> {
+    match record.interfaces.first() {
+        Some(first) => Ok(named(condo, &first.network)?.network.resolvers()),
+        None => Ok(net::resolvers()),
     }
 }
 
@@ -265,13 +269,14 @@ pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'
             .attach(port, netns)
             .during(|| format!("join the network `{}`", network.name))?;
         shape_new(record, network, port)?;
+        resolver::tell(condo, record, network, port)?;
     }
     services::provide(condo, record)?;
     allow_peers(condo, record, &ports)
 }
 
 /// Holds a new port to the VPS's rates, if it has any.
-fn shape_new(record: &Record, network: &NetworkRecord, port: &Port) -> Result<()> {
+pub(super) fn shape_new(record: &Record, network: &NetworkRecord, port: &Port) -> Result<()> {
     let rates = record.config.limits.rates();
     match rates == Rates::default() {
         true => Ok(()),
@@ -279,7 +284,7 @@ fn shape_new(record: &Record, network: &NetworkRecord, port: &Port) -> Result<()
     }
 }
 
-fn allow_peers(condo: &Condo, record: &Record, ports: &[(NetworkRecord, Port)]) -> Result<()> {
+pub(super) fn allow_peers(condo: &Condo, record: &Record, ports: &[(NetworkRecord, Port)]) -> Result<()> {
     let Some((network, _)) = ports.first() else {
         return Ok(());
     };
@@ -291,53 +296,6 @@ fn allow_peers(condo: &Condo, record: &Record, ports: &[(NetworkRecord, Port)]) 
             .during(|| format!("allow traffic with `{peer}`"))?;
     }
     Ok(())
-}
-
-/// Connects a running VPS by one more interface.
-pub(in crate::vps) fn attach_one(
-    condo: &Condo,
-    record: &Record,
-    interface: &Interface,
-    netns: BorrowedFd<'_>,
-) -> Result<()> {
-    let network = named(condo, &interface.network)?;
-    let port = port(condo, record, interface, &network.network);
-    let _lock = lock(condo)?;
-    network.network.ensure()?;
-    // Before anything comes in by it: whoever is killed in between leaves no VPS without its firewall.
-    services::provide(condo, record)?;
-    network.network.attach(&port, netns)?;
-    shape_new(record, &network, &port)?;
-    allow_peers(condo, record, &[(network, port)])
-}
-
-/// Whether the last thing was done that [`attach_one`] does to a port before packets flow. What comes after it is done once more.
-pub(in crate::vps) fn is_attached_by(condo: &Condo, record: &Record, interface: &Interface) -> Result<bool> {
-    let network = named(condo, &interface.network)?;
-    let port = port(condo, record, interface, &network.network);
-    if !net::link_is_up(&port.host_if)? {
-        return Ok(false);
-    }
-    let _lock = lock(condo)?;
-    shape_new(record, &network, &port)?;
-    allow_peers(condo, record, &[(network, port)])?;
-    Ok(true)
-}
-
-/// Takes a VPS off one network; what is gone already is fine.
-pub(in crate::vps) fn detach_one(condo: &Condo, record: &Record, interface: &Interface) -> Result<()> {
-    let network = named(condo, &interface.network)?;
-    let port = port(condo, record, interface, &network.network);
-    let _lock = lock(condo)?;
-    traffic::keep(condo, record)?;
-    network.network.detach(&port)?;
-    let mut rest = record.clone();
-    rest.interfaces.retain(|kept| kept != interface);
-    match runs(condo, record) {
-        true => services::replace(condo, record, &rest)?,
-        false => services::withdraw(condo, record)?,
-    }
-    net::forget(&port.addresses().collect::<Vec<_>>())
 }
 
 /// Takes a VPS off its networks; one that is off already is fine.
@@ -360,6 +318,7 @@ fn disconnect(condo: &Condo, record: &Record) -> Result<()> {
     traffic::finish(condo, record);
     failures.note(services::withdraw(condo, record));
     for (network, port) in ports(condo, record)? {
+        failures.note(resolver::forget(condo, record, &network));
         // The pairs of its addresses go with it.
         failures.note(network.network.disconnect(&port));
     }
@@ -390,23 +349,4 @@ pub(in crate::vps) fn remove_if_unused(condo: &Condo) -> Result<()> {
         failures.note(record.network.remove());
     }
     failures.into_result()
-}
-
-/// Says what is wrong where a network's name leads nowhere.
-pub(in crate::vps) fn interface_on(record: &Record, network: &Name) -> Result<Interface> {
-    let found = record
-        .interfaces
-        .iter()
-        .find(|interface| interface.network == *network);
-    found.cloned().ok_or_else(|| {
-        let on: Vec<&str> = record
-            .interfaces
-            .iter()
-            .map(|interface| interface.network.as_str())
-            .collect();
-        Error::Status(format!(
-            "the VPS is not on the network `{network}`, but on {}",
-            on.join(", ")
-        ))
-    })
 }

@@ -4,12 +4,14 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-use super::network::{lock, named, of, private6, runs, subnets};
+use super::live;
+use super::network::{lock, named, of, port, private6, runs, subnets};
 use crate::error::{Error, Result};
 use crate::net::{self, Kind, Network};
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::network::{NetworkRecord, Range};
+use crate::vps::wire::resolver;
 
 /// A network to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct NewNetwork {
     pub bridge: Option<String>,
     /// The router of a bridged network, if not its first address.
     pub gateway: Option<Ipv4Addr>,
+    /// Whether VPSs ask for names at the gateway.
+    pub dns: bool,
 }
 
 /// What is to be changed of a network.
@@ -37,6 +41,8 @@ pub struct NetworkChange {
     pub mtu: Option<u32>,
     /// Its IPv6 addresses, for VPSs that start from now on.
     pub subnet6: Option<Ipv6Network>,
+    /// Whether VPSs that start from now on ask for names at the gateway.
+    pub dns: Option<bool>,
 }
 
 impl Condo {
@@ -84,6 +90,7 @@ impl Condo {
                 },
                 mtu: new.mtu,
                 router: new.gateway,
+                dns: new.dns,
                 ..Network::new(&bridge, &self.folders.table(), subnet)
             };
             network.check()?;
@@ -109,11 +116,16 @@ impl Condo {
         {
             self.refuse_to_renumber(&before, subnet)?;
         }
-        self.store.change_network(name, &|record| {
-            record.network.mtu = change.mtu.or(record.network.mtu);
-            record.network.subnet6 = change.subnet6.or(record.network.subnet6);
-            record.network.check()
-        })
+        let record = self.store.change_network(name, &|record| {
+            let network = &mut record.network;
+            network.mtu = change.mtu.or(network.mtu);
+            network.subnet6 = change.subnet6.or(network.subnet6);
+            network.dns = change.dns.unwrap_or(network.dns);
+            network.check()
+        })?;
+        record.network.supersede(&before.network)?;
+        self.tell_names(&record)?;
+        Ok(record)
     }
 
     /// Addresses follow from the network's: those that a running VPS has in the kernel would not be found when it ends.
@@ -131,12 +143,30 @@ impl Condo {
         Ok(())
     }
 
+    /// Brings what the name server of a network knows up to date.
+    fn tell_names(&self, record: &NetworkRecord) -> Result<()> {
+        if !record.network.dns {
+            return resolver::clear(self, record);
+        }
+        for vps in self.store.on_network(record)? {
+            let vps = self.store.get(&vps)?;
+            if runs(self, &vps) {
+                let interface = live::interface_on(&vps, &record.name)?;
+                resolver::tell(self, &vps, record, &port(self, &vps, &interface, &record.network))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes a network that no VPS is on.
     pub fn delete_network(&self, name: &Name) -> Result<()> {
         named(self, name)?;
         let _lock = lock(self)?;
         // The link goes first: one that no record names would never be found again.
-        let retire = |record: &NetworkRecord| record.network.retire();
+        let retire = |record: &NetworkRecord| {
+            resolver::close(self, record)?;
+            record.network.retire()
+        };
         self.store.remove_network(name, &retire).map(drop)
     }
 

@@ -8,6 +8,7 @@ mod console;
 mod copies;
 mod debian;
 pub mod disk;
+mod dns;
 mod enter;
 mod exits;
 mod figures;
@@ -45,6 +46,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     copies::TESTS,
     debian::TESTS,
     disk::TESTS,
+    dns::TESTS,
     enter::TESTS,
     exits::TESTS,
     figures::TESTS,

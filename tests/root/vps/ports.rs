@@ -274,18 +274,17 @@ fn traffic(house: &House, name: &str) -> Result<(u64, u64)> {
     Ok((received, sent))
 }
 
+/// As many packets of a thousand bytes and their headers to the gateway and back.
+fn ping(house: &House, times: u64) -> Result<()> {
+    let gateway = house.sh("web", "ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'")?;
+    let line = format!("ping -c {times} -i 0.1 -s 1000 {gateway} > /dev/null");
+    house.sh("web", &line).map(drop)
+}
+
 fn traffic_is_counted_across_restarts() -> Result<()> {
     let house = House::new()?;
     house.running("web", "")?;
-    let gateway = house.sh("web", "ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'")?;
-    let ping = |times: u64| {
-        house
-            .sh(
-                "web",
-                &format!("ping -c {times} -i 0.1 -s 1000 {gateway} > /dev/null"),
-            )
-            .map(drop)
-    };
+    let ping = |times: u64| ping(&house, times);
     ping(10)?;
     // Ten of a thousand bytes with their headers, both ways, and little else.
     let expected = 10 * (1000 + 42);

@@ -196,7 +196,7 @@ fn mount(condo: &Condo, record: &Record) -> Result<Mounted> {
         }
     };
     disk.mount(userns.as_fd(), &target)?;
-    let pending = provision::first_start(record, &seat, &target)?;
+    let pending = provision::first_start(record, &network::resolvers(condo, record)?, &seat, &target)?;
     // Its tenant may have made something else of the file: it starts all the same.
     if let Err(e) = Root::open(&target).and_then(|root| names::write(condo, record, &root)) {
         log::warn!("the names of VPSs that it may talk to are not told: {e}");
