@@ -25,6 +25,7 @@ mod api;
 mod attack;
 mod bench;
 mod cgroups;
+mod docs;
 mod engines;
 mod image;
 mod net;
@@ -43,6 +44,7 @@ const MODULES: &[&[harness::Test]] = &[
     cgroups::TESTS,
     cgroups::reader::TESTS,
     cgroups::resources::TESTS,
+    docs::TESTS,
     net::TESTS,
     net::doors::TESTS,
     net::doors6::TESTS,

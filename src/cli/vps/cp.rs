@@ -32,8 +32,8 @@ pub(super) struct CpArgs {
     from: Place,
     /// Where to: a path, NAME:PATH or `-`.
     to: Place,
-    /// Keep user and group numbers: those of the host inside of the VPS, and the other way around. Otherwise what goes in is root's
-    /// there, and what comes out is yours.
+    /// Keep user and group numbers: those of the host inside of the VPS, and the other way around; and extended attributes with
+    /// access lists and, on the way in, file capabilities. Otherwise what goes in is root's there, and what comes out is yours.
     #[arg(short, long)]
     archive: bool,
     /// Copy what FROM leads to if it is a link.

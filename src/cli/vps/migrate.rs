@@ -22,8 +22,14 @@ use crate::vps::record::store::now;
 pub(super) struct MigrateArgs {
     /// The VPS.
     pub(super) name: Name,
-    #[arg(value_name = "HOST", help = "The other host: ssh://[USER@]HOST[:PORT]")]
-    pub(super) to: Target,
+    #[arg(
+        value_name = "HOST",
+        help = "The other host: ssh://[USER@]HOST[:PORT]",
+        required_unless_present = "unclear"
+    )]
+    pub(super) to: Option<Target>,
+    #[command(flatten)]
+    pub(super) unclear: Unclear,
     /// The program that connects, with options.
     #[arg(long, value_name = "COMMAND", default_value = "ssh")]
     pub(super) ssh: String,
@@ -38,24 +44,53 @@ pub(super) struct MigrateArgs {
     pub(super) without_snapshots: bool,
 }
 
+/// What the operator knows about a move whose end is unclear, when the other host cannot be asked any more.
+#[derive(Debug, ClapArgs)]
+#[group(id = "unclear", multiple = false, conflicts_with = "to")]
+pub(super) struct Unclear {
+    /// After a move whose end is unclear: the VPS is here, and stays. Only if the other host does not have it.
+    #[arg(long)]
+    here: bool,
+    /// After a move whose end is unclear: the other host has the VPS, and it goes from here.
+    #[arg(long)]
+    there: bool,
+}
+
 pub(super) fn migrate(condo: &Condo, args: &MigrateArgs) -> Result<Exit> {
     let name = &args.name;
+    let Some(to) = &args.to else {
+        return decide(condo, name, &args.unclear);
+    };
     let options = MigrateOptions {
         ssh: args.ssh.split_whitespace().map(Into::into).collect(),
         remote: args.remote.clone(),
         patience: Duration::from_secs(args.timeout),
         without_snapshots: args.without_snapshots,
     };
-    let moved = condo.migrate(name, &args.to, &options);
+    let moved = condo.migrate(name, to, &options);
     let moved = moved.with_context(|| format!("migrate `{name}`"))?;
     print(&format!(
         "{name} is on {}, address {}, stopped for {:.1} s, {} sent in {} rounds",
-        args.to,
+        to,
         moved.address,
         moved.stopped.as_secs_f64(),
         size::display(moved.sent),
         moved.rounds
     ))?;
+    Ok(Exit::Success)
+}
+
+fn decide(condo: &Condo, name: &Name, unclear: &Unclear) -> Result<Exit> {
+    let done = match unclear.here {
+        true => condo.keep_here(name).map(|runs| match runs {
+            true => format!("{name} stays here and runs"),
+            false => format!("{name} stays here"),
+        }),
+        false => condo
+            .leave_to_other(name)
+            .map(|()| format!("{name} is removed here")),
+    };
+    print(&done.with_context(|| format!("end the move of `{name}`"))?)?;
     Ok(Exit::Success)
 }
 

@@ -16,7 +16,7 @@ use crate::vps::record::name::Name;
 use crate::vps::record::snapshots::SnapshotName;
 
 use super::archive::Header;
-use super::export::ExportOptions;
+use super::export::{ExportOptions, UNFINISHED};
 use super::import::header_of;
 use super::snapshot::SnapshotOptions;
 
@@ -69,11 +69,12 @@ impl Condo {
         let dir = dir.join(vps);
         files::create_dir_all(&dir, 0o700)?;
         let _lock = Lock::now(&dir.join(".lock"))?;
+        remove_unfinished(&dir)?;
         let (next, last) = (snapshot(NEXT)?, snapshot(LAST)?);
         if self.snapshot(vps, &next).is_ok() {
             self.snapshot_delete(vps, &next)?;
         }
-        let taken = self.snapshot_create(vps, &next, SnapshotOptions::default())?;
+        self.snapshot_create(vps, &next, SnapshotOptions::default())?;
         let all = kept(&dir)?;
         let since = self.since(vps, &last, &all, retention.changes);
         let changes = since.is_some();
@@ -93,15 +94,7 @@ impl Condo {
         let done = self.export(vps, &options, &path)?;
         // It is on disk: from here on the next one is compared with it.
         self.rename_snapshot(vps, &next, &last)?;
-        let mut all = all;
-        all.push(Kept {
-            path: path.clone(),
-            id: taken.id,
-            since: None,
-            created: taken.created,
-        });
-        let all = kept(&dir)?;
-        let removed = surplus(&all, retention);
+        let removed = surplus(&kept(&dir)?, retention);
         for old in &removed {
             files::remove_file(&old.path)?;
         }
@@ -124,6 +117,17 @@ impl Condo {
 
 fn snapshot(name: &str) -> Result<SnapshotName> {
     name.parse()
+}
+
+/// Removes what killed commands have left. The caller holds the folder's lock.
+fn remove_unfinished(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir).during(|| format!("read `{}`", dir.display()))? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(UNFINISHED) {
+            files::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The backups in a folder, the oldest first. Files that are none are left alone.

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::{self, Lock};
 use crate::storage::tree::open_dir;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -17,6 +17,9 @@ use crate::vps::record::store::{Record, now, random_uuid};
 use super::archive::{Header, ImageHeader, Packer, VERSION, tree_digest};
 use super::capture::{Captured, PARTS, at};
 use super::snapshot::LAYER;
+
+/// The end of the name of an archive that is being written.
+pub(super) const UNFINISHED: &str = ".unfinished";
 
 /// What of a VPS goes into an archive.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +62,8 @@ impl Condo {
                 .map(|(_, done)| done);
         }
         let unfinished = unfinished(to);
+        // What a killed export has left has the same name, and is written anew.
+        let _lock = Lock::now(&unfinished)?;
         let file = File::create(&unfinished).during(|| format!("create `{}`", unfinished.display()))?;
         let work = || -> Result<Exported> {
             let (writer, done) = self.export_to(vps, options, BufWriter::with_capacity(1 << 20, file))?;
@@ -175,8 +180,9 @@ impl Snapshot {
     }
 }
 
+/// The name of a file until it is whole.
 fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.unfinished", std::process::id()));
+    name.push(UNFINISHED);
     path.with_file_name(name)
 }

@@ -39,6 +39,10 @@ impl Pending {
     pub fn remedy(&self, record: &Record) -> String {
         let name = &record.name;
         match self {
+            // That was run on the host which still has it.
+            Self::Arriving { by } if by.starts_with("condo migrate ") => format!(
+                "it has not arrived from another host; run `{by}` again there, or remove what has come: `condo delete {name}`"
+            ),
             Self::Arriving { by } => {
                 format!("its disk is not whole; run `{by}` again, or remove it: `condo delete {name}`")
             }
@@ -46,7 +50,8 @@ impl Pending {
                 "its disk is being brought back to a snapshot; finish that: `condo snapshot restore {name} {snapshot}`"
             ),
             Self::Leaving { to, .. } => format!(
-                "it is being handed over to another host, which may run it already; finish that: condo migrate {name} {to}"
+                "it is being handed over to another host, which may run it already; finish that: condo migrate {name} {to}; if that \
+                 host cannot be asked any more, say where it is: condo migrate {name} --here, or --there"
             ),
             Self::Starting => "it has come from another host and starts for the first time".into(),
         }

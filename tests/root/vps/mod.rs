@@ -2,6 +2,7 @@
 //! its own and in a network namespace of its own.
 
 mod archives;
+mod back_ends;
 mod bad_input;
 mod concurrency;
 mod console;
@@ -17,7 +18,11 @@ pub mod house;
 mod identity;
 mod inits;
 mod isolation;
+<<<<<<< HEAD
 mod kills;
+=======
+mod cuts;
+>>>>>>> 1f5b7ed (condo cp --archive keeps attributes, condo migrate --here or --there ends a move, and transcripts are run again)
 mod layered;
 mod life;
 mod limits;
@@ -40,6 +45,7 @@ mod usage;
 /// The tests of all subjects.
 pub const TESTS: &[&[crate::harness::Test]] = &[
     archives::TESTS,
+    back_ends::TESTS,
     bad_input::TESTS,
     concurrency::TESTS,
     console::TESTS,
@@ -54,7 +60,11 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     inits::TESTS,
     identity::TESTS,
     isolation::TESTS,
+<<<<<<< HEAD
     kills::TESTS,
+=======
+    cuts::TESTS,
+>>>>>>> 1f5b7ed (condo cp --archive keeps attributes, condo migrate --here or --there ends a move, and transcripts are run again)
     layered::TESTS,
     life::TESTS,
     limits::TESTS,

@@ -17,6 +17,7 @@
 mod receive;
 mod send;
 mod target;
+mod unclear;
 mod wire;
 
 pub use send::{MigrateOptions, Migrated};

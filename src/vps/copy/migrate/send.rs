@@ -252,8 +252,9 @@ impl Condo {
             Err(Doubt { e, .. }) => {
                 return Err(e).during(|| {
                     format!(
-                        "it is not known whether `{}` has it: run the same command again",
-                        hand.to
+                        "it is not known whether `{to}` has it: run the same command again, or, if that host cannot be asked any \
+                         more, say where it is: condo migrate {vps} --here, or --there",
+                        to = hand.to
                     )
                 });
             }
@@ -285,7 +286,7 @@ impl Condo {
     }
 
     /// It stays here, and runs again if it did.
-    fn stay(&self, vps: &Name, ran: bool) -> Result<()> {
+    pub(super) fn stay(&self, vps: &Name, ran: bool) -> Result<()> {
         self.settled(vps)?;
         if ran && self.status(vps)? == VpsStatus::Stopped {
             self.start(vps)?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 
+use super::file::Ids;
 use crate::error::{During, Error, Result};
 use crate::files::{Lock, Root};
 use crate::namespaces::enter;
@@ -35,8 +36,7 @@ const ORDINARY: [u64; 6] = [
 #[derive(Debug)]
 pub struct Guest {
     root: Root,
-    /// The host's number of its user 0.
-    base: u32,
+    ids: Ids,
     /// Its init, if it runs.
     init: Option<OwnedFd>,
     _lock: Lock,
@@ -58,7 +58,10 @@ impl Condo {
         };
         let guest = Guest {
             root,
-            base: record.uid_base,
+            ids: Ids {
+                base: record.uid_base,
+                count: record.ids(),
+            },
             init,
             _lock: lock,
         };
@@ -121,14 +124,14 @@ impl Guest {
         self.root.follow(path)
     }
 
-    /// The host's number of its user 0.
-    pub(super) fn base(&self) -> u32 {
-        self.base
+    /// Its user ids.
+    pub(super) fn ids(&self) -> Ids {
+        self.ids
     }
 
     /// Makes this thread its root towards filesystems: real root has no number there.
     pub(super) fn identity(&self) -> Result<FsIdentity> {
-        FsIdentity::assume(self.base, self.base).during(|| "become the VPS's root for files")
+        FsIdentity::assume(self.ids.base, self.ids.base).during(|| "become the VPS's root for files")
     }
 }
 

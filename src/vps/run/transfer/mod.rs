@@ -1,6 +1,7 @@
 //! Files into a VPS and out of it.
 //!
 //! ```text
+//!  attributes  access lists and the like
 //!  side    where a path leads: on the host, or in a VPS ([`guest`])
 //!  walk    reads a file or a folder with all that is in it, or a tar archive (stream)
 //!  place   writes what was read: below a folder, or as a tar archive (stream)
@@ -9,6 +10,7 @@
 //! One side of every copy belongs to a tenant, who may change it meanwhile. No link of its leads out of its root, none is followed
 //! below what the operator named, and nothing but files, folders and links is ever opened or made.
 
+mod attributes;
 mod file;
 pub mod guest;
 mod place;
@@ -29,12 +31,13 @@ use place::{Folder, Owners};
 use side::{Destination, Side, Source};
 use walk::Walk;
 
+pub use attributes::Attributes;
 pub use file::Meta;
 
 /// How to copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Manner {
-    /// Keep user and group numbers; else what goes in is root's, and what comes out is the caller's.
+    /// Keep user and group numbers and extended attributes; else what goes in is root's, and what comes out is the caller's.
     pub archive: bool,
     /// Copy what a link leads to where the link itself was named.
     pub follow: bool,
@@ -122,8 +125,8 @@ impl Condo {
 
 fn owners_inside(guest: &Guest, archive: bool) -> Owners {
     match archive {
-        true => Owners::Shifted(guest.base()),
-        false => Owners::Root(guest.base()),
+        true => Owners::Shifted(guest.ids()),
+        false => Owners::Root(guest.ids().base),
     }
 }
 

@@ -10,11 +10,10 @@ use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom as Hole};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::file::{Content, Meta, Sink};
+use super::file::{Content, Ids, Meta, Sink};
 use super::side::Side;
 use crate::error::{During, Error, Result};
 use crate::files::{self, NewFile, Root};
-use crate::vps::record::store::UIDS;
 
 /// Set-user-ID and set-group-ID: what a tenant made must not run as anybody of the host's.
 const PRIVILEGED: u32 = 0o6000;
@@ -28,8 +27,8 @@ pub(super) enum Owners {
     Same,
     /// Root of a VPS, whose number on the host this is.
     Root(u32),
-    /// The same numbers inside of a VPS, whose first this is.
-    Shifted(u32),
+    /// The same numbers inside of a VPS that has these.
+    Shifted(Ids),
 }
 
 impl Owners {
@@ -41,17 +40,27 @@ impl Owners {
             )),
             Self::Same => Ok((meta.uid, meta.gid)),
             Self::Root(base) => Ok((base, base)),
-            Self::Shifted(base) => match meta.uid.max(meta.gid) {
-                0..UIDS => Ok((base + meta.uid, base + meta.gid)),
-                highest => Err(Error::invalid(
+            Self::Shifted(ids) => match (ids.outside(meta.uid), ids.outside(meta.gid)) {
+                (Some(uid), Some(gid)) => Ok((uid, gid)),
+                _ => Err(Error::invalid(
                     "owner",
-                    highest,
+                    meta.uid.max(meta.gid),
                     format!(
-                        "of `{}` is none that a VPS has (below {UIDS}); copy it without --archive",
-                        path.display()
+                        "of `{}` is none that this VPS has (below {}); copy it without --archive",
+                        path.display(),
+                        ids.count
                     ),
                 )),
             },
+        }
+    }
+
+    /// The numbers by which attributes are kept, if they are.
+    fn ids(self) -> Option<Ids> {
+        match self {
+            Self::Caller | Self::Root(_) => None,
+            Self::Same => Some(Ids::HOST),
+            Self::Shifted(ids) => Some(ids),
         }
     }
 
@@ -173,11 +182,14 @@ impl<'g> Folder<'g> {
         Ok(())
     }
 
-    /// Owner first: a change of owner clears set-user-ID bits.
+    /// Owner first: a change of owner clears set-user-ID bits and capabilities.
     fn dress(&self, file: BorrowedFd<'_>, path: &Path, meta: &Meta) -> Result<()> {
         let (uid, gid) = self.owners.of(meta, path)?;
         rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         rustix::fs::fchmod(file, self.owners.mode(meta))?;
+        if let Some(ids) = self.owners.ids() {
+            meta.attributes.put(file, ids)?;
+        }
         Ok(rustix::fs::futimens(file, &files::written_at(meta.mtime))?)
     }
 }
@@ -275,6 +287,7 @@ pub(super) fn copy(from: &File, to: &mut File) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attributes::Attributes;
     use super::*;
 
     const META: Meta = Meta {
@@ -283,16 +296,26 @@ mod tests {
         gid: 4,
         mtime: 0,
         size: 0,
+        attributes: Attributes::NONE,
+    };
+    const IDS: Ids = Ids {
+        base: 7000,
+        count: 262_144,
     };
 
     #[test]
     fn owners_are_those_of_the_place() {
         let path = Path::new("x");
         assert_eq!(Owners::Root(7000).of(&META, path).unwrap(), (7000, 7000));
-        assert_eq!(Owners::Shifted(7000).of(&META, path).unwrap(), (7033, 7004));
+        assert_eq!(Owners::Shifted(IDS).of(&META, path).unwrap(), (7033, 7004));
         assert_eq!(Owners::Same.of(&META, path).unwrap(), (33, 4));
-        let foreign = Meta { gid: UIDS, ..META };
-        assert!(Owners::Shifted(7000).of(&foreign, path).is_err());
+        let nested = Meta { gid: 200_000, ..META };
+        assert_eq!(Owners::Shifted(IDS).of(&nested, path).unwrap(), (7033, 207_000));
+        let foreign = Meta {
+            gid: IDS.count,
+            ..META
+        };
+        assert!(Owners::Shifted(IDS).of(&foreign, path).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
+use super::file::Ids;
 use super::guest::{Guest, is_ordinary};
 use super::rooted;
 use crate::error::{During, Error, Result};
@@ -121,11 +122,11 @@ impl<'g> Side<'g> {
         }
     }
 
-    /// The host's number of user 0 here.
-    pub(super) fn base(self) -> u32 {
+    /// The user ids here.
+    pub(super) fn ids(self) -> Ids {
         match self {
-            Side::Host => 0,
-            Side::Guest(guest) => guest.base(),
+            Side::Host => Ids::HOST,
+            Side::Guest(guest) => guest.ids(),
         }
     }
 

@@ -10,7 +10,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::file::{Content, Meta, Sink};
+use super::attributes::Attributes;
+use super::file::{Content, Ids, Meta, Sink};
 use super::guest::Guest;
 use super::place::{Folder, Owners, copy};
 use super::rooted;
@@ -19,7 +20,6 @@ use super::walk::READ;
 use crate::error::{Error, Result};
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
-use crate::vps::record::store::UIDS;
 
 /// Names of a folder that are told: a tenant can make millions.
 const NAMES: usize = 100_000;
@@ -155,7 +155,7 @@ fn read(guest: &Guest, path: &Path, to: &mut File) -> Result<Seen> {
         return folder(guest, &Side::Guest(guest).dir(Path::new("/"))?, OsStr::new("."));
     };
     let found = look(dir.as_fd(), &name)?.ok_or(Errno::NOENT)?;
-    let meta = Meta::of(&found, guest.base(), UIDS);
+    let meta = Meta::of(&found, guest.ids());
     let mut seen = Seen {
         kind: Kind::File,
         meta,
@@ -171,7 +171,7 @@ fn read(guest: &Guest, path: &Path, to: &mut File) -> Result<Seen> {
         }
         FileType::RegularFile => {
             let file = regular(guest, &dir, &name, READ, path)?;
-            seen.meta = Meta::of(&rustix::fs::fstat(&file)?, guest.base(), UIDS);
+            seen.meta = Meta::of(&rustix::fs::fstat(&file)?, guest.ids());
             copy(&file, to)?;
         }
         other => {
@@ -202,7 +202,7 @@ fn folder(guest: &Guest, parent: &OwnedFd, called: &OsStr) -> Result<Seen> {
     names.sort_unstable();
     Ok(Seen {
         kind: Kind::Directory,
-        meta: Meta::of(&rustix::fs::fstat(&dir)?, guest.base(), UIDS),
+        meta: Meta::of(&rustix::fs::fstat(&dir)?, guest.ids()),
         names,
         target: String::new(),
     })
@@ -233,7 +233,7 @@ fn write(guest: &Guest, path: &Path, given: &Given, content: &mut File) -> Resul
         side.admit(dir.as_fd(), path)?;
     }
     let there = look(dir.as_fd(), &name)?;
-    let meta = given.meta(there.as_ref().filter(|_| given.kind == Kind::File), guest.base());
+    let meta = given.meta(there.as_ref().filter(|_| given.kind == Kind::File), guest.ids());
     let inside = Path::new(&name);
     if given.append {
         let flags = OFlags::WRONLY
@@ -247,7 +247,7 @@ fn write(guest: &Guest, path: &Path, given: &Given, content: &mut File) -> Resul
         return Ok(());
     }
     refuse_other(there.as_ref(), given.kind, path)?;
-    let mut folder = Folder::new(side, dir, Owners::Shifted(guest.base()));
+    let mut folder = Folder::new(side, dir, Owners::Shifted(guest.ids()));
     match given.kind {
         Kind::File => folder.file(inside, &meta, Content::File(content)).map(drop),
         Kind::Directory => match folder.make_dir(inside)? {
@@ -278,7 +278,7 @@ fn refuse_other(there: Option<&Stat>, kind: Kind, path: &Path) -> Result<()> {
 
 impl Given {
     /// What it gets; of a file that is there, what that has.
-    fn meta(&self, there: Option<&Stat>, base: u32) -> Meta {
+    fn meta(&self, there: Option<&Stat>, ids: Ids) -> Meta {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let mtime = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(0));
         let usual = if self.kind == Kind::Directory {
@@ -289,7 +289,7 @@ impl Given {
         match there {
             Some(there) => Meta {
                 mtime,
-                ..Meta::of(there, base, UIDS)
+                ..Meta::of(there, ids)
             },
             None => Meta {
                 mode: self.mode.unwrap_or(usual) & 0o7777,
@@ -297,6 +297,7 @@ impl Given {
                 gid: self.gid.unwrap_or(0),
                 mtime,
                 size: 0,
+                attributes: Attributes::default(),
             },
         }
     }

@@ -4,10 +4,14 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::Copied;
+use super::attributes::Attributes;
 use super::file::{Content, Meta, Sink};
 use super::place::Folder;
 use crate::error::{During, Result};
 use crate::image::{Archive, Entry, Kind, Limits, Tarball};
+
+/// The key of an attribute's pax record.
+const XATTR: &str = "SCHILY.xattr.";
 
 /// An archive that is being written.
 pub(super) struct Writer<'w> {
@@ -39,6 +43,21 @@ fn header(meta: &Meta, kind: tar::EntryType, size: u64) -> tar::Header {
     header
 }
 
+impl Writer<'_> {
+    /// What comes before an entry's header for what that has no field for.
+    fn attributes(&mut self, attributes: &Attributes) -> Result<()> {
+        let records: Vec<_> = attributes
+            .iter()
+            .map(|(name, value)| (format!("{XATTR}{name}"), value))
+            .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        let records = records.iter().map(|(key, value)| (key.as_str(), *value));
+        Ok(self.tar.append_pax_extensions(records)?)
+    }
+}
+
 impl Sink for Writer<'_> {
     fn dir(&mut self, path: &Path, meta: &Meta) -> Result<()> {
         let path = if path.as_os_str().is_empty() {
@@ -46,6 +65,7 @@ impl Sink for Writer<'_> {
         } else {
             path
         };
+        self.attributes(&meta.attributes)?;
         let mut header = header(meta, tar::EntryType::Directory, 0);
         Ok(self.tar.append_data(&mut header, path, io::empty())?)
     }
@@ -56,6 +76,7 @@ impl Sink for Writer<'_> {
 
     /// As long as it was when it was opened, whatever its writer does meanwhile: its size was told before.
     fn file(&mut self, path: &Path, meta: &Meta, content: Content<'_>) -> Result<u64> {
+        self.attributes(&meta.attributes)?;
         let mut header = header(meta, tar::EntryType::Regular, meta.size);
         let mut put = |content: &mut dyn Read| {
             let padded = content.chain(io::repeat(0)).take(meta.size);
@@ -96,6 +117,7 @@ fn put(entry: &Entry, content: &mut dyn Read, folder: &mut Folder<'_>, copied: &
         gid: entry.gid,
         mtime: entry.mtime.unwrap_or(0),
         size: entry.stored,
+        attributes: Attributes::listed(&entry.xattrs),
     };
     folder.make_parents(path)?;
     match &entry.kind {

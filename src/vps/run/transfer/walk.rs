@@ -12,7 +12,6 @@ use super::Copied;
 use super::file::{Content, Meta, Sink};
 use super::side::{Side, Source, kind};
 use crate::error::{During, Error, Result};
-use crate::vps::record::store::UIDS;
 
 /// Folders in folders: each level has two files of ours open, of which there may be 1024.
 const DEEPEST: u32 = 250;
@@ -67,7 +66,7 @@ impl<'g> Walk<'g> {
             FileType::RegularFile => self.file(parent, name, path),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
-                let meta = Meta::of(&found, self.side.base(), UIDS);
+                let meta = Meta::of(&found, self.side.ids());
                 self.sink
                     .link(path, &meta, Path::new(OsStr::from_bytes(target.as_bytes())))?;
                 self.copied.files += 1;
@@ -89,7 +88,8 @@ impl<'g> Walk<'g> {
             let problem = format!("is more than {DEEPEST} folders deep; copy it as an archive made inside");
             Error::invalid("folder", path.display(), problem)
         })?;
-        let meta = Meta::of(&rustix::fs::fstat(dir)?, self.side.base(), UIDS);
+        let ids = self.side.ids();
+        let meta = Meta::of(&rustix::fs::fstat(dir)?, ids).with_attributes(dir.as_fd(), ids)?;
         self.sink.dir(path, &meta)?;
         for entry in Dir::read_from(dir)? {
             let entry = entry?;
@@ -117,7 +117,8 @@ impl<'g> Walk<'g> {
             self.copied.leave_out(path, "is no file");
             return Ok(());
         }
-        let meta = Meta::of(&found, self.side.base(), UIDS);
+        let ids = self.side.ids();
+        let meta = Meta::of(&found, ids).with_attributes(file.as_fd(), ids)?;
         self.copied.bytes += self
             .sink
             .file(path, &meta, Content::File(&file))
