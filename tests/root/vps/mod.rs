@@ -7,6 +7,7 @@ mod bad_input;
 mod concurrency;
 mod console;
 mod copies;
+mod cuts;
 mod debian;
 pub mod disk;
 mod dns;
@@ -18,11 +19,7 @@ pub mod house;
 mod identity;
 mod inits;
 mod isolation;
-<<<<<<< HEAD
 mod kills;
-=======
-mod cuts;
->>>>>>> 1f5b7ed (condo cp --archive keeps attributes, condo migrate --here or --there ends a move, and transcripts are run again)
 mod layered;
 mod life;
 mod limits;
@@ -60,11 +57,8 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     inits::TESTS,
     identity::TESTS,
     isolation::TESTS,
-<<<<<<< HEAD
     kills::TESTS,
-=======
     cuts::TESTS,
->>>>>>> 1f5b7ed (condo cp --archive keeps attributes, condo migrate --here or --there ends a move, and transcripts are run again)
     layered::TESTS,
     life::TESTS,
     limits::TESTS,
