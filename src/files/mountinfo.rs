@@ -24,6 +24,8 @@ pub struct Mounted {
     pub kind: String,
     /// What was mounted: a device, or any word.
     pub source: OsString,
+    /// The filesystem's own options, with commas between.
+    pub options: OsString,
 }
 
 /// The mounts that a process sees, in the order in which they were made.
@@ -48,6 +50,7 @@ fn mounted(line: &[u8]) -> Option<Mounted> {
         point: unescape(fields.get(4)?).into(),
         kind: text(dash + 1)?.to_owned(),
         source: unescape(fields.get(dash + 2)?),
+        options: unescape(fields.get(dash + 3).copied().unwrap_or_default()),
     })
 }
 
@@ -94,5 +97,6 @@ mod tests {
         assert_eq!(last.root, Path::new("/a\\b"));
         assert_eq!(last.point, Path::new("/srv/with space"));
         assert_eq!(last.source, "/dev/a b");
+        assert_eq!(last.options, "rw,space_cache");
     }
 }

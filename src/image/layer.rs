@@ -16,7 +16,8 @@ use rustix::io::Errno;
 use super::tarball::Tarball;
 use super::tree::{Contents, Tree, name_in, set_mtime};
 use crate::error::{During, Error, Result};
-use crate::files::{self, Root, overlay};
+use crate::files::overlay::{self, Upper};
+use crate::files::{self, Root};
 
 /// What a name in a layer's archive means when it begins with `.wh.`: AUFS's way of hiding, which all formats of layers kept.
 const PREFIX: &[u8] = b".wh.";
@@ -71,7 +72,11 @@ pub(super) fn unpack(below: &[PathBuf], dir: &Path, tarball: &mut Tarball<impl R
     let mut layer = Layer::new(Some(&upper));
     let contents = {
         let dir = files::open_dir(dir)?;
-        let merged = Root::from(overlay::mount(&opened(below)?, Some(dir.as_fd()), &OPTIONS)?);
+        let merged = Root::from(overlay::mount(
+            &opened(below)?,
+            Some(Upper::of(dir.as_fd())),
+            &OPTIONS,
+        )?);
         layer.fill(&merged, tarball)?
     };
     // Only now: an overlay may not have its layers changed.

@@ -6,14 +6,25 @@
 //! ```
 //! Ids on disk are never those of the host (root disks are mounted through an id map), so a claim need not outlive the boot: who
 //! starts after it claims its old range again, and gets another one where somebody was faster.
+//!
+//! An owner is named by a path. A container's is its `state.json`: when that is not there the claim was left by somebody who was
+//! killed, and is free again after a minute.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::{self, Lock};
+
+/// The claims of the machine.
+const DIR: &str = "/run/condo-ids";
+/// What there is of a container that has come to be.
+const STATE: &str = "state.json";
+/// Longer than it takes from a container's claim to its state.
+const MOMENT: Duration = Duration::from_secs(60);
 
 /// Ids of a range.
 pub const SIZE: u32 = 65_536;
@@ -46,7 +57,7 @@ impl Ranges {
                 Err(e) => return Err(e).during(|| format!("read `{path}`")),
             }
         }
-        Self::at("/run/condo-ids".into(), given)
+        Self::at(DIR.into(), given)
     }
 
     fn at(dir: PathBuf, given: Vec<(u64, u64)>) -> Result<Self> {
@@ -96,12 +107,27 @@ impl Ranges {
         let claim = self.claim_of(base);
         match std::os::unix::fs::symlink(owner, &claim) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                Ok(fs::read_link(&claim).is_ok_and(|there| there == owner))
+                let ours = fs::read_link(&claim).is_ok_and(|there| there == owner);
+                Ok(ours || self.take_over(owner, &claim)?)
             }
             other => other
                 .map(|()| true)
                 .during(|| format!("claim the user ids from {base} on")),
         }
+    }
+
+    /// Takes a claim from an owner who was killed before it came to be. One does so at a time: of two that find the same claim, the
+    /// second has to find the first one's.
+    fn take_over(&self, owner: &Path, claim: &Path) -> Result<bool> {
+        if !is_left(claim) {
+            return Ok(false);
+        }
+        let _lock = Lock::wait(&self.dir.join("lock"))?;
+        if !is_left(claim) {
+            return Ok(false);
+        }
+        files::remove_file(claim)?;
+        Ok(std::os::unix::fs::symlink(owner, claim).is_ok())
     }
 
     /// Gives ranges back; one that is not the owner's stays as it is.
@@ -170,6 +196,86 @@ impl Ranges {
 /// Whether an id is of those that ranges are made of.
 pub fn contains(id: u32) -> bool {
     (FIRST..END).contains(&id)
+}
+
+/// Whether a claim is of a container that never came to be. Its state is written right after the claim.
+fn is_left(claim: &Path) -> bool {
+    let container = |owner: PathBuf| owner.ends_with(STATE) && !files::exists(&owner);
+    let age = fs::symlink_metadata(claim).and_then(|found| found.modified());
+    let old = age.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > MOMENT));
+    old && fs::read_link(claim).is_ok_and(container)
+}
+
+/// Ranges that are given back when this is dropped, until their owner has come to be.
+#[derive(Debug)]
+pub struct Claimed {
+    ranges: Ranges,
+    owner: PathBuf,
+    held: Held,
+    kept: bool,
+}
+
+/// Ranges beside each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Held {
+    /// The first id.
+    pub base: u32,
+    /// How many ranges.
+    pub count: u32,
+}
+
+impl Claimed {
+    /// Claims `count` ranges for a container, whose state is in `folder` as soon as there is one.
+    ///
+    /// # Errors
+    /// As [`Ranges::claim`].
+    pub fn for_container(folder: &Path, count: u32) -> Result<Self> {
+        let ranges = Ranges::open()?;
+        let owner = folder.join(STATE);
+        // Those of several containers begin at different places.
+        let number = owner.as_os_str().as_encoded_bytes().iter();
+        let number = number.fold(5381_u32, |hash, byte| hash.wrapping_mul(33) ^ u32::from(*byte));
+        let number = number % (COUNT / count.max(1)) * count;
+        let base = ranges.claim(&owner, (number, count), &|_| false)?;
+        let held = Held { base, count };
+        Ok(Self {
+            ranges,
+            owner,
+            held,
+            kept: false,
+        })
+    }
+
+    /// Which they are.
+    pub fn held(&self) -> Held {
+        self.held
+    }
+
+    /// Leaves them to the owner.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = self.ranges.release(&self.owner, self.held.base, self.held.count);
+        }
+    }
+}
+
+/// Gives a container's ranges back; all that it has where nobody knows which these are.
+///
+/// # Errors
+/// Where a claim cannot be removed.
+pub fn release_container(folder: &Path, held: Option<Held>) -> Result<()> {
+    let owner = folder.join(STATE);
+    match held {
+        Some(held) => Ranges::open()?.release(&owner, held.base, held.count),
+        None if files::exists(Path::new(DIR)) => Ranges::open()?.release_all(&owner),
+        None => Ok(()),
+    }
 }
 
 /// The first ids of ranges beside each other.

@@ -14,6 +14,7 @@ use super::magic;
 use super::ops::{Bind, Filesystem};
 use super::options::{Change, LOCKABLE, Propagation, Sharing};
 use crate::error::{During, Error, Result};
+use crate::files::overlay::layers_of;
 use crate::sys::mount::{Attributes, attr, set_attributes};
 
 /// The longest value `fsconfig(2)` takes.
@@ -282,23 +283,6 @@ fn set_option(context: &OwnedFd, option: &str) -> rustix::io::Result<()> {
         Some((key, value)) => fsconfig_set_string(context, key, value),
         None => fsconfig_set_flag(context, option),
     }
-}
-
-/// The layers of `lowerdir`, between colons; one after a backslash is part of a name. The kernel takes other backslashes away itself.
-fn layers_of(list: &str) -> Vec<String> {
-    let mut layers = vec![String::new()];
-    let mut letters = list.chars();
-    while let Some(letter) = letters.next() {
-        let escaped = if letter == '\\' { letters.next() } else { None };
-        let Some(layer) = layers.last_mut() else { break };
-        match (letter, escaped) {
-            ('\\', Some(':')) => layer.push(':'),
-            (_, Some(other)) => layer.extend([letter, other]),
-            (':', None) => layers.push(String::new()),
-            (letter, None) => layer.push(letter),
-        }
-    }
-    layers
 }
 
 /// The filesystem says in words what it did not like, one message per `read(2)`: `e tmpfs: Bad value for 'size'`. SELinux, whose

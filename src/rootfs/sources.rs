@@ -137,6 +137,11 @@ impl MountOp {
 }
 
 impl Sources {
+    /// Takes another detached mount for the root filesystem.
+    pub fn with_root(self, root: OwnedFd) -> Self {
+        Self { root, ..self }
+    }
+
     /// Translates owners where the plan asks for it. In the parent, before init attaches anything.
     ///
     /// `userns_for` makes a user namespace with the given user and group maps; a mount without maps of its own takes

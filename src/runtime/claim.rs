@@ -15,6 +15,7 @@ use crate::cgroups::{Cgroup, Placeholder};
 use crate::error::{Error, Result};
 use crate::files::Lock;
 use crate::host::Host;
+use crate::namespaces::ranges::Held;
 use crate::rootfs;
 use crate::undo::Undo;
 
@@ -34,13 +35,22 @@ pub struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// Claims the id below the root, and makes the rest.
+    /// Claims the id below the root, and makes the rest. `ids` are user ids that are claimed already.
     ///
     /// # Errors
     /// [`Error::Exists`] for an id in use; [`Error::Invalid`] for a cgroup in use.
-    pub fn stake(host: &'a Host, root: &Path, id: &Id, bundle: &'a Bundle, plan: &'a Plan) -> Result<Self> {
+    pub fn stake(
+        host: &'a Host,
+        (root, id): (&Path, &Id),
+        bundle: &'a Bundle,
+        plan: &'a Plan,
+        ids: Option<Held>,
+    ) -> Result<Self> {
         let folder = Folder::new(root, id);
-        let state = first_state(host, id, bundle, plan)?;
+        let state = State {
+            ids,
+            ..first_state(host, id, bundle, plan)?
+        };
         let lock = folder.claim(!host.caller.privileged)?;
         let born = Rc::new(Cell::new(false));
         let mut undo = poststop_after(born.clone(), plan, state.oci(0, "stopped"), &bundle.path);
@@ -192,6 +202,7 @@ fn first_state(host: &Host, id: &Id, bundle: &Bundle, plan: &Plan) -> Result<Sta
         claimed: false,
         cgroup: plan.cgroup.clone(),
         resctrl: plan.resctrl.clone(),
+        ids: None,
         namespaces: plan.namespaces.own(),
         covered_by: None,
         streams: Vec::new(),

@@ -21,6 +21,7 @@ use crate::cgroups::{Allocation, Home};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 use crate::namespaces::Kind;
+use crate::namespaces::ranges::{self, Held};
 
 /// The facts about one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,6 +54,9 @@ pub struct State {
     /// Its share of caches and memory bandwidth, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<Allocation>,
+    /// User ids of the machine that it holds; absent for one that brought its own map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Held>,
     /// The namespaces it does not share with the host.
     pub namespaces: Vec<Kind>,
     /// The id of the mount that covers the root filesystem's place, where the container is among the caller's mounts.
@@ -229,6 +233,19 @@ impl Folder {
     /// The directory that the container sees with its socket of `sd_notify(3)`. On the host nobody but the owner gets as far.
     pub fn notify(&self) -> PathBuf {
         self.path.join("notify/inside")
+    }
+
+    /// Gives back the user ids that the container holds, or, of one that was left half-made, may hold.
+    pub fn release_ids(&self, held: Option<Held>) -> Result<()> {
+        ranges::release_container(&self.path, held)
+    }
+
+    /// Claims user ids for the container.
+    ///
+    /// # Errors
+    /// As [`ranges::Claimed::for_container`].
+    pub fn claim_ids(&self, count: u32) -> Result<ranges::Claimed> {
+        ranges::Claimed::for_container(&self.path, count)
     }
 
     /// Removes the directory and with it the claim on the id.

@@ -24,7 +24,7 @@ use super::reserve;
 use super::volume::Volume;
 use crate::error::{During, Error, Result};
 use crate::files;
-use crate::files::overlay::{self, UPPER, WORK};
+use crate::files::overlay::{self, UPPER, Upper, WORK};
 use crate::sys::cred::FsIdentity;
 use crate::sys::mount::attr;
 use crate::undo::Undo;
@@ -169,7 +169,7 @@ impl RootDisk {
         let root = rustix::fs::fstat(layer)?;
         let _identity =
             FsIdentity::assume(root.st_uid, root.st_gid).during(|| "become the VPS's root for files")?;
-        overlay::mount(lowers, Some(layer.as_fd()), &OPTIONS).during(|| {
+        overlay::mount(lowers, Some(Upper::of(layer.as_fd())), &OPTIONS).during(|| {
             let lowers: Vec<_> = self.lowers.iter().map(|dir| dir.display().to_string()).collect();
             format!(
                 "mount the disk `{}` over `{}`",
@@ -186,7 +186,10 @@ fn directory(layer: &OwnedFd) -> PathBuf {
 }
 
 /// Attaches mounts at one place, one over the other. What is returned takes them away again.
-fn attach_at<'a, 'm>(place: &'a Path, mounts: impl IntoIterator<Item = &'m OwnedFd>) -> Result<Undo<'a>> {
+pub(super) fn attach_at<'a, 'm>(
+    place: &'a Path,
+    mounts: impl IntoIterator<Item = &'m OwnedFd>,
+) -> Result<Undo<'a>> {
     let mut undo = Undo::new();
     for mount in mounts {
         attach(mount, place).during(|| format!("attach a layer at `{}`", place.display()))?;

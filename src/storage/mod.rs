@@ -7,6 +7,7 @@ mod btrfs;
 mod device;
 mod disk;
 mod disk_file;
+pub mod engine;
 mod ext4;
 mod folder;
 mod mount;

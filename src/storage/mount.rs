@@ -40,6 +40,26 @@ pub(super) fn map_owners(
     }
 }
 
+/// Whether the filesystem of `path`, and with `recursive` those below it, can send owners through the id map of `userns`.
+pub fn can_map_owners(path: &Path, recursive: bool, userns: BorrowedFd<'_>) -> Result<bool> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = open_tree(CWD, path, flags).during(|| format!("open `{}`", path.display()))?;
+    let change = Attributes {
+        set: attr::IDMAP,
+        userns: Some(userns),
+        ..Attributes::default()
+    };
+    match set_attributes(tree.as_fd(), recursive, &change) {
+        Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(false),
+        other => other
+            .map(|()| true)
+            .during(|| format!("map the owners of `{}`", path.display())),
+    }
+}
+
 pub(super) fn attach(mount: &OwnedFd, target: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     Ok(move_mount(mount, "", CWD, target, flags)?)

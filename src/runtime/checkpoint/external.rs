@@ -170,6 +170,7 @@ mod tests {
             root: "/".into(),
             point: point.into(),
             source: "x".into(),
+            options: "rw".into(),
         }
     }
 

@@ -76,7 +76,7 @@ pub fn restore(host: &Host, request: &Comeback<'_>) -> Result<Restored> {
     let plan = Plan::decide(request.bundle, request.id, host, request.choices)?;
     plan.cgroup.as_ref().ok_or_else(without_cgroup)?;
     let streams = prepare(request, &plan)?;
-    let mut claim = Claim::stake(host, request.root, request.id, request.bundle, &plan)?;
+    let mut claim = Claim::stake(host, (request.root, request.id), request.bundle, &plan, None)?;
     claim.state.streams = streams.renamed();
     claim.delegate()?;
     make_places(&plan.rootfs)?;

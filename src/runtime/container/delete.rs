@@ -34,6 +34,7 @@ pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
         other => other?,
     };
     let Some(state) = state else {
+        folder.release_ids(None)?;
         return folder.remove();
     };
     let container = Container { folder, state };
@@ -113,6 +114,7 @@ impl Container {
         }
         drop_default_parent(host, self.state.cgroup.as_ref());
         failures.into_result()?;
+        self.release_ids()?;
         self.folder.remove()?;
         let around = Surroundings::of_bundle(&self.state.bundle);
         hooks::run_all(
@@ -132,7 +134,14 @@ impl Container {
             home.abandon(&host.cgroups)?;
         }
         drop_default_parent(host, self.state.cgroup.as_ref());
+        self.release_ids()?;
         self.folder.remove()
+    }
+
+    /// When none of its processes has them any more.
+    fn release_ids(&self) -> Result<()> {
+        let held = self.state.ids;
+        held.map_or(Ok(()), |held| self.folder.release_ids(Some(held)))
     }
 }
 

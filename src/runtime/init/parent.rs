@@ -21,6 +21,7 @@ use super::{Newborn, born_in, step_aside};
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::host::Host;
+use crate::namespaces::ranges::Claimed;
 use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
 use crate::process::{affinity, limits};
@@ -49,8 +50,19 @@ pub struct Request<'a> {
     pub listen_fds: u32,
     /// Descriptors after those that init inherits.
     pub preserve_fds: u32,
+    /// What was made for it before.
+    pub provided: Provided,
     /// How it is done.
     pub choices: Choices,
+}
+
+/// What a container gets that its bundle cannot name.
+#[derive(Debug, Default)]
+pub struct Provided {
+    /// The root filesystem as a detached mount, in place of what is at `root.path`.
+    pub rootfs: Option<OwnedFd>,
+    /// User ids of the machine, which the container gives back when it is deleted.
+    pub ids: Option<Claimed>,
 }
 
 /// A container whose init waits.
@@ -81,11 +93,13 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     plan.sysctls.check_joined(&plan.namespaces)?;
     lsm::check_mount_label(bundle.spec.linux().as_ref())?;
     let inherited = request.listen_fds.saturating_add(request.preserve_fds);
-    let mut claim = Claim::stake(host, request.root, request.id, bundle, &plan)?;
+    let Provided { rootfs, ids } = request.provided;
+    let place = (request.root, request.id);
+    let mut claim = Claim::stake(host, place, bundle, &plan, ids.as_ref().map(Claimed::held))?;
     if notify {
         notify::make_place(&folder)?;
     }
-    let sources = open_sources(&plan)?;
+    let sources = open_sources(&plan, rootfs)?;
     claim.cover(sources.as_ref())?;
     let setup = Setup {
         sources,
@@ -124,6 +138,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let link = held.grant(&[])?;
     undo_devices.disarm();
     undo_init.disarm();
+    ids.into_iter().for_each(Claimed::keep);
     Ok(Created {
         container: claim.keep(),
         init,
@@ -141,8 +156,12 @@ fn streams(plan: &Plan, inherited: u32) -> Vec<String> {
 }
 
 /// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.
-fn open_sources(plan: &Plan) -> Result<Option<Sources>> {
-    (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()
+fn open_sources(plan: &Plan, rootfs: Option<OwnedFd>) -> Result<Option<Sources>> {
+    let sources = (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()?;
+    Ok(match rootfs {
+        Some(root) => sources.map(|sources| sources.with_root(root)),
+        None => sources,
+    })
 }
 
 /// A connection to the profile's seccomp agent, made while the host's paths are in sight.
