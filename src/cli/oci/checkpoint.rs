@@ -10,8 +10,10 @@ use crate::error::{During, Error, Result};
 use crate::host::Host;
 use crate::runtime::checkpoint::dump;
 use crate::runtime::checkpoint::options::{self, CgroupMode, Common, Dump};
+use crate::runtime::container::Container;
 use crate::runtime::foreground::Signals;
 use crate::runtime::id::Id;
+use crate::vps::run::adopt;
 
 /// `checkpoint`: the container's state in files; it is deleted unless it is to go on.
 pub(super) fn checkpoint(host: &Host, root: &Path, args: &Checkpoint) -> Result<u8> {
@@ -36,7 +38,12 @@ pub(super) fn checkpoint(host: &Host, root: &Path, args: &Checkpoint) -> Result<
         pre_dump: args.pre_dump,
         interrupt: signals.as_ref().map(Signals::ending),
     };
-    dump::checkpoint(host, root, &Id::new(&args.id)?, options)?;
+    let id = Id::new(&args.id)?;
+    if adopt::is_adopted(&Container::load(root, &id)?) {
+        let why = "it was made a VPS, whose user ids and root filesystem `restore` could not give it again";
+        return Err(Error::unsupported(format!("a checkpoint of `{id}`"), why));
+    }
+    dump::checkpoint(host, root, &id, options)?;
     Ok(0)
 }
 

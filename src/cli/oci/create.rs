@@ -15,6 +15,7 @@ use crate::runtime::id::Id;
 use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::notify::{self, Relay};
 use crate::runtime::plan::Choices;
+use crate::vps::run::adopt;
 
 /// `create`: the container's standard streams are ours, and its program waits for `start`.
 pub(super) fn create(host: &Host, root: &Path, global: &Global, args: &Create) -> Result<u8> {
@@ -101,16 +102,27 @@ struct Prepared<'a> {
 }
 
 fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> Result<Created> {
+    root::prepare(prepared.root, std::env::var_os("XDG_RUNTIME_DIR").as_deref())?;
+    let (root, id) = (prepared.root, prepared.id);
+    let adopts = adopt::is_asked(std::env::args_os().next().as_deref(), &prepared.bundle.spec);
+    let (adopted, provided) = if adopts {
+        let (bundle, provided) = adopt::adopt(host, (root, id), prepared.bundle)?;
+        (Some(bundle), provided)
+    } else {
+        Default::default()
+    };
     let request = Request {
-        root: prepared.root,
-        id: prepared.id,
-        bundle: prepared.bundle,
+        root,
+        id,
+        bundle: adopted.as_ref().unwrap_or(prepared.bundle),
         console: prepared.console,
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         listen_fds: passed::listening(),
         preserve_fds: args.preserve_fds,
+        provided,
         choices: Choices {
+            own_account: adopts,
             no_pivot: args.no_pivot,
             no_new_keyring: args.no_new_keyring,
             cgroup_manager: global.manager(),
@@ -119,8 +131,12 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
             ..Choices::default()
         },
     };
-    root::prepare(prepared.root, std::env::var_os("XDG_RUNTIME_DIR").as_deref())?;
-    parent::create(host, request)
+    let made = parent::create(host, request)?;
+    if adopts && let Err(e) = adopt::guard(host, &made.container) {
+        container::delete(host, root, id, true)?;
+        return Err(e);
+    }
+    Ok(made)
 }
 
 pub(super) fn wants_terminal(bundle: &Bundle) -> bool {

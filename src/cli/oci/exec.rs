@@ -21,12 +21,14 @@ use crate::runtime::id::Id;
 use crate::runtime::init::exec::{self, Place, Request};
 use crate::runtime::plan;
 use crate::runtime::status::Status;
+use crate::vps::run::adopt;
 
 /// `exec`: a further process in the container.
 pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     let container = Container::load(root, &Id::new(&args.id)?)?;
     let spec = bundle::parse(&container.config()?)?;
-    let mut process = process(args, spec.process().as_ref())?.of_container(spec.linux().as_ref())?;
+    let adopted = adopt::is_adopted(&container);
+    let mut process = process(args, spec.process().as_ref(), adopted)?.of_container(spec.linux().as_ref())?;
     if process.terminal && args.console_socket.is_none() {
         // Ours, and from the beginning: a program that asks at once must not find a terminal of no size.
         process.console_size = process.console_size.or_else(foreground::size);
@@ -111,10 +113,13 @@ fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<s
 }
 
 /// The process: from its file, which may vanish once we return, or the container's own with the flags' changes.
-fn process(args: &Exec, base: Option<&oci::Process>) -> Result<Process> {
+fn process(args: &Exec, base: Option<&oci::Process>, adopted: bool) -> Result<Process> {
     if let Some(path) = &args.process {
         let raw = files::read(path)?;
-        let process = bundle::parse_process(&raw).during(|| format!("--process `{}`", path.display()))?;
+        let mut process = bundle::parse_process(&raw).during(|| format!("--process `{}`", path.display()))?;
+        if adopted {
+            adopt::adapt(&mut process)?;
+        }
         return Process::from_spec(&process);
     }
     if args.args.is_empty() {

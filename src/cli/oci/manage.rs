@@ -9,6 +9,7 @@ use crate::process::signal;
 use crate::runtime::container::{self, Container};
 use crate::runtime::id::Id;
 use crate::runtime::notify::Relay;
+use crate::vps::run::adopt;
 
 /// `start`
 pub(super) fn start(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
@@ -29,7 +30,10 @@ pub(super) fn kill(host: &Host, root: &Path, args: &args::Kill) -> Result<u8> {
             false => container.running_init().map(|_| 0),
         };
     }
-    let signal = signal::parse("signal", &args.signal)?;
+    let mut signal = signal::parse("signal", &args.signal)?;
+    if adopt::is_adopted(&container) && !args.all {
+        signal = adopt::farewell(&container, signal)?;
+    }
     container.kill(host, signal, args.all).map(|()| 0)
 }
 

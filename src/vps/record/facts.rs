@@ -44,7 +44,7 @@ pub struct Clocks {
 
 impl Clocks {
     /// Reads them, if this kernel has time namespaces.
-    fn read() -> Option<Self> {
+    pub fn read() -> Option<Self> {
         let seconds = |clock| rustix::time::clock_gettime(clock).tv_sec;
         files::exists(Path::new("/proc/self/ns/time")).then(|| Self {
             monotonic: seconds(ClockId::Monotonic),
@@ -76,6 +76,11 @@ impl Facts {
             clocks: Clocks::read(),
         })
     }
+}
+
+/// The machine's memory, in bytes.
+pub fn memory() -> Result<u64> {
+    meminfo_field(&files::read_text(Path::new("/proc/meminfo"))?, "MemTotal")
 }
 
 /// One line of `/proc/meminfo` (`proc_meminfo(5)`: kibibytes), in bytes.

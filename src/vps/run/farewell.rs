@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::error::{During, Error, Result};
 use crate::process::signal;
 use crate::runtime::container::Container;
@@ -77,6 +79,18 @@ impl Condo {
             Ok(status) if status.success() => Ok(()),
             other => Err(Error::Status(format!("`{}` fails inside: {other:?}", program[0]))),
         }
+    }
+}
+
+/// What to send an init that is asked to end by `signal` and would not understand it: nothing else where it is no init.
+pub(super) fn instead_of(pid: i32, signal: Signal) -> Result<Signal> {
+    if signal != signal::parse("signal", UNCHOSEN[0])? {
+        return Ok(signal);
+    }
+    match of(pid, UNCHOSEN[0]) {
+        None => Ok(signal),
+        Some(Way::Signal(way)) => signal::parse("signal", way),
+        Some(Way::Programs(_)) => signal::parse("signal", CTRL_ALT_DEL),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One run of a VPS, from its claims to its end: [`spec`] renders the bundle, purely; [`monitor`] boots it and stays with it;
 //! `power` starts and stops what the bundle describes, `hold` is its lock; [`enter`] and `console` go in.
 
+pub mod adopt;
 mod attach;
 mod autostart;
 mod console;

@@ -14,8 +14,8 @@ use crate::error::{During, Result};
 use crate::vps::record::facts::{Clocks, Facts};
 use crate::vps::record::store::Record;
 
-mod capabilities;
-mod mounts;
+pub(super) mod capabilities;
+pub(super) mod mounts;
 mod resources;
 
 pub(super) use resources::{processors, resources};
@@ -165,7 +165,7 @@ fn linux(input: &Input<'_>) -> Result<Value> {
 }
 
 /// Its clocks begin when it does, as those of a machine: `uptime` is its own.
-fn offsets(now: Clocks) -> Map<String, Value> {
+pub(super) fn offsets(now: Clocks) -> Map<String, Value> {
     let back = |seconds: i64| json!({ "secs": -seconds, "nanosecs": 0 });
     Map::from_iter([
         ("monotonic".to_owned(), back(now.monotonic)),
@@ -187,11 +187,14 @@ const OWN: [(&str, u32); 8] = [
     ("max_net_namespaces", 256),
 ];
 
-fn sysctls(record: &Record) -> BTreeMap<String, String> {
-    let mut all: BTreeMap<_, _> = OWN
-        .iter()
+/// [`OWN`] as kernel parameters.
+pub(super) fn own_limits() -> impl Iterator<Item = (String, String)> {
+    OWN.iter()
         .map(|(name, value)| (format!("user.{name}"), value.to_string()))
-        .collect();
+}
+
+fn sysctls(record: &Record) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<_, _> = own_limits().collect();
     // ping without privileges, for every group of the VPS (a group outside of the map is refused by the kernel).
     all.insert(
         "net.ipv4.ping_group_range".into(),

@@ -18,14 +18,14 @@ tests![
 ];
 
 /// A daemon with the image, and its client.
-pub(super) struct Docker<'a> {
-    pub(super) daemon: Daemon,
-    pub(super) client: Client<'a>,
+pub struct Docker<'a> {
+    pub daemon: Daemon,
+    pub client: Client<'a>,
 }
 
 impl<'a> Docker<'a> {
     /// Starts it with the example's configuration; `more` are further words of its command line.
-    pub(super) fn start(room: &'a Room, more: &[&str]) -> Result<Self> {
+    pub fn start(room: &'a Room, more: &[&str]) -> Result<Self> {
         let text = include_str!("../../../examples/engines/docker-daemon.json");
         let config = room.write("daemon.json", &room.with_driver(&example(text)))?;
         let socket = room.path("docker.sock");
@@ -45,14 +45,14 @@ impl<'a> Docker<'a> {
     }
 
     /// What `docker inspect` knows.
-    pub(super) fn inspect(&self, name: &str) -> Result<Value> {
+    pub fn inspect(&self, name: &str) -> Result<Value> {
         let list: Value = serde_json::from_str(&self.client.ok("inspect", &[name])?)?;
         list.get(0).cloned().context("nothing was inspected")
     }
 }
 
 /// Without a network of the engine's, which takes its time.
-const NO_NETWORK: &[&str] = &[
+pub const NO_NETWORK: &[&str] = &[
     "--bridge",
     "none",
     "--iptables=false",
@@ -66,16 +66,18 @@ fn run(options: &str) -> String {
 }
 
 /// As [`run`], on a network of Docker's.
-pub(super) fn run_on(network: &str, options: &str) -> String {
+pub fn run_on(network: &str, options: &str) -> String {
+    run_by("condo", &format!("--network {network} {options}"), image::IMAGE)
+}
+
+/// The same by a runtime of this name, of any image.
+pub fn run_by(runtime: &str, options: &str, image: &str) -> String {
     // Where the kernel has AppArmor, Docker has its profile loaded by a program that not every machine has.
     let unconfined = match harness::has("program:apparmor_parser") {
         true => "",
         false => "--security-opt apparmor=unconfined",
     };
-    format!(
-        "run --runtime condo --network {network} {unconfined} {options} {}",
-        image::IMAGE
-    )
+    format!("run --runtime {runtime} {unconfined} {options} {image}")
 }
 
 fn containers_live_and_end() -> Result<()> {

@@ -10,6 +10,7 @@ mod image;
 mod long;
 mod podman;
 mod room;
+mod vps;
 
 /// The tests of all engines.
 pub const TESTS: &[&[crate::harness::Test]] = &[
@@ -18,12 +19,14 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     cri::TESTS,
     docker::TESTS,
     podman::TESTS,
+    vps::TESTS,
 ];
 
-/// A file of `examples/engines` with the path of the runtime under test.
+/// A file of `examples/engines` with the paths of the runtime under test, by both of its names.
 fn example(text: &str) -> String {
-    text.replace(
-        "/usr/local/bin/condo-runtime",
-        &crate::harness::condo_runtime().display().to_string(),
-    )
+    let runtime = crate::harness::condo_runtime();
+    let second = crate::harness::tempdir().join("condo-vps");
+    let _ = std::os::unix::fs::symlink(&runtime, &second);
+    text.replace("/usr/local/bin/condo-runtime", &runtime.display().to_string())
+        .replace("/usr/local/bin/condo-vps", &second.display().to_string())
 }

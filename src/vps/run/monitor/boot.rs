@@ -30,7 +30,7 @@ use crate::runtime::console;
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::init::Newborn;
-use crate::runtime::init::parent::{self, Created, Request};
+use crate::runtime::init::parent::{self, Created, Provided, Request};
 use crate::runtime::plan::Choices;
 use crate::runtime::status::Identity;
 use crate::seccomp;
@@ -279,6 +279,7 @@ fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> 
         pidfd_socket: None,
         listen_fds: 0,
         preserve_fds: 0,
+        provided: Provided::default(),
         choices: Choices {
             own_account: true,
             console: true,

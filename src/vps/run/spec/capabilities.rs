@@ -17,7 +17,7 @@
 ///
 /// `SYS_ADMIN` stays: systemd mounts, and in a user namespace of its own it reaches only the VPS's mounts. `SYS_BOOT`
 /// stays: `reboot(2)` in a pid namespace ends that namespace, which is how `poweroff` and `reboot` inside work.
-pub(super) const KEPT: [&str; 24] = [
+pub(in crate::vps::run) const KEPT: [&str; 24] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",

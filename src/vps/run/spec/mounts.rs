@@ -11,7 +11,7 @@ use super::Input;
 /// What says how the host was booted, what hardware it has and what its devices do. The fence is the user namespace (what matters
 /// belongs to the host's root, and a VPS's root may unmount what covers these); covering them keeps tools from tripping over them
 /// and a tenant from reading the host's boot parameters.
-pub(super) const MASKED: [&str; 17] = [
+pub(in crate::vps::run) const MASKED: [&str; 17] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/bootconfig",
@@ -32,7 +32,8 @@ pub(super) const MASKED: [&str; 17] = [
 ];
 
 /// Not `/proc/sys`: its network part is the VPS's own (a VPN sets `ip_forward`), the rest is refused by ownership.
-pub(super) const READONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
+pub(in crate::vps::run) const READONLY: [&str; 4] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
 
 /// Where a rescue system finds the disk of the VPS.
 const RESCUED: &str = "/mnt";
@@ -63,7 +64,7 @@ fn bind(place: &str, source: &Path, options: &[&str]) -> Value {
 
 /// `memory` is the VPS's limit in bytes, or the host's memory when it has none: without a size a tmpfs is as large as half of the
 /// host, and journald sizes itself by what it sees in /run.
-fn file_systems(memory: u64) -> Vec<Value> {
+pub(in crate::vps::run) fn file_systems(memory: u64) -> Vec<Value> {
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         // Read-only is how systemd knows that udev has nothing to do here.

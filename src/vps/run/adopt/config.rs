@@ -1,0 +1,270 @@
+//! What becomes of a container's configuration when it is to be a VPS.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::super::spec::capabilities::KEPT;
+use super::super::spec::{self, mounts};
+use super::ANNOTATION;
+use super::place::Translation;
+use super::users::{Entry, namespace};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::seccomp::{self, Concessions};
+use crate::vps::record::facts::Clocks;
+
+/// What is decided outside of the configuration.
+pub(super) struct Given {
+    /// Its user ids.
+    pub(super) users: Entry,
+    /// How many there are.
+    pub(super) ids: Option<u32>,
+    /// The machine's memory, in bytes.
+    pub(super) memory: u64,
+    /// Where its clocks can be its own: what the host's say.
+    pub(super) clocks: Option<Clocks>,
+    /// How owners are translated, for each of the configuration's mounts.
+    pub(super) binds: Vec<Translation>,
+    /// Places for the layers of engines inside, and their directories.
+    pub(super) plain: Vec<(&'static str, PathBuf)>,
+    /// The machine's id inside.
+    pub(super) uuid: Option<String>,
+    /// Devices of the host's for containers inside.
+    pub(super) devices: Vec<Device>,
+}
+
+/// A character device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Device {
+    path: &'static str,
+    minor: u32,
+}
+
+/// What engines inside need.
+pub(super) const DEVICES: [Device; 2] = [
+    Device {
+        path: "/dev/fuse",
+        minor: 229,
+    },
+    Device {
+        path: "/dev/net/tun",
+        minor: 200,
+    },
+];
+
+impl Device {
+    /// Whether the host has it.
+    pub(super) fn is_there(self) -> bool {
+        files::exists(Path::new(self.path))
+    }
+}
+
+/// `/dev/fuse` and `/dev/net/tun` are among the miscellaneous devices.
+const MISC: u32 = 10;
+
+/// What a VPS has to itself, with how engines are told to share it.
+const OWN: [(&str, &str); 5] = [
+    ("pid", "--pid"),
+    ("network", "--network"),
+    ("ipc", "--ipc"),
+    ("uts", "--uts"),
+    ("mount", ""),
+];
+
+/// Programs that are the first of a whole system.
+const INITS: [&str; 4] = ["init", "systemd", "openrc-init", "runit-init"];
+
+/// Names what a container is to share with the host that a VPS has to itself.
+pub(super) fn refuse_shared(config: &Value) -> Result<()> {
+    let shared = OWN.iter().find(|(kind, _)| namespace(config, kind).is_none());
+    let Some((kind, option)) = shared else {
+        return Ok(());
+    };
+    let problem = format!("is missing: a VPS has its own; leave out `{option} host`");
+    Err(Error::invalid("linux.namespaces", kind, problem))
+}
+
+/// Makes the configuration a VPS's. Returns the kernel's parameters that are for somebody else to set, because its network is not
+/// its own.
+pub(super) fn rewrite(config: &mut Value, given: &Given) -> Vec<(String, String)> {
+    let system = is_system(config);
+    let network = namespace(config, "network").is_some_and(|entry| entry.get("path").is_none());
+    let memory = config["linux"]["resources"]["memory"]["limit"].as_u64();
+    let memory = memory.map_or(given.memory, |limit| limit.min(given.memory));
+    namespaces(config, given);
+    config["mounts"] = all_mounts(config, given, (system, network), memory).into();
+    process(config, given, system);
+    let parameters = sysctls(config, given, network);
+    devices(config, given);
+    let linux = &mut config["linux"];
+    linux["maskedPaths"] = json!(mounts::MASKED);
+    linux["readonlyPaths"] = json!(mounts::READONLY);
+    linux["rootfsPropagation"] = "rshared".into();
+    linux["seccomp"] = json!(seccomp::vps_profile(Concessions::default()));
+    config["annotations"][ANNOTATION] = "true".into();
+    parameters
+}
+
+/// Whether the program is the init of a whole system.
+fn is_system(config: &Value) -> bool {
+    let program = config["process"]["args"][0].as_str().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default();
+    program.starts_with('/') && INITS.contains(&name)
+}
+
+fn namespaces(config: &mut Value, given: &Given) {
+    let linux = &mut config["linux"];
+    if let Some([uids, gids]) = &given.users.maps {
+        linux["uidMappings"] = uids.clone();
+        linux["gidMappings"] = gids.clone();
+    }
+    let clocks = given.clocks.filter(|_| linux.get("timeOffsets").is_none());
+    let mut own = vec!["user", "cgroup"];
+    own.extend(clocks.map(|_| "time"));
+    let Some(all) = linux["namespaces"].as_array_mut() else {
+        return;
+    };
+    own.retain(|kind| !all.iter().any(|entry| entry["type"] == *kind));
+    if let (Some(clocks), true) = (clocks, own.contains(&"time")) {
+        all.push(json!({ "type": "time" }));
+        linux["timeOffsets"] = spec::offsets(clocks).into();
+        own.retain(|kind| *kind != "time");
+    }
+    let Some(all) = linux["namespaces"].as_array_mut() else {
+        return;
+    };
+    for kind in own {
+        all.push(match &given.users.path {
+            Some(path) if kind == "user" => json!({ "type": kind, "path": path }),
+            _ => json!({ "type": kind }),
+        });
+    }
+}
+
+/// File systems of a VPS, and then what the engine mounts besides.
+fn all_mounts(config: &Value, given: &Given, (system, network): (bool, bool), memory: u64) -> Vec<Value> {
+    let engines = config["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let at = |place: &str| engines.iter().find(|mount| mount["destination"] == place);
+    let mut all = Vec::new();
+    for mut own in mounts::file_systems(memory) {
+        let place = own["destination"].as_str().unwrap_or_default().to_owned();
+        let of_network = own["type"] == "sysfs" && !network;
+        let ours = match place.as_str() {
+            // Its size is the user's choice, or it is the pod's.
+            "/dev/shm" => at(&place).is_none(),
+            "/run" | "/run/lock" => system && at(&place).is_none(),
+            "/dev/.condo/sys" => network,
+            _ => true,
+        };
+        if ours && of_network {
+            // No second instance of what shows a network that is the host's.
+            let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+            own = json!({ "destination": place, "type": "bind", "source": "/sys", "options": options });
+        }
+        all.extend(ours.then_some(own));
+    }
+    let replaced: Vec<Value> = all.iter().map(|mount| mount["destination"].clone()).collect();
+    let translations = given.binds.iter().copied().chain(std::iter::repeat(None));
+    for (mount, translation) in engines.iter().zip(translations) {
+        if !replaced.contains(&mount["destination"]) {
+            all.push(translated(mount.clone(), translation));
+        }
+    }
+    let taken: Vec<Value> = all.iter().map(|mount| mount["destination"].clone()).collect();
+    let free = given
+        .plain
+        .iter()
+        .filter(|(place, _)| !taken.iter().any(|taken| taken == place));
+    all.extend(free.map(|(place, source)| {
+        json!({ "destination": place, "type": "bind", "source": source, "options": ["bind", "idmap"] })
+    }));
+    all
+}
+
+fn translated(mut mount: Value, translation: Translation) -> Value {
+    if let Some(option) = translation {
+        match mount["options"].as_array_mut() {
+            Some(options) => options.push(option.into()),
+            None => mount["options"] = json!([option]),
+        }
+    }
+    mount
+}
+
+/// The capabilities of a process, which root holds and others may gain.
+pub(super) fn capabilities(held: bool) -> Value {
+    let held = if held { KEPT.as_slice() } else { &[] };
+    json!({ "bounding": KEPT, "effective": held, "permitted": held, "inheritable": [], "ambient": [] })
+}
+
+fn process(config: &mut Value, given: &Given, system: bool) {
+    let process = &mut config["process"];
+    process["capabilities"] = capabilities(process["user"]["uid"].as_u64().unwrap_or(0) == 0);
+    if let Some(process) = process.as_object_mut() {
+        process.remove("apparmorProfile");
+    }
+    if !system {
+        return;
+    }
+    // systemd's container interface.
+    let mut env: Vec<Value> = process["env"].as_array().cloned().unwrap_or_default();
+    let ours = |entry: &Value| entry.as_str().is_some_and(|entry| entry.starts_with("container"));
+    env.retain(|entry| !ours(entry));
+    env.push("container=condo".into());
+    env.extend(
+        given
+            .uuid
+            .as_ref()
+            .map(|uuid| format!("container_uuid={uuid}").into()),
+    );
+    process["env"] = env.into();
+}
+
+fn sysctls(config: &mut Value, given: &Given, network: bool) -> Vec<(String, String)> {
+    let mut all: Map<String, Value> = config["linux"]["sysctl"].as_object().cloned().unwrap_or_default();
+    if given.users.path.is_none() {
+        all.extend(spec::own_limits().map(|(name, value)| (name, value.into())));
+    }
+    let ping = "net.ipv4.ping_group_range";
+    match given.ids.filter(|_| network) {
+        Some(ids) => drop(all.insert(ping.into(), format!("0 {}", ids - 1).into())),
+        // A group outside of the map is refused by the kernel.
+        None if network => drop(all.remove(ping)),
+        None => {}
+    }
+    let mut parameters = Vec::new();
+    if !network {
+        let of_network = |name: &String| name.starts_with("net.") || name.starts_with("net/");
+        let names: Vec<String> = all.keys().filter(|name| of_network(name)).cloned().collect();
+        for name in names {
+            let value = all.remove(&name);
+            let value = value
+                .as_ref()
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
+            parameters.push((name, value));
+        }
+    }
+    config["linux"]["sysctl"] = all.into();
+    parameters
+}
+
+fn devices(config: &mut Value, given: &Given) {
+    let mut nodes = config["linux"]["devices"].as_array().cloned().unwrap_or_default();
+    let rules = &mut config["linux"]["resources"]["devices"];
+    let mut allowed = rules.as_array().cloned().unwrap_or_default();
+    for Device { path, minor } in &given.devices {
+        if !nodes.iter().any(|node| node["path"] == *path) {
+            nodes
+                .push(json!({ "path": path, "type": "c", "major": MISC, "minor": minor, "fileMode": 0o666 }));
+        }
+        allowed.push(json!({ "allow": true, "type": "c", "major": MISC, "minor": minor, "access": "rwm" }));
+    }
+    *rules = allowed.into();
+    config["linux"]["devices"] = nodes.into();
+}
+
+#[cfg(test)]
+mod tests;

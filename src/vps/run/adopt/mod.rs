@@ -1,0 +1,138 @@
+//! A container of an engine's (Docker, Podman, containerd) that is made a VPS: the engine calls the runtime as for every other
+//! container, and the runtime changes what it was told before it plans.
+//!
+//! ```text
+//! users     which user ids: a range of its own, the pod's, or those that the engine chose
+//! config    the change of the configuration, a pure function
+//! place     the root filesystem and volumes through the id map
+//! ```
+//! There is no daemon. What it holds of the machine is in the container's state and goes back with `delete`.
+
+mod config;
+mod place;
+mod users;
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use oci_spec::runtime::{Process, Spec};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::farewell;
+use crate::error::{During, Error, Result};
+use crate::host::Host;
+use crate::runtime::bundle::{self, Bundle};
+use crate::runtime::container::Container;
+use crate::runtime::id::Id;
+use crate::runtime::init::parent::Provided;
+use crate::runtime::state::Folder;
+use crate::vps::record::facts::{Clocks, memory};
+use config::Given;
+
+/// The name by which the runtime makes every container a VPS.
+const PROGRAM: &str = "condo-vps";
+/// What asks for it of a runtime of any name, and is found in the state of each.
+const ANNOTATION: &str = "io.condo.vps";
+
+/// Whether a container is to be a VPS, by the name that the runtime was called by or by its annotation. The annotation alone can
+/// also say no.
+pub fn is_asked(called: Option<&OsStr>, spec: &Spec) -> bool {
+    let annotation = spec.annotations().as_ref().and_then(|all| all.get(ANNOTATION));
+    match annotation.map(String::as_str) {
+        Some("true") => true,
+        Some("false") => false,
+        _ => called.and_then(|name| Path::new(name).file_name()) == Some(OsStr::new(PROGRAM)),
+    }
+}
+
+/// Whether a container was made a VPS.
+pub fn is_adopted(container: &Container) -> bool {
+    container
+        .state()
+        .annotations
+        .get(ANNOTATION)
+        .is_some_and(|value| value == "true")
+}
+
+/// Makes a container a VPS: its bundle as it is to be, and what goes with it.
+///
+/// # Errors
+/// [`Error::Unsupported`] without privileges, and for a root filesystem whose owners cannot be translated; [`Error::Invalid`] for a
+/// container that is to share with the host what a VPS has to itself.
+pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle) -> Result<(Bundle, Provided)> {
+    if !host.caller.privileged {
+        let why = "only the machine's root hands out user ids and translates owners; run the engine as root";
+        return Err(Error::unsupported("a VPS", why));
+    }
+    let mut config: Value = serde_json::from_slice(&bundle.raw)?;
+    config::refuse_shared(&config)?;
+    let users = users::choose(&config, root, &Folder::new(root, id))?;
+    let namespace = users.namespace()?;
+    let translated = match &namespace {
+        Some(namespace) => Some(place::translate(bundle, &config, namespace, users.root())?),
+        None => None,
+    };
+    let (rootfs, binds, plain) = translated.map_or_else(Default::default, place::Translated::parts);
+    let given = Given {
+        users: users.entry(),
+        ids: users.count(),
+        memory: memory()?,
+        clocks: Clocks::read(),
+        binds,
+        plain,
+        uuid: uuid(id),
+        devices: config::DEVICES
+            .into_iter()
+            .filter(|device| device.is_there())
+            .collect(),
+    };
+    let parameters = config::rewrite(&mut config, &given);
+    place::set_in_network(&config, &parameters)?;
+    let raw = serde_json::to_vec(&config)?;
+    let spec = bundle::parse(&raw).during(|| "make the container a VPS")?;
+    let path = bundle.path.clone();
+    let provided = Provided {
+        rootfs,
+        ids: users.claimed(),
+    };
+    Ok((Bundle { path, spec, raw }, provided))
+}
+
+/// The machine's id of a container, where the engine's is as long as one.
+fn uuid(id: &Id) -> Option<String> {
+    let id = id.as_str();
+    let digits = id
+        .get(..32)
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    let parts = [
+        &digits[..8],
+        &digits[8..12],
+        &digits[12..16],
+        &digits[16..20],
+        &digits[20..],
+    ];
+    Some(parts.join("-"))
+}
+
+/// A further process in one (`exec`): the engine knows of the capabilities and the profile of ordinary containers only.
+pub fn adapt(process: &mut Process) -> Result<()> {
+    let held = process.user().uid() == 0;
+    let sets = serde_json::from_value(config::capabilities(held))?;
+    process.set_capabilities(Some(sets)).set_apparmor_profile(None);
+    Ok(())
+}
+
+/// The signal that asks the init of one to power off, where an engine sends what asks programs to end: systemd would only execute
+/// itself anew.
+pub fn farewell(container: &Container, signal: Signal) -> Result<Signal> {
+    let pid = container.state().init.map_or(0, |init| init.pid);
+    farewell::instead_of(pid, signal)
+}
+
+/// Bounds what of the kernel's memory no limit of the engine counts.
+pub fn guard(host: &Host, container: &Container) -> Result<()> {
+    container
+        .cgroup(host)?
+        .map_or(Ok(()), |cgroup| cgroup.guard_sysctls())
+}

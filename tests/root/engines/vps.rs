@@ -1,0 +1,232 @@
+//! Containers of engines that are VPSs: `docker run --runtime condo-vps`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::client::Client;
+use super::docker::{Docker, NO_NETWORK, run_by};
+use super::image;
+use super::room::Room;
+use crate::harness;
+use crate::vps::house::eventually;
+
+/// What the image of Debian is called.
+const DEBIAN: &str = "localhost/debian:latest";
+
+tests![docker_gives_a_vps: 240, systemd_and_docker_run_inside: 400];
+
+/// Where the machine keeps who has which user ids.
+const CLAIMS: &str = "/run/condo-ids";
+
+fn run(options: &str) -> String {
+    run_by("condo-vps", options, image::IMAGE)
+}
+
+/// How many ranges of user ids are claimed.
+fn claimed() -> Result<usize> {
+    Ok(std::fs::read_dir(CLAIMS).map_or(0, |entries| entries.count()))
+}
+
+fn docker_gives_a_vps() -> Result<()> {
+    needs!(root, ours, userns, engine: dockerd);
+    Room::test(|room| {
+        let docker = Docker::start(room, NO_NETWORK)?;
+        users(room, &docker.client)?;
+        volumes(room, &docker.client)?;
+        inside(&docker.client)?;
+        shared_is_refused(&docker.client)?;
+        ensure!(claimed()? == 0, "user ids are left claimed");
+        docker.daemon.stop()
+    })
+}
+
+/// Two have different ones, files are root's, and all of it goes back.
+fn users(room: &Room, client: &Client) -> Result<()> {
+    let mut bases = Vec::new();
+    for name in ["one", "two"] {
+        client.ok(
+            &run(&format!("--detach --network none --name {name}")),
+            &["sleep", "1000"],
+        )?;
+        let map = client.ok(&format!("exec {name} cat /proc/self/uid_map"), &[])?;
+        let numbers: Vec<u64> = map.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        ensure!(
+            numbers[0] == 0 && numbers[1] > 65_536 && numbers[2] == 262_144,
+            "{map}"
+        );
+        let pid = client.ok("inspect --format {{.State.Pid}}", &[name])?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let uid = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:\t"))
+            .context("no uid")?;
+        ensure!(uid.split('\t').next() == Some(&numbers[1].to_string()), "{uid}");
+        bases.push(numbers[1]);
+    }
+    ensure!(bases[0].abs_diff(bases[1]) >= 262_144, "{bases:?}");
+    ensure!(claimed()? == 8, "{} claims", claimed()?);
+    client.says("0:0", "exec one stat -c %u:%g /bin/busybox", &[])?;
+    client.ok(
+        "exec one",
+        &[
+            "sh",
+            "-c",
+            "echo mine > /bin/own && chown 1000:7 /bin/own && cp /bin/busybox /new",
+        ],
+    )?;
+    // The engine's own view has the owners that they have inside.
+    let copy = room.path("copy");
+    client.ok("cp one:/bin/own", &[&copy.display().to_string()])?;
+    ensure!(std::fs::read_to_string(&copy)? == "mine\n");
+    client.ok("stop --time 0 one", &[])?;
+    client.ok("start one", &[])?;
+    client.says(
+        "1000:7 mine",
+        "exec one",
+        &["sh", "-c", "echo $(stat -c %u:%g /bin/own) $(cat /bin/own)"],
+    )?;
+    client.ok("commit one localhost/own", &[])?;
+    client.says(
+        "1000:7",
+        &run_by("condo", "--rm --network none", "localhost/own"),
+        &["stat", "-c", "%u:%g", "/bin/own"],
+    )?;
+    client.ok("rm --force one two", &[])?;
+    Ok(())
+}
+
+fn volumes(room: &Room, client: &Client) -> Result<()> {
+    let volume = room.path("shared");
+    std::fs::create_dir(&volume)?;
+    std::fs::write(volume.join("old"), "old\n")?;
+    let options = format!(
+        "--rm --network none --volume {}:/data --volume named:/named",
+        volume.display()
+    );
+    let script = "stat -c %u /data/old /named /etc/hosts && echo new > /data/new && touch /named/file";
+    client.says("0\n0\n0", &run(&options), &["sh", "-c", script])?;
+    let made = std::fs::metadata(volume.join("new"))?;
+    let owner = std::os::unix::fs::MetadataExt::uid(&made);
+    ensure!(owner == 0, "what root makes in a volume belongs to {owner}");
+    client.says(
+        "0",
+        &run("--rm --network none --volume named:/named"),
+        &["stat", "-c", "%u", "/named/file"],
+    )
+}
+
+/// What a VPS may do and an ordinary container may not, and what neither may.
+fn inside(client: &Client) -> Result<()> {
+    client.ok(
+        &run("--detach --network none --name vps --memory 128m --hostname vps"),
+        &["sleep", "1000"],
+    )?;
+    let script = "mkdir /mnt && mount -t tmpfs tmpfs /mnt && umount /mnt && ip addr add 192.0.2.7/32 dev lo && hostname other &&
+        busybox unshare -rUpf --mount-proc true && exec 3<> /dev/net/tun && exec 4<> /dev/fuse &&
+        mkdir /sys/fs/cgroup/below && rmdir /sys/fs/cgroup/below";
+    client.ok("exec vps", &["sh", "-c", script])?;
+    let layers = "cd /var/lib/docker && mkdir lower upper work all && echo old > lower/file &&
+        mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay all && rm all/file && stat -c %u:%g upper/file";
+    client.says("0:0", "exec vps", &["sh", "-c", layers])?;
+    for refused in [
+        "mknod /null c 1 3",
+        "echo 1 > /proc/sys/vm/drop_caches",
+        "mount -t ext4 /dev/vda /mnt",
+        "dmesg",
+    ] {
+        let ran = client.run("exec vps", &["sh", "-c", refused])?;
+        ensure!(!ran.status.success(), "`{refused}` is let through: {ran:?}");
+    }
+    client.ok("rm --force vps", &[])?;
+    Ok(())
+}
+
+fn shared_is_refused(client: &Client) -> Result<()> {
+    for option in [
+        "--pid host --network none",
+        "--network host",
+        "--uts host --network none",
+    ] {
+        let said = client.ends(125, &run(&format!("--rm {option}")), &["true"])?;
+        ensure!(said.contains("a VPS has its own"), "{said}");
+    }
+    Ok(())
+}
+
+/// Debian's system in a container of Docker's, and Docker in that.
+fn systemd_and_docker_run_inside() -> Result<()> {
+    needs!(root, ours, userns, engine: dockerd);
+    let Some(debian) = std::env::var_os("CONDO_TEST_DEBIAN_IMAGE").filter(|dir| Path::new(dir).is_dir())
+    else {
+        harness::need("debian-image");
+        return Ok(());
+    };
+    Room::test(|room| {
+        let docker = Docker::start(room, NO_NETWORK)?;
+        let client = &docker.client;
+        let archive = room.path("debian.tar");
+        let rootfs = Path::new(&debian).join("rootfs");
+        harness::run(
+            Command::new("tar")
+                .arg("-C")
+                .arg(&rootfs)
+                .arg("-cf")
+                .arg(&archive)
+                .arg("."),
+        )?;
+        client.ok("import", &[&archive.display().to_string(), DEBIAN])?;
+        // The engines of the room, which lie on an overlay, and an image for the one inside.
+        let options = format!(
+            "--detach --network none --name debian --memory 768m --volume /usr:/mnt/usr:ro --volume {}:/srv",
+            room.dir.display()
+        );
+        client.ok(&run_by("condo-vps", &options, DEBIAN), &["/sbin/init"])?;
+        systemd_is_up(client)?;
+        docker_inside(client)?;
+        client.ok("stop --time 60 debian", &[])?;
+        // What the kernel makes of a power off in a pid namespace: an end by SIGINT (reboot(2)).
+        client.says(
+            "exited 130",
+            "inspect --format",
+            &["{{.State.Status}} {{.State.ExitCode}}", "debian"],
+        )?;
+        client.ok("rm debian", &[])?;
+        docker.daemon.stop()
+    })
+}
+
+fn systemd_is_up(client: &Client) -> Result<()> {
+    eventually("systemd is up", || {
+        let ran = client.run("exec debian systemctl is-system-running", &[])?;
+        ensure!(
+            !ran.out.contains("degraded"),
+            "{}",
+            client.ok("exec debian systemctl --failed --no-legend", &[])?
+        );
+        Ok(ran.out.trim() == "running")
+    })?;
+    client.says("systemd", "exec debian cat /proc/1/comm", &[])?;
+    let service = "run --quiet --wait --pipe --property DynamicUser=yes --property PrivateTmp=yes --property PrivateUsers=yes id -u";
+    let uid = client.ok(&format!("exec debian systemd-{service}"), &[])?;
+    ensure!(
+        uid.parse::<u32>().is_ok_and(|uid| uid > 60_000),
+        "a dynamic user is {uid}"
+    );
+    Ok(())
+}
+
+fn docker_inside(client: &Client) -> Result<()> {
+    let sh = |script: &str| client.ok("exec debian", &["sh", "-ec", script]);
+    sh(
+        "mount --bind /mnt/usr /usr; systemd-run --quiet --unit inner dockerd --bridge none --iptables=false --ip6tables=false --ip-forward=false",
+    )?;
+    client.comes_to_say("overlay2", "exec debian docker info --format {{.Driver}}", &[])?;
+    sh("docker load --quiet --input /srv/image.tar")?;
+    let hello =
+        "docker run --rm --network none localhost/busybox sh -c 'echo hello from $(cat /proc/1/comm)'";
+    let said = sh(hello)?;
+    ensure!(said == "hello from sh", "{said}");
+    Ok(())
+}
