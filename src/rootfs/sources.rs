@@ -1,7 +1,7 @@
 //! What lies on the host, opened in the parent and inherited by init as descriptors.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -137,9 +137,21 @@ impl MountOp {
 }
 
 impl Sources {
-    /// Takes another detached mount for the root filesystem.
-    pub fn with_root(self, root: OwnedFd) -> Self {
-        Self { root, ..self }
+    /// Takes other detached mounts: one for the root filesystem, and device nodes by their paths inside.
+    pub fn with(
+        mut self,
+        plan: &RootfsPlan,
+        root: Option<OwnedFd>,
+        devices: Vec<(PathBuf, OwnedFd)>,
+    ) -> Self {
+        self.root = root.unwrap_or(self.root);
+        for (path, node) in devices {
+            let at = plan.devices.iter().position(|device| device.path == path);
+            if let Some(place) = at.and_then(|at| self.devices.get_mut(at)) {
+                *place = Some(node);
+            }
+        }
+        self
     }
 
     /// Translates owners where the plan asks for it. In the parent, before init attaches anything.

@@ -1,7 +1,7 @@
 //! The runtime's side of `create`: from a plan to an init process that waits for the order to start.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxSeccomp;
 
@@ -61,6 +61,8 @@ pub struct Request<'a> {
 pub struct Provided {
     /// The root filesystem as a detached mount, in place of what is at `root.path`.
     pub rootfs: Option<OwnedFd>,
+    /// Device nodes as detached mounts, in place of the host's of these paths.
+    pub devices: Vec<(PathBuf, OwnedFd)>,
     /// User ids of the machine, which the container gives back when it is deleted.
     pub ids: Option<Claimed>,
 }
@@ -93,13 +95,13 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     plan.sysctls.check_joined(&plan.namespaces)?;
     lsm::check_mount_label(bundle.spec.linux().as_ref())?;
     let inherited = request.listen_fds.saturating_add(request.preserve_fds);
-    let Provided { rootfs, ids } = request.provided;
+    let Provided { rootfs, devices, ids } = request.provided;
     let place = (request.root, request.id);
     let mut claim = Claim::stake(host, place, bundle, &plan, ids.as_ref().map(Claimed::held))?;
     if notify {
         notify::make_place(&folder)?;
     }
-    let sources = open_sources(&plan, rootfs)?;
+    let sources = open_sources(&plan, rootfs, devices)?;
     claim.cover(sources.as_ref())?;
     let setup = Setup {
         sources,
@@ -156,12 +158,13 @@ fn streams(plan: &Plan, inherited: u32) -> Vec<String> {
 }
 
 /// What init takes from the host. Without privileges it is opened by init, which has them in its user namespace.
-fn open_sources(plan: &Plan, rootfs: Option<OwnedFd>) -> Result<Option<Sources>> {
+fn open_sources(
+    plan: &Plan,
+    rootfs: Option<OwnedFd>,
+    devices: Vec<(PathBuf, OwnedFd)>,
+) -> Result<Option<Sources>> {
     let sources = (plan.caller.privileged.then(|| plan.rootfs.open_sources())).transpose()?;
-    Ok(match rootfs {
-        Some(root) => sources.map(|sources| sources.with_root(root)),
-        None => sources,
-    })
+    Ok(sources.map(|sources| sources.with(&plan.rootfs, rootfs, devices)))
 }
 
 /// A connection to the profile's seccomp agent, made while the host's paths are in sight.

@@ -24,7 +24,7 @@ pub(super) struct Node {
     pub(super) number: Number,
 }
 
-fn node(name: &str, major: u32, minor: u32) -> Node {
+pub(super) fn node(name: &str, major: u32, minor: u32) -> Node {
     Node {
         name: name.into(),
         number: Number {
@@ -45,14 +45,19 @@ const STANDARD: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
+/// The nodes that every VPS has.
+pub(super) fn standard() -> Vec<Node> {
+    STANDARD
+        .map(|(name, major, minor)| node(name, major, minor))
+        .to_vec()
+}
+
 /// The nodes of a VPS. Devices of the host's are looked at now: what they were when the VPS was created may be another's today.
 ///
 /// # Errors
 /// As [`Device::find`](crate::vps::record::device::Device::find).
 pub(super) fn of(config: &VpsConfig) -> Result<Vec<Node>> {
-    let mut all = STANDARD
-        .map(|(name, major, minor)| node(name, major, minor))
-        .to_vec();
+    let mut all = standard();
     for permit in permit::effective(&config.permit, config.nesting) {
         match permit {
             Permit::Fuse => all.push(node("fuse", 10, 229)),

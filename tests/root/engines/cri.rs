@@ -12,7 +12,7 @@ use super::image;
 use super::room::Room;
 use crate::vps::house::eventually;
 
-tests![pods_live_and_end: 240];
+tests![pods_live_and_end: 240, a_pod_is_a_vps: 240];
 
 /// The image that holds a pod's namespaces.
 const PAUSE: &str = "localhost/pause:latest";
@@ -27,14 +27,50 @@ fn pods_live_and_end() -> Result<()> {
         ensure!(version.runtime_name == "containerd", "{version:?}");
         let on_host = pod(room, "on-host", NODE);
         let alone = pod(room, "alone", POD);
-        let first = run(&kubelet, &on_host)?;
-        let second = run(&kubelet, &alone)?;
+        let first = run(&kubelet, &on_host, "condo")?;
+        let second = run(&kubelet, &alone, "condo")?;
         containers(room, &kubelet, &first, &on_host)?;
         network(&kubelet, &second, &alone)?;
         for id in [first, second] {
             let _: Nothing = kubelet.ask("StopPodSandbox", &Id { id: id.clone() })?;
             let _: Nothing = kubelet.ask("RemovePodSandbox", &Id { id })?;
         }
+        containerd.daemon.stop()
+    })
+}
+
+/// All containers of a pod with `runtimeClassName: condo-vps` have one range of user ids, and its network.
+fn a_pod_is_a_vps() -> Result<()> {
+    needs!(root, ours, userns, engine: containerd, engine: curl);
+    Room::test(|room| {
+        let containerd = Containerd::start(room, &config(room)?)?;
+        images(room, &containerd)?;
+        let kubelet = Kubelet::new(room, &room.path("containerd.sock"));
+        let pod = pod(room, "alone", POD);
+        let id = run(&kubelet, &pod, "condo-vps")?;
+        network(&kubelet, &id, &pod)?;
+        let place = (id.as_str(), &pod);
+        let mut seen = Vec::new();
+        for name in ["one", "two"] {
+            let container = start(&kubelet, place, name, "exec sleep 1000", linux(POD, 64 << 20))?;
+            let script = "stat -c %u:%g /bin/busybox && test -d /sys/class/net/lo && mount -t tmpfs tmpfs /tmp && ! ip link set lo down 2>&- &&
+                readlink /proc/self/ns/user && cat /proc/self/uid_map";
+            let ran = sh(&kubelet, &container, script)?;
+            ensure!(ran.code == 0 && ran.stdout.starts_with(b"0:0\n"), "{ran:?}");
+            seen.push(ran.stdout);
+            end(&kubelet, &container, 137)?;
+        }
+        let map = String::from_utf8_lossy(&seen[0]).into_owned();
+        let numbers: Vec<u64> = map.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        ensure!(
+            numbers.first() == Some(&0) && numbers.get(1).is_some_and(|base| *base > 65_536),
+            "{map}"
+        );
+        ensure!(seen[0] == seen[1], "{seen:?}");
+        let _: Nothing = kubelet.ask("StopPodSandbox", &Id { id: id.clone() })?;
+        let _: Nothing = kubelet.ask("RemovePodSandbox", &Id { id })?;
+        let left = std::fs::read_dir("/run/condo-ids").map_or(0, |entries| entries.count());
+        ensure!(left == 0, "{left} ranges of user ids are left claimed");
         containerd.daemon.stop()
     })
 }
@@ -105,16 +141,16 @@ fn pod(room: &Room, name: &str, network: i32) -> SandboxConfig {
     }
 }
 
-fn run(kubelet: &Kubelet, pod: &SandboxConfig) -> Result<String> {
+fn run(kubelet: &Kubelet, pod: &SandboxConfig, handler: &str) -> Result<String> {
     let request = RunPodSandbox {
         config: Some(pod.clone()),
-        runtime_handler: "condo".into(),
+        runtime_handler: handler.into(),
     };
     let id: Id = kubelet.ask("RunPodSandbox", &request)?;
     let status: SandboxStatusResponse = kubelet.ask("PodSandboxStatus", &Id { id: id.id.clone() })?;
     let status = status.status.context("no status")?;
     ensure!(
-        status.runtime_handler == "condo" && status.state == 0,
+        status.runtime_handler == handler && status.state == 0,
         "{status:?}"
     );
     Ok(id.id)

@@ -16,7 +16,7 @@ tests![
 ];
 
 /// Podman as the example has it, with all its state in the room, and the image.
-fn podman(room: &Room) -> Result<Client<'_>> {
+pub fn podman(room: &Room) -> Result<Client<'_>> {
     let text = example(include_str!("../../../examples/engines/podman-containers.conf"));
     let mut text = room.with_driver(&text);
     // Podman asks for what it takes to be the most that root may have; where root has no CAP_SYS_RESOURCE, that is too much.

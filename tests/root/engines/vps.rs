@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::client::Client;
 use super::docker::{Docker, NO_NETWORK, run_by};
 use super::image;
+use super::podman::podman;
 use super::room::Room;
 use crate::harness;
 use crate::vps::house::eventually;
@@ -15,7 +16,7 @@ use crate::vps::house::eventually;
 /// What the image of Debian is called.
 const DEBIAN: &str = "localhost/debian:latest";
 
-tests![docker_gives_a_vps: 240, systemd_and_docker_run_inside: 400];
+tests![docker_gives_a_vps: 240, podman_gives_a_vps: 240, systemd_and_docker_run_inside: 400];
 
 /// Where the machine keeps who has which user ids.
 const CLAIMS: &str = "/run/condo-ids";
@@ -124,7 +125,7 @@ fn inside(client: &Client) -> Result<()> {
         &["sleep", "1000"],
     )?;
     let script = "mkdir /mnt && mount -t tmpfs tmpfs /mnt && umount /mnt && ip addr add 192.0.2.7/32 dev lo && hostname other &&
-        busybox unshare -rUpf --mount-proc true && exec 3<> /dev/net/tun && exec 4<> /dev/fuse &&
+        busybox unshare -rUpf --mount-proc true && exec 3<> /dev/net/tun && exec 4<> /dev/fuse && test $(stat -c %u /dev/null) = 0 &&
         mkdir /sys/fs/cgroup/below && rmdir /sys/fs/cgroup/below";
     client.ok("exec vps", &["sh", "-c", script])?;
     let layers = "cd /var/lib/docker && mkdir lower upper work all && echo old > lower/file &&
@@ -153,6 +154,41 @@ fn shared_is_refused(client: &Client) -> Result<()> {
         ensure!(said.contains("a VPS has its own"), "{said}");
     }
     Ok(())
+}
+
+/// By the range of its own, and by one that Podman chose and made the network for.
+fn podman_gives_a_vps() -> Result<()> {
+    needs!(root, ours, userns, engine: podman, engine: conmon);
+    Room::test(|room| {
+        room.subordinate_ids("containers:500000:200000\n")?;
+        let podman = podman(room)?;
+        let run = |options: &str| {
+            format!(
+                "--runtime condo-vps run --rm --network none --cgroup-parent {} {options} {}",
+                room.cgroup,
+                image::IMAGE
+            )
+        };
+        let map = "tr -s ' ' < /proc/self/uid_map";
+        let own = podman.ok(&run(""), &["sh", "-c", map])?;
+        let numbers: Vec<u64> = own.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        ensure!(
+            numbers[0] == 0 && numbers[1] > 700_000 && numbers[2] == 262_144,
+            "{own}"
+        );
+        let script = "stat -c %u:%g /bin/busybox && ip addr add 192.0.2.7/32 dev lo && mkdir /m && mount -t tmpfs tmpfs /m && cat /proc/self/uid_map";
+        for options in ["", "--userns auto"] {
+            let said = podman.ok(&run(options), &["sh", "-c", script])?;
+            let words: Vec<&str> = said.split_whitespace().collect();
+            ensure!(words[..2] == ["0:0", "0"], "{options}: {said}");
+            ensure!(
+                (words[2] == "500000") == (options == "--userns auto"),
+                "{options}: {said}"
+            );
+        }
+        ensure!(claimed()? == 0, "user ids are left claimed");
+        Ok(())
+    })
 }
 
 /// Debian's system in a container of Docker's, and Docker in that.

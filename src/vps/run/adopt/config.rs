@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::super::nodes::{Node, node};
 use super::super::spec::capabilities::KEPT;
 use super::super::spec::{self, mounts};
 use super::ANNOTATION;
@@ -58,10 +59,21 @@ impl Device {
     pub(super) fn is_there(self) -> bool {
         files::exists(Path::new(self.path))
     }
+
+    /// A node for it.
+    pub(super) fn node(self) -> Node {
+        node(self.path.trim_start_matches("/dev/"), MISC, self.minor)
+    }
 }
 
 /// `/dev/fuse` and `/dev/net/tun` are among the miscellaneous devices.
 const MISC: u32 = 10;
+
+/// What root of a VPS needs of a network that belongs to the host, where it has no capabilities: ports below 1024, and `ping`.
+const OF_HOSTS_NETWORK: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
 
 /// What a VPS has to itself, with how engines are told to share it.
 const OWN: [(&str, &str); 5] = [
@@ -78,11 +90,16 @@ const INITS: [&str; 4] = ["init", "systemd", "openrc-init", "runit-init"];
 /// Names what a container is to share with the host that a VPS has to itself.
 pub(super) fn refuse_shared(config: &Value) -> Result<()> {
     let shared = OWN.iter().find(|(kind, _)| namespace(config, kind).is_none());
-    let Some((kind, option)) = shared else {
-        return Ok(());
+    shared.map_or(Ok(()), |(kind, option)| Err(self::shared(kind, option)))
+}
+
+/// The error about a namespace that is the host's.
+pub(super) fn shared(kind: &str, option: &str) -> Error {
+    let problem = match option {
+        "" => "is missing: a VPS has its own".to_owned(),
+        option => format!("is the host's: a VPS has its own; leave out `{option} host`"),
     };
-    let problem = format!("is missing: a VPS has its own; leave out `{option} host`");
-    Err(Error::invalid("linux.namespaces", kind, problem))
+    Error::invalid("linux.namespaces", kind, problem)
 }
 
 /// Makes the configuration a VPS's. Returns the kernel's parameters that are for somebody else to set, because its network is not
@@ -235,6 +252,9 @@ fn sysctls(config: &mut Value, given: &Given, network: bool) -> Vec<(String, Str
     }
     let mut parameters = Vec::new();
     if !network {
+        for (name, value) in OF_HOSTS_NETWORK {
+            all.entry(name).or_insert_with(|| value.into());
+        }
         let of_network = |name: &String| name.starts_with("net.") || name.starts_with("net/");
         let names: Vec<String> = all.keys().filter(|name| of_network(name)).cloned().collect();
         for name in names {

@@ -19,7 +19,7 @@ use oci_spec::runtime::{Process, Spec};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::farewell;
+use super::{farewell, nodes};
 use crate::error::{During, Error, Result};
 use crate::host::Host;
 use crate::runtime::bundle::{self, Bundle};
@@ -67,13 +67,22 @@ pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle) -> Result<(
     }
     let mut config: Value = serde_json::from_slice(&bundle.raw)?;
     config::refuse_shared(&config)?;
+    place::refuse_hosts(&config)?;
     let users = users::choose(&config, root, &Folder::new(root, id))?;
+    let devices: Vec<_> = config::DEVICES
+        .into_iter()
+        .filter(|device| device.is_there())
+        .collect();
+    let nodes: Vec<_> = nodes::standard()
+        .into_iter()
+        .chain(devices.iter().map(|device| device.node()))
+        .collect();
     let namespace = users.namespace()?;
-    let translated = match &namespace {
-        Some(namespace) => Some(place::translate(bundle, &config, namespace, users.root())?),
-        None => None,
-    };
-    let (rootfs, binds, plain) = translated.map_or_else(Default::default, place::Translated::parts);
+    let translate = |namespace| place::translate(bundle, &config, namespace, (users.root(), &nodes));
+    let mut translated = namespace.as_ref().map(translate).transpose()?;
+    let (binds, plain) = translated
+        .as_mut()
+        .map_or_else(Default::default, place::Translated::said);
     let given = Given {
         users: users.entry(),
         ids: users.count(),
@@ -82,19 +91,16 @@ pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle) -> Result<(
         binds,
         plain,
         uuid: uuid(id),
-        devices: config::DEVICES
-            .into_iter()
-            .filter(|device| device.is_there())
-            .collect(),
+        devices,
     };
     let parameters = config::rewrite(&mut config, &given);
     place::set_in_network(&config, &parameters)?;
     let raw = serde_json::to_vec(&config)?;
     let spec = bundle::parse(&raw).during(|| "make the container a VPS")?;
     let path = bundle.path.clone();
-    let provided = Provided {
-        rootfs,
-        ids: users.claimed(),
+    let provided = match translated {
+        Some(translated) => translated.provide(users.claimed()),
+        None => Provided::default(),
     };
     Ok((Bundle { path, spec, raw }, provided))
 }

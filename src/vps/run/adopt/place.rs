@@ -4,15 +4,21 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree};
 use serde_json::Value;
 
 use super::super::engines;
+use super::super::nodes::{self, Node};
+use super::config;
 use super::users::namespace;
 use crate::error::{During, Error, Result};
 use crate::files;
+use crate::namespaces::ranges::Claimed;
 use crate::namespaces::user::namespace_of;
 use crate::namespaces::{Kind, enter};
 use crate::runtime::bundle::Bundle;
+use crate::runtime::init::parent::Provided;
 use crate::storage::engine::{self, can_map_owners};
 
 /// How a mount's owners are translated, as an option of the mount.
@@ -23,12 +29,19 @@ pub(super) struct Translated {
     rootfs: OwnedFd,
     binds: Vec<Translation>,
     plain: Vec<(&'static str, PathBuf)>,
+    nodes: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Translated {
-    /// The root filesystem, an option for each mount, and directories for the layers of engines inside.
-    pub(super) fn parts(self) -> (Option<OwnedFd>, Vec<Translation>, Vec<(&'static str, PathBuf)>) {
-        (Some(self.rootfs), self.binds, self.plain)
+    /// What the configuration is to say of it: an option for each mount, and directories for the layers of engines inside.
+    pub(super) fn said(&mut self) -> (Vec<Translation>, Vec<(&'static str, PathBuf)>) {
+        (std::mem::take(&mut self.binds), std::mem::take(&mut self.plain))
+    }
+
+    /// What it cannot name, with the user ids that are claimed.
+    pub(super) fn provide(self, ids: Option<Claimed>) -> Provided {
+        let (rootfs, devices) = (Some(self.rootfs), self.nodes);
+        Provided { rootfs, devices, ids }
     }
 }
 
@@ -37,10 +50,13 @@ pub(super) fn translate(
     bundle: &Bundle,
     config: &Value,
     userns: &OwnedFd,
-    root: (u32, u32),
+    (root, nodes): ((u32, u32), &[Node]),
 ) -> Result<Translated> {
     let path = bundle.rootfs()?;
-    let translated = away_from_mounts(|| engine::translated(&path, userns.as_fd(), root))?;
+    let (translated, nodes) = away_from_mounts(|| {
+        let translated = engine::translated(&path, userns.as_fd(), root)?;
+        Ok((translated, make_nodes(&path, nodes, root.0)?))
+    })?;
     let mounts = config["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let binds = mounts
         .iter()
@@ -51,7 +67,25 @@ pub(super) fn translate(
         None => Vec::new(),
     };
     let rootfs = translated.tree;
-    Ok(Translated { rootfs, binds, plain })
+    Ok(Translated {
+        rootfs,
+        binds,
+        plain,
+        nodes,
+    })
+}
+
+/// Device nodes that nobody else has, with root inside as their owner. For a moment they cover `place`.
+fn make_nodes(place: &Path, nodes: &[Node], root: u32) -> Result<Vec<(PathBuf, OwnedFd)>> {
+    nodes::make(place, nodes, root)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let open = |node: &Node| -> Result<_> {
+        let mount = open_tree(CWD, place.join(&node.name), flags)?;
+        Ok((Path::new("/dev").join(&node.name), mount))
+    };
+    let opened = nodes.iter().map(open).collect();
+    rustix::mount::unmount(place, UnmountFlags::DETACH)?;
+    opened
 }
 
 /// Does something in a mount namespace of its own, and comes back.
@@ -109,28 +143,36 @@ fn make_plain(rootfs: &Path, dir: &Path) -> Result<Vec<(&'static str, PathBuf)>>
     made.collect()
 }
 
+/// Refuses namespaces that are named by a path and are the host's: so an engine says `--network host`.
+pub(super) fn refuse_hosts(config: &Value) -> Result<()> {
+    for (kind, file, option) in [
+        ("network", "net", "--network"),
+        ("pid", "pid", "--pid"),
+        ("ipc", "ipc", "--ipc"),
+        ("uts", "uts", "--uts"),
+    ] {
+        let path = namespace(config, kind).and_then(|entry| entry["path"].as_str());
+        let own = Path::new("/proc/self/ns").join(file);
+        if let Some(path) = path
+            && is_same(Path::new(path), &own)
+        {
+            return Err(config::shared(kind, option));
+        }
+    }
+    Ok(())
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    let [a, b] = [a, b].map(rustix::fs::stat);
+    matches!((a, b), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
 /// Sets parameters in the network namespace that is joined: it belongs to the host, so that nobody inside may.
-///
-/// # Errors
-/// [`Error::Invalid`] for the host's own network, which nobody's parameters are to change.
 pub(super) fn set_in_network(config: &Value, parameters: &[(String, String)]) -> Result<()> {
     let path = namespace(config, "network").and_then(|entry| entry["path"].as_str());
     let (Some(path), false) = (path.map(Path::new), parameters.is_empty()) else {
         return Ok(());
     };
-    let same = |a: &Path, b: &Path| -> Result<bool> {
-        let [a, b] = [rustix::fs::stat(a)?, rustix::fs::stat(b)?];
-        Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
-    };
-    if same(path, Path::new("/proc/self/ns/net"))? {
-        let (name, value) = &parameters[0];
-        let field = format!("linux.sysctl[{name:?}]");
-        return Err(Error::invalid(
-            field,
-            value,
-            "would change the host: the network is the caller's own",
-        ));
-    }
     let set = || -> Result<()> {
         enter::join(Kind::Network, path)?;
         for (name, value) in parameters {
