@@ -394,6 +394,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_creation_claimed_is_free_again_after_a_while() {
+        use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
+        let scratch = Scratch::new("left");
+        let ranges = scratch.ranges(&[]);
+        let claims = |owner: &Path| ranges.claim(owner, (5, 1), &|_| false).unwrap();
+        let long_ago = Timespec {
+            tv_sec: 1_000_000_000,
+            tv_nsec: 0,
+        };
+        let age = |base: u32| {
+            let times = Timestamps {
+                last_access: long_ago,
+                last_modification: long_ago,
+            };
+            utimensat(CWD, ranges.claim_of(base), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        };
+        let (killed, other) = (scratch.0.join("killed/state.json"), Path::new("/b/web"));
+        let base = claims(&killed);
+        assert_eq!(claims(other), base + SIZE, "it may come to be yet");
+        age(base);
+        age(base + SIZE);
+        assert_eq!(claims(Path::new("/c/web")), base, "it never did");
+        assert_eq!(
+            claims(Path::new("/d/web")),
+            base + 2 * SIZE,
+            "what is no container's stays claimed"
+        );
+        let lives = scratch.0.join("state.json");
+        fs::write(&lives, "").unwrap();
+        let base = claims(&lives);
+        age(base);
+        assert_ne!(claims(Path::new("/e/web")), base);
+    }
+
+    #[test]
     fn ranges_beside_each_other_are_claimed_all_or_none() {
         let scratch = Scratch::new("several");
         let ranges = scratch.ranges(&[]);
