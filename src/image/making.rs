@@ -11,13 +11,16 @@ use rustix::fs::{CWD, RenameFlags};
 use super::archive::{Archive, OnProgress, Progress};
 use super::layout::Layout;
 use super::room::Room;
-use super::store::{Image, ImportOptions, MANIFEST, Manifest, Process, ROOTFS};
+use super::store::{Image, ImportOptions, MANIFEST, METADATA, Manifest, Process, ROOTFS};
 use super::tarball::{Limits, Tarball};
 use super::tree::{Contents, Tree};
 use super::{Images, gaps, inspect, validate_name};
 use crate::error::{During, Result};
 use crate::files::{self, Lock, Root};
 use crate::undo::Undo;
+
+/// Bytes that are kept of what an image says of itself.
+const MOST_METADATA: u64 = 64 << 10;
 
 impl Images {
     /// Makes an image out of an archive.
@@ -38,6 +41,12 @@ impl Images {
             let root = place.root()?;
             let contents = unpack(&root, archive, &options.limits, progress)?;
             // Only now is it known what the archive holds: it may have been a stream.
+            if place.is_unified(&root) {
+                let root = place.take_inner_root(&root)?;
+                progress(Progress::stage("finishing"));
+                gaps::fill(&root)?;
+                return describe(&root, source, options, &contents);
+            }
             if let Some(layout) = Layout::find(&root, &source)? {
                 place.set_root_aside()?;
                 held = Some(self.layers().hold()?);
@@ -47,6 +56,9 @@ impl Images {
                     &mut |number| layout.layer(number),
                     progress,
                 );
+            }
+            if let Some(text) = &options.metadata {
+                files::write_atomic(&place.image.join(METADATA), text.as_bytes(), 0o600)?;
             }
             progress(Progress::stage("finishing"));
             gaps::fill(&root)?;
@@ -157,6 +169,21 @@ impl Place {
     pub(super) fn root(&self) -> Result<Root> {
         let rootfs = self.image.join(ROOTFS);
         make_dir(&rootfs, 0o755)?;
+        Root::open(&rootfs)
+    }
+
+    /// Whether what was unpacked is an image of LXD's: a root filesystem and words about it side by side.
+    fn is_unified(&self, root: &Root) -> bool {
+        root.get_dir(Path::new(ROOTFS)).is_ok() && root.open_file(Path::new(METADATA)).is_ok()
+    }
+
+    /// Of an image of LXD's, the root filesystem becomes the image's, and the words are kept.
+    fn take_inner_root(&self, unpacked: &Root) -> Result<Root> {
+        let text = unpacked.read(Path::new(METADATA), MOST_METADATA)?;
+        self.set_root_aside()?;
+        let rootfs = self.image.join(ROOTFS);
+        fs::rename(self.work.join(ROOTFS).join(ROOTFS), &rootfs).during(|| "take the root filesystem")?;
+        files::write_atomic(&self.image.join(METADATA), &text, 0o600)?;
         Root::open(&rootfs)
     }
 

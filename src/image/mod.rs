@@ -3,6 +3,7 @@
 //! ```text
 //! <lib>/images/                0700: the trees hold set-user-ID files that real root owns
 //!   <name>/manifest.json       what condo knows about it
+//!   <name>/metadata.yaml      what an image of LXD's said of itself
 //!   <name>/rootfs/             the tree, owners as in the archive (0 is root), unless it is made of layers
 //!   .layers/                   layers, which images share
 //!   .tmp-<name>/               being made or removed, by whoever holds the lock
@@ -18,6 +19,7 @@ mod busybox;
 mod debian;
 mod digest;
 mod entry;
+mod export;
 mod gaps;
 mod inspect;
 mod layer;
@@ -37,6 +39,7 @@ mod tree;
 pub use archive::{Archive, OnProgress, Progress};
 pub use digest::Digest;
 pub use entry::{Entry, Kind, Sparse};
+pub use export::write_tree;
 pub use layers::Removed;
 pub use name::validate_name;
 pub use recipe::Recipe;

@@ -17,6 +17,8 @@ use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 
 pub(super) const MANIFEST: &str = "manifest.json";
+/// What LXD's images say of themselves.
+pub(super) const METADATA: &str = "metadata.yaml";
 pub(super) const ROOTFS: &str = "rootfs";
 /// Prefix of what is being made or removed. No image can have such a name.
 const TEMPORARY: &str = ".tmp-";
@@ -94,6 +96,8 @@ pub struct ImportOptions {
     pub init: Option<Vec<String>>,
     /// The signal that asks it to power off; derived from the init when not given.
     pub stop_signal: Option<String>,
+    /// What is said of it elsewhere than in the archive, as LXD's `metadata.yaml`.
+    pub metadata: Option<String>,
     /// What the archive may ask for at most.
     pub limits: Limits,
 }
@@ -208,6 +212,23 @@ impl Images {
     /// The layers of images that have several.
     pub(super) fn layers(&self) -> Layers {
         Layers::new(&self.dir)
+    }
+
+    /// Calls an image otherwise. Whether a VPS knows it by its name is the caller's question.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Exists`], and [`Error::Busy`] while it is being made or removed.
+    pub fn rename(&self, name: &str, new: &str) -> Result<()> {
+        validate_name(new)?;
+        let mut manifest = self.get(name)?.manifest;
+        let (lock, other) = (self.lock(name)?, self.lock(new)?);
+        self.must_not_exist(new)?;
+        fs::rename(self.path(name), self.path(new)).during(|| format!("rename image `{name}`"))?;
+        new.clone_into(&mut manifest.name);
+        let text = serde_json::to_vec_pretty(&manifest)?;
+        files::write_atomic(&self.path(new).join(MANIFEST), &text, 0o600)?;
+        self.unlock(new, other)?;
+        self.unlock(name, lock)
     }
 
     pub(super) fn must_not_exist(&self, name: &str) -> Result<()> {

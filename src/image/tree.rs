@@ -333,7 +333,7 @@ fn dress_link(dir: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<()> {
 
 /// Which extended attributes an image may bring. Not `trusted.*`: `trusted.overlay.redirect` and its like would steer the
 /// overlay mount of which the image is a layer. Not the labels of this host's security modules either.
-fn is_kept(name: &str) -> bool {
+pub(super) fn is_kept(name: &str) -> bool {
     let overlay = name.starts_with("user.overlay.");
     name == "security.capability"
         || name == "system.posix_acl_access"

@@ -34,6 +34,7 @@ pub(super) fn run(condo: &Condo, command: ImageCommand) -> Result<Exit> {
                 name,
                 init,
                 stop_signal,
+                metadata: None,
             };
             let spinner = Spinner::start(format!("importing {}", request.archive.display()));
             let imported = condo.image_import(&request, &|doing| spinner.say(doing));

@@ -6,6 +6,7 @@
 //!  export     a VPS into an archive
 //!  import     a VPS out of archives
 //!  archive    what is in such a file
+//!  publish    an image made of a VPS
 //!  clone      a VPS made of another
 //!  snapshot   a VPS as it was
 //!  capture    a layer, read as of one moment
@@ -20,4 +21,5 @@ pub mod clone;
 pub mod export;
 pub mod import;
 pub mod migrate;
+mod publish;
 pub mod snapshot;

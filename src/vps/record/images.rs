@@ -1,6 +1,9 @@
 //! Images as the VPS manager handles them.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{During, Error, Result};
 use crate::image::registry::{Credentials, OnPull, PullOptions, Reference};
@@ -21,6 +24,8 @@ pub struct ImportRequest {
     pub init: Vec<String>,
     /// The signal that asks it to shut down; by the kind of init when absent.
     pub stop_signal: Option<String>,
+    /// What is said of it elsewhere than in the archive, as the `metadata.yaml` of LXD's images.
+    pub metadata: Option<String>,
 }
 
 /// An image to be made of one in a registry.
@@ -71,6 +76,7 @@ impl Condo {
         let options = ImportOptions {
             init: Some(request.init.clone()).filter(|init| !init.is_empty()),
             stop_signal: request.stop_signal.clone(),
+            metadata: request.metadata.clone(),
             ..ImportOptions::default()
         };
         let images = self.images();
@@ -83,6 +89,67 @@ impl Condo {
             images.import(&request.name, archive, &options, &mut progress)
         };
         self.image_view(made.during(|| format!("import `{}`", request.archive.display()))?)
+    }
+
+    /// Makes an image of an archive that is being written.
+    pub(in crate::vps) fn image_of(
+        &self,
+        name: &str,
+        archive: Archive<'_>,
+        options: &ImportOptions,
+    ) -> Result<ImageView> {
+        self.image_view(self.images().import(name, archive, options, &mut |_| {})?)
+    }
+
+    /// Writes an image as an archive: the same bytes each time.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for one in several layers.
+    pub fn image_export(&self, name: &str, to: &mut dyn Write) -> Result<()> {
+        let images = self.images();
+        images.export(&images.get(name)?, to)
+    }
+
+    /// What an image is known by: the SHA-256 of its archive, or of what a registry knows it by.
+    pub fn image_fingerprint(&self, name: &str) -> Result<String> {
+        let image = self.images().get(name)?;
+        let digest = image
+            .manifest
+            .digest
+            .as_deref()
+            .and_then(|digest| digest.strip_prefix("sha256:"));
+        if let Some(digest) = digest {
+            return Ok(digest.to_owned());
+        }
+        let mut hash = Hashing(Sha256::new());
+        if image.layers.len() == 1 {
+            self.images().export(&image, &mut hash)?;
+        } else {
+            hash.0.update(image.manifest.layers.join(" "));
+        }
+        Ok(hash
+            .0
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
+    }
+
+    /// The `metadata.yaml` that came along with an image, if one did.
+    pub fn image_metadata(&self, name: &str) -> Result<Option<String>> {
+        let image = self.images().get(name)?;
+        self.images().kept_metadata(&image)
+    }
+
+    /// Calls an image otherwise, on which no VPS is based.
+    pub fn image_rename(&self, name: &str, new: &str) -> Result<()> {
+        let _lock = self.lock_images()?;
+        match self.image_show(name)?.used_by.first() {
+            Some(vps) => Err(Error::Status(format!(
+                "the image is in use by `{vps}`, which knows it by its name"
+            ))),
+            None => self.images().rename(name, new),
+        }
     }
 
     /// Makes an image of one in a registry.
@@ -195,6 +262,20 @@ impl Condo {
             digest: image.manifest.digest,
             layers: image.manifest.layers.len(),
         })
+    }
+}
+
+/// Bytes that only their digest matters of.
+struct Hashing(Sha256);
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

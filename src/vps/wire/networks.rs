@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use serde::{Deserialize, Serialize};
 
 use super::live;
 use super::network::{lock, named, of, port, private6, runs, subnets};
@@ -14,7 +15,7 @@ use crate::vps::record::network::{NetworkRecord, Range};
 use crate::vps::wire::resolver;
 
 /// A network to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewNetwork {
     /// Its name.
     pub name: Name,
@@ -35,7 +36,7 @@ pub struct NewNetwork {
 }
 
 /// What is to be changed of a network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkChange {
     /// Largest packet in bytes, for VPSs that start from now on.
     pub mtu: Option<u32>,

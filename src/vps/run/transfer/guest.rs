@@ -129,6 +129,16 @@ impl Guest {
         self.ids
     }
 
+    /// The host's number of its user 0.
+    pub(in crate::vps) fn base(&self) -> u32 {
+        self.ids.base
+    }
+
+    /// Its root.
+    pub(in crate::vps) fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// Makes this thread its root towards filesystems: real root has no number there.
     pub(super) fn identity(&self) -> Result<FsIdentity> {
         FsIdentity::assume(self.ids.base, self.ids.base).during(|| "become the VPS's root for files")
