@@ -28,8 +28,10 @@ use tokio::io::AsyncReadExt;
 use crate::log_lines;
 use crate::reply::Problem;
 
+mod beside;
 mod task;
 
+pub(crate) use beside::{FileTask, ImageTask, NetworkTask};
 pub(crate) use task::{PATIENCE, Program, Task};
 
 /// What this program is told to be one.

@@ -1,11 +1,14 @@
 //! What happens, for whoever listens: `GET /1.0/events` is a websocket.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::IntoResponse;
+use condo::vps::record::events::Kind;
+use condo::vps::record::instance::Condo;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, Sender, channel};
@@ -19,6 +22,24 @@ const WAITING: usize = 1024;
 /// How often a listener is asked whether it is still there, and how often it may not answer.
 const PING: Duration = Duration::from_secs(10);
 const UNANSWERED: u8 = 3;
+
+/// How long until the log is followed again after a failure.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What the log has, and what it is called here.
+const LOGGED: [(Kind, &str); 12] = [
+    (Kind::Created, "instance-created"),
+    (Kind::Started, "instance-started"),
+    (Kind::Stopped, "instance-shutdown"),
+    (Kind::Exited, "instance-stopped"),
+    (Kind::Oom, "instance-stopped"),
+    (Kind::Killed, "instance-stopped"),
+    (Kind::Rebooted, "instance-restarted"),
+    (Kind::Restarted, "instance-started"),
+    (Kind::Frozen, "instance-paused"),
+    (Kind::Thawed, "instance-resumed"),
+    (Kind::Renamed, "instance-renamed"),
+    (Kind::Deleted, "instance-deleted"),
+];
 
 /// One event.
 #[derive(Debug)]
@@ -57,6 +78,38 @@ impl Events {
     pub(crate) fn lifecycle(&self, project: &str, action: &str, source: &str) {
         let metadata = json!({ "action": action, "source": source });
         self.send("lifecycle", project, &metadata);
+    }
+
+    /// Whether the log of what happens to VPSs tells of such an action, whoever did it.
+    pub(crate) fn are_told_of(&self, action: &str) -> bool {
+        LOGGED.iter().any(|(_, logged)| *logged == action)
+    }
+
+    /// Tells what happens to VPSs, whoever does it, for as long as this process lives.
+    pub(crate) fn follow(&self, root: Option<PathBuf>) {
+        let events = self.clone();
+        std::thread::spawn(move || {
+            loop {
+                if let Err(e) = events.follow_log(root.as_deref()) {
+                    log::warn!("what happens to VPSs is not told: {e}");
+                }
+                std::thread::sleep(AGAIN);
+            }
+        });
+    }
+
+    fn follow_log(&self, root: Option<&Path>) -> condo::error::Result<()> {
+        // What happened before has been told, or nobody was there to listen.
+        let since = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        Condo::open(root)?.events(true, &mut |event| {
+            if event.time >= since {
+                let action = LOGGED.iter().find(|(kind, _)| *kind == event.event);
+                if let Some((_, action)) = action {
+                    self.lifecycle(DEFAULT, action, &format!("/1.0/instances/{}", event.vps));
+                }
+            }
+            Ok(())
+        })
     }
 
     fn listen(&self) -> Receiver<Arc<Event>> {

@@ -1,100 +1,164 @@
-//! `/1.0/images`: images and their aliases, which are condo's names of them.
-
-use std::collections::BTreeMap;
+//! `/1.0/images`: images.
 
 use axum::extract::{Path, State};
-use condo::vps::record::instance::Condo;
-use condo::vps::record::view::ImageView;
+use axum::http::HeaderMap;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::events::{NEVER, seconds};
+use crate::instances::Filter;
+use crate::keys::Keys;
 use crate::operations::Plan;
 use crate::reply::{Answer, Problem, Reply};
-use crate::request::Params;
+use crate::request::{Body, Params, unchanged};
 use crate::server::Server;
+use crate::spool;
 
-/// The shortest beginning of a fingerprint that stands for it.
-const SHORTEST: usize = 6;
+pub(crate) mod aliases;
+mod known;
+mod metadata;
+mod upload;
 
-/// What an image is known by: it changes when an image is made anew under the same name.
-pub(crate) fn fingerprint(image: &ImageView) -> String {
-    let text = format!("{}\n{}\n{}\n", image.name, image.created, image.size);
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
+pub(crate) use known::{Known, find, named};
+pub(crate) use upload::create;
 
-/// What is said about an image, and becomes `image.*` keys of what is made of it.
-pub(crate) fn properties(image: &ImageView) -> BTreeMap<String, String> {
-    [
-        ("architecture", image.architecture.clone()),
-        ("description", image.name.clone()),
-        ("name", image.name.clone()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
-}
-
-/// The image with this fingerprint, or the only one whose fingerprint begins like that.
-pub(crate) fn find(condo: &Condo, wanted: &str) -> Result<ImageView, Problem> {
-    let hex = wanted.bytes().all(|b| b.is_ascii_hexdigit());
-    let mut found = Vec::new();
-    if hex && wanted.len() >= SHORTEST {
-        found = condo.image_list()?;
-        found.retain(|image| fingerprint(image).starts_with(&wanted.to_lowercase()));
-    }
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => Err(Problem::missing("Image", wanted)),
-        n => Err(Problem::bad(format!(
-            "fingerprint: `{wanted}` begins those of {n} images"
-        ))),
-    }
-}
-
-/// The image of this name. Others' names have slashes (`debian/12`), condo's have hyphens.
-pub(crate) fn named(condo: &Condo, alias: &str) -> Result<ImageView, Problem> {
-    let name = alias.replace('/', "-");
-    let found = condo.image_list()?.into_iter().find(|image| image.name == name);
-    found.ok_or_else(|| Problem::missing("Image alias", alias))
-}
-
-fn object(image: &ImageView) -> Value {
+fn object(image: &Known) -> Value {
+    let view = &image.view;
+    let aliases = image.aliases.iter();
+    let aliases: Vec<_> = aliases
+        .map(|alias| json!({ "name": alias.name, "description": alias.description }))
+        .collect();
     json!({
-        "fingerprint": fingerprint(image),
-        "aliases": [{ "name": image.name, "description": "" }],
-        "architecture": image.architecture, "type": "container", "public": false, "cached": false,
-        "auto_update": false, "filename": format!("{}.tar", image.name), "size": image.size,
-        "properties": properties(image), "profiles": ["default"],
-        "created_at": seconds(Some(image.created)), "uploaded_at": seconds(Some(image.created)),
+        "fingerprint": image.fingerprint(), "aliases": aliases,
+        "architecture": view.architecture, "type": "container", "public": image.notes.public, "cached": false,
+        "auto_update": false, "filename": format!("{}.tar", view.name), "size": view.size,
+        "properties": image.properties(), "profiles": ["default"],
+        "created_at": seconds(Some(view.created)), "uploaded_at": seconds(Some(view.created)),
         "expires_at": NEVER, "last_used_at": NEVER,
     })
 }
 
-fn alias(image: &ImageView) -> Value {
-    json!({ "name": image.name, "description": "", "target": fingerprint(image), "type": "container" })
+/// What a change replaces.
+fn changeable(object: &Value) -> Value {
+    json!([object["properties"], object["public"], object["auto_update"]])
 }
 
 /// `GET /1.0/images`.
 pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer {
-    let all = server.read(|condo| condo.image_list()).await?;
+    let filter = params.get("filter").map(Filter::read).transpose()?;
+    let all = server.read(known::all).await?;
+    let shown = all.iter().map(object);
+    let shown = shown.filter(|object| filter.as_ref().is_none_or(|filter| filter.fits(object)));
     Ok(Reply::Sync(if params.recursion() > 0 {
-        all.iter().map(object).collect()
+        shown.collect()
     } else {
-        all.iter()
-            .map(|image| json!(format!("/1.0/images/{}", fingerprint(image))))
+        shown
+            .map(|image| {
+                json!(format!(
+                    "/1.0/images/{}",
+                    image["fingerprint"].as_str().unwrap_or_default()
+                ))
+            })
             .collect()
     }))
 }
 
+async fn one(server: &Server, wanted: String) -> Result<Known, Problem> {
+    server.read(move |condo| Ok(find(condo, &wanted))).await?
+}
+
 /// `GET /1.0/images/FINGERPRINT`.
 pub(crate) async fn get(State(server): State<Server>, Path(wanted): Path<String>) -> Answer {
-    let image = server.read(move |condo| Ok(find(condo, &wanted))).await??;
-    let object = object(&image);
-    Ok(Reply::marked(&object, &object["properties"]))
+    let object = object(&one(&server, wanted).await?);
+    Ok(Reply::marked(&object, &changeable(&object)))
+}
+
+/// `GET /1.0/images/FINGERPRINT/export`: an archive whose SHA-256 is the fingerprint.
+pub(crate) async fn export(State(server): State<Server>, Path(wanted): Path<String>) -> Answer {
+    let image = one(&server, wanted).await?;
+    let fingerprint = image.fingerprint().to_owned();
+    let mut archive = spool::file(&server).await?;
+    let archive = server
+        .read(move |condo| {
+            condo.image_export(&image.view.name, &mut archive)?;
+            Ok(archive)
+        })
+        .await?;
+    let (body, size) = spool::give(archive)?;
+    let headers = vec![
+        ("content-length", size.to_string()),
+        (
+            "content-disposition",
+            format!("attachment;filename={fingerprint}.tar"),
+        ),
+    ];
+    Ok(Reply::Raw("application/octet-stream", headers, body))
+}
+
+/// A change: all of what can change, or a part of it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Wanted {
+    properties: Option<Keys>,
+    public: Option<bool>,
+    auto_update: bool,
+}
+
+/// `PUT /1.0/images/FINGERPRINT`.
+pub(crate) async fn put(
+    State(server): State<Server>,
+    Path(fingerprint): Path<String>,
+    headers: HeaderMap,
+    Body(wanted): Body<Wanted>,
+) -> Answer {
+    let wanted = Wanted {
+        properties: Some(wanted.properties.unwrap_or_default()),
+        public: Some(wanted.public.unwrap_or_default()),
+        ..wanted
+    };
+    change(&server, fingerprint, &headers, wanted, false).await
+}
+
+/// `PATCH /1.0/images/FINGERPRINT`.
+pub(crate) async fn patch(
+    State(server): State<Server>,
+    Path(fingerprint): Path<String>,
+    headers: HeaderMap,
+    Body(wanted): Body<Wanted>,
+) -> Answer {
+    change(&server, fingerprint, &headers, wanted, true).await
+}
+
+async fn change(
+    server: &Server,
+    fingerprint: String,
+    headers: &HeaderMap,
+    wanted: Wanted,
+    adds: bool,
+) -> Answer {
+    if wanted.auto_update {
+        return Err(Problem::value(
+            "auto_update",
+            "true",
+            "is not supported: images do not come from other servers",
+        ));
+    }
+    let image = one(server, fingerprint).await?;
+    unchanged(headers, &changeable(&object(&image)))?;
+    let mut properties = if adds { image.properties() } else { Keys::new() };
+    properties.extend(wanted.properties.unwrap_or_default());
+    properties.retain(|_, value| !value.is_empty());
+    let address = format!("/1.0/images/{}", image.fingerprint());
+    server
+        .read(move |condo| {
+            image.note(condo, |notes| {
+                notes.properties = Some(properties);
+                notes.public = wanted.public.unwrap_or(notes.public);
+            })
+        })
+        .await?;
+    server.events.lifecycle("default", "image-updated", &address);
+    Ok(Reply::empty())
 }
 
 /// `DELETE /1.0/images/FINGERPRINT`.
@@ -103,8 +167,8 @@ pub(crate) async fn delete(
     Path(wanted): Path<String>,
     params: Params,
 ) -> Answer {
-    let image = server.read(move |condo| Ok(find(condo, &wanted))).await??;
-    let address = format!("/1.0/images/{}", fingerprint(&image));
+    let image = one(&server, wanted).await?;
+    let address = format!("/1.0/images/{}", image.fingerprint());
     let plan = Plan {
         description: "Deleting image",
         project: params.project().to_owned(),
@@ -113,30 +177,14 @@ pub(crate) async fn delete(
     .and("images", &address);
     let (worker, project) = (server.clone(), params.project().to_owned());
     let work = async move {
-        worker.read(move |condo| condo.image_remove(&image.name)).await?;
+        worker
+            .read(move |condo| {
+                condo.image_remove(&image.view.name)?;
+                image.forget(condo)
+            })
+            .await?;
         worker.events.lifecycle(&project, "image-deleted", &address);
         Ok(())
     };
     Ok(Reply::begun(&*server.operations.begin(plan, work)?))
-}
-
-/// `GET /1.0/images/aliases`.
-pub(crate) async fn aliases(State(server): State<Server>, params: Params) -> Answer {
-    let all = server.read(|condo| condo.image_list()).await?;
-    Ok(Reply::Sync(if params.recursion() > 0 {
-        all.iter().map(alias).collect()
-    } else {
-        all.iter()
-            .map(|image| json!(format!("/1.0/images/aliases/{}", image.name)))
-            .collect()
-    }))
-}
-
-/// `GET /1.0/images/aliases/ALIAS`.
-pub(crate) async fn get_alias(State(server): State<Server>, Path(wanted): Path<String>) -> Answer {
-    let image = server.read(move |condo| Ok(named(condo, &wanted))).await??;
-    let mut object = alias(&image);
-    let mark = object.clone();
-    object["description"] = json!("");
-    Ok(Reply::marked(&object, &mark))
 }

@@ -6,12 +6,22 @@
 use std::collections::BTreeMap;
 
 use condo::vps::record::config::VpsConfig;
+use condo::vps::record::first_boot::FirstBoot;
 
 use crate::reply::Problem;
 
 mod cpu;
 mod devices;
+mod nics;
+mod proxies;
 mod values;
+
+pub(crate) use values::truth;
+
+/// What cloud-init is given, or a script.
+const USER_DATA: &str = "cloud-init.user-data";
+/// What it was called before.
+const OLD_USER_DATA: &str = "user.user-data";
 
 /// Keys with their values.
 pub(crate) type Keys = BTreeMap<String, String>;
@@ -46,11 +56,26 @@ impl Setup {
         config.limits = Default::default();
         config.env.clear();
         config.ip = None;
+        config.nesting = false;
+        config.boot.autostart = false;
+        config.boot.delay = 0;
+        config.disk.size = None;
+        config.devices.clear();
+        config.publish.clear();
         for (key, value) in self.keys.iter().filter(|(_, value)| !value.is_empty()) {
             set(config, key, value)?;
         }
         cpu::set(&mut config.limits, &self.keys)?;
         devices::set(config, &self.devices)
+    }
+
+    /// What a new instance is given before its first start.
+    pub(crate) fn first_boot(&self) -> FirstBoot {
+        let given = |key: &str| self.keys.get(key).filter(|value| !value.is_empty());
+        FirstBoot {
+            user_data: given(USER_DATA).or(given(OLD_USER_DATA)).cloned(),
+            ..FirstBoot::default()
+        }
     }
 
     /// Changes its values where a VPS is configured otherwise, as `shown` says of `expanded`, which has them with those of profiles.
@@ -81,6 +106,22 @@ impl Setup {
             differs("limits.cpu", true, cpu);
             differs("limits.cpu.allowance", true, allowance);
         }
+        let truth = |is: bool| is.then(|| "true".to_owned());
+        differs(
+            "security.nesting",
+            config.nesting != said.nesting,
+            truth(config.nesting),
+        );
+        let (boots, booted) = (config.boot, said.boot);
+        differs(
+            "boot.autostart",
+            boots.autostart != booted.autostart,
+            truth(boots.autostart),
+        );
+        let delay = Some(boots.delay)
+            .filter(|delay| *delay > 0)
+            .map(|delay| delay.to_string());
+        differs("boot.autostart.delay", boots.delay != booted.delay, delay);
         for key in config.env.keys().chain(said.env.keys()) {
             let (is, was) = (config.env.get(key), said.env.get(key));
             differs(&format!("environment.{key}"), is != was, is.cloned());
@@ -113,14 +154,21 @@ fn set(config: &mut VpsConfig, key: &str, value: &str) -> Result<(), Problem> {
         "limits.memory" => limits.memory = Some(values::memory(key, value)?),
         "limits.memory.enforce" => values::only(key, value, &["hard"])?,
         "limits.memory.swap" => {
-            if !values::truth(key, value)? {
+            if !truth(key, value)? {
                 limits.swap = Some(0);
             }
         }
         "limits.processes" => limits.pids = Some(values::number(key, value)?),
-        "security.nesting" => drop(values::truth(key, value)?),
+        "security.nesting" => config.nesting = truth(key, value)?,
+        "boot.autostart" => config.boot.autostart = truth(key, value)?,
+        "boot.autostart.delay" => config.boot.delay = values::seconds(key, value)?,
+        // What is given once, before the first start.
+        USER_DATA => {}
+        "user.vendor-data" | "user.network-config" => {
+            return Err(Problem::value(key, value, "is not supported: user.user-data is"));
+        }
         "security.privileged" | "security.protection.delete" | "security.protection.shift" => {
-            if values::truth(key, value)? {
+            if truth(key, value)? {
                 return Err(Problem::value(
                     key,
                     value,

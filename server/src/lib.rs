@@ -4,9 +4,11 @@
 //! ```text
 //!  listen      sockets, TLS, one connection
 //!  routes      which request goes where
-//!  instances images profiles networks pools projects certificates metrics about     one subject of the API each
+//!  instances images profiles networks host about     one subject of the API each
+//!  trust       who may ask
 //!  keys        LXD's configuration keys and devices as condo's configuration, and back
 //!  operations events websocket     what goes on in the background, and whoever watches it
+//!  openapi     a description of all of it
 //!  spool       long bodies, on their way
 //!  errand      what is done to VPSs: in a process of its own
 //!  server      what all requests share
@@ -27,11 +29,14 @@ mod about;
 mod args;
 mod errand;
 mod events;
+mod host;
 mod images;
 mod instances;
 mod keys;
 mod listen;
 mod log_lines;
+mod networks;
+mod openapi;
 mod operations;
 mod profiles;
 mod reply;
@@ -39,6 +44,7 @@ mod request;
 mod routes;
 mod server;
 mod spool;
+mod trust;
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {

@@ -1,29 +1,34 @@
 //! Sockets, and one connection.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use axum::Router;
+use axum::middleware::from_fn;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::args::Args;
 use crate::routes;
 use crate::server::Server;
+use crate::trust::{self, Caller, Identity};
 
 /// The first descriptor that systemd hands over (`sd_listen_fds(3)`).
 const FIRST: i32 = 3;
 /// How long a client may take for the head of a request. An idle connection counts from its last answer.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long a client may take to say who it is.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Bytes of a request's head, and lines in it.
 const HEAD_BYTES: usize = 64 << 10;
 const HEAD_LINES: usize = 100;
@@ -49,11 +54,20 @@ async fn listen(args: Args) -> Result<()> {
         Some(listener) => (listener, None),
         None => (bind(&socket)?, Some(socket)),
     };
-    let router = routes::router(Server::new(root));
+    let server = Server::new(root.clone(), args.listen);
+    server.events.follow(root);
+    let router = routes::router(server.clone());
+    let over_tls = async {
+        match args.listen {
+            Some(address) => accept_tls(address, server.clone(), router.clone()).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
-        result = accept(listener, router) => result?,
+        result = accept(listener, guarded(&router, &server, Caller::Local)) => result?,
+        result = over_tls => result?,
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -144,6 +158,48 @@ async fn accept(listener: UnixListener, router: Router) -> Result<()> {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+/// The API as one caller has it.
+fn guarded(router: &Router, server: &Server, caller: Caller) -> Router {
+    let server = server.clone();
+    let guard = move |request, next| trust::guard(server.clone(), caller.clone(), request, next);
+    router.clone().layer(from_fn(guard))
+}
+
+async fn accept_tls(address: SocketAddr, server: Server, router: Router) -> Result<()> {
+    let identity = server
+        .read(Identity::of)
+        .await
+        .map_err(|problem| anyhow!(problem.text))?;
+    let acceptor = trust::acceptor(identity)?;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("--listen: `{address}`"))?;
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = room.clone().acquire_owned().await?;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                log::warn!("accept a connection: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (acceptor, router, server) = (acceptor.clone(), router.clone(), server.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let caller = Caller::Remote(trust::certificate_of(&stream));
+                    connection(stream, guarded(&router, &server, caller)).await;
+                }
+                Ok(Err(e)) => log::debug!("a handshake: {e}"),
+                Err(_) => log::debug!("a handshake took too long"),
+            }
+            drop(place);
+        });
     }
 }
 

@@ -140,6 +140,11 @@ impl Operation {
         })
     }
 
+    /// Whose it is.
+    pub(crate) fn project(&self) -> &str {
+        &self.plan.project
+    }
+
     /// From now on its websockets can be connected.
     pub(crate) fn expect(&self, sockets: Arc<dyn Sockets>) {
         *locked(&self.sockets) = Some(sockets);

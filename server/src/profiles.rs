@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use condo::error::Error;
+use condo::vps::record::attachment::DEFAULT_NETWORK;
 use condo::vps::record::config::VpsConfig;
 use condo::vps::record::instance::Condo;
 
@@ -47,7 +48,7 @@ impl Profiles {
             })?;
             all.insert(name, profile);
         }
-        all.entry(DEFAULT.to_owned()).or_insert_with(|| default(condo));
+        all.entry(DEFAULT.to_owned()).or_insert_with(default);
         Ok(Self(all))
     }
 
@@ -74,14 +75,13 @@ impl Profiles {
 }
 
 /// A root disk and a place on the network, which every VPS has.
-fn default(condo: &Condo) -> Profile {
+fn default() -> Profile {
     let options = |pairs: &[(&str, &str)]| -> Keys {
         let pairs = pairs.iter();
         pairs
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect()
     };
-    let bridge = condo.folders.bridge();
     let devices = Devices::from([
         (
             "root".to_owned(),
@@ -89,7 +89,7 @@ fn default(condo: &Condo) -> Profile {
         ),
         (
             "eth0".to_owned(),
-            options(&[("type", "nic"), ("network", &bridge), ("name", "eth0")]),
+            options(&[("type", "nic"), ("network", DEFAULT_NETWORK), ("name", "eth0")]),
         ),
     ]);
     Profile {

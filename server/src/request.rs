@@ -65,10 +65,27 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             .await
             .map_err(|_| Problem::of_status(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?
             .map_err(|e| Problem::of_status(e.status(), &e.body_text()))?;
-        let value = serde_json::from_slice(&bytes);
-        value
-            .map(Self)
-            .map_err(|e| Problem::bad(format!("the body is not the JSON that was expected: {e}")))
+        json(&bytes).map(Self)
+    }
+}
+
+/// A body's JSON. Clients write `null` for what they leave out.
+pub(crate) fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
+    let read = serde_json::from_slice::<Value>(text).and_then(|mut value| {
+        leave_out_nulls(&mut value);
+        serde_json::from_value(value)
+    });
+    read.map_err(|e| Problem::bad(format!("the body is not the JSON that was expected: {e}")))
+}
+
+fn leave_out_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(leave_out_nulls);
+        }
+        Value::Array(values) => values.iter_mut().for_each(leave_out_nulls),
+        _ => {}
     }
 }
 

@@ -6,19 +6,22 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, header};
 use axum::middleware::{map_request, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
-use crate::instances::{files, logs, snapshots};
+use crate::images::aliases;
+use crate::instances::{backups, files, logs, snapshots};
+use crate::networks::forwards;
 use crate::reply::Problem;
 use crate::request;
 use crate::server::Server;
-use crate::{about, events, images, instances, operations, profiles};
+use crate::{about, events, host, images, instances, networks, openapi, operations, profiles, trust};
 
 /// All of the API.
 pub(crate) fn router(server: Server) -> Router {
     Router::new()
         .route("/", get(about::versions))
         .route("/1.0", get(about::server))
+        .route("/1.0/openapi.json", get(openapi::get))
         .route("/1.0/events", get(events::get))
         .route("/1.0/operations", get(operations::list))
         .route(
@@ -30,13 +33,9 @@ pub(crate) fn router(server: Server) -> Router {
         .nest("/1.0/instances", of_instances())
         // What they were called before there were virtual machines.
         .nest("/1.0/containers", of_instances())
-        .route("/1.0/images", get(images::list))
-        .route("/1.0/images/aliases", get(images::aliases))
-        .route("/1.0/images/aliases/{alias}", get(images::get_alias))
-        .route(
-            "/1.0/images/{fingerprint}",
-            get(images::get).delete(images::delete),
-        )
+        .merge(of_images())
+        .merge(of_networks())
+        .merge(of_host())
         .route("/1.0/profiles", get(profiles::list).post(profiles::create))
         .route(
             "/1.0/profiles/{name}",
@@ -51,6 +50,78 @@ pub(crate) fn router(server: Server) -> Router {
         .layer(map_response(enveloped))
         .layer(map_request(read_out))
         .with_state(server)
+}
+
+fn of_images() -> Router<Server> {
+    // Their bodies have bounds of their own.
+    let all = get(images::list)
+        .post(images::create)
+        .layer(DefaultBodyLimit::disable());
+    Router::new()
+        .route("/1.0/images", all)
+        .route("/1.0/images/aliases", get(aliases::list).post(aliases::create))
+        .route(
+            "/1.0/images/aliases/{alias}",
+            get(aliases::get)
+                .put(aliases::change)
+                .patch(aliases::change)
+                .post(aliases::rename)
+                .delete(aliases::delete),
+        )
+        .route(
+            "/1.0/images/{fingerprint}",
+            get(images::get)
+                .put(images::put)
+                .patch(images::patch)
+                .delete(images::delete),
+        )
+        .route("/1.0/images/{fingerprint}/export", get(images::export))
+}
+
+fn of_networks() -> Router<Server> {
+    Router::new()
+        .route("/1.0/networks", get(networks::list).post(networks::create))
+        .route(
+            "/1.0/networks/{name}",
+            get(networks::get)
+                .put(networks::put)
+                .patch(networks::patch)
+                .post(networks::rename)
+                .delete(networks::delete),
+        )
+        .route("/1.0/networks/{name}/state", get(networks::state))
+        .route("/1.0/networks/{name}/leases", get(networks::leases))
+        .route(
+            "/1.0/networks/{name}/forwards",
+            get(forwards::list).post(forwards::create),
+        )
+        .route(
+            "/1.0/networks/{name}/forwards/{address}",
+            get(forwards::get).put(forwards::put).delete(forwards::delete),
+        )
+}
+
+fn of_host() -> Router<Server> {
+    Router::new()
+        .route("/1.0/certificates", get(trust::list).post(trust::create))
+        .route(
+            "/1.0/certificates/{fingerprint}",
+            get(trust::get)
+                .put(trust::put)
+                .patch(trust::patch)
+                .delete(trust::delete),
+        )
+        .route("/1.0/metrics", get(host::metrics))
+        .route("/1.0/resources", get(host::resources))
+        .route("/1.0/warnings", get(host::warnings))
+        .route("/1.0/cluster", get(host::cluster).put(host::no_cluster))
+        .route("/1.0/cluster/{*rest}", any(host::no_cluster))
+        .route("/1.0/projects", get(host::projects))
+        .route("/1.0/projects/{name}", get(host::project))
+        .route("/1.0/storage-pools", get(host::pools))
+        .route("/1.0/storage-pools/{name}", get(host::pool))
+        .route("/1.0/storage-pools/{name}/resources", get(host::pool_resources))
+        .route("/1.0/storage-pools/{name}/volumes", get(host::volumes))
 }
 
 fn of_instances() -> Router<Server> {
@@ -76,7 +147,12 @@ fn of_instances() -> Router<Server> {
             "/{name}/files",
             get(files::get).post(files::post).delete(files::delete),
         )
-        .route("/{name}/backups", get(instances::backups))
+        .route("/{name}/backups", get(backups::list).post(backups::create))
+        .route(
+            "/{name}/backups/{backup}",
+            get(backups::get).post(backups::rename).delete(backups::delete),
+        )
+        .route("/{name}/backups/{backup}/export", get(backups::export))
         .route("/{name}/logs", get(logs::list))
         .route("/{name}/logs/{file}", get(logs::get).delete(logs::delete))
 }

@@ -1,5 +1,6 @@
 //! What all requests share.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +14,9 @@ use crate::events::Events;
 use crate::operations::Operations;
 use crate::reply::Problem;
 
+/// The port that clients try.
+pub(crate) const PORT: u16 = 8443;
+
 /// The server. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Server(Arc<Shared>);
@@ -25,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     /// What goes on.
     pub(crate) operations: Operations,
+    /// Where it listens for TLS, if it does.
+    pub(crate) address: Option<SocketAddr>,
 }
 
 impl std::ops::Deref for Server {
@@ -37,13 +43,19 @@ impl std::ops::Deref for Server {
 
 impl Server {
     /// For the condo below `root`, or the host's own.
-    pub(crate) fn new(root: Option<PathBuf>) -> Self {
+    pub(crate) fn new(root: Option<PathBuf>, address: Option<SocketAddr>) -> Self {
         let events = Events::default();
         Self(Arc::new(Shared {
             root,
             operations: Operations::new(events.clone()),
             events,
+            address,
         }))
+    }
+
+    /// The port that clients find it at over TLS.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.map_or(PORT, |address| address.port())
     }
 
     /// Reads from condo's records, beside the threads that serve connections.

@@ -1,15 +1,16 @@
 //! Bodies that are no JSON. They are kept in a file without a name while they come and go: no slow client holds up a VPS, and
 //! nothing is left of one that is cut off.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use condo::error::Error;
 use condo::files::{self, NewFile};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
@@ -31,9 +32,12 @@ pub(crate) async fn file(server: &Server) -> Result<File, Problem> {
 }
 
 /// Reads a body of at most so many bytes. A client that says nothing for long is given up.
-pub(crate) async fn take(server: &Server, body: Body, most: u64) -> Result<File, Problem> {
+pub(crate) async fn take<E: Display>(
+    server: &Server,
+    mut pieces: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    most: u64,
+) -> Result<File, Problem> {
     let mut kept = tokio::fs::File::from_std(file(server).await?);
-    let mut pieces = body.into_data_stream();
     let mut size = 0;
     loop {
         let piece = tokio::time::timeout(PATIENCE, pieces.next())

@@ -1,7 +1,13 @@
 //! `condo-server` as clients see it: LXD's own, and requests that no client sends.
 
+pub(crate) mod clients;
 pub(crate) mod files;
+pub(crate) mod host;
+pub(crate) mod images;
+pub(crate) mod load;
 mod reception;
+pub(crate) mod remote;
+pub(crate) mod setup;
 pub(crate) mod socket;
 
 use anyhow::{Result, ensure};

@@ -39,7 +39,13 @@ mod vps;
 /// The tests of modules that have no list of their own.
 const MODULES: &[&[harness::Test]] = &[
     api::TESTS,
+    api::clients::TESTS,
     api::files::TESTS,
+    api::host::TESTS,
+    api::images::TESTS,
+    api::load::TESTS,
+    api::remote::TESTS,
+    api::setup::TESTS,
     api::socket::TESTS,
     cgroups::TESTS,
     cgroups::reader::TESTS,

@@ -1,25 +1,28 @@
 //! What an errand may be: each is one call of the library.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use condo::error::Result;
+use condo::vps::copy::export::ExportOptions;
 use condo::vps::copy::snapshot::SnapshotOptions;
+use condo::vps::record::attachment::Attachment;
 use condo::vps::record::change::Change;
 use condo::vps::record::config::VpsConfig;
+use condo::vps::record::first_boot::FirstBoot;
 use condo::vps::record::instance::Condo;
 use condo::vps::record::limits::Limits;
 use condo::vps::record::name::Name;
+use condo::vps::record::network::NetworkRecord;
 use condo::vps::record::snapshots::SnapshotName;
-use condo::vps::record::store::NewVps;
+use condo::vps::record::store::{NewVps, Record};
 use condo::vps::run::enter::ExecRequest;
-use condo::vps::run::transfer::single::Given;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use super::beside::{FileTask, ImageTask, NetworkTask, texts};
 
 /// Seconds that a VPS may take to shut down when a client sets no limit.
 pub(crate) const PATIENCE: u64 = 30;
@@ -42,6 +45,7 @@ pub(crate) enum Task {
         name: Name,
         config: Box<VpsConfig>,
         ip: Option<Ipv4Addr>,
+        first_boot: FirstBoot,
     },
     /// Other limits, environment and labels, where these are others.
     Configure(Name, Box<VpsConfig>),
@@ -68,12 +72,14 @@ pub(crate) enum Task {
         new: Name,
         snapshot: Option<SnapshotName>,
     },
-    /// What is at a path inside; the content of a file goes to the errand's output.
-    FileRead(Name, PathBuf),
-    /// A file of what is the errand's input, a folder or a link.
-    FileWrite(Name, PathBuf, Given),
-    /// A file, a link or an empty folder, gone.
-    FileRemove(Name, PathBuf),
+    /// A file inside of it.
+    File(Name, PathBuf, FileTask),
+    /// An archive of it, beside it.
+    Backup(Name, String),
+    /// A VPS of the archive that is the errand's input.
+    Import(Name),
+    Image(String, ImageTask),
+    Network(NetworkTask),
     /// A program, whose exit status is the outcome.
     Exec(Name, Program),
 }
@@ -88,12 +94,17 @@ impl Task {
     pub(super) fn run(self, root: Option<&Path>) -> Result<Value> {
         let condo = Condo::open(root)?;
         match self {
-            Self::Create { name, config, ip } => {
+            Self::Create {
+                name,
+                config,
+                ip,
+                first_boot,
+            } => {
                 let record = condo.create(NewVps {
                     name,
                     config: *config,
                     wanted_ip: ip,
-                    first_boot: Default::default(),
+                    first_boot,
                 })?;
                 Ok(json!(record.name))
             }
@@ -118,19 +129,11 @@ impl Task {
                 .snapshot_restore(&name, &snapshot, Some(Duration::from_secs(PATIENCE)))
                 .map(done),
             Self::Clone { from, new, snapshot } => condo.clone_vps(&from, &new, snapshot.as_ref()).map(done),
-            Self::FileRead(name, path) => {
-                let mut output = own(std::io::stdout().as_fd())?;
-                Ok(serde_json::to_value(condo.file_read(
-                    &name,
-                    &path,
-                    &mut output,
-                )?)?)
-            }
-            Self::FileWrite(name, path, given) => {
-                let mut input = own(std::io::stdin().as_fd())?;
-                condo.file_write(&name, &path, &given, &mut input).map(nothing)
-            }
-            Self::FileRemove(name, path) => condo.file_remove(&name, &path).map(nothing),
+            Self::File(name, path, task) => task.run(&condo, &name, &path),
+            Self::Backup(name, backup) => backup_of(&condo, &name, &backup),
+            Self::Import(name) => condo.import(&[PathBuf::from("-")], &name).map(done),
+            Self::Image(image, task) => task.run(&condo, image),
+            Self::Network(task) => task.run(&condo),
             Self::Exec(name, program) => {
                 let request = ExecRequest {
                     args: program.args,
@@ -145,36 +148,87 @@ impl Task {
     }
 }
 
-/// One of the errand's streams as the file that it is.
-fn own(stream: BorrowedFd<'_>) -> Result<File> {
-    Ok(File::from(stream.try_clone_to_owned()?))
+fn backup_of(condo: &Condo, name: &Name, backup: &str) -> Result<Value> {
+    let place = crate::instances::backups::place(condo, name, backup);
+    if let Some(dir) = place.parent() {
+        condo::files::create_dir_all(dir, 0o700)?;
+    }
+    condo.export(name, &ExportOptions::default(), &place).map(done)
 }
 
-fn done<T>(_: T) -> Value {
+/// A task that tells nothing but that it worked.
+pub(super) fn done<T>(_: T) -> Value {
     Value::Null
 }
 
-fn nothing((): ()) -> Value {
+pub(super) fn nothing((): ()) -> Value {
     Value::Null
 }
 
 fn stop(condo: &Condo, name: &Name, seconds: u64) -> Result<()> {
+    if seconds == 0 {
+        // Somebody may be waiting for its end, with its lock. That it has ended already is fine.
+        let _ = condo.kill(name, rustix::process::Signal::KILL);
+    }
     let results = condo.stop(std::slice::from_ref(name), Duration::from_secs(seconds));
     results.into_iter().try_for_each(|(_, result)| result)
 }
 
+/// Ports go before others come, interfaces come before others go: a VPS has one at least.
 fn configure(condo: &Condo, name: &Name, wanted: &VpsConfig) -> Result<()> {
-    let before = condo.store.get(name)?.config.limits;
-    let change = change(&before, &wanted.limits)?;
+    let record = condo.store.get(name)?;
+    let before = &record.config;
+    let mut change = change(&before.limits, &wanted.limits)?;
+    change.disk.size = wanted.disk.size.filter(|size| is_other(before.disk.size, *size));
     if !change.is_empty() {
         condo.resize(name, &change)?;
     }
+    let difference =
+        |a: &VpsConfig, b: &VpsConfig| a.publish.difference(&b.publish).copied().collect::<Vec<_>>();
+    let (gone, new) = (difference(before, wanted), difference(wanted, before));
+    if !gone.is_empty() {
+        condo.unpublish(name, &texts(&gone))?;
+    }
+    if !new.is_empty() {
+        condo.publish(name, &new)?;
+    }
+    connect(condo, &record, wanted)?;
     let stored = condo.store.reconfigure(name, &|config| {
         config.env.clone_from(&wanted.env);
+        config.boot = wanted.boot;
         config.labels.clone_from(&wanted.labels);
         Ok(())
     });
     stored.map(drop)
+}
+
+/// Sizes are rounded up to whole blocks.
+fn is_other(before: Option<u64>, wanted: u64) -> bool {
+    before.is_none_or(|before| before.abs_diff(wanted) >= 4096)
+}
+
+/// Attaches a VPS to the networks that it shall be on, and detaches it from others.
+fn connect(condo: &Condo, record: &Record, wanted: &VpsConfig) -> Result<()> {
+    let usual = [Attachment::to(NetworkRecord::default_name())];
+    let wanted = if wanted.networks.is_empty() {
+        &usual[..]
+    } else {
+        &wanted.networks
+    };
+    let is_on = |network: &Name| {
+        record
+            .interfaces
+            .iter()
+            .any(|interface| interface.network == *network)
+    };
+    for attachment in wanted.iter().filter(|attachment| !is_on(&attachment.network)) {
+        condo.attach_network(&record.name, attachment)?;
+    }
+    let gone = record.interfaces.iter().map(|interface| &interface.network);
+    for network in gone.filter(|network| wanted.iter().all(|one| one.network != **network)) {
+        condo.detach_network(&record.name, network)?;
+    }
+    Ok(())
 }
 
 /// What leads from the ones to the others. The bound on tasks and swap, which a VPS has by default, are not lifted by being left

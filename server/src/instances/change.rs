@@ -142,6 +142,7 @@ pub(crate) fn configured(
     };
     let mut config = record.config.clone();
     profiles.expand(&labels.profiles, &own).apply(&mut config)?;
+    lasting(&record.config, &mut config)?;
     if let Some(ip) = config.ip.filter(|ip| *ip != record.address) {
         return Err(Problem::value(
             "ipv4.address",
@@ -154,6 +155,24 @@ pub(crate) fn configured(
     let facts = Facts::probe(&condo.host)?;
     config.clone().with_defaults(&facts).validate(&facts)?;
     Ok(config)
+}
+
+/// Refuses to change what an instance has for as long as it is there. A disk of which nothing is said stays as it is.
+fn lasting(before: &VpsConfig, after: &mut VpsConfig) -> Result<(), Problem> {
+    after.disk.size = after.disk.size.or(before.disk.size);
+    if after.nesting != before.nesting {
+        let problem = "cannot be changed later: make another instance with it, or without";
+        return Err(Problem::value(
+            "security.nesting",
+            &after.nesting.to_string(),
+            problem,
+        ));
+    }
+    if let Some(device) = after.devices.symmetric_difference(&before.devices).next() {
+        let problem = "cannot be added or removed later: make another instance with it, or without";
+        return Err(Problem::value("devices", &device.to_string(), problem));
+    }
+    Ok(())
 }
 
 /// The body of `POST /1.0/instances/NAME`.

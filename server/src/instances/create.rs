@@ -1,8 +1,9 @@
 //! `POST /1.0/instances`: a new VPS.
 
-use axum::extract::State;
+use axum::extract::{FromRequest, State};
 use condo::vps::record::config::VpsConfig;
 use condo::vps::record::facts::Facts;
+use condo::vps::record::first_boot::FirstBoot;
 use condo::vps::record::labels::Labels;
 use condo::vps::record::name::Name;
 use serde::Deserialize;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use super::change::configured as configured_as;
 use super::power::act;
 use super::show::seen;
-use super::{snapshots, view};
+use super::{backups, snapshots, view};
 use crate::errand::Task;
 use crate::images;
 use crate::keys::{self, Devices, Keys, Setup};
@@ -54,19 +55,32 @@ struct Source {
 pub(crate) async fn create(
     State(server): State<Server>,
     params: Params,
-    Body(wanted): Body<Wanted>,
+    request: axum::extract::Request,
 ) -> Answer {
+    let headers = request.headers();
+    let header = |key: &str| {
+        headers
+            .get(key)
+            .map_or("", |value| value.to_str().unwrap_or_default())
+    };
+    if header("content-type").starts_with("application/octet-stream") {
+        let called = Some(header("x-lxd-name")).filter(|name| !name.is_empty());
+        let called = called.map(str::parse).transpose()?;
+        return backups::import(&server, &params, called, request.into_body()).await;
+    }
+    let Body(wanted): Body<Wanted> = Body::from_request(request, &server).await?;
     let name = wanted.name()?;
     wanted.refuse_others()?;
     if wanted.source.kind == "copy" {
         return copy(&server, params.project(), name, wanted).await;
     }
-    let config = server.read(move |condo| Ok(configured(condo, &wanted))).await??;
+    let (config, first_boot) = server.read(move |condo| Ok(configured(condo, &wanted))).await??;
     let plan = Plan::of_instance("Creating instance", params.project(), name.as_str());
     let task = Task::Create {
         name: name.clone(),
         ip: config.ip,
         config: Box::new(config),
+        first_boot,
     };
     act(&server, plan, task, "instance-created", &name)
 }
@@ -92,15 +106,13 @@ async fn copy(server: &Server, project: &str, name: Name, wanted: Wanted) -> Ans
         .read(move |condo| Ok(configured_as(condo, &profiles, &seen.record, labels)))
         .await??;
     let plan = Plan::of_instance("Creating instance", project, name.as_str());
-    let (worker, project) = (server.clone(), project.to_owned());
+    let worker = server.clone();
     let work = async move {
         let new = name.clone();
         worker.run(Task::Clone { from, new, snapshot }).await?;
         worker
             .run(Task::Configure(name.clone(), Box::new(config)))
             .await?;
-        let address = format!("/1.0/instances/{name}");
-        worker.events.lifecycle(&project, "instance-created", &address);
         Ok(())
     };
     Ok(Reply::begun(&*server.operations.begin(plan, work)?))
@@ -148,7 +160,10 @@ impl Wanted {
 }
 
 /// The configuration of a VPS that is wanted.
-fn configured(condo: &condo::vps::record::instance::Condo, wanted: &Wanted) -> Result<VpsConfig, Problem> {
+fn configured(
+    condo: &condo::vps::record::instance::Condo,
+    wanted: &Wanted,
+) -> Result<(VpsConfig, FirstBoot), Problem> {
     let profiles = Profiles::load(condo)?;
     let chosen = wanted
         .profiles
@@ -157,11 +172,14 @@ fn configured(condo: &condo::vps::record::instance::Condo, wanted: &Wanted) -> R
     profiles.must_have(&chosen)?;
     let mut own = wanted.setup();
     let image = image(condo, &wanted.source)?;
-    for (key, value) in images::properties(&image) {
+    for (key, value) in image.properties() {
         own.keys.entry(format!("image.{key}")).or_insert(value);
     }
-    let mut config = VpsConfig::new(image.name);
-    profiles.expand(&chosen, &own).apply(&mut config)?;
+    let mut config = VpsConfig::new(image.view.name);
+    let all = profiles.expand(&chosen, &own);
+    all.apply(&mut config)?;
+    let first_boot = all.first_boot();
+    first_boot.validate()?;
     let facts = Facts::probe(&condo.host)?;
     config.clone().with_defaults(&facts).validate(&facts)?;
     config.labels = Labels {
@@ -170,13 +188,10 @@ fn configured(condo: &condo::vps::record::instance::Condo, wanted: &Wanted) -> R
         keys: own.keys,
         devices: own.devices,
     };
-    Ok(config)
+    Ok((config, first_boot))
 }
 
-fn image(
-    condo: &condo::vps::record::instance::Condo,
-    source: &Source,
-) -> Result<condo::vps::record::view::ImageView, Problem> {
+fn image(condo: &condo::vps::record::instance::Condo, source: &Source) -> Result<images::Known, Problem> {
     if source.kind != "image" {
         return Err(Problem::value(
             "source.type",
@@ -191,7 +206,7 @@ fn image(
     }
     match (&source.fingerprint, &source.alias) {
         (Some(fingerprint), _) if !fingerprint.is_empty() => images::find(condo, fingerprint),
-        (_, Some(alias)) if !alias.is_empty() => images::named(condo, alias),
+        (_, Some(alias)) if !alias.is_empty() => images::named(condo, alias).map(|(image, _)| image),
         _ => Err(Problem::bad(
             "source: neither `alias` nor `fingerprint` says of which image",
         )),

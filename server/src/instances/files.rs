@@ -11,7 +11,7 @@ use condo::vps::run::transfer::single::{Given, Kind, Seen};
 use serde_json::json;
 
 use super::show::exists;
-use crate::errand::{Streams, Task};
+use crate::errand::{FileTask, Streams, Task};
 use crate::reply::{Answer, Problem, Reply};
 use crate::request::{Params, name};
 use crate::server::Server;
@@ -32,7 +32,7 @@ pub(crate) async fn get(State(server): State<Server>, Path(text): Path<String>, 
     let content = spool::file(&server).await?;
     let streams = Streams::to(content.try_clone().map_err(condo::error::Error::from)?);
     let seen = server
-        .run_with(Task::FileRead(name.clone(), path(&params)?), streams)
+        .run_with(Task::File(name.clone(), path(&params)?, FileTask::Read), streams)
         .await?;
     let seen: Seen = serde_json::from_value(seen).map_err(condo::error::Error::from)?;
     told(&server, &params, &name, "instance-file-retrieved");
@@ -69,7 +69,7 @@ pub(crate) async fn post(
     let path = path(&params)?;
     let mut given = given(&headers)?;
     let streams = match given.kind {
-        Kind::File => Streams::from(spool::take(&server, body, u64::MAX).await?),
+        Kind::File => Streams::from(spool::take(&server, body.into_data_stream(), u64::MAX).await?),
         Kind::Directory => Streams::default(),
         Kind::Symlink => {
             let text = to_bytes(body, LINK).await;
@@ -80,7 +80,7 @@ pub(crate) async fn post(
         }
     };
     server
-        .run_with(Task::FileWrite(name.clone(), path, given), streams)
+        .run_with(Task::File(name.clone(), path, FileTask::Write(given)), streams)
         .await?;
     told(&server, &params, &name, "instance-file-pushed");
     Ok(Reply::empty())
@@ -89,7 +89,9 @@ pub(crate) async fn post(
 /// `DELETE /1.0/instances/NAME/files?path=P`.
 pub(crate) async fn delete(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
     let name = exists(&server, name(&text)?).await?;
-    server.run(Task::FileRemove(name.clone(), path(&params)?)).await?;
+    server
+        .run(Task::File(name.clone(), path(&params)?, FileTask::Remove))
+        .await?;
     told(&server, &params, &name, "instance-file-deleted");
     Ok(Reply::empty())
 }

@@ -1,5 +1,6 @@
 //! `/1.0/instances`: VPSs.
 
+pub(crate) mod backups;
 mod change;
 mod console;
 mod create;
@@ -19,6 +20,7 @@ pub(crate) use change::{configured, patch, put, rename};
 pub(crate) use console::console;
 pub(crate) use create::create;
 pub(crate) use exec::exec;
+pub(crate) use filter::Filter;
 pub(crate) use power::{delete, set_state};
-pub(crate) use show::{backups, get, list, state};
+pub(crate) use show::{get, list, state};
 pub(crate) use view::labels;

@@ -11,6 +11,9 @@ use crate::reply::{Answer, Problem, Reply};
 use crate::request::{Body, Params, name};
 use crate::server::Server;
 
+/// Seconds that are as good as without end (136 years).
+const FOREVER: u64 = u32::MAX as u64;
+
 /// The body of `PUT /1.0/instances/NAME/state`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -31,11 +34,13 @@ impl Change {
                 "is not supported: a running VPS is not saved",
             ));
         }
-        let patience = self
-            .timeout
-            .and_then(|seconds| u64::try_from(seconds).ok())
-            .unwrap_or(PATIENCE);
-        let patience = if self.force { 0 } else { patience };
+        let patience = match self.timeout {
+            _ if self.force => 0,
+            // Without end.
+            Some(seconds) if seconds < 0 => FOREVER,
+            Some(seconds) => seconds.unsigned_abs(),
+            None => PATIENCE,
+        };
         let name = name.clone();
         let running = status != VpsStatus::Stopped;
         Ok(match self.action.as_str() {
@@ -110,7 +115,9 @@ pub(super) fn act(server: &Server, plan: Plan, task: Task, done: &'static str, n
     let operations = server.clone();
     let work = async move {
         server.run(task).await?;
-        server.events.lifecycle(&project, done, &source);
+        if !server.events.are_told_of(done) {
+            server.events.lifecycle(&project, done, &source);
+        }
         Ok(())
     };
     Ok(Reply::begun(&*operations.operations.begin(plan, work)?))

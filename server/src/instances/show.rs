@@ -105,9 +105,3 @@ pub(crate) async fn state(State(server): State<Server>, Path(text): Path<String>
     let (seen, _) = seen(&server, &name(&text)?).await?;
     Ok(Reply::Sync(view::state(&seen)))
 }
-
-/// `GET /1.0/instances/NAME/backups`: none are made through the API.
-pub(crate) async fn backups(State(server): State<Server>, Path(text): Path<String>) -> Answer {
-    exists(&server, name(&text)?).await?;
-    Ok(Reply::Sync(json!([])))
-}

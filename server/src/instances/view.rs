@@ -1,7 +1,10 @@
 //! A VPS as an object of the API.
 
+use condo::vps::record::attachment::Attachment;
+use condo::vps::record::config::VpsConfig;
 use condo::vps::record::instance::Condo;
 use condo::vps::record::labels::Labels;
+use condo::vps::record::network::NetworkRecord;
 use condo::vps::record::snapshots::Snapshot;
 use condo::vps::record::store::Record;
 use condo::vps::record::view::{VpsStatus, VpsView};
@@ -204,8 +207,26 @@ fn setups(record: &Record, profiles: &Profiles) -> (Setup, Setup) {
         devices: labels.devices.clone(),
     };
     let mut all = profiles.expand(&labels.profiles, &own);
-    own.correct(&mut all, &record.config);
+    own.correct(&mut all, &connected(record));
     (own, all)
+}
+
+/// A VPS's configuration, with the networks that it is on now.
+fn connected(record: &Record) -> VpsConfig {
+    let mut networks: Vec<Attachment> = record
+        .interfaces
+        .iter()
+        .map(|interface| Attachment::to(interface.network.clone()))
+        .collect();
+    if let [one] = networks.as_slice()
+        && one.network == NetworkRecord::default_name()
+    {
+        networks.clear();
+    }
+    VpsConfig {
+        networks,
+        ..record.config.clone()
+    }
 }
 
 /// A VPS's labels, with what the command line has changed since as keys of its own.

@@ -55,8 +55,47 @@ pub(super) fn memory(key: &str, text: &str) -> Result<u64, Problem> {
     Ok(host / 100 * percent)
 }
 
+/// Units of bits.
+const BITS: [(&str, u64); 8] = [
+    ("Tbit", 1_000_000_000_000),
+    ("Gbit", 1_000_000_000),
+    ("Mbit", 1_000_000),
+    ("kbit", 1000),
+    ("Gibit", 1 << 30),
+    ("Mibit", 1 << 20),
+    ("Kibit", 1 << 10),
+    ("bit", 1),
+];
+
+/// Bits a second.
+pub(super) fn bits(key: &str, text: &str) -> Result<u64, Problem> {
+    let unit = BITS
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+    let (digits, factor) = unit.unwrap_or((text, 1));
+    let refuse = || Problem::value(key, text, "is not a rate such as 100Mbit");
+    let number = number(key, digits.trim()).map_err(|_| refuse())?;
+    number.checked_mul(factor).ok_or_else(refuse)
+}
+
+/// Bits a second in the largest unit that they are a multiple of.
+pub(super) fn bit_rate(bits: u64) -> String {
+    let unit = BITS[..4]
+        .iter()
+        .find(|(_, factor)| bits > 0 && bits.is_multiple_of(*factor));
+    unit.map_or(format!("{bits}bit"), |(unit, factor)| {
+        format!("{}{unit}", bits / factor)
+    })
+}
+
+/// A number of seconds.
+pub(super) fn seconds(key: &str, text: &str) -> Result<u32, Problem> {
+    let number = number(key, text)?;
+    u32::try_from(number).map_err(|_| Problem::value(key, text, "is too long"))
+}
+
 /// Yes or no.
-pub(super) fn truth(key: &str, text: &str) -> Result<bool, Problem> {
+pub(crate) fn truth(key: &str, text: &str) -> Result<bool, Problem> {
     match text.to_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),

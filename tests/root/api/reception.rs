@@ -18,8 +18,13 @@ pub struct Reception {
 
 impl Reception {
     pub fn new() -> Result<Self> {
+        Self::with(&[])
+    }
+
+    /// With these arguments for the server.
+    pub fn with(arguments: &[&str]) -> Result<Self> {
         let house = House::new()?;
-        let server = serve(&house)?;
+        let server = serve_with(&house, arguments)?;
         let mut reception = Self { house, server };
         reception.house.settle_in();
         Ok(reception)
@@ -75,9 +80,14 @@ impl Drop for Reception {
 }
 
 pub fn serve(house: &House) -> Result<Child> {
+    serve_with(house, &[])
+}
+
+fn serve_with(house: &House, arguments: &[&str]) -> Result<Child> {
     let program = harness::condo_server();
     ensure!(program.exists(), "build it first: cargo build -p condo-server");
     let server = Command::new(program)
+        .args(arguments)
         .env("CONDO_ROOT", &house.root)
         .stdin(Stdio::null())
         .spawn()?;

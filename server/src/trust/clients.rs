@@ -1,0 +1,219 @@
+//! Certificates that are trusted, and tokens: each lets one client in once.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use condo::error::{Error, Result};
+use condo::vps::record::instance::Condo;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::events::time;
+use crate::reply::Problem;
+
+/// What they are kept as.
+const CERTIFICATE: &str = "certificate";
+const TOKEN: &str = "token";
+/// How long a token can be used.
+const LASTS: Duration = Duration::from_secs(24 * 3600);
+/// The longest name.
+const LONGEST: usize = 255;
+
+/// A certificate that is trusted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Certificate {
+    pub(crate) name: String,
+    /// As base64 of DER.
+    pub(crate) der: String,
+}
+
+/// A token that was given out. Its secret is not kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    name: String,
+    /// In seconds since 1970.
+    expires: u64,
+}
+
+/// What a certificate is known by: the SHA-256 of its DER.
+pub(crate) fn fingerprint(der: &[u8]) -> String {
+    hex(&Sha256::digest(der))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Certificate {
+    /// For a client that proved to have it, or whose operator says so.
+    pub(crate) fn new(name: &str, der: &[u8]) -> std::result::Result<Self, Problem> {
+        if name.is_empty() || name.len() > LONGEST || name.contains(char::is_control) {
+            return Err(Problem::value("name", name, "is not a name: 1 to 255 characters"));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            der: STANDARD.encode(der),
+        })
+    }
+
+    /// As PEM.
+    pub(crate) fn pem(&self) -> String {
+        let lines: Vec<&str> = (0..self.der.len())
+            .step_by(64)
+            .filter_map(|at| self.der.get(at..(at + 64).min(self.der.len())))
+            .collect();
+        format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            lines.join("\n")
+        )
+    }
+}
+
+/// All that are trusted, by fingerprint.
+pub(crate) fn all(condo: &Condo) -> Result<Vec<(String, Certificate)>> {
+    let kept = condo.store.kept(CERTIFICATE)?.into_iter();
+    kept.map(|(fingerprint, text)| Ok((fingerprint, read(&text)?)))
+        .collect()
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|e| Error::Corrupt(format!("the database holds unusable words of trust: {e}")))
+}
+
+/// Whether a certificate is trusted.
+pub(crate) fn is_known(condo: &Condo, fingerprint: &str) -> Result<bool> {
+    Ok(condo.store.kept(CERTIFICATE)?.contains_key(fingerprint))
+}
+
+/// The only one whose fingerprint begins so, or that has this name.
+pub(crate) fn find(condo: &Condo, wanted: &str) -> std::result::Result<(String, Certificate), Problem> {
+    let mut found = all(condo)?;
+    found.retain(|(fingerprint, certificate)| {
+        (wanted.len() >= 6 && fingerprint.starts_with(wanted)) || certificate.name == wanted
+    });
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Problem::missing("Certificate", wanted)),
+        n => Err(Problem::bad(format!(
+            "fingerprint: `{wanted}` means {n} certificates"
+        ))),
+    }
+}
+
+/// Trusts one that was not trusted.
+pub(crate) fn trust(condo: &Condo, certificate: &Certificate, der: &[u8]) -> Result<String> {
+    let fingerprint = fingerprint(der);
+    let text = serde_json::to_string(certificate)?;
+    condo.store.keep_new(CERTIFICATE, &fingerprint, &text)?;
+    Ok(fingerprint)
+}
+
+/// Keeps what is said of one anew.
+pub(crate) fn change(condo: &Condo, fingerprint: &str, certificate: &Certificate) -> Result<()> {
+    condo
+        .store
+        .keep(CERTIFICATE, fingerprint, &serde_json::to_string(certificate)?)
+}
+
+/// Trusts one no more: from the next request on.
+pub(crate) fn distrust(condo: &Condo, fingerprint: &str) -> Result<()> {
+    condo.store.let_go(CERTIFICATE, fingerprint)
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// What a token says to a client.
+pub(crate) struct Issued {
+    pub(crate) secret: String,
+    pub(crate) expires: String,
+}
+
+/// Gives a token out.
+pub(crate) fn issue(condo: &Condo, name: &str) -> Result<Issued> {
+    let mut bytes = [0; 32];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    let secret = hex(&bytes);
+    // Those that were never used go when others come.
+    for (key, text) in condo.store.kept(TOKEN)? {
+        if read::<Token>(&text)?.expires < now() {
+            let _ = condo.store.let_go(TOKEN, &key);
+        }
+    }
+    let token = Token {
+        name: name.to_owned(),
+        expires: now() + LASTS.as_secs(),
+    };
+    condo.store.keep_new(
+        TOKEN,
+        &hex(&Sha256::digest(&secret)),
+        &serde_json::to_string(&token)?,
+    )?;
+    Ok(Issued {
+        secret,
+        expires: time(UNIX_EPOCH + Duration::from_secs(token.expires)),
+    })
+}
+
+/// Takes a token back: the name that it was given for. Of several who bring the same, one gets in.
+pub(crate) fn redeem(condo: &Condo, given: &str) -> Result<Option<String>> {
+    let secret = secret_of(given).unwrap_or_else(|| given.to_owned());
+    let key = hex(&Sha256::digest(secret));
+    let kept = condo.store.kept(TOKEN)?;
+    let Some(token) = kept.get(&key).map(|text| read::<Token>(text)).transpose()? else {
+        return Ok(None);
+    };
+    match condo.store.let_go(TOKEN, &key) {
+        Err(e) if e.is_gone() => return Ok(None),
+        other => other?,
+    }
+    Ok(Some(token)
+        .filter(|token| token.expires >= now())
+        .map(|token| token.name))
+}
+
+/// The secret in a token as it was given out, which some clients send whole.
+fn secret_of(token: &str) -> Option<String> {
+    let value: Value = serde_json::from_slice(&STANDARD.decode(token).ok()?).ok()?;
+    value["secret"].as_str().map(str::to_owned)
+}
+
+/// What a client is given to come in with: `lxc remote add NAME TOKEN`.
+pub(crate) fn token(issued: &Issued, name: &str, server: &str, addresses: &[String]) -> String {
+    let value: Value = json!({
+        "client_name": name, "fingerprint": server, "addresses": addresses,
+        "secret": issued.secret, "expires_at": issued.expires,
+    });
+    STANDARD.encode(value.to_string())
+}
+
+/// A certificate as clients send it.
+pub(crate) fn decode(text: &str) -> std::result::Result<Vec<u8>, Problem> {
+    let lines = text.lines().filter(|line| !line.starts_with("-----"));
+    let der = STANDARD.decode(lines.map(str::trim).collect::<String>());
+    let der = der.ok().filter(|der| der.len() > 64 && der[0] == 0x30);
+    der.ok_or_else(|| Problem::value("certificate", "", "is not a certificate: base64 of X.509's DER"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_come_as_base64_with_or_without_lines() {
+        let der: Vec<u8> = [0x30].into_iter().chain(0..200).collect();
+        let certificate = Certificate::new("me", &der).unwrap();
+        assert_eq!(decode(&certificate.der).unwrap(), der);
+        assert_eq!(decode(&certificate.pem()).unwrap(), der);
+        for bad in ["", "x", "AAAA", "%%%"] {
+            assert!(decode(bad).is_err(), "{bad}");
+        }
+        assert!(Certificate::new("", &der).is_err() && Certificate::new("a\nb", &der).is_err());
+    }
+}
