@@ -31,6 +31,9 @@ pub(super) fn keys(record: &NetworkRecord) -> Keys {
     if let Some(mtu) = network.mtu {
         put("bridge.mtu", mtu.to_string());
     }
+    if network.dns {
+        put("dns.mode", "managed".to_owned());
+    }
     keys
 }
 
@@ -44,6 +47,7 @@ pub(super) fn new(name: Name, keys: &Keys) -> Result<NewNetwork, Problem> {
         mtu: None,
         bridge: None,
         gateway: None,
+        dns: false,
     };
     for (key, value) in keys.iter().filter(|(_, value)| !value.is_empty()) {
         match key.as_str() {
@@ -56,6 +60,7 @@ pub(super) fn new(name: Name, keys: &Keys) -> Result<NewNetwork, Problem> {
             "ipv6.nat" | "ipv4.dhcp" => drop(crate::keys::truth(key, value)?),
             "bridge.mtu" => new.mtu = Some(mtu(key, value)?),
             "bridge.external_interfaces" => new.bridge = Some(value.clone()),
+            "dns.mode" => new.dns = names(key, value)?,
             _ => return Err(Problem::bad(format!("config: key `{key}` is not supported"))),
         }
     }
@@ -77,10 +82,11 @@ pub(super) fn change(before: &Keys, after: &Keys) -> Result<NetworkChange, Probl
         match key.as_str() {
             "bridge.mtu" if !value.is_empty() => change.mtu = Some(mtu(key, value)?),
             "ipv6.address" if value.contains('/') => change.subnet6 = Some(subnet6(key, value)?),
+            "dns.mode" => change.dns = Some(names(key, value)?),
             "ipv6.nat" | "ipv4.dhcp" => {}
             _ => {
                 let problem =
-                    "cannot be changed: bridge.mtu and ipv6.address can; make another network for others";
+                    "cannot be changed: bridge.mtu, dns.mode and ipv6.address can; make another network for others";
                 return Err(Problem::value(&format!("config.{key}"), value, problem));
             }
         }
@@ -103,6 +109,15 @@ fn subnet6(key: &str, text: &str) -> Result<Ipv6Network, Problem> {
         .ok_or_else(|| Problem::value(key, text, "is not of the form fd00:1::1/64, nor auto, nor none"))?;
     let range = Ipv6Network::new(found.network(), found.prefix());
     range.map_err(|_| Problem::value(key, text, "has no such prefix"))
+}
+
+/// Whether VPSs ask for names at the gateway. Without the key they do not.
+fn names(key: &str, text: &str) -> Result<bool, Problem> {
+    match text {
+        "managed" => Ok(true),
+        "none" | "" => Ok(false),
+        _ => Err(Problem::value(key, text, "is neither managed nor none")),
+    }
 }
 
 fn mtu(key: &str, text: &str) -> Result<u32, Problem> {
