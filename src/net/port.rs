@@ -109,6 +109,7 @@ mod tests {
     fn bridges_differ_from_each_other_and_from_ports() {
         assert_ne!(bridge_mac("condo0"), bridge_mac("condo1"));
         assert_ne!(group("condo0"), group("condo1"));
+        assert_eq!(group("condo0") & (PORTS.mask | DOOMED), PORTS.value);
         assert_ne!(
             bridge_mac("condo0")[..2],
             Port::new(0, Ipv4Addr::LOCALHOST).mac[..2]

@@ -41,8 +41,9 @@ tests![
     an_isolated_network_has_no_way_out,
     a_bridge_of_the_operators_has_ports,
     a_routed_address_is_answered_for,
-    more_than_a_bridge_has_ports in guest: 300,
+    more_than_a_bridge_has_ports: 90,
     ports_of_an_older_version_move_over in guest,
+    disconnected_ports_go_together,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -756,6 +757,24 @@ fn more_than_a_bridge_has_ports() -> Result<()> {
     // Gone with the link, in one go.
     network.detach(&last.port)?;
     ensure!(!first.glimpses(last.ip())? && first.reaches(network.gateway())?);
+    Ok(())
+}
+
+fn disconnected_ports_go_together() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
+    ensure!(a.reaches(network.gateway())? && b.reaches(network.gateway())?);
+    network.disconnect(&a.port)?;
+    network.disconnect(&b.port)?;
+    ensure!(!a.glimpses(network.gateway())?, "it leads nowhere any more");
+    ensure!(link_exists(&a.port.host_if)? && link_exists(&b.port.host_if)?);
+    // Whoever was killed here is no obstacle to the next start.
+    let a = Vps::new(&network, 2)?;
+    condo::net::sweep()?;
+    condo::net::sweep()?;
+    ensure!(!link_exists(&b.port.host_if)?, "swept");
+    ensure!(a.reaches(network.gateway())?, "what is in use stays");
     Ok(())
 }
 
