@@ -9,7 +9,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 
 /// How many are worked on at once for each processor.
-const PER_PROCESSOR: usize = 16;
+const PER_PROCESSOR: usize = 4;
 /// How many are worked on at once at most: each has the database open.
 const AT_MOST: usize = 32;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use crate::error::{During, Failures, Result};
 use crate::files::{self, Lock};
@@ -157,7 +158,17 @@ pub(in crate::vps) fn addresses(condo: &Condo, record: &Record) -> Result<Vec<Ip
 
 /// Held around changes of links and table: the last VPS takes them away while the first one makes them.
 pub(super) fn lock(condo: &Condo) -> Result<Lock> {
-    Lock::wait(&condo.folders.run().join("network.lock"))
+    Lock::wait(&path(condo))
+}
+
+/// Held by all who join and leave networks, which they may at once: what is a VPS's own has its own names and elements, and what
+/// all need is made in the same way by everybody.
+fn share(condo: &Condo) -> Result<Lock> {
+    Lock::shared(&path(condo))
+}
+
+fn path(condo: &Condo) -> PathBuf {
+    condo.folders.run().join("network.lock")
 }
 
 /// Puts back what somebody took away while VPSs run: the rules with `nft flush ruleset`, as a restart of Debian's
@@ -260,7 +271,7 @@ pub(in crate::vps) fn warn_of_collisions(condo: &Condo, record: &Record) -> Resu
 
 /// Connects a VPS whose init waits, by all its interfaces.
 pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'_>) -> Result<()> {
-    let _lock = lock(condo)?;
+    let _lock = share(condo)?;
     let ports = ports(condo, record)?;
     for (network, port) in &ports {
         network.network.ensure()?;
@@ -313,7 +324,7 @@ pub(in crate::vps) fn sweep() -> Result<()> {
 }
 
 fn disconnect(condo: &Condo, record: &Record) -> Result<()> {
-    let _lock = lock(condo)?;
+    let _lock = share(condo)?;
     let mut failures = Failures::default();
     traffic::finish(condo, record);
     failures.note(services::withdraw(condo, record));
@@ -340,6 +351,10 @@ pub(in crate::vps) fn forget(condo: &Condo, record: &Record) -> Result<()> {
 
 /// Takes links and table away when no VPS is left that could use them.
 pub(in crate::vps) fn remove_if_unused(condo: &Condo) -> Result<()> {
+    // Asked first without the lock, for which all who join and leave have to be waited for.
+    if !condo.store.is_empty()? {
+        return Ok(());
+    }
     let _lock = lock(condo)?;
     if !condo.store.is_empty()? {
         return Ok(());
