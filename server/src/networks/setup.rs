@@ -85,8 +85,7 @@ pub(super) fn change(before: &Keys, after: &Keys) -> Result<NetworkChange, Probl
             "dns.mode" => change.dns = Some(names(key, value)?),
             "ipv6.nat" | "ipv4.dhcp" => {}
             _ => {
-                let problem =
-                    "cannot be changed: bridge.mtu, dns.mode and ipv6.address can; make another network for others";
+                let problem = "cannot be changed: bridge.mtu, dns.mode and ipv6.address can; make another network for others";
                 return Err(Problem::value(&format!("config.{key}"), value, problem));
             }
         }
