@@ -269,7 +269,8 @@ mod tests {
                 }
             }
         }
-        if source.contains("let all = get(images::list).post(images::create)") {
+        let dense: String = source.split_whitespace().collect();
+        if dense.contains("letall=get(images::list).post(images::create)") {
             found.insert(("get".to_owned(), "/1.0/images".to_owned()));
             found.insert(("post".to_owned(), "/1.0/images".to_owned()));
         }

@@ -291,6 +291,6 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().path().unwrap().display().to_string())
             .collect();
-        assert_eq!(names, ["./", "./a", "./b/", "./b/again", "./b/deep/", "./b/link"]);
+        assert_eq!(names, ["./", "a", "b/", "b/again", "b/deep/", "b/link"]);
     }
 }

@@ -154,7 +154,7 @@ mod tests {
         for (key, value) in [
             ("ipv4.address", "none"),
             ("ipv4.address", "10.0.0.1"),
-            ("dns.mode", "none"),
+            ("dns.mode", "dynamic"),
             ("ipv4.nat", "x"),
         ] {
             let refused = new(name(), &keys_of(&[(key, value)])).unwrap_err();
