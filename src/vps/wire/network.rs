@@ -161,8 +161,7 @@ pub(super) fn lock(condo: &Condo) -> Result<Lock> {
     Lock::wait(&path(condo))
 }
 
-/// Held by all who join and leave networks, which they may at once: what is a VPS's own has its own names and elements, and what
-/// all need is made in the same way by everybody.
+/// Held by all who join and leave networks, which they may at once: what is a VPS's own has its own names and elements.
 fn share(condo: &Condo) -> Result<Lock> {
     Lock::shared(&path(condo))
 }
@@ -271,10 +270,12 @@ pub(in crate::vps) fn warn_of_collisions(condo: &Condo, record: &Record) -> Resu
 
 /// Connects a VPS whose init waits, by all its interfaces.
 pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'_>) -> Result<()> {
-    let _lock = share(condo)?;
     let ports = ports(condo, record)?;
+    for (network, _) in &ports {
+        set_up(condo, &network.network)?;
+    }
+    let _lock = share(condo)?;
     for (network, port) in &ports {
-        network.network.ensure()?;
         network
             .network
             .attach(port, netns)
@@ -284,6 +285,17 @@ pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'
     }
     services::provide(condo, record)?;
     allow_peers(condo, record, &ports)
+}
+
+/// Makes what all VPSs on a network share, unless it stands. One at a time: of two that wrote the rules of one chain, each would find
+/// the other's in it.
+fn set_up(condo: &Condo, network: &Network) -> Result<()> {
+    // An operator's bridge is looked at each time.
+    if !network.kind.is_bridged() && network.stands()? {
+        return Ok(());
+    }
+    let _lock = lock(condo)?;
+    network.ensure()
 }
 
 /// Holds a new port to the VPS's rates, if it has any.
