@@ -37,7 +37,7 @@ struct Examined {
 }
 
 impl Condo {
-    /// Keeps what the doctor has found, for [`Condo::host_figures`]. That it cannot be kept is worth no failure.
+    /// Keeps what the doctor has found, for `Condo::host_figures`. That it cannot be kept is worth no failure.
     pub fn remember_findings(&self, findings: &[Finding]) {
         let count = |weight: Weight| {
             let of_it = findings.iter().filter(|finding| finding.weight == weight);
