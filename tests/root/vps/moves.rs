@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::house::{House, eventually};
@@ -17,6 +17,8 @@ use crate::harness::trace::{self, Victim};
 tests![
     a_vps_moves_while_it_serves: 300,
     a_move_that_is_cut_leaves_one_vps: 600,
+    a_move_whose_other_end_is_killed_leaves_one_vps: 300,
+    whoever_knows_where_a_vps_is_says_so: 120,
 ];
 
 /// The other host: a network namespace, kept by a process in it, an instance of condo, and sshd.
@@ -95,12 +97,16 @@ impl Other {
         }
     }
 
-    fn options(&self) -> Vec<String> {
+    /// What is run there.
+    fn remote(&self) -> String {
+        format!("{} --root {}", harness::condo().display(), self.root.display())
+    }
+
+    fn options(&self, remote: String) -> Vec<String> {
         let ssh = format!(
             "ssh -F none -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR",
             self.key.display()
         );
-        let remote = format!("{} --root {}", harness::condo().display(), self.root.display());
         vec![
             "--ssh".into(),
             ssh,
@@ -112,12 +118,17 @@ impl Other {
 
     /// `condo migrate` on this side.
     fn migrate(&self, house: &House, name: &str) -> Command {
+        self.migrate_by(house, name, self.remote())
+    }
+
+    /// The same with another command there.
+    fn migrate_by(&self, house: &House, name: &str, remote: String) -> Command {
         let mut command = Command::new(harness::condo());
         command
             .arg("--root")
             .arg(&house.root)
             .args(["migrate", name, "--timeout", "5"])
-            .args(self.options());
+            .args(self.options(remote));
         command.stdin(Stdio::null());
         command
     }
@@ -321,6 +332,114 @@ fn a_move_that_is_cut_leaves_one_vps() -> Result<()> {
             "part {part}"
         );
     }
+    drop(other);
+    house.leave()
+}
+
+/// The other end is killed at times spread over the move, alone and together with this one.
+fn a_move_whose_other_end_is_killed_leaves_one_vps() -> Result<()> {
+    let house = serving()?;
+    let other = Other::new()?;
+    other.sshd_listens()?;
+    let fresh = || -> Result<()> {
+        ensure!(other.condo("delete --force --all")?.status.success());
+        house.ok("delete --force --all")?;
+        house.ok("create web --image server --start")?;
+        house
+            .sh("web", "busybox sh -c 'echo the page > /srv/page; busybox sync'")
+            .map(drop)
+    };
+    fresh()?;
+    let begin = Instant::now();
+    ensure!(other.migrate(&house, "web").output()?.status.success());
+    let took = begin.elapsed();
+    fresh()?;
+    let all = trace::count(&other.migrate(&house, "web"))?;
+    for (part, both) in [(3, false), (5, false), (7, false), (6, true)] {
+        fresh()?;
+        let after = (took * part / 8).as_secs_f64();
+        let remote = format!("timeout -s KILL {after:.3} {}", other.remote());
+        let mut command = other.migrate_by(&house, "web", remote);
+        let cut = match both {
+            true => trace::kill_after(&command, Victim::Program, all.calls * part as usize / 8).map(drop),
+            false => command.output().map(drop).map_err(Into::into),
+        };
+        cut?;
+        std::thread::sleep(Duration::from_millis(300));
+        let (owners, running) = owners(&house, &other)?;
+        ensure!(
+            owners.len() <= 1 && running <= 1,
+            "part {part}: {owners:?}, {running} running"
+        );
+        eventually("it moves at last", || {
+            Ok(other.migrate(&house, "web").output()?.status.success() || house.list()?.is_empty())
+        })?;
+        let list = other.list()?;
+        ensure!(
+            list.len() == 1 && house.list()?.is_empty(),
+            "part {part}: {list:?}"
+        );
+        let page = other.condo("exec web -- busybox cat /srv/page")?;
+        ensure!(page.stdout == b"the page\n", "part {part}: {page:?}");
+    }
+    drop(other);
+    house.leave()
+}
+
+/// Moves it, and the line is cut between the other end's record of that and its answer.
+fn unclear(house: &House, other: &Other) -> Result<()> {
+    let dir = harness::tempdir();
+    let (script, answers) = (dir.join("cut"), dir.join("answers"));
+    let record = other.root.join("lib/vps/web/record.json");
+    let text = format!(
+        "exec 3<&0; mkfifo {answers}; cat {answers} & reader=$!; {} \"$@\" <&3 >{answers} & \
+         until grep -q '\"arrived\": *\"' {} 2>/dev/null; do :; done; kill -9 $reader; wait; rm {answers}",
+        other.remote(),
+        record.display(),
+        answers = answers.display()
+    );
+    std::fs::write(&script, text)?;
+    for _ in 0..5 {
+        house.ok("create web --image server --start")?;
+        let moved = other
+            .migrate_by(house, "web", format!("sh {}", script.display()))
+            .output()?;
+        let said = String::from_utf8_lossy(&moved.stderr).into_owned();
+        if !moved.status.success() {
+            ensure!(said.contains("condo migrate web --here"), "{said}");
+            return house.refused("start web", "--there").map(drop);
+        }
+        // The answer was quicker than the cut.
+        ensure!(other.condo("delete --force web")?.status.success());
+    }
+    bail!("it always arrives")
+}
+
+fn whoever_knows_where_a_vps_is_says_so() -> Result<()> {
+    let house = serving()?;
+    let other = Other::new()?;
+    other.sshd_listens()?;
+    unclear(&house, &other)?;
+    house.refused("delete web", "--there")?;
+    house.ok("migrate web --there")?;
+    ensure!(house.list()?.is_empty());
+    let list = other.list()?;
+    ensure!(list.len() == 1, "{list:?}");
+    let started = other.condo("start web")?;
+    eventually("it runs there", || Ok(other.list()?[0]["status"] == "running"))
+        .with_context(|| format!("{started:?}, {:?}", other.list()))?;
+    ensure!(other.condo("delete --force web")?.status.success());
+
+    unclear(&house, &other)?;
+    // The other host is lost.
+    ensure!(other.condo("delete --force web")?.status.success());
+    ensure!(house.ok("migrate web --here")?.contains("runs"));
+    ensure!(house.status("web")? == "running");
+    house.refused("migrate web --here", "it is here")?;
+    house.refused("migrate web --there", "it is here")?;
+    house.refused("migrate web --here --there", "cannot be used with")?;
+    house.refused("migrate web ssh://b --here", "cannot be used with")?;
+    ensure!(other.migrate(&house, "web").output()?.status.success());
     drop(other);
     house.leave()
 }
