@@ -41,7 +41,7 @@ fn lxc_has_networks_and_forwards() -> Result<()> {
     all.ok("network forward delete lan 127.0.0.1")?;
     all.ok("network set lan bridge.mtu 1420")?;
     ensure!(all.ok("network get lan bridge.mtu")?.trim() == "1420");
-    let refused = all.output(&["network", "set", "lan", "dns.mode", "none"])?;
+    let refused = all.output(&["network", "set", "lan", "dns.mode", "dynamic"])?;
     ensure!(
         String::from_utf8_lossy(&refused.stderr).contains("dns.mode"),
         "{refused:?}"
