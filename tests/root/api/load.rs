@@ -122,6 +122,10 @@ fn whoever_breaks_off_leaves_nothing() -> Result<()> {
 fn a_killed_server_leaves_what_can_be_finished() -> Result<()> {
     let mut all = Reception::new()?;
     all.house.ok("create base --image busybox")?;
+    // Something of its own: an image of it is no other name of the one that it was made of.
+    let own = crate::harness::tempdir().join("own");
+    std::fs::write(&own, "base")?;
+    all.house.ok(&format!("cp {} base:/root/own", own.display()))?;
     let tasks: [(&str, &str, String); 5] = [
         (
             "POST",
