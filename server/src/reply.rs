@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use condo::error::Error;
+use condo::image::hex;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -59,8 +60,7 @@ impl Reply {
 
 /// The mark of a version: whoever changes what they have read can say so.
 pub(crate) fn etag(of: &Value) -> String {
-    let digest = Sha256::digest(of.to_string().as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(of.to_string().as_bytes()))
 }
 
 /// The envelope of a good answer.

@@ -1,6 +1,6 @@
 //! Digests: names of content that cannot be something else.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
@@ -13,6 +13,11 @@ const ALGORITHM: &str = "sha256:";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     hex: String,
+}
+
+/// Bytes as two hexadecimal digits each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Digest {
@@ -55,12 +60,9 @@ impl Digest {
     }
 
     pub(super) fn from_hash(hash: Sha256) -> Self {
-        let mut hex = String::with_capacity(64);
-        for byte in hash.finalize() {
-            // A string takes everything.
-            let _ = write!(hex, "{byte:02x}");
+        Self {
+            hex: hex(&hash.finalize()),
         }
-        Self { hex }
     }
 
     /// Refuses content that has another digest.

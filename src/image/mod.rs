@@ -37,7 +37,7 @@ mod tarball;
 mod tree;
 
 pub use archive::{Archive, OnProgress, Progress};
-pub use digest::Digest;
+pub use digest::{Digest, hex};
 pub use entry::{Entry, Kind, Sparse};
 pub use export::write_tree;
 pub use layers::Removed;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use condo::error::{Error, Result};
+use condo::image::hex;
 use condo::vps::record::instance::Condo;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -40,10 +41,6 @@ struct Token {
 /// What a certificate is known by: the SHA-256 of its DER.
 pub(crate) fn fingerprint(der: &[u8]) -> String {
     hex(&Sha256::digest(der))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Certificate {

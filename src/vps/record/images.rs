@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{During, Error, Result};
 use crate::image::registry::{Credentials, OnPull, PullOptions, Reference};
-use crate::image::{Archive, Image, ImportOptions, Progress, Recipe};
+use crate::image::{self, Archive, Image, ImportOptions, Progress, Recipe};
 use crate::process::signal;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::view::{ImageView, PrunedView};
@@ -127,12 +127,7 @@ impl Condo {
         } else {
             hash.0.update(image.manifest.layers.join(" "));
         }
-        Ok(hash
-            .0
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        Ok(image::hex(&hash.0.finalize()))
     }
 
     /// The `metadata.yaml` that came along with an image, if one did.

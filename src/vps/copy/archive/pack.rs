@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::seal::Sealing;
 use super::{HEADER, Header, LONGEST_PATH, SPECIAL};
 use crate::error::{Error, Result};
+use crate::image::hex;
 use crate::storage::tree::{Identity, Node, Step, Walk, attributes, is_whiteout, list, look};
 
 /// Tar's unit.
@@ -349,7 +350,7 @@ pub fn tree_digest(top: &OwnedFd) -> Result<String> {
             Step::Over => break,
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }
 
 fn describe(hash: &mut Sha256, name: &[u8], node: Node<'_>) -> Result<()> {
