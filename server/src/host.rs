@@ -1,6 +1,7 @@
 //! What of the API is about the host: its resources, its one storage pool, its one project, and what it has none of.
 
 use axum::extract::{Path, State};
+use condo::vps::record::instance::Condo;
 use condo::vps::report::metrics::MEDIA_TYPE;
 use serde_json::{Value, json};
 
@@ -41,15 +42,21 @@ pub(crate) async fn projects(State(server): State<Server>, params: Params) -> An
     }))
 }
 
-async fn default(server: &Server) -> Result<Value, Problem> {
-    let records = server.read(|condo| condo.store.list()).await?;
-    let users = records
+/// The addresses of all instances.
+fn instances(condo: &Condo) -> condo::error::Result<Vec<String>> {
+    let records = condo.store.list()?;
+    Ok(records
         .iter()
-        .map(|record| json!(format!("/1.0/instances/{}", record.name)));
+        .map(|record| format!("/1.0/instances/{}", record.name))
+        .collect())
+}
+
+async fn default(server: &Server) -> Result<Value, Problem> {
+    let users = server.read(instances).await?;
     let config = ["images", "networks", "profiles", "storage.volumes"]
         .map(|what| (format!("features.{what}"), json!("true")));
     Ok(json!({
-        "name": DEFAULT, "description": "All there is", "used_by": users.collect::<Vec<_>>(),
+        "name": DEFAULT, "description": "All there is", "used_by": users,
         "config": config.into_iter().collect::<serde_json::Map<_, _>>(),
     }))
 }
@@ -72,13 +79,10 @@ pub(crate) async fn pools(State(server): State<Server>, params: Params) -> Answe
 }
 
 async fn the_pool(server: &Server) -> Result<Value, Problem> {
-    let (records, source) = server
-        .read(|condo| Ok((condo.store.list()?, condo.folders.lib().display().to_string())))
+    let (mut users, source) = server
+        .read(|condo| Ok((instances(condo)?, condo.folders.lib().display().to_string())))
         .await?;
-    let instances = records
-        .iter()
-        .map(|record| json!(format!("/1.0/instances/{}", record.name)));
-    let users: Vec<_> = instances.chain([json!("/1.0/profiles/default")]).collect();
+    users.push("/1.0/profiles/default".to_owned());
     Ok(json!({
         "name": DEFAULT, "description": "Where all VPSs and images are", "driver": "dir", "status": "Created",
         "config": { "source": source }, "used_by": users, "locations": ["none"],

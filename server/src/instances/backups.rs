@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use axum::extract::{Path, State};
 use condo::error::Result;
+use condo::vps::copy::export::UNFINISHED;
 use condo::vps::record::instance::Condo;
 use condo::vps::record::name::Name;
 use serde::Deserialize;
@@ -66,7 +67,7 @@ fn all(condo: &Condo, vps: &Name) -> Result<Vec<(String, i64)>> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         // What is being written ends otherwise.
-        if check(&name).is_ok() && !name.ends_with(".unfinished") {
+        if check(&name).is_ok() && !name.ends_with(UNFINISHED) {
             let made = entry.metadata()?.modified().ok();
             let since = made.and_then(|made| made.duration_since(std::time::UNIX_EPOCH).ok());
             found.push((
@@ -97,6 +98,13 @@ async fn one(server: &Server, vps: &Name, backup: &str) -> std::result::Result<(
         .into_iter()
         .find(|(name, _)| name == backup);
     found.ok_or_else(|| Problem::missing("Backup", backup))
+}
+
+fn refuse_taken(known: &[(String, i64)], backup: &str) -> std::result::Result<(), Problem> {
+    if known.iter().all(|(other, _)| other != backup) {
+        return Ok(());
+    }
+    Err(Problem::conflict(format!("Backup `{backup}` already exists")))
 }
 
 /// `GET /1.0/instances/NAME/backups`.
@@ -143,9 +151,7 @@ pub(crate) async fn create(
         name => name.rsplit('/').next().unwrap_or_default().to_owned(),
     };
     check(&backup)?;
-    if known.iter().any(|(other, _)| *other == backup) {
-        return Err(Problem::conflict(format!("Backup `{backup}` already exists")));
-    }
+    refuse_taken(&known, &backup)?;
     // As clients expect it, who take the name off its end.
     let address = format!("/1.0/backups/{backup}");
     let plan = Plan::of_instance("Backing up instance", params.project(), &text).and("backups", &address);
@@ -168,16 +174,7 @@ pub(crate) async fn rename(
     let vps = exists(&server, name(&text)?).await?;
     one(&server, &vps, &backup).await?;
     check(&wanted.name)?;
-    if known(&server, &vps)
-        .await?
-        .iter()
-        .any(|(other, _)| *other == wanted.name)
-    {
-        return Err(Problem::conflict(format!(
-            "Backup `{}` already exists",
-            wanted.name
-        )));
-    }
+    refuse_taken(&known(&server, &vps).await?, &wanted.name)?;
     let plan = Plan::of_instance("Renaming instance backup", params.project(), &text);
     let worker = server.clone();
     let work = async move {

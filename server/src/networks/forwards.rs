@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use condo::net::publication::{Door, Publication, Transport};
 use condo::vps::record::instance::Condo;
 use condo::vps::record::name::Name;
+use condo::vps::record::store::Record;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -42,12 +43,16 @@ struct Port {
 /// What of the host leads to whom.
 type Lead = (Name, IpAddr, Publication);
 
-/// All that leads to VPSs on a network from an address of the host.
-fn leads(condo: &Condo, network: &Name) -> condo::error::Result<Vec<Lead>> {
+/// The VPSs on a network.
+fn users(condo: &Condo, network: &Name) -> condo::error::Result<Vec<Record>> {
     let (_, users) = condo.network(network)?;
+    users.iter().map(|user| condo.store.get(user)).collect()
+}
+
+/// All that leads to these VPSs from an address of the host.
+fn leads(users: &[Record], network: &Name) -> Vec<Lead> {
     let mut leads = Vec::new();
-    for user in users {
-        let record = condo.store.get(&user)?;
+    for record in users {
         let address = record
             .interfaces
             .iter()
@@ -60,9 +65,9 @@ fn leads(condo: &Condo, network: &Name) -> condo::error::Result<Vec<Lead>> {
             .publish
             .iter()
             .filter(|port| port.door.host.is_some());
-        leads.extend(ports.map(|port| (user.clone(), address, *port)));
+        leads.extend(ports.map(|port| (record.name.clone(), address, *port)));
     }
-    Ok(leads)
+    leads
 }
 
 fn key(network: &Name, address: IpAddr) -> String {
@@ -109,7 +114,7 @@ async fn known(server: &Server, text: &str) -> Result<(Name, BTreeSet<IpAddr>, V
     let network = name(text)?;
     server
         .read(move |condo| {
-            let leads = leads(condo, &network)?;
+            let leads = leads(&users(condo, &network)?, &network);
             Ok((network.clone(), addresses(condo, &network, &leads)?, leads))
         })
         .await
@@ -130,16 +135,22 @@ fn parse(text: &str) -> Result<IpAddr, Problem> {
         .map_err(|_| Problem::value("listen_address", text, "is not an address"))
 }
 
+/// The network, and all that leads to VPSs on it, if there is a forward of this address.
+async fn made(server: &Server, text: &str, address: IpAddr) -> Result<(Name, Vec<Lead>), Problem> {
+    let (network, addresses, leads) = known(server, text).await?;
+    if addresses.contains(&address) {
+        return Ok((network, leads));
+    }
+    Err(Problem::missing("Network forward", &address.to_string()))
+}
+
 /// `GET /1.0/networks/NAME/forwards/ADDRESS`.
 pub(crate) async fn get(
     State(server): State<Server>,
     Path((text, address)): Path<(String, String)>,
 ) -> Answer {
-    let (_, addresses, leads) = known(&server, &text).await?;
     let address = parse(&address)?;
-    if !addresses.contains(&address) {
-        return Err(Problem::missing("Network forward", &address.to_string()));
-    }
+    let (_, leads) = made(&server, &text, address).await?;
     let object = object(address, &leads);
     Ok(Reply::marked(&object, &object["ports"]))
 }
@@ -173,10 +184,7 @@ pub(crate) async fn put(
     Body(wanted): Body<Wanted>,
 ) -> Answer {
     let address = parse(&address)?;
-    let (network, addresses, _) = known(&server, &text).await?;
-    if !addresses.contains(&address) {
-        return Err(Problem::missing("Network forward", &address.to_string()));
-    }
+    let (network, _) = made(&server, &text, address).await?;
     set(&server, &network, address, wanted).await?;
     Ok(Reply::empty())
 }
@@ -188,10 +196,7 @@ pub(crate) async fn delete(
     params: Params,
 ) -> Answer {
     let address = parse(&address)?;
-    let (network, addresses, _) = known(&server, &text).await?;
-    if !addresses.contains(&address) {
-        return Err(Problem::missing("Network forward", &address.to_string()));
-    }
+    let (network, _) = made(&server, &text, address).await?;
     set(&server, &network, address, Wanted::default()).await?;
     let source = format!("/1.0/networks/{network}/forwards/{address}");
     let forgotten = key(&network, address);
@@ -231,23 +236,15 @@ async fn set(server: &Server, network: &Name, address: IpAddr, wanted: Wanted) -
 }
 
 fn tasks(condo: &Condo, network: &Name, address: IpAddr, wanted: &[Port]) -> Result<Vec<Task>, Problem> {
-    let all = leads(condo, network)?;
+    let users = users(condo, network)?;
     let mut ports = BTreeSet::new();
-    let (_, users) = condo.network(network)?;
     for port in wanted {
         let target = &port.target_address;
-        let mut vps = None;
-        for user in &users {
-            let record = condo.store.get(user)?;
-            if record
-                .interfaces
-                .iter()
-                .any(|interface| interface.address.to_string() == *target)
-            {
-                vps = Some(user.clone());
-            }
-        }
-        let vps = vps.ok_or_else(|| {
+        let has = |record: &&Record| {
+            let mut interfaces = record.interfaces.iter();
+            interfaces.any(|interface| interface.address.to_string() == *target)
+        };
+        let vps = users.iter().find(has).ok_or_else(|| {
             Problem::value(
                 "target_address",
                 target,
@@ -256,11 +253,11 @@ fn tasks(condo: &Condo, network: &Name, address: IpAddr, wanted: &[Port]) -> Res
         })?;
         ports.extend(
             port.publications(address)?
-                .map(|publication| (vps.clone(), publication)),
+                .map(|publication| (vps.name.clone(), publication)),
         );
     }
     condo.store.keep(KIND, &key(network, address), "")?;
-    let is: BTreeSet<_> = all
+    let is: BTreeSet<_> = leads(&users, network)
         .into_iter()
         .filter(|(_, _, port)| port.door.host == Some(address))
         .map(|(vps, _, port)| (vps, port))

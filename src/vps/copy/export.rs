@@ -19,7 +19,7 @@ use super::capture::{Captured, PARTS, at};
 use super::snapshot::LAYER;
 
 /// The end of the name of an archive that is being written.
-pub(super) const UNFINISHED: &str = ".unfinished";
+pub const UNFINISHED: &str = ".unfinished";
 
 /// What of a VPS goes into an archive.
 #[derive(Debug, Clone, Default)]
