@@ -140,9 +140,9 @@ impl Network {
         if leads_out {
             route::add_default_route(&mut channel, guest, self.gateway().into())?;
         }
+        let mac = bridge_mac(&self.bridge);
         if !self.kind.is_bridged() {
             // Neighbours that are found by asking have one table of 1024 places (`gc_thresh3`), the host's and all VPSs' together.
-            let mac = bridge_mac(&self.bridge);
             route::add_neighbour(&mut channel, guest, self.gateway().into(), mac)?;
         }
         if let (Some(address), Some(_)) = (port.address6, self.subnet6) {
@@ -151,12 +151,7 @@ impl Network {
             let prefix = if leads_out { 128 } else { 64 };
             route::add_address(&mut channel, guest, address.into(), prefix)?;
             if leads_out {
-                route::add_neighbour(
-                    &mut channel,
-                    guest,
-                    fence6::GATEWAY.into(),
-                    bridge_mac(&self.bridge),
-                )?;
+                route::add_neighbour(&mut channel, guest, fence6::GATEWAY.into(), mac)?;
                 route::add_default_route(&mut channel, guest, fence6::GATEWAY.into())?;
             }
         }

@@ -7,12 +7,10 @@ use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetDescription, SetElementAttribute,
     SetElementList, SetElementMessage, SetFlags, SetMessage,
 };
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
 use super::Network;
-use super::netlink::{Channel, Entry, is_gone};
+use super::netlink::{self, Channel, Entry, is_gone};
 use super::set::{self, Set, family_of, pair_of};
 use crate::error::{During, Result};
 
@@ -191,5 +189,5 @@ fn elements(network: &Network, set: Set, keys: &[Vec<u8>]) -> SetElementMessage 
 
 /// A message about the firewall proper.
 fn message(inner: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), inner)
+    netlink::about(NetfilterProtoFamily::Inet, inner)
 }

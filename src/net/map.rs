@@ -8,9 +8,9 @@ use netlink_packet_netfilter::nftables::{
     SetAttribute, SetDescription, SetElementAttribute, SetElementList, SetElementMessage, SetFlags,
     SetMessage, Verdict, VerdictAttribute,
 };
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterProtoFamily};
 
-use super::netlink::Entry;
+use super::netlink::{self, Entry};
 use super::rule::Rule;
 
 /// Elements per message: attributes count their length in 16 bits (CVE-2021-43784), and those of maps are the longest.
@@ -238,5 +238,5 @@ fn bytes_of(attributes: &[DefaultNla]) -> Vec<u8> {
 }
 
 fn about(inner: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), inner)
+    netlink::about(NetfilterProtoFamily::Inet, inner)
 }

@@ -8,6 +8,7 @@ use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable, NlasIterator, parse_string,
 };
+use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::{Socket, protocols};
@@ -208,6 +209,11 @@ impl Line {
             is_waiting: Cell::new(false),
         })
     }
+}
+
+/// A message of nftables about what is of this family.
+pub(super) fn about(family: NetfilterProtoFamily, inner: NfTablesMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
 
 fn control(message: ControlMessage) -> NetfilterMessage {

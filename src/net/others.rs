@@ -5,11 +5,9 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook, HookNumber, InetHookNumber, NfTablesMessage, RuleAttribute,
     RuleMessage,
 };
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
-use super::netlink::{Channel, is_gone};
+use super::netlink::{Channel, about, is_gone};
 use crate::error::{During, Result};
 
 /// `NF_DROP`.
@@ -34,7 +32,7 @@ pub fn dropping(link: &str) -> Result<Vec<DroppingChain>> {
     let all = NfTablesMessage::GetChain(ChainMessage {
         attributes: Vec::new(),
     });
-    let answers = match channel.request(message(NetfilterProtoFamily::Unspec, all), NLM_F_DUMP) {
+    let answers = match channel.request(about(NetfilterProtoFamily::Unspec, all), NLM_F_DUMP) {
         Err(e) if is_gone(&e) => return Ok(Vec::new()),
         other => other.during(|| "list firewall chains")?,
     };
@@ -42,7 +40,7 @@ pub fn dropping(link: &str) -> Result<Vec<DroppingChain>> {
     for answer in answers {
         let family = answer.header.family;
         if let Some((table, name)) = dropped_by(&answer)
-            && !names(&mut channel, family, (&table, &name), link)?
+            && !names(&mut channel, family, &table, link)?
         {
             found.push(DroppingChain {
                 table: format!("{} {table}", family_name(family)),
@@ -80,16 +78,11 @@ fn dropped_by(answer: &NetfilterMessage) -> Option<(String, String)> {
 }
 
 /// Whether a rule of the table compares an interface with this one: somebody has thought of us, in this chain or one it calls.
-fn names(
-    channel: &mut Channel,
-    family: NetfilterProtoFamily,
-    (table, _): (&str, &str),
-    link: &str,
-) -> Result<bool> {
+fn names(channel: &mut Channel, family: NetfilterProtoFamily, table: &str, link: &str) -> Result<bool> {
     let query = NfTablesMessage::GetRule(RuleMessage {
         attributes: vec![RuleAttribute::Table(table.to_owned())],
     });
-    let rules = match channel.request(message(family, query), NLM_F_DUMP) {
+    let rules = match channel.request(about(family, query), NLM_F_DUMP) {
         Err(e) if is_gone(&e) => return Ok(false),
         other => other.during(|| format!("list the firewall table `{table}`"))?,
     };
@@ -100,10 +93,6 @@ fn names(
         netlink_packet_core::Emitable::emit(rule, &mut bytes);
         bytes.windows(needle.len()).any(|part| part == needle)
     }))
-}
-
-fn message(family: NetfilterProtoFamily, message: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message)
 }
 
 fn family_name(family: NetfilterProtoFamily) -> &'static str {

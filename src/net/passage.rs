@@ -16,13 +16,11 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute,
     NfTablesMessage, RuleAttribute, RuleMessage, Verdict, VerdictAttribute,
 };
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use netlink_packet_route::link::InfoKind;
 
 use super::link::Link;
-use super::netlink::{Channel, Entry, forgive_gone, is_gone};
+use super::netlink::{Channel, Entry, about, forgive_gone, is_gone};
 use super::rule::Rule;
 use super::ruleset::{comment, comment_in};
 use super::{Network, link, route};
@@ -235,10 +233,6 @@ fn place() -> Vec<RuleAttribute> {
         RuleAttribute::Table(TABLE.into()),
         RuleAttribute::Chain(CHAIN.into()),
     ]
-}
-
-fn about(family: NetfilterProtoFamily, inner: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
 
 /// Whether a rule returns whatever the packet is: it may count, and asks nothing.

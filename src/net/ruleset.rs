@@ -5,13 +5,11 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DevHookNumber, Hook, HookNumber, InetHookNumber, NfTablesMessage,
     RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
 use super::elements::new_set;
 use super::map::{Map, new_map};
-use super::netlink::{Channel, Entry, is_gone};
+use super::netlink::{self, Channel, Entry, is_gone};
 use super::rule::Rule;
 use super::set::Set;
 use crate::error::{During, Error, Result};
@@ -168,7 +166,7 @@ impl Ruleset<'_> {
     }
 
     fn message(&self, inner: NfTablesMessage) -> NetfilterMessage {
-        NetfilterMessage::new(NetfilterHeader::new(self.family, 0, 0), inner)
+        netlink::about(self.family, inner)
     }
 
     fn new_chain(&self, chain: &Chain) -> Entry {

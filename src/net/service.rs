@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::filter::Filter;
-use super::netlink::Channel;
+use super::netlink::{Channel, Entry};
 use super::publication::Publication;
 use super::publish;
 use super::screen::Screen;
@@ -32,9 +32,8 @@ impl Services<'_> {
     /// # Errors
     /// `ENOENT` when the table is not there, `EBUSY` when another VPS has one of the ports.
     pub fn provide(&self) -> Result<()> {
-        let mut batch = self.screen().put_up(self.table);
-        batch.extend(publish::open(self.table, self.addresses, self.publications));
-        self.apply(batch).during(|| "put ports and firewall in force")
+        self.apply(self.all())
+            .during(|| "put ports and firewall in force")
     }
 
     /// Puts all of it in force in the place of what the VPS had with other addresses, in one transaction: at no moment is it without
@@ -43,10 +42,7 @@ impl Services<'_> {
     /// # Errors
     /// As for [`Services::provide`].
     pub fn replace(&self, before: &Self) -> Result<()> {
-        let mut batch = before.screen().take_down(self.table);
-        batch.extend(publish::close(self.table, before.addresses, before.publications));
-        batch.extend(self.screen().put_up(self.table));
-        batch.extend(publish::open(self.table, self.addresses, self.publications));
+        let batch = [before.none(), self.all()].concat();
         self.apply(batch).during(|| "put ports and firewall in force")
     }
 
@@ -55,9 +51,7 @@ impl Services<'_> {
     /// # Errors
     /// Those of the netlink socket.
     pub fn withdraw(&self) -> Result<()> {
-        let mut batch = self.screen().take_down(self.table);
-        batch.extend(publish::close(self.table, self.addresses, self.publications));
-        match self.apply(batch) {
+        match self.apply(self.none()) {
             // No such table.
             Err(e) if e.is_gone() => Ok(()),
             other => other.during(|| "withdraw ports and firewall"),
@@ -78,6 +72,20 @@ impl Services<'_> {
         }
     }
 
+    /// The messages that put all of it in force.
+    fn all(&self) -> Vec<Entry> {
+        let mut batch = self.screen().put_up(self.table);
+        batch.extend(publish::open(self.table, self.addresses, self.publications));
+        batch
+    }
+
+    /// The messages that take all of it away.
+    fn none(&self) -> Vec<Entry> {
+        let mut batch = self.screen().take_down(self.table);
+        batch.extend(publish::close(self.table, self.addresses, self.publications));
+        batch
+    }
+
     fn screen(&self) -> Screen<'_> {
         Screen {
             label: self.label,
@@ -87,7 +95,7 @@ impl Services<'_> {
         }
     }
 
-    fn apply(&self, batch: Vec<super::netlink::Entry>) -> Result<()> {
+    fn apply(&self, batch: Vec<Entry>) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
