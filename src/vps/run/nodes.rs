@@ -24,7 +24,7 @@ pub(super) struct Node {
     pub(super) number: Number,
 }
 
-pub(super) fn node(name: &str, major: u32, minor: u32) -> Node {
+fn node(name: &str, major: u32, minor: u32) -> Node {
     Node {
         name: name.into(),
         number: Number {
@@ -52,19 +52,26 @@ pub(super) fn standard() -> Vec<Node> {
         .to_vec()
 }
 
+/// The node that is permitted, where it is one: both are among the miscellaneous devices (10).
+pub(super) fn permitted(permit: Permit) -> Option<Node> {
+    match permit {
+        Permit::Fuse => Some(node("fuse", 10, 229)),
+        Permit::Tun => Some(node("net/tun", 10, 200)),
+        Permit::PacketRings | Permit::Socketcall => None,
+    }
+}
+
 /// The nodes of a VPS. Devices of the host's are looked at now: what they were when the VPS was created may be another's today.
 ///
 /// # Errors
 /// As [`Device::find`](crate::vps::record::device::Device::find).
 pub(super) fn of(config: &VpsConfig) -> Result<Vec<Node>> {
     let mut all = standard();
-    for permit in permit::effective(&config.permit, config.nesting) {
-        match permit {
-            Permit::Fuse => all.push(node("fuse", 10, 229)),
-            Permit::Tun => all.push(node("net/tun", 10, 200)),
-            Permit::PacketRings | Permit::Socketcall => {}
-        }
-    }
+    all.extend(
+        permit::effective(&config.permit, config.nesting)
+            .into_iter()
+            .filter_map(permitted),
+    );
     for device in &config.devices {
         let name = device.name().to_owned();
         if all.iter().all(|node| node.name != name) {

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::super::nodes::{Node, node};
+use super::super::nodes::Node;
 use super::super::spec::capabilities::KEPT;
 use super::super::spec::{self, mounts};
 use super::ANNOTATION;
 use super::place::Translation;
 use super::users::{Entry, namespace};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::namespaces::Kind;
 use crate::seccomp::{self, Concessions};
 use crate::vps::record::facts::Clocks;
 
@@ -32,42 +32,8 @@ pub(super) struct Given {
     /// The machine's id inside.
     pub(super) uuid: Option<String>,
     /// Devices of the host's for containers inside.
-    pub(super) devices: Vec<Device>,
+    pub(super) devices: Vec<Node>,
 }
-
-/// A character device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Device {
-    path: &'static str,
-    minor: u32,
-}
-
-/// What engines inside need.
-pub(super) const DEVICES: [Device; 2] = [
-    Device {
-        path: "/dev/fuse",
-        minor: 229,
-    },
-    Device {
-        path: "/dev/net/tun",
-        minor: 200,
-    },
-];
-
-impl Device {
-    /// Whether the host has it.
-    pub(super) fn is_there(self) -> bool {
-        files::exists(Path::new(self.path))
-    }
-
-    /// A node for it.
-    pub(super) fn node(self) -> Node {
-        node(self.path.trim_start_matches("/dev/"), MISC, self.minor)
-    }
-}
-
-/// `/dev/fuse` and `/dev/net/tun` are among the miscellaneous devices.
-const MISC: u32 = 10;
 
 /// What root of a VPS needs of a network that belongs to the host, where it has no capabilities: ports below 1024, and `ping`.
 const OF_HOSTS_NETWORK: [(&str, &str); 2] = [
@@ -76,12 +42,12 @@ const OF_HOSTS_NETWORK: [(&str, &str); 2] = [
 ];
 
 /// What a VPS has to itself, with how engines are told to share it.
-const OWN: [(&str, &str); 5] = [
-    ("pid", "--pid"),
-    ("network", "--network"),
-    ("ipc", "--ipc"),
-    ("uts", "--uts"),
-    ("mount", ""),
+pub(super) const OWN: [(&str, Kind, &str); 5] = [
+    ("pid", Kind::Pid, "--pid"),
+    ("network", Kind::Network, "--network"),
+    ("ipc", Kind::Ipc, "--ipc"),
+    ("uts", Kind::Uts, "--uts"),
+    ("mount", Kind::Mount, ""),
 ];
 
 /// Programs that are the first of a whole system.
@@ -89,8 +55,8 @@ const INITS: [&str; 4] = ["init", "systemd", "openrc-init", "runit-init"];
 
 /// Names what a container is to share with the host that a VPS has to itself.
 pub(super) fn refuse_shared(config: &Value) -> Result<()> {
-    let shared = OWN.iter().find(|(kind, _)| namespace(config, kind).is_none());
-    shared.map_or(Ok(()), |(kind, option)| Err(self::shared(kind, option)))
+    let shared = OWN.iter().find(|(kind, ..)| namespace(config, kind).is_none());
+    shared.map_or(Ok(()), |(kind, _, option)| Err(self::shared(kind, option)))
 }
 
 /// The error about a namespace that is the host's.
@@ -138,17 +104,12 @@ fn namespaces(config: &mut Value, given: &Given) {
     }
     let clocks = given.clocks.filter(|_| linux.get("timeOffsets").is_none());
     let mut own = vec!["user", "cgroup"];
-    own.extend(clocks.map(|_| "time"));
-    let Some(all) = linux["namespaces"].as_array_mut() else {
-        return;
-    };
-    own.retain(|kind| !all.iter().any(|entry| entry["type"] == *kind));
-    if let (Some(clocks), true) = (clocks, own.contains(&"time")) {
-        all.push(json!({ "type": "time" }));
-        linux["timeOffsets"] = spec::offsets(clocks).into();
-        own.retain(|kind| *kind != "time");
+    if let (Some(clocks), None) = (clocks, namespace(config, "time")) {
+        own.push("time");
+        config["linux"]["timeOffsets"] = spec::offsets(clocks).into();
     }
-    let Some(all) = linux["namespaces"].as_array_mut() else {
+    own.retain(|kind| namespace(config, kind).is_none());
+    let Some(all) = config["linux"]["namespaces"].as_array_mut() else {
         return;
     };
     for kind in own {
@@ -275,12 +236,15 @@ fn devices(config: &mut Value, given: &Given) {
     let mut nodes = config["linux"]["devices"].as_array().cloned().unwrap_or_default();
     let rules = &mut config["linux"]["resources"]["devices"];
     let mut allowed = rules.as_array().cloned().unwrap_or_default();
-    for Device { path, minor } in &given.devices {
-        if !nodes.iter().any(|node| node["path"] == *path) {
-            nodes
-                .push(json!({ "path": path, "type": "c", "major": MISC, "minor": minor, "fileMode": 0o666 }));
+    for Node { name, number } in &given.devices {
+        let (path, major, minor) = (Path::new("/dev").join(name), number.major, number.minor);
+        let path = json!(path);
+        if !nodes.iter().any(|node| node["path"] == path) {
+            nodes.push(
+                json!({ "path": path, "type": "c", "major": major, "minor": minor, "fileMode": 0o666 }),
+            );
         }
-        allowed.push(json!({ "allow": true, "type": "c", "major": MISC, "minor": minor, "access": "rwm" }));
+        allowed.push(json!({ "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm" }));
     }
     *rules = allowed.into();
     config["linux"]["devices"] = nodes.into();

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::{farewell, nodes};
 use crate::error::{During, Error, Result};
+use crate::files;
 use crate::host::Host;
 use crate::runtime::bundle::{self, Bundle};
 use crate::runtime::container::Container;
@@ -28,12 +29,16 @@ use crate::runtime::id::Id;
 use crate::runtime::init::parent::Provided;
 use crate::runtime::state::Folder;
 use crate::vps::record::facts::{Clocks, memory};
+use crate::vps::record::permit::Permit;
 use config::Given;
 
 /// The name by which the runtime makes every container a VPS.
 const PROGRAM: &str = "condo-vps";
 /// What asks for it of a runtime of any name, and is found in the state of each.
 const ANNOTATION: &str = "io.condo.vps";
+
+/// What engines inside need of the host's devices.
+const FOR_ENGINES: [Permit; 2] = [Permit::Fuse, Permit::Tun];
 
 /// Whether a container is to be a VPS, by the name that the runtime was called by or by its annotation. The annotation alone can
 /// also say no.
@@ -69,14 +74,12 @@ pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle) -> Result<(
     config::refuse_shared(&config)?;
     place::refuse_hosts(&config)?;
     let users = users::choose(&config, root, &Folder::new(root, id))?;
-    let devices: Vec<_> = config::DEVICES
+    let devices: Vec<_> = FOR_ENGINES
         .into_iter()
-        .filter(|device| device.is_there())
+        .filter_map(nodes::permitted)
+        .filter(|node| files::exists(&Path::new("/dev").join(&node.name)))
         .collect();
-    let nodes: Vec<_> = nodes::standard()
-        .into_iter()
-        .chain(devices.iter().map(|device| device.node()))
-        .collect();
+    let nodes = [nodes::standard(), devices.clone()].concat();
     let namespace = users.namespace()?;
     let translate = |namespace| place::translate(bundle, &config, namespace, (users.root(), &nodes));
     let mut translated = namespace.as_ref().map(translate).transpose()?;

@@ -145,14 +145,9 @@ fn make_plain(rootfs: &Path, dir: &Path) -> Result<Vec<(&'static str, PathBuf)>>
 
 /// Refuses namespaces that are named by a path and are the host's: so an engine says `--network host`.
 pub(super) fn refuse_hosts(config: &Value) -> Result<()> {
-    for (kind, file, option) in [
-        ("network", "net", "--network"),
-        ("pid", "pid", "--pid"),
-        ("ipc", "ipc", "--ipc"),
-        ("uts", "uts", "--uts"),
-    ] {
+    for (kind, of, option) in config::OWN.iter().filter(|(.., option)| !option.is_empty()) {
         let path = namespace(config, kind).and_then(|entry| entry["path"].as_str());
-        let own = Path::new("/proc/self/ns").join(file);
+        let own = Path::new("/proc/self/ns").join(of.file());
         if let Some(path) = path
             && is_same(Path::new(path), &own)
         {

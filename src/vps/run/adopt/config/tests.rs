@@ -1,5 +1,7 @@
+use super::super::super::nodes;
 use super::super::users::Entry;
 use super::*;
+use crate::vps::record::permit::Permit;
 
 /// What Docker says of a container, shortened.
 fn docker() -> Value {
@@ -40,7 +42,7 @@ fn given() -> Given {
         binds: vec![None, None, None, None, Some("ridmap")],
         plain: vec![("/var/lib/docker", "/layer/condo/plain/docker".into())],
         uuid: Some("u".into()),
-        devices: vec![DEVICES[0]],
+        devices: nodes::permitted(Permit::Fuse).into_iter().collect(),
     }
 }
 
