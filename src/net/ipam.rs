@@ -8,6 +8,11 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 use super::port::interface_id;
 use crate::error::{Error, Result};
 
+/// How many VPSs have room in a subnet of so many addresses: its first and its last are its own, and one is the host's.
+pub fn room(size: u64) -> u64 {
+    size.saturating_sub(3)
+}
+
 /// The host's address on the network: the first one that a host can have.
 pub fn gateway(subnet: Ipv4Network) -> Ipv4Addr {
     Ipv4Addr::from_bits(subnet.network().to_bits().saturating_add(1))

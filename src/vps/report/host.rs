@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::doctor::{Finding, Weight};
 use crate::error::Result;
 use crate::files;
+use crate::net::ipam;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::store;
 use crate::vps::record::view::VpsStatus;
@@ -83,7 +84,7 @@ impl Condo {
         })
     }
 
-    /// What is left of each network: its addresses, without its own two, the gateway and those that VPSs have.
+    /// What is left of each network: its addresses for VPSs, without those that VPSs have.
     fn free_addresses(&self) -> Result<Vec<(String, u64)>> {
         let records = self.store.list()?;
         let used = |network: &str| {
@@ -96,7 +97,7 @@ impl Condo {
         Ok(networks
             .iter()
             .map(|network| {
-                let all = u64::from(network.network.subnet.size()).saturating_sub(3);
+                let all = ipam::room(network.network.subnet.size().into());
                 let name = network.name.to_string();
                 let left = all.saturating_sub(used(&name));
                 (name, left)

@@ -77,6 +77,11 @@ fn disk(value: Option<u64>) -> Samples {
         .unwrap_or_default()
 }
 
+fn disk_free(vps: &VpsStats) -> Samples {
+    let both = vps.disk_size.zip(vps.disk_used);
+    disk(both.map(|(size, used)| size.saturating_sub(used)))
+}
+
 fn microseconds(value: u64) -> f64 {
     number(value) / 1e6
 }
@@ -131,24 +136,12 @@ const FAMILIES: &[Family] = &[
     gauge(
         "lxd_filesystem_avail_bytes",
         "Room on the disk that is left.",
-        |s| {
-            disk(
-                s.disk_size
-                    .zip(s.disk_used)
-                    .map(|(size, used)| size.saturating_sub(used)),
-            )
-        },
+        disk_free,
     ),
     gauge(
         "lxd_filesystem_free_bytes",
         "Room on the disk that is left.",
-        |s| {
-            disk(
-                s.disk_size
-                    .zip(s.disk_used)
-                    .map(|(size, used)| size.saturating_sub(used)),
-            )
-        },
+        disk_free,
     ),
     gauge("lxd_memory_MemTotal_bytes", "The limit of memory.", |s| {
         any(s.memory_limit)

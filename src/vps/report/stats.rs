@@ -205,11 +205,13 @@ impl Condo {
             disk_size: record.config.disk.size,
             ..VpsStats::stopped(record.name.clone(), record.project())
         };
-        let container = self.container(&record.name)?;
-        let Some(container) = container.filter(|found| shown(found.status(&self.host)) != VpsStatus::Stopped)
-        else {
+        let Some(container) = self.container(&record.name)? else {
             return Ok(stopped);
         };
+        let status = shown(container.status(&self.host));
+        if status == VpsStatus::Stopped {
+            return Ok(stopped);
+        }
         // One that ends at this moment has used nothing.
         let cgroup = container.cgroup(&self.host).ok().flatten();
         let used = cgroup
@@ -217,7 +219,7 @@ impl Condo {
             .and_then(|cgroup| cgroup.stats().ok())
             .unwrap_or_default();
         Ok(VpsStats {
-            status: shown(container.status(&self.host)),
+            status,
             is_watched: self.is_watched(&record.name),
             pressure: cgroup.as_ref().and_then(pressure),
             disk_used: self.disk_used(record),

@@ -2,6 +2,7 @@
 
 use super::{Finding, Weight};
 use crate::error::Result;
+use crate::net::ipam;
 use crate::net::others::{self, DroppingChain};
 use crate::vps::record::instance::Condo;
 use crate::vps::wire::network;
@@ -36,9 +37,8 @@ fn overlaps(routes: &[(String, String)]) -> Finding {
     Finding::new("routes", Weight::Warning, listed.join(", ")).mended_by(format!("ip route show {first}"))
 }
 
-/// Three are the network's own: its first and its last one, and the host's.
 fn addresses(vpss: u64, size: u64) -> Finding {
-    let left = size.saturating_sub(3);
+    let left = ipam::room(size);
     let found = format!("enough for {left} VPSs on the default network");
     if vpss <= left {
         return Finding::new("addresses", Weight::Good, found);
