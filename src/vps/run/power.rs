@@ -262,7 +262,7 @@ impl Condo {
         failures.note(self.free_container(name));
         failures.note(network::detach(self, record));
         failures.into_result()?;
-        let told = files::exists(&self.recorded(name)) || self.monitor(name).is_some_and(|m| m.is_alive());
+        let told = files::exists(&self.recorded(name)) || self.is_watched(name);
         if seen && !told {
             let end = self.unseen_end(record, VpsStatus::Stopped);
             let end = end.unwrap_or_else(|| LastExit::now(ExitReason::Unknown, None, None));

@@ -13,6 +13,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::store::{ExitReason, LastExit, Record};
 use crate::vps::record::view::VpsStatus;
+use crate::vps::wire::network;
 
 /// How long a monitor may take to end that has cleared up.
 const LAST_STEP: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ impl Condo {
     /// it does it, or the next.
     pub(super) fn tidy_cgroups(&self) {
         if let Ok(monitors) = Cgroup::open(&self.host.cgroups, &monitor::cgroup(self)) {
-            if !monitors.is_ours() && self.nothing_runs() {
+            if !monitors.is_ours() && !network::any_runs(self) {
                 // A monitor's last step is to remove its run directory. Then it ends.
                 let _ = monitors.wait_empty(LAST_STEP);
             }
@@ -83,10 +84,6 @@ impl Condo {
         if let Ok(all) = Cgroup::open(&self.host.cgroups, &self.folders.cgroup_parent()) {
             all.remove_if_empty();
         }
-    }
-
-    fn nothing_runs(&self) -> bool {
-        std::fs::read_dir(self.folders.runs()).is_ok_and(|mut entries| entries.next().is_none())
     }
 
     /// Says that whoever works with condo kills the VPS, for the record of its end. That is worth no failure.
@@ -134,8 +131,7 @@ impl Condo {
         let started = std::fs::symlink_metadata(self.folders.running(&record.name))
             .and_then(|status| status.modified())
             .ok()?;
-        let watched = self.monitor(&record.name).is_some_and(|m| m.is_alive());
-        if status != VpsStatus::Stopped || watched {
+        if status != VpsStatus::Stopped || self.is_watched(&record.name) {
             return None;
         }
         // Not before its start, and when the host went away not after that came back.

@@ -3,10 +3,11 @@
 use std::os::fd::BorrowedFd;
 
 use crate::error::{Error, Result};
-use crate::net;
+use crate::net::{self, Port};
 use crate::vps::record::attachment::Interface;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
+use crate::vps::record::network::NetworkRecord;
 use crate::vps::record::store::Record;
 use crate::vps::wire::network::{allow_peers, lock, named, port, runs, shape_new};
 use crate::vps::wire::{resolver, services, traffic};
@@ -25,6 +26,11 @@ pub(in crate::vps) fn attach_one(
     // Before anything comes in by it: whoever is killed in between leaves no VPS without its firewall.
     services::provide(condo, record)?;
     network.network.attach(&port, netns)?;
+    furnish(condo, record, (network, port))
+}
+
+/// What a port that is there gets besides.
+fn furnish(condo: &Condo, record: &Record, (network, port): (NetworkRecord, Port)) -> Result<()> {
     shape_new(record, &network, &port)?;
     resolver::tell(condo, record, &network, &port)?;
     allow_peers(condo, record, &[(network, port)])
@@ -38,10 +44,7 @@ pub(in crate::vps) fn is_attached_by(condo: &Condo, record: &Record, interface: 
         return Ok(false);
     }
     let _lock = lock(condo)?;
-    shape_new(record, &network, &port)?;
-    resolver::tell(condo, record, &network, &port)?;
-    allow_peers(condo, record, &[(network, port)])?;
-    Ok(true)
+    furnish(condo, record, (network, port)).map(|()| true)
 }
 
 /// Takes a VPS off one network; what is gone already is fine.

@@ -238,7 +238,8 @@ fn between(condo: &Condo, record: &Record, peer: &Name) -> Result<Vec<(IpAddr, I
     Ok(all.filter(|(a, b)| a.is_ipv4() == b.is_ipv4()).collect())
 }
 
-fn any_runs(condo: &Condo) -> bool {
+/// Whether a run of any VPS has left something, or goes on.
+pub(in crate::vps) fn any_runs(condo: &Condo) -> bool {
     std::fs::read_dir(condo.folders.runs()).is_ok_and(|mut entries| entries.next().is_some())
 }
 

@@ -63,10 +63,7 @@ pub(super) fn clear(condo: &Condo, network: &NetworkRecord) -> Result<()> {
 
 /// Forgets a network.
 pub(super) fn close(condo: &Condo, network: &NetworkRecord) -> Result<()> {
-    match std::fs::remove_dir_all(folder(condo, network)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).during(|| "forget names"),
-        _ => {}
-    }
+    files::remove_tree(&folder(condo, network))?;
     // With those of other networks it stays.
     let _ = std::fs::remove_dir(all(condo));
     Ok(())

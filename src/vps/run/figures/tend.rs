@@ -109,8 +109,8 @@ fn began(spec: &Spec) -> i64 {
 impl Condo {
     /// Sees to it that a running VPS has somebody who tells its figures. Nothing that a command is about: it goes on.
     pub(in crate::vps) fn tend(&self, name: &Name) {
-        let alive = |who: Option<Identity>| who.is_some_and(|who| who.is_alive());
-        if alive(self.monitor(name)) || alive(self.figures_teller(name)) {
+        let told = |teller: Identity| teller.is_alive();
+        if self.is_watched(name) || self.figures_teller(name).is_some_and(told) {
             return;
         }
         let running = self
