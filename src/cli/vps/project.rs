@@ -129,21 +129,10 @@ pub(super) fn run(condo: &Condo, command: &ProjectCommand) -> Result<Exit> {
 
 fn listed(all: &[ProjectView]) -> String {
     let rows = all.iter().map(|project| {
-        let mut cells = project
-            .limits
-            .lines(&project.used)
-            .into_iter()
-            .map(|(_, used, limit)| of(used, limit));
-        let mut next = || cells.next().unwrap_or_default();
-        [
-            project.name.to_string(),
-            next(),
-            next(),
-            next(),
-            next(),
-            next(),
-            next(),
-        ]
+        let figures = project.limits.lines(&project.used);
+        let figures = figures.into_iter().map(|(_, used, limit)| of(used, limit));
+        let mut cells = std::iter::once(project.name.to_string()).chain(figures);
+        std::array::from_fn::<_, 7, _>(|_| cells.next().unwrap_or_default())
     });
     table(
         ["NAME", "VPSS", "ADDRESSES", "CPUS", "MEMORY", "DISK", "BANDWIDTH"],

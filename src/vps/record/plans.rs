@@ -62,9 +62,7 @@ impl Membership {
         all.extend(except);
         Ok(serde_json::from_value(Value::Object(all))?)
     }
-}
 
-impl Membership {
     /// What the plan says of the disk, unless the VPS has one of its own.
     pub(in crate::vps) fn disk(&self, plan: &Plan) -> Quota {
         let given = |field: &str, value: Option<u64>| value.filter(|_| !self.except.contains(field));

@@ -4,8 +4,8 @@
 //!  condo start ──spawns──> boot ──exec──> watch ──exec──> end ──> (exit, or boot again after `reboot` inside)
 //! ```
 //! One process takes these roles by executing itself: its pid and its child stay the same, and what stays resident for weeks
-//! is a small program ([`alone`]), a loop that has allocated next to nothing. Closing the terminal, ending the command or killing all of its cgroup changes
-//! nothing for it.
+//! is a small program ([`alone`]), a loop that has allocated next to nothing. Closing the terminal, ending the command or
+//! killing all of its cgroup changes nothing for it.
 
 pub mod alone;
 mod boot;
@@ -37,7 +37,7 @@ use crate::sys::born::Birth;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 
-/// What the program is called in this role, so that `ps` tells it from the command.
+/// What the program is called in this role, so that `ps` tells it from the command; and the small program's file.
 pub(super) const CALLED: &str = "condo-monitor";
 /// What `boot` says last when the VPS runs. Lines before it are remarks.
 const RUNNING: &str = "running\n";

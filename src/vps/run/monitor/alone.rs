@@ -15,8 +15,6 @@ use rustix::fs::{Mode, OFlags};
 use super::{CALLED, OWN_PROGRAM, become_role, tell, watch};
 use crate::error::Error;
 
-/// What the program is called.
-const NAME: &str = "condo-monitor";
 /// Where an installation has it, seen from where `condo` is.
 const ELSEWHERE: &str = "../libexec/condo";
 /// Both are built together. While a package is being replaced, they are not of one build.
@@ -43,7 +41,10 @@ pub(super) fn become_watch(root: Option<&Path>, name: &str, rest: &[String]) -> 
 fn beside() -> Option<PathBuf> {
     let own = std::fs::read_link(OWN_PROGRAM).ok()?;
     std::fs::symlink_metadata(&own).ok()?;
-    let places = [own.with_file_name(NAME), own.parent()?.join(ELSEWHERE).join(NAME)];
+    let places = [
+        own.with_file_name(CALLED),
+        own.parent()?.join(ELSEWHERE).join(CALLED),
+    ];
     places.into_iter().find(|place| place.exists())
 }
 
