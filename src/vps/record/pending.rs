@@ -60,6 +60,13 @@ impl Pending {
 
 /// Refuses work with a VPS about which something is unfinished.
 pub(in crate::vps) fn refuse(record: &Record) -> Result<()> {
+    if record.config.rescue.as_ref().is_some_and(|rescue| rescue.ending) {
+        let text = format!(
+            "its rescue is being ended; finish that: `condo rescue {} --end`",
+            record.name
+        );
+        return Err(Error::Status(text));
+    }
     match &record.config.pending {
         None | Some(Pending::Starting) => Ok(()),
         Some(pending) => Err(Error::Status(pending.remedy(record))),

@@ -11,4 +11,7 @@ pub struct Rescue {
     /// Whether the VPS ran before, and so runs again afterwards.
     #[serde(default)]
     pub resume: bool,
+    /// Whether its end has begun: its disk may be half removed, and is no system any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ending: bool,
 }

@@ -58,6 +58,7 @@ impl Condo {
                 .clone()
                 .unwrap_or_else(|| record.config.image.clone()),
             resume: status != VpsStatus::Stopped,
+            ending: false,
         };
         provision::check(&self.images().get(&rescue.image)?, &request.first_boot)?;
         self.shut_down(record, Some(request.timeout))?;
@@ -77,7 +78,7 @@ impl Condo {
     }
 
     /// Ends the rescue: its system is stopped and its disk removed, and the VPS's own system runs again if it did before. Whether
-    /// it does.
+    /// it does. Killed in the middle, the VPS does not start until the same is run again, which finishes it.
     ///
     /// # Errors
     /// [`Error::Status`] for a VPS that is not being rescued.
@@ -88,16 +89,24 @@ impl Condo {
         };
         self.shut_down(&record, Some(timeout))?;
         self.take_down(&record)?;
-        self.store.reconfigure(name, &|config| {
-            config.rescue = None;
-            Ok(())
-        })?;
+        let ending = |rescue: Option<Rescue>| {
+            self.store.reconfigure(name, &|config| {
+                config.rescue.clone_from(&rescue);
+                Ok(())
+            })
+        };
+        let resume = rescue.resume;
+        ending(Some(Rescue {
+            ending: true,
+            ..rescue
+        }))?;
         self.remove_rescue(&record)?;
+        ending(None)?;
         drop(lock);
-        if rescue.resume {
+        if resume {
             self.start(name)?;
         }
-        Ok(rescue.resume)
+        Ok(resume)
     }
 
     /// Removes the disk of a VPS's rescue system, and what is known of it, if there is one.

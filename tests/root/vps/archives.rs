@@ -1,4 +1,4 @@
-//! VPSs as files: archives, chains of them, backups; and what becomes of a command that is killed.
+//! VPSs as files: archives, chains of them, backups.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use super::copies::{FURNISH, INVENTORY};
 use super::house::House;
 use crate::harness;
-use crate::harness::trace::{self, Victim};
 
 tests![
     a_vps_goes_into_a_file_and_comes_back: 120,
@@ -18,7 +17,6 @@ tests![
     forged_files_are_refused,
     forged_descriptions_are_refused,
     backups_bring_vpss_back: 120,
-    a_killed_copy_is_finished_or_undone: 600,
 ];
 
 /// A path in the one folder that this test has for files.
@@ -313,78 +311,4 @@ fn backups_bring_vpss_back() -> Result<()> {
     }
     ensure!(house.sh("web", "cat /root/more /root/last")? == "more\nlast");
     house.leave()
-}
-
-/// SIGKILL after system calls spread over each command: it is run again, and all is as if it had never been killed.
-fn a_killed_copy_is_finished_or_undone() -> Result<()> {
-    let house = House::new()?;
-    house.ok("create web --image busybox")?;
-    house.ok("snapshot create web base")?;
-    let upper = house.root.join("lib/vps/web/disk/upper");
-    for n in 0..5 {
-        std::fs::create_dir(upper.join(format!("d{n}")))?;
-        std::fs::write(upper.join(format!("d{n}/file")), format!("content {n}"))?;
-    }
-    let archive = file("web.condo");
-    let import = format!("import {archive} --name in");
-    let export = format!("export web -o {archive}");
-    let lines = [
-        ("snapshot create web s", "snapshot delete web s"),
-        ("clone web copy", "delete copy"),
-        (export.as_str(), ""),
-        (import.as_str(), "delete in"),
-        ("snapshot restore web base", ""),
-    ];
-    for (line, undo) in lines {
-        let command = || {
-            let mut command = house.command();
-            command
-                .env("CONDO_ROOT", &house.root)
-                .args(line.split_whitespace());
-            command
-        };
-        let fill = || -> Result<()> {
-            std::fs::create_dir_all(upper.join("d0"))?;
-            Ok(std::fs::write(upper.join("d0/file"), "content 0")?)
-        };
-        let all = trace::count(&with_root(&house, line))?;
-        ensure!(all.success, "`{line}` fails");
-        let back = || {
-            if undo.is_empty() {
-                Ok(String::new())
-            } else {
-                house.ok(undo)
-            }
-        };
-        back()?;
-        for part in 1..8 {
-            fill()?;
-            let n = all.calls * part / 8;
-            trace::kill_after(&with_root(&house, line), Victim::Program, n)?;
-            ensure!(house.status("web")? == "stopped");
-            let again = command().output()?;
-            let said = String::from_utf8_lossy(&again.stderr);
-            // It had come to its end before it was killed.
-            let was_done = said.contains("already exists");
-            ensure!(
-                again.status.success() || was_done,
-                "`{line}` after {n} calls: {said}"
-            );
-            if line.starts_with("snapshot restore") {
-                ensure!(!upper.join("d0").exists(), "not restored");
-            }
-            back()?;
-        }
-    }
-    house.leave()
-}
-
-/// The tracer keeps the program's arguments, not its environment.
-fn with_root(house: &House, line: &str) -> Command {
-    let mut command = Command::new(harness::condo());
-    command
-        .arg("--root")
-        .arg(&house.root)
-        .args(line.split_whitespace());
-    command
 }
