@@ -18,6 +18,7 @@ tests![
     files_go_in_and_out in guest: 120,
     no_link_leads_out_and_no_device_comes: 120,
     archives_go_in_and_out,
+    what_is_kept_is_in_force in guest: 60,
     a_copy_that_fails_leaves_no_half,
 ];
 
@@ -231,6 +232,117 @@ fn archives_go_in_and_out() -> Result<()> {
         seen.starts_with("contentcontentdeep/etc\n750\n640\nout\nsite"),
         "{seen}"
     );
+    house.leave()
+}
+
+const CAPABILITY: &str = "security.capability";
+const LIST: &str = "system.posix_acl_access";
+const DEFAULT_LIST: &str = "system.posix_acl_default";
+
+/// User 1000 may read, and whoever else only as the owner (`posix_acl_xattr.h`).
+fn access_list() -> Vec<u8> {
+    let entries: [(u16, u16, u32); 5] = [
+        (0x01, 6, u32::MAX),
+        (0x02, 4, 1000),
+        (0x04, 0, u32::MAX),
+        (0x10, 4, u32::MAX),
+        (0x20, 0, u32::MAX),
+    ];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, may, id) in entries {
+        list.extend([&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    list
+}
+
+/// CAP_NET_RAW (13), permitted and effective, as `setcap` writes it for the host.
+fn capability() -> Vec<u8> {
+    let words = [0x0200_0001_u32, 1 << 13, 0, 0, 0];
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// What a path has of an attribute.
+fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 256];
+    let length = rustix::fs::getxattr(path, name, &mut value[..]).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
+/// A program with a capability, and a file that its access list lets user 1000 read.
+fn dressed(at: &Path) -> Result<()> {
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty())
+    };
+    fs::create_dir(at)?;
+    let (tool, file) = (at.join("busybox"), at.join("file"));
+    fs::copy("/bin/busybox", &tool)?;
+    fs::write(&file, "for some")?;
+    std::os::unix::fs::chown(&file, Some(33), Some(44))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o4600))?;
+    set(&tool, CAPABILITY, &capability())?;
+    set(&file, LIST, &access_list())?;
+    set(&file, "user.note", b"mine")?;
+    set(at, DEFAULT_LIST, &access_list())?;
+    Ok(())
+}
+
+/// That programs inside have of it what it says.
+fn is_in_force(house: &House, name: &str, at: &str) -> Result<()> {
+    ensure!(house.sh(name, &format!("busybox stat -c '%u:%g %a' {at}/file"))? == "33:44 4640");
+    let by =
+        |user: u32, what: &str| house.output(&format!("exec {name} --user {user} -- {at}/busybox {what}"));
+    let status = by(1000, "grep CapEff /proc/self/status")?;
+    let status = format!("{}{}", said(&status), String::from_utf8_lossy(&status.stdout));
+    ensure!(status.trim().ends_with("0000000000002000"), "{status}");
+    ensure!(by(1000, &format!("cat {at}/file"))?.stdout == b"for some");
+    ensure!(!by(1001, &format!("cat {at}/file"))?.status.success());
+    house.sh(name, &format!("umask 0; : > {at}/born"))?;
+    ensure!(
+        by(1000, &format!("cat {at}/born"))?.status.success(),
+        "no list by default"
+    );
+    ensure!(!by(1001, &format!("cat {at}/born"))?.status.success());
+    Ok(())
+}
+
+/// Modes, owners, attributes, access lists and file capabilities, each by what the kernel makes of it on the other side.
+fn what_is_kept_is_in_force() -> Result<()> {
+    let house = House::quick()?;
+    let dir = harness::tempdir();
+    let kept = dir.join("kept");
+    dressed(&kept)?;
+    // Into a disk that is not in use, and into one that is.
+    house.ok("create web --image quick")?;
+    house.ok(&format!("cp -a {} web:/srv", kept.display()))?;
+    house.ok("start web")?;
+    is_in_force(&house, "web", "/srv")?;
+    house.ok(&format!("cp -a {} web:/", kept.display()))?;
+    is_in_force(&house, "web", "/kept")?;
+    // Out, where a tenant's capability is none and no bit makes anybody somebody else.
+    house.ok(&format!("cp -a web:/kept {}", dir.join("out").display()))?;
+    let out = |name: &str| dir.join("out").join(name);
+    let status = fs::metadata(out("file"))?;
+    ensure!(
+        (status.uid(), status.gid(), status.mode() & 0o7777) == (33, 44, 0o640),
+        "{status:?}"
+    );
+    ensure!(attribute(&out("file"), "user.note").as_deref() == Some(&b"mine"[..]));
+    ensure!(attribute(&out("file"), LIST) == Some(access_list()));
+    ensure!(attribute(&dir.join("out"), DEFAULT_LIST) == Some(access_list()));
+    ensure!(attribute(&out("busybox"), CAPABILITY).is_none());
+    // From one VPS to another, whose numbers are others on the host.
+    house.ok("create db --image quick --start")?;
+    let tar = piped(&house, "cp web:/kept -", b"")?;
+    let put = piped(&house, "cp -a - db:/", &tar.stdout)?;
+    ensure!(put.status.success(), "{}", said(&put));
+    is_in_force(&house, "db", "/kept")?;
+    // Without it nothing of that comes along.
+    house.ok(&format!("cp {} db:/plain", kept.display()))?;
+    let plain = "exec db --user 1000 -- /plain/busybox grep CapEff /proc/self/status";
+    let plain = house.ok(plain)?;
+    ensure!(plain.trim().ends_with("0000000000000000"), "{plain}");
+    ensure!(house.sh("db", "busybox stat -c %u:%g /plain/file")? == "0:0");
     house.leave()
 }
 

@@ -102,6 +102,17 @@ impl Attributes {
     }
 }
 
+/// Takes away the access lists that a new file has inherited from its folder (`acl(5)`: the default list).
+pub(super) fn clear_lists(file: impl AsFd) -> Result<()> {
+    for name in LISTS {
+        match rustix::fs::fremovexattr(&file, name) {
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            other => other.during(|| format!("remove the attribute `{name}`"))?,
+        }
+    }
+    Ok(())
+}
+
 /// Whether an attribute means the same elsewhere; not overlayfs' marks and the labels of security modules.
 fn travels(name: &str) -> bool {
     name == CAPABILITY

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom as Hole};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::attributes;
 use super::file::{Content, Ids, Meta, Sink};
 use super::side::Side;
 use crate::error::{During, Error, Result};
@@ -185,6 +186,9 @@ impl<'g> Folder<'g> {
     /// Owner first: a change of owner clears set-user-ID bits and capabilities.
     fn dress(&self, file: BorrowedFd<'_>, path: &Path, meta: &Meta) -> Result<()> {
         let (uid, gid) = self.owners.of(meta, path)?;
+        if self.owners.ids().is_some() {
+            attributes::clear_lists(file)?;
+        }
         rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         rustix::fs::fchmod(file, self.owners.mode(meta))?;
         if let Some(ids) = self.owners.ids() {
