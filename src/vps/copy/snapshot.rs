@@ -143,32 +143,31 @@ impl Condo {
         let _lock = self.lock_copies(vps)?;
         self.sweep_copies(vps)?;
         let snapshot = self.snapshot(vps, name)?;
-        let ran = self.status(vps)? != VpsStatus::Stopped;
-        if let Some(patience) = force.filter(|_| ran) {
-            for (_, result) in self.stop(std::slice::from_ref(vps), patience) {
-                result?;
-            }
-        }
-        self.bring_back(vps, &snapshot)?;
-        if ran {
+        if self.bring_back(vps, &snapshot, force)? {
             self.start(vps)?;
         }
         Ok(snapshot)
     }
 
-    fn bring_back(&self, vps: &Name, snapshot: &Snapshot) -> Result<()> {
+    /// Whether the VPS ran.
+    fn bring_back(&self, vps: &Name, snapshot: &Snapshot, force: Option<Duration>) -> Result<bool> {
         let (record, _lock) = self.hold_settled(vps)?;
         match &record.config.pending {
             None | Some(Pending::Restoring { .. }) => {}
             Some(other) => return Err(Error::Status(other.remedy(&record))),
         }
         let status = self.status(vps)?;
-        if status != VpsStatus::Stopped {
+        let ran = status != VpsStatus::Stopped;
+        if ran && force.is_none() {
             let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
             return Err(Error::Status(text));
         }
         // A snapshot keeps its image from being removed.
         self.images().get(&snapshot.config.image)?;
+        if ran {
+            self.shut_down(&record, force)?;
+            self.take_down(&record)?;
+        }
         let record = self.store.reconfigure(vps, &|config| {
             config.pending = Some(Pending::Restoring {
                 snapshot: snapshot.name.clone(),
@@ -181,7 +180,8 @@ impl Condo {
         if !snapshot.started {
             files::remove_file(&self.folders.seat(vps).provisioned())?;
         }
-        self.settled(vps).map(drop)
+        self.settled(vps)?;
+        Ok(ran)
     }
 
     /// Nothing is unfinished about a VPS any more.

@@ -185,7 +185,7 @@ impl Condo {
     }
 
     /// Ends a VPS and clears up after it. It may be rebooting by itself at this very moment, and then needs to be ended again.
-    pub(super) fn shut_down(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
+    pub(in crate::vps) fn shut_down(&self, record: &Record, patience: Option<Duration>) -> Result<()> {
         for _ in 0..10 {
             // Before anything is waited for: a monitor that pauses between two boots ends at once.
             self.set_stopping(&record.name)?;
@@ -248,7 +248,7 @@ impl Condo {
     }
 
     /// Frees everything one run of a VPS holds: container, cgroup, network, run directory. Idempotent.
-    pub(super) fn take_down(&self, record: &Record) -> Result<()> {
+    pub(in crate::vps) fn take_down(&self, record: &Record) -> Result<()> {
         self.free(record)?;
         files::remove_tree(&self.folders.run_of(&record.name))
     }
