@@ -125,8 +125,7 @@ fn a_killed_copy_of_a_vps_that_runs() -> Result<()> {
     let clone = || -> Result<()> {
         goes_on(&house)?;
         whole("copy")?;
-        house.ok("start copy")?;
-        house.ok("delete --force copy").map(drop)
+        house.ok("delete copy").map(drop)
     };
     cut(&house, "clone web copy", "already exists", unused, clone)?;
     let dir = harness::tempdir();

@@ -1,4 +1,4 @@
-//! Disks of a certain size, on every back end: they hold, they grow, and nothing of them is left.
+//! Disks on every back end, by the same steps: they hold, they grow, they are copied in all ways, and nothing of them is left.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,11 @@ use crate::harness;
 use crate::harness::trace::{self, Victim};
 
 tests![
-    a_disk_in_a_file_is_held in guest: 60,
-    a_subvolume_is_held: 60,
-    a_project_on_ext4_is_held in guest: 60,
-    a_project_on_xfs_is_held in guest: 60,
+    a_disk_in_a_file_passes in guest: 120,
+    a_subvolume_passes: 120,
+    a_project_on_ext4_passes in guest: 120,
+    a_project_on_xfs_passes in guest: 120,
+    a_folder_passes: 60,
     settings_choose_what_keeps_a_disk,
     nonsense_about_disks_is_refused,
     no_kill_leaves_half_a_disk: 120,
@@ -50,6 +51,8 @@ pub(crate) fn mounted(megabytes: u64, make: &[&str], options: &str) -> Result<Pa
 /// What a back end is expected to do.
 struct Kind {
     backend: &'static str,
+    /// Whether it holds a disk to a size.
+    holds: bool,
     /// Whether it counts inodes.
     inodes: bool,
     /// Whether it can become smaller.
@@ -58,38 +61,41 @@ struct Kind {
     tells: bool,
 }
 
-fn a_disk_in_a_file_is_held() -> Result<()> {
+fn a_disk_in_a_file_passes() -> Result<()> {
     needs!(root, busybox);
     harness::need("program:mkfs.ext4");
     let kind = Kind {
         backend: "file",
+        holds: true,
         inodes: true,
         shrinks: false,
         tells: true,
     };
-    is_held(House::new()?, &kind)
+    passes(House::new()?, &kind)
 }
 
-fn a_subvolume_is_held() -> Result<()> {
+fn a_subvolume_passes() -> Result<()> {
     needs!(root, busybox);
     let place = mounted(512, &["mkfs.btrfs", "-q"], "")?;
     let kind = Kind {
         backend: "btrfs",
+        holds: true,
         inodes: false,
         shrinks: true,
         tells: false,
     };
-    is_held(House::at(place.join("condo"))?, &kind)
+    passes(House::at(place.join("condo"))?, &kind)
 }
 
 const PROJECT: Kind = Kind {
     backend: "project",
+    holds: true,
     inodes: true,
     shrinks: true,
     tells: true,
 };
 
-fn a_project_on_ext4_is_held() -> Result<()> {
+fn a_project_on_ext4_passes() -> Result<()> {
     needs!(root, busybox);
     let make = [
         "mkfs.ext4",
@@ -101,13 +107,40 @@ fn a_project_on_ext4_is_held() -> Result<()> {
         "quotatype=prjquota",
     ];
     let place = mounted(512, &make, "prjquota")?;
-    is_held(House::at(place.join("condo"))?, &PROJECT)
+    passes(House::at(place.join("condo"))?, &PROJECT)
 }
 
-fn a_project_on_xfs_is_held() -> Result<()> {
+fn a_project_on_xfs_passes() -> Result<()> {
     needs!(root, busybox);
     let place = mounted(512, &["mkfs.xfs", "-q"], "prjquota")?;
-    is_held(House::at(place.join("condo"))?, &PROJECT)
+    passes(House::at(place.join("condo"))?, &PROJECT)
+}
+
+fn a_folder_passes() -> Result<()> {
+    let kind = Kind {
+        backend: "folder",
+        holds: false,
+        inodes: false,
+        shrinks: false,
+        tells: false,
+    };
+    passes(House::new()?, &kind)
+}
+
+/// The life of a VPS on a back end.
+fn passes(house: House, kind: &Kind) -> Result<()> {
+    if kind.holds {
+        is_held(&house, kind)?;
+        grows(&house, kind)?;
+        empty(&house)?;
+    } else {
+        house.running("web", "")?;
+    }
+    goes_back(&house)?;
+    is_copied(&house, kind)?;
+    is_made_anew(&house, kind)?;
+    house.ok("delete --force --all")?;
+    house.leave()
 }
 
 /// The size and use of `/` inside, in bytes.
@@ -125,11 +158,11 @@ fn disk(house: &House, name: &str) -> Result<Value> {
     Ok(house.show(name)?["disk"].clone())
 }
 
-fn is_held(house: House, kind: &Kind) -> Result<()> {
+fn is_held(house: &House, kind: &Kind) -> Result<()> {
     let inodes = if kind.inodes { "--inodes 600" } else { "" };
     house.running("web", &format!("--disk 64M {inodes}"))?;
     house.running("db", "--disk 64M")?;
-    let shown = disk(&house, "web")?;
+    let shown = disk(house, "web")?;
     ensure!(
         shown["backend"] == kind.backend && shown["size"] == 64 * MIB,
         "{shown}"
@@ -149,14 +182,14 @@ fn is_held(house: House, kind: &Kind) -> Result<()> {
         "dd if=/dev/urandom of=/small bs=64k count=100 2>/dev/null; sync",
     )?;
     if kind.tells {
-        let ((all, used), (_, others)) = (df(&house, "web")?, df(&house, "db")?);
+        let ((all, used), (_, others)) = (df(house, "web")?, df(house, "db")?);
         ensure!((45 * MIB..=64 * MIB).contains(&all), "{all}");
         ensure!(
             (size..=64 * MIB).contains(&used) && others < 20 * MIB,
             "{used} {others}"
         );
     }
-    let used = disk(&house, "web")?["used"].as_u64().context("it is counted")?;
+    let used = disk(house, "web")?["used"].as_u64().context("it is counted")?;
     ensure!((40 * MIB..=64 * MIB).contains(&used), "{used}");
 
     // As full as it is, it starts again.
@@ -171,9 +204,7 @@ fn is_held(house: House, kind: &Kind) -> Result<()> {
         ensure!(!many.status.success(), "700 files fit into 600 inodes");
         house.sh("web", "rm /root/f*")?;
     }
-    grows(&house, kind)?;
-    house.ok("delete --force --all")?;
-    house.leave()
+    house.ok("delete --force db").map(drop)
 }
 
 /// Removes what fills the disk of `web`. btrfs counts when a transaction is over.
@@ -220,6 +251,93 @@ fn grows(house: &House, kind: &Kind) -> Result<()> {
     } else {
         house.refused("resize web --disk 32M", "only grows")?;
     }
+    Ok(())
+}
+
+/// What a VPS has, in one line.
+const STATE: &str = "cat /root/state; md5sum < /root/data";
+
+/// A snapshot of a VPS that runs, what has changed since, and back.
+fn goes_back(house: &House) -> Result<()> {
+    let write = "echo one > /root/state; dd if=/dev/urandom of=/root/data bs=64k count=64 2>/dev/null; sync";
+    house.sh("web", write)?;
+    let state = house.sh("web", STATE)?;
+    house.ok("snapshot create web s")?;
+    house.sh(
+        "web",
+        "echo two > /root/state; rm /root/data; mkdir /root/new; sync",
+    )?;
+    let diff = house.ok("snapshot diff web s")?;
+    for line in ["C /root/state", "R /root/data", "A /root/new"] {
+        ensure!(diff.lines().any(|l| l == line), "no `{line}`: {diff}");
+    }
+    house.ok("snapshot restore web s --force")?;
+    house.up("web")?;
+    ensure!(house.sh("web", STATE)? == state);
+    house.sh("web", "test ! -e /root/new").map(drop)
+}
+
+/// Clones, of now and of the snapshot, and an archive with one that builds on it: each has the same files on a disk of the same size
+/// and kind, or of the kind that the host is set to.
+fn is_copied(house: &House, kind: &Kind) -> Result<()> {
+    let (state, size) = (house.sh("web", STATE)?, disk(house, "web")?["size"].clone());
+    let dir = harness::tempdir();
+    let (whole, since) = (dir.join("whole.condo"), dir.join("since.condo"));
+    house.ok("clone web then --snapshot s")?;
+    house.sh("web", "echo later > /root/later; sync")?;
+    house.ok("clone web now")?;
+    house.ok(&format!("export web --snapshot s -o {}", whole.display()))?;
+    house.ok(&format!("export web --since s -o {}", since.display()))?;
+    ensure!(since.metadata()?.len() < whole.metadata()?.len() / 4, "all of it");
+    house.ok(&format!("import {} --name in", since.display()))?;
+    house.ok("start then now in")?;
+    for (name, later) in [("then", false), ("now", true), ("in", true)] {
+        house.up(name)?;
+        let shown = disk(house, name)?;
+        ensure!(
+            shown["backend"] == kind.backend && shown["size"] == size,
+            "{name}: {shown}"
+        );
+        ensure!(house.sh(name, STATE)? == state, "{name}");
+        let has = house.try_sh(name, "test -e /root/later")?.status.success();
+        ensure!(has == later, "{name}");
+        if kind.holds {
+            let full = house.try_sh(name, "dd if=/dev/urandom of=/big bs=64k count=2000 conv=fsync")?;
+            ensure!(!full.status.success(), "{name} has no limit");
+        }
+        house.ok(&format!("delete --force {name}"))?;
+    }
+    if kind.holds && kind.backend != "file" {
+        let settings = house.root.join("etc");
+        std::fs::create_dir_all(&settings)?;
+        std::fs::write(settings.join("condo.toml"), "[storage]\nbackend = \"file\"\n")?;
+        house.ok(&format!("import {} --name other", whole.display()))?;
+        std::fs::remove_dir_all(settings)?;
+        let shown = disk(house, "other")?;
+        ensure!(shown["backend"] == "file" && shown["size"] == size, "{shown}");
+        house.ok("start other")?;
+        house.up("other")?;
+        ensure!(house.sh("other", STATE)? == state);
+        house.ok("delete --force other")?;
+    }
+    Ok(())
+}
+
+/// A new system on the same disk, under another name.
+fn is_made_anew(house: &House, kind: &Kind) -> Result<()> {
+    let size = disk(house, "web")?["size"].clone();
+    house.ok("snapshot delete web s")?;
+    house.ok("rebuild web --image busybox --force")?;
+    house.ok("stop web --timeout 3")?;
+    house.ok("rename web site")?;
+    house.ok("start site")?;
+    house.up("site")?;
+    ensure!(house.sh("site", "ls -A /root")?.is_empty());
+    let shown = disk(house, "site")?;
+    ensure!(
+        shown["backend"] == kind.backend && shown["size"] == size,
+        "{shown}"
+    );
     Ok(())
 }
 
