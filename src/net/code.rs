@@ -4,7 +4,7 @@
 
 use crate::sys::bpf::instruction;
 
-// Registers of the calling convention: the answer, four arguments, one that survives calls, the frame.
+// Registers of the calling convention: the answer, five arguments, those that survive calls, the frame.
 const ANSWER: u8 = 0;
 const FIRST: u8 = 1;
 const SECOND: u8 = 2;
@@ -13,6 +13,7 @@ const FOURTH: u8 = 4;
 const FIFTH: u8 = 5;
 const CONTEXT: u8 = 6;
 const SUM: u8 = 7;
+const CURSOR: u8 = 8;
 const FRAME: u8 = 10;
 
 // Instruction classes and operations.
@@ -64,6 +65,8 @@ pub(super) enum Argument {
     Number(i32),
     /// The address of a place in the frame.
     Place(i16),
+    /// Where in the packet the cursor is.
+    Cursor,
 }
 
 /// A program under construction; `L` names the places that are jumped to.
@@ -141,6 +144,17 @@ impl<L: Copy + PartialEq> Code<L> {
         self.push(STORE_REGISTER | Size::Half as u8, SUM << 4 | FRAME, place, 0);
     }
 
+    /// Puts the cursor to this byte of the packet.
+    pub(super) fn cursor(&mut self, offset: i32) {
+        self.push(MOVE, CURSOR, 0, offset);
+    }
+
+    /// Moves the cursor on by as many bytes as the working register says, and some more.
+    pub(super) fn cursor_on(&mut self, more: i32) {
+        self.push(ADD_REGISTER, SECOND << 4 | CURSOR, 0, 0);
+        self.push(ADD, CURSOR, 0, more);
+    }
+
     /// Keeps these bits of the working register.
     pub(super) fn mask(&mut self, bytes: &[u8]) {
         self.push(AND, SECOND, 0, value(bytes));
@@ -172,6 +186,7 @@ impl<L: Copy + PartialEq> Code<L> {
         for (register, argument) in [SECOND, THIRD, FOURTH, FIFTH].into_iter().zip(arguments) {
             match argument {
                 Argument::Number(n) => self.push(MOVE, register, 0, *n),
+                Argument::Cursor => self.push(MOVE_REGISTER, CURSOR << 4 | register, 0, 0),
                 Argument::Place(place) => {
                     self.push(MOVE_REGISTER, FRAME << 4 | register, 0, 0);
                     self.push(ADD, register, 0, (*place).into());

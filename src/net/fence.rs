@@ -29,6 +29,8 @@ const INTERFACE: i16 = 40;
 pub(super) const PACKET: i16 = -46;
 const QUESTION: i16 = -88;
 const OPTIONS: i16 = -96;
+/// Of how many options the kind of a question is one.
+const LOOKED_AT: usize = 8;
 const REPLY: i16 = OPTIONS - (lease::LENGTH.next_multiple_of(8)) as i16;
 
 /// `ARP`'s first eight bytes without the operation: Ethernet, IPv4, and the lengths of their addresses.
@@ -47,6 +49,7 @@ pub(super) enum To {
     Claimed,
     Addressed,
     Question,
+    Kind,
     Offer,
     Send,
     Ip,
@@ -185,27 +188,26 @@ fn arp(code: &mut Code<To>, lease: &Lease<'_>) {
 }
 
 /// Turns a question to a DHCP server into its answer: an offer to those who look for a server, an acknowledgement to those
-/// who ask for an address, whichever, or for the configuration that goes with it. Every client tells the kind first.
+/// who ask for an address, whichever, or for the configuration that goes with it.
 fn dhcp(code: &mut Code<To>, lease: &Lease<'_>) {
     let place = |offset: usize| REPLY + offset as i16;
     let mut frame = lease.frame();
     frame.resize(frame.len().next_multiple_of(8), 0);
     code.label(To::Question);
     read(code, lease::HEADERS, QUESTION, 34);
-    read(code, lease::HEADERS + 236, OPTIONS, 8);
+    read(code, lease::HEADERS + 236, OPTIONS, 4);
     code.load(Size::Byte, QUESTION);
     code.unless_is(&[1], To::Drop);
     code.load(Size::Word, OPTIONS);
     code.unless_is(&lease::COOKIE, To::Drop);
-    code.load(Size::Half, OPTIONS + 4);
-    code.unless_is(&[53, 1], To::Drop);
+    find_kind(code);
     code.write(REPLY, &frame);
     // What the answer repeats: number and flags.
     for offset in [4, 6, 10] {
         code.load(Size::Half, QUESTION + offset);
         code.store(Size::Half, place(lease::HEADERS) + offset);
     }
-    code.load(Size::Byte, OPTIONS + 6);
+    code.load(Size::Byte, OPTIONS + 2);
     code.if_is(&[1], To::Offer);
     code.if_is(&[3], To::Send);
     code.if_is(&[8], To::Send);
@@ -215,6 +217,24 @@ fn dhcp(code: &mut Code<To>, lease: &Lease<'_>) {
 
     code.label(To::Send);
     send(code, REPLY, lease::LENGTH as i32);
+}
+
+/// Reads the option that tells the question's kind, wherever it is: dhcpcd tells the address first that it would like.
+fn find_kind(code: &mut Code<To>) {
+    code.cursor((lease::HEADERS + 240) as i32);
+    for _ in 0..LOOKED_AT {
+        let (three, place) = (Argument::Number(3), Argument::Place(OPTIONS));
+        code.call(Helper::LoadBytes, &[Argument::Cursor, place, three]);
+        code.if_failed(To::Drop);
+        code.load(Size::Byte, OPTIONS);
+        code.if_is(&[53], To::Kind);
+        code.load(Size::Byte, OPTIONS + 1);
+        code.cursor_on(2);
+    }
+    code.go(To::Drop);
+    code.label(To::Kind);
+    code.load(Size::Byte, OPTIONS + 1);
+    code.unless_is(&[1], To::Drop);
 }
 
 /// Sends what is in the frame in place of the packet, back to who sent that.

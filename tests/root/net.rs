@@ -36,6 +36,7 @@ tests![
     foreign_rules_stay,
     flushed_rules_come_back in guest,
     dhcp_tells_what_it_has in guest,
+    dhcp_options_come_in_any_order in guest,
     ipv6_is_for_those_who_may in guest,
     the_outside_sees_the_host_by_ipv6,
     an_isolated_network_has_no_way_out,
@@ -535,6 +536,51 @@ fn dhcp_tells_what_it_has() -> Result<()> {
     // Somebody else's address is not to be had, and answers that are asked to be broadcast come too.
     ensure!(ask(&["-r", "10.171.0.9", "-B"])?.trim() == told);
     ensure!(a.reaches(network.gateway())?, "asking changes nothing");
+    Ok(())
+}
+
+/// dhcpcd asks for an address before it says that it asks; udhcpc and others do not.
+fn dhcp_options_come_in_any_order() -> Result<()> {
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    let client = a.room.run(|| Ok(UdpSocket::bind("0.0.0.0:68")?))?;
+    let answer = |options: &[u8], patience| -> Result<Option<u8>> {
+        let mut question = vec![0; 240];
+        question[..4].copy_from_slice(&[1, 1, 6, 0]);
+        question[28..34].copy_from_slice(&a.port.mac);
+        question[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+        question.extend(options);
+        let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+        let frame = udp((a.port.mac, BROADCAST), from, to, &" ".repeat(question.len()));
+        let mut frame = frame::udp_ports(frame, 68, 67);
+        frame[42..].copy_from_slice(&question);
+        a.inject(&frame)?;
+        client.set_read_timeout(Some(patience))?;
+        let mut answer = [0; 600];
+        Ok(client.recv(&mut answer).ok().map(|_| answer[242]))
+    };
+    let wanted = [50, 4, 10, 171, 0, 2];
+    let mut many: Vec<u8> = (1..=7).flat_map(|_| [60, 2, b'm', b'e']).collect();
+    many.extend([53, 1, 3]);
+    for (options, kind) in [
+        ([&wanted[..], &[53, 1, 3, 255]].concat(), 5),
+        ([&[61, 1, 0], &wanted[..], &[53, 1, 1, 255]].concat(), 2),
+        (many, 5),
+    ] {
+        ensure!(answer(&options, PATIENCE)? == Some(kind), "{options:?}");
+    }
+    // No kind, one that is longer, options that go past the end.
+    for options in [
+        &[60, 1, 0, 255][..],
+        &[53, 2, 1, 1],
+        &[60, 200, 53, 1, 1],
+        &[53, 1],
+    ] {
+        ensure!(
+            answer(options, Duration::from_millis(100))?.is_none(),
+            "{options:?}"
+        );
+    }
     Ok(())
 }
 
