@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use condo::vps::record::config::VpsConfig;
 use condo::vps::record::first_boot::FirstBoot;
+use condo::vps::record::ids;
 
 use crate::reply::Problem;
 
@@ -57,6 +58,7 @@ impl Setup {
         config.env.clear();
         config.ip = None;
         config.nesting = false;
+        config.ids = None;
         config.boot.autostart = false;
         config.boot.delay = 0;
         config.disk.size = None;
@@ -112,6 +114,11 @@ impl Setup {
             config.nesting != said.nesting,
             truth(config.nesting),
         );
+        differs(
+            "security.idmap.size",
+            config.ids != said.ids,
+            config.ids.map(|ids| ids.to_string()),
+        );
         let (boots, booted) = (config.boot, said.boot);
         differs(
             "boot.autostart",
@@ -160,6 +167,7 @@ fn set(config: &mut VpsConfig, key: &str, value: &str) -> Result<(), Problem> {
         }
         "limits.processes" => limits.pids = Some(values::number(key, value)?),
         "security.nesting" => config.nesting = truth(key, value)?,
+        "security.idmap.size" => config.ids = Some(ids::check(values::number(key, value)?)?),
         "boot.autostart" => config.boot.autostart = truth(key, value)?,
         "boot.autostart.delay" => config.boot.delay = values::seconds(key, value)?,
         // What is given once, before the first start.

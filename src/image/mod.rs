@@ -46,5 +46,5 @@ pub use recipe::Recipe;
 pub use store::{Image, Images, ImportOptions, Manifest, Process};
 pub use tarball::{Limits, Tarball};
 
-/// How many user and group ids there are in a VPS, and so in an image: 0 to one below.
-pub const OWNERS: u32 = 1 << 16;
+/// How many user and group ids the widest VPS has, and so an image: 0 to one below.
+pub const OWNERS: u32 = 1 << 22;

@@ -333,7 +333,7 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// An owner that a VPS has: with any other a file could not even be removed by its root.
+/// An owner that a VPS can have: with any other a file could not even be removed by its root.
 fn owner(path: &Path, pax: Option<u64>, header: impl FnOnce() -> io::Result<u64>) -> Result<u32> {
     let id = match pax {
         Some(id) => id,
@@ -342,7 +342,7 @@ fn owner(path: &Path, pax: Option<u64>, header: impl FnOnce() -> io::Result<u64>
     let fits = u32::try_from(id).ok().filter(|id| *id < OWNERS);
     fits.ok_or_else(|| {
         let problem = format!(
-            "does not exist in a VPS, whose users and groups are 0 to {}; give the file to another before packing it",
+            "does not exist in any VPS, whose users and groups are at most 0 to {}; give the file to another before packing it",
             OWNERS - 1
         );
         Error::invalid(format!("owner of `{}`", path.display()), id, problem)

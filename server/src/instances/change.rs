@@ -168,6 +168,11 @@ fn lasting(before: &VpsConfig, after: &mut VpsConfig) -> Result<(), Problem> {
             problem,
         ));
     }
+    if after.ids != before.ids {
+        let problem = "cannot be changed later: make another instance with it";
+        let ids = after.ids.map(|ids| ids.to_string()).unwrap_or_default();
+        return Err(Problem::value("security.idmap.size", &ids, problem));
+    }
     if let Some(device) = after.devices.symmetric_difference(&before.devices).next() {
         let problem = "cannot be added or removed later: make another instance with it, or without";
         return Err(Problem::value("devices", &device.to_string(), problem));

@@ -8,6 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{fields, moment, print, print_json, table};
 use crate::cli::progress::Spinner;
 use crate::cli::report::report;
+use crate::vps::record::ids::USUAL;
 use crate::vps::record::images::ImportRequest;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -49,7 +50,12 @@ pub(super) fn run(condo: &Condo, command: ImageCommand) -> Result<Exit> {
 }
 
 fn ready(image: &ImageView) -> Result<Exit> {
-    print(&format!("{} ready, {}", image.name, size::display(image.size)))?;
+    let needs = match image.ids {
+        USUAL => String::new(),
+        ids => format!("; VPSs of it need --ids {ids}"),
+    };
+    let size = size::display(image.size);
+    print(&format!("{} ready, {size}{needs}", image.name))?;
     Ok(Exit::Success)
 }
 
@@ -99,6 +105,7 @@ fn show(condo: &Condo, name: &str, json: bool) -> Result<Exit> {
                 count => count.to_string(),
             },
         ),
+        ("user ids", image.ids.to_string()),
         (
             "used by",
             if users.is_empty() {

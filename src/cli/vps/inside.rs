@@ -2,7 +2,9 @@
 
 use clap::Args;
 
+use super::usage::digits;
 use crate::vps::record::device::Device;
+use crate::vps::record::ids;
 use crate::vps::record::permit::Permit;
 
 /// As `create` has them.
@@ -15,6 +17,9 @@ pub(super) struct InsideArgs {
     /// Make it ready for containers and sandboxes of its own: Docker, Podman, bubblewrap.
     #[arg(long)]
     pub(super) nesting: bool,
+    /// User and group ids it has, a multiple of 65536; 65536 by default, and 262144 with --nesting.
+    #[arg(long, value_name = "N", value_parser = |t: &str| digits("--ids", t).and_then(ids::check))]
+    pub(super) ids: Option<u32>,
     /// A device of the host's that it may open: fuse, kvm, tun or a path below /dev. Several: comma or again.
     #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
     pub(super) device: Vec<Device>,

@@ -141,6 +141,7 @@ fn shown(vps: &VpsView) -> String {
     if vps.nesting {
         lines.push(("nesting", "yes".to_owned()));
     }
+    lines.push(("user ids", vps.ids.to_string()));
     if !vps.devices.is_empty() {
         let paths: Vec<_> = vps.devices.iter().map(ToString::to_string).collect();
         lines.push(("devices", paths.join(", ")));
@@ -286,6 +287,7 @@ mod tests {
             traffic: Traffic::of([("2026-11".into(), flow())].into()),
             devices: vec!["kvm".parse().unwrap()],
             nesting: true,
+            ids: 262_144,
             created: 0,
             last_exit: None,
         }
@@ -341,6 +343,7 @@ web   running  10.88.0.2  busybox  0.5   3M / 512M  3m 5s"
             "may talk to  db",
             "permitted    fuse, tun",
             "plan         small",
+            "user ids     262144",
             "restart      always",
             "autostart    yes, order 3",
             "iops-read    2000/s",

@@ -60,13 +60,13 @@ fn an_owner_that_no_vps_has_is_refused() {
         let data = archive(&[(b'x', "p", record.as_bytes()), (b'0', "home/ann", b"")]);
         read_all(&data, Limits::default()).map(|all| (all[0].0.uid, all[0].0.gid))
     };
-    assert_eq!(read("13 uid=65535\n").unwrap(), (65_535, 8));
+    assert_eq!(read("15 uid=4194303\n").unwrap(), (4_194_303, 8));
     assert_eq!(
         read("17 uid=903700503\n").unwrap_err().to_string(),
-        "owner of `home/ann`: `903700503` does not exist in a VPS, whose users and groups are 0 to 65535; give the file to \
-         another before packing it"
+        "owner of `home/ann`: `903700503` does not exist in any VPS, whose users and groups are at most 0 to 4194303; give the \
+         file to another before packing it"
     );
-    for refused in ["13 gid=65536\n", "18 uid=4294967295\n", "18 gid=4294967296\n"] {
+    for refused in ["15 gid=4194304\n", "18 uid=4294967295\n", "18 gid=4294967296\n"] {
         assert!(read(refused).is_err(), "{refused}");
     }
 }

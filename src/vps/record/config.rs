@@ -11,6 +11,7 @@ use super::cpuset;
 use super::device::Device;
 use super::disk::Disk;
 use super::facts::Facts;
+use super::ids;
 use super::labels::Labels;
 use super::limits::Limits;
 use super::name::Name;
@@ -67,6 +68,9 @@ pub struct VpsConfig {
     /// Whether it is made ready for containers of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nesting: bool,
+    /// How many user ids it has, if not as many as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<u32>,
     /// Its disk.
     #[serde(default, skip_serializing_if = "Disk::is_plain")]
     pub disk: Disk,
@@ -116,6 +120,7 @@ impl VpsConfig {
             permit: BTreeSet::new(),
             devices: BTreeSet::new(),
             nesting: false,
+            ids: None,
             disk: Disk::default(),
             pending: None,
             labels: Labels::default(),
@@ -169,6 +174,7 @@ impl VpsConfig {
         limits.rates().check()?;
         self.firewall.check()?;
         check_controllers(limits, facts)?;
+        self.ids.map_or(Ok(()), |ids| ids::check(ids.into()).map(drop))?;
         self.disk.check()?;
         self.labels.validate()
     }

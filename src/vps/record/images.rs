@@ -9,6 +9,7 @@ use crate::error::{During, Error, Result};
 use crate::image::registry::{Credentials, OnPull, PullOptions, Reference};
 use crate::image::{self, Archive, Image, ImportOptions, Progress, Recipe};
 use crate::process::signal;
+use crate::vps::record::ids;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::view::{ImageView, PrunedView};
 
@@ -256,6 +257,7 @@ impl Condo {
             source: image.manifest.source,
             digest: image.manifest.digest,
             layers: image.manifest.layers.len(),
+            ids: ids::enough_for(image.manifest.highest_id),
         })
     }
 }

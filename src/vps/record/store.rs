@@ -37,7 +37,6 @@ use super::config::VpsConfig;
 use super::folders::Folders;
 use super::name::Name;
 use crate::error::{During, Error, Result};
-use crate::image;
 use crate::namespaces::ranges;
 use crate::net::ipam::Taken;
 
@@ -62,7 +61,6 @@ use rows::sql;
 
 /// Host uids of one VPS; a root user in it is the first of its range.
 pub const UIDS: u32 = ranges::SIZE;
-const _: () = assert!(UIDS == image::OWNERS, "an image's owners are those of a VPS");
 /// The open database. One per process; not for sharing between threads.
 #[derive(Debug)]
 pub struct Store {

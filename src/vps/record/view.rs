@@ -111,6 +111,9 @@ pub struct VpsView {
     /// Whether it is made ready for containers of its own.
     #[serde(default)]
     pub nesting: bool,
+    /// How many user and group ids it has.
+    #[serde(default)]
+    pub ids: u32,
     /// When it was created, in seconds since 1970.
     pub created: i64,
     /// How it ended last.
@@ -203,6 +206,9 @@ pub struct ImageView {
     /// How many layers it has that other images may share; 0 when it is in one piece.
     #[serde(default)]
     pub layers: usize,
+    /// How many user ids a VPS of it has to have.
+    #[serde(default)]
+    pub ids: u32,
 }
 
 /// What `image prune` has taken away.

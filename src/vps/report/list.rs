@@ -100,6 +100,7 @@ impl Condo {
             boot: record.config.boot,
             devices: record.config.devices.iter().cloned().collect(),
             nesting: record.config.nesting,
+            ids: record.ids(),
             allowed: peers.into_iter().map(|(name, _)| name).collect(),
             created: record.created,
             last_exit,

@@ -32,7 +32,9 @@ impl Condo {
         let config = &new.config;
         self.refuse_remains(&new.name)?;
         let images = self.lock_images()?;
-        provision::check(&self.images().get(&config.image)?, &new.first_boot)?;
+        let image = self.images().get(&config.image)?;
+        config.check_owners(&image)?;
+        provision::check(&image, &new.first_boot)?;
         config
             .devices
             .iter()

@@ -50,6 +50,7 @@ impl Condo {
             return Err(Error::Status(text));
         }
         let image = self.images().get(&rebuild.image)?;
+        record.config.check_owners(&image)?;
         provision::check(&image, &rebuild.first_boot)?;
         let _copies = self.no_copies(name)?;
         self.shut_down(&record, None)?;

@@ -60,7 +60,9 @@ impl Condo {
             resume: status != VpsStatus::Stopped,
             ending: false,
         };
-        provision::check(&self.images().get(&rescue.image)?, &request.first_boot)?;
+        let image = self.images().get(&rescue.image)?;
+        record.config.check_owners(&image)?;
+        provision::check(&image, &request.first_boot)?;
         self.shut_down(record, Some(request.timeout))?;
         self.take_down(record)?;
         let seat = self.folders.rescue(name);

@@ -40,7 +40,7 @@ fn create_takes_every_limit() {
     let line = "create web --image busybox --cpus 1.5 --cpu-weight 200 --cpuset 0-1 --memory 4G --swap 1G --pids 4096 \
                 --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --rate 100mbit --rate-out 10mbit --burst 64K --ip 10.88.0.7 --allow db,cache \
                 --allow mail --permit tun,fuse --restart on-failure --autostart --boot-order 2 --network condo0 \
-                --network lan,ip=10.5.0.9 --publish 53:53/udp -p 127.0.0.1:8080:80 --hostname web.example.org -e A=1 --env B=x=y --nesting \
+                --network lan,ip=10.5.0.9 --publish 53:53/udp -p 127.0.0.1:8080:80 --hostname web.example.org -e A=1 --env B=x=y --nesting --ids 131072 \
                 --device kvm,/dev/dri/card0 --start";
     let Command::Create(args) = parse(line).unwrap().command else {
         panic!("not create");
@@ -84,6 +84,7 @@ fn create_takes_every_limit() {
             .into(),
         devices: ["kvm", "/dev/dri/card0"].map(|d| d.parse().unwrap()).into(),
         nesting: true,
+        ids: Some(131_072),
         ..VpsConfig::new("busybox")
     };
     assert_eq!(new.config, expected);

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::net::ipam::Taken;
 use crate::vps::record::attachment::{Attachment, Interface};
+use crate::vps::record::ids::NESTING_RANGES;
 use crate::vps::record::name::Name;
-use crate::vps::record::nesting::NESTING_RANGES;
 
 /// The highest number of a VPS: five digits fit into the name of its interface.
 pub(super) const HIGHEST_ID: u32 = 99_999;
@@ -44,8 +44,8 @@ pub(super) fn claimed(claim: &Connection, new: &NewVps, picks: &Picks<'_>) -> Re
 
 /// Whether a VPS has the range of user ids that begins here, among others or alone; also when that cannot be found out.
 pub(super) fn has_range(db: &Connection, base: u32) -> bool {
-    let text = "SELECT count(*) FROM vps WHERE uid_base <= ?1 AND ?1 < uid_base + ?2 *
-                CASE WHEN json_extract(config, '$.nesting') THEN ?3 ELSE 1 END";
+    let text = "SELECT count(*) FROM vps WHERE uid_base <= ?1 AND ?1 < uid_base +
+                coalesce(json_extract(config, '$.ids'), ?2 * CASE WHEN json_extract(config, '$.nesting') THEN ?3 ELSE 1 END)";
     db.query_row(text, [base, UIDS, NESTING_RANGES], |row| row.get::<_, u32>(0)) != Ok(0)
 }
 

@@ -90,6 +90,7 @@ mod tests {
 
     fn image(name: &str, created: i64) -> ImageView {
         ImageView {
+            ids: 65_536,
             name: name.into(),
             architecture: "x86_64".into(),
             init: Vec::new(),

@@ -13,7 +13,7 @@ use crate::runtime::bundle;
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::state::Folder;
-use crate::vps::record::nesting::NESTING_RANGES;
+use crate::vps::record::ids::NESTING_RANGES;
 
 /// How the engines say that a container is one of a pod's, and of which: kind and id of the container that holds the pod's
 /// namespaces. containerd; CRI-O, Podman.
