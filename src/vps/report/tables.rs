@@ -35,7 +35,7 @@ pub(super) const ALL: &[Table] = &[
         sysctl: "kernel.pty.max",
         base: 64,
         each: 8,
-        holds: "terminals; a VPS may have 128",
+        holds: "terminals; a VPS takes as many as it has memory for, 7 KB each",
     },
     Table {
         sysctl: "fs.file-max",

@@ -33,5 +33,6 @@ mod resize;
 pub mod spec;
 mod still;
 mod streams;
+mod terminals;
 pub mod transfer;
 mod users;

@@ -15,6 +15,7 @@ use super::super::nodes::{self, Node};
 use super::super::program;
 use super::super::provision::{self, Pending};
 use super::super::spec::{self, Init, Input};
+use super::super::terminals;
 use super::RUNNING;
 use super::alone::become_watch;
 use super::early::{self, Early};
@@ -149,6 +150,9 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let rootfs = condo.folders.rootfs(&record.name);
     let init = program::of(&image.manifest, &rootfs, &mounted.pending)?;
     let bundle = render(condo, record, &init, (&mounted.engines, &nodes))?;
+    if let Err(e) = terminals::make_room() {
+        log::warn!("one VPS can take all terminals of this machine: {e}");
+    }
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
     bound_kernel(condo, record, &created.container)?;
