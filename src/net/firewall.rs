@@ -3,6 +3,7 @@
 //! ```text
 //! inet     antispoof   prerouting   from a port itself, past its link: dropped
 //!                                   from the bridge: (ether saddr . ip saddr) in @tenants, or dropped; so is all IPv6
+//!          fragments   prerouting   faster than a VPS may make the host wait for the rest of a packet (@fragments), dropped
 //!          share       prerouting   from the bridge: new connections beyond a VPS's share (@connections) are dropped
 //!          input       input        from the bridge to the host: answers, ping and, at @resolvers, questions for names, the rest
 //!                                   dropped
@@ -51,6 +52,12 @@ const SHARE: u32 = 4096;
 /// How many neighbours of the host's, on the networks that it is on itself, a VPS may begin to send to: a second, and at
 /// once. Each takes a place in a table of 1024 (`gc_thresh3`) for seconds, whether it is there or not. A gateway is one.
 const NEIGHBOURS: (u64, u32) = (8, 64);
+/// How many fragments a VPS may send, a second and at once. The host puts packets together to know their connections, and waits half
+/// a minute for what is missing, in a room that all share (see `sysctl::FRAGMENTS`): a sixth of it for one VPS.
+const FRAGMENTS: (u64, u32) = (128, 512);
+/// Headers of IPv6: of a fragment, and one that may hide it.
+const FRAGMENT6: u8 = 44;
+const OPTIONS6: u8 = 60;
 
 /// One address family: its sets, and where its packets have their addresses.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +144,12 @@ fn chains() -> Vec<Chain> {
             .accept()
     }));
     antispoof.push(Rule::new().drop());
+    let parts = |rule: Rule, v: Version| rule.oftener(FRAGMENTS, v.source, v.sets.fragments).drop();
+    let fragments = vec![
+        parts(Rule::new().from(LINKS).fragment(), VERSIONS[0]),
+        parts(Rule::new().from(LINKS).header6(FRAGMENT6), VERSIONS[1]),
+        parts(Rule::new().from(LINKS).header6(OPTIONS6), VERSIONS[1]),
+    ];
     let share = each(|v| {
         (v.about)(Rule::new().from(LINKS).connection(Connection::New))
             .beyond(SHARE, v.source, v.sets.connections)
@@ -162,6 +175,7 @@ fn chains() -> Vec<Chain> {
     vec![
         // Before reassembly (-400), so that no forged fragment joins another's packet, and before connection tracking (-200).
         filter("antispoof", Hook::PreRouting, -450, antispoof),
+        filter("fragments", Hook::PreRouting, -440, fragments),
         // After connection tracking.
         filter("share", Hook::PreRouting, -150, share.collect()),
         filter("input", Hook::LocalIn, 0, input()),

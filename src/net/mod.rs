@@ -18,8 +18,8 @@
 //! Where somebody takes the tables away (`nft flush ruleset`), the fence (`fence.rs`) stays: nothing gets further than condo0 until
 //! [`Network::restore`] has put them back.
 //!
-//! Only `ip_forward` is set for the host as a whole: a host that must not route between its other interfaces needs a rule of
-//! its own. Another table that drops forwarded packets by policy also drops those of VPSs; Docker's has a place for exceptions, where
+//! Only `ip_forward` and the room for fragments are set for the host as a whole: a host that must not route between its other
+//! interfaces needs a rule of its own. Another table that drops forwarded packets by policy also drops those of VPSs; Docker's has a place for exceptions, where
 //! condo's are (`passage.rs`).
 //!
 //! All calls work on the network namespace of the calling thread and wait for the kernel's answer.

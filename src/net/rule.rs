@@ -47,6 +47,10 @@ pub(super) const DESTINATION: Field = Field(1, 16, 4);
 pub(super) const SOURCE6: Field = Field(1, 8, 16);
 /// IPv6 destination address.
 pub(super) const DESTINATION6: Field = Field(1, 24, 16);
+/// IPv4 number of a packet, and flags and offset of a fragment.
+const FRAGMENT: Field = Field(1, 4, 4);
+/// IPv6 next header.
+const NEXT_HEADER: Field = Field(1, 6, 1);
 /// ICMP type, of either version.
 const ICMP_TYPE: Field = Field(2, 0, 1);
 
@@ -170,6 +174,19 @@ impl Rule {
         self.load(field, Register::Reg1)
             .mask(&network.mask().octets())
             .compare(Operator::Equal, &network.network().octets())
+    }
+
+    /// An IPv4 packet that is a part of one: more follow it, or came before.
+    pub(super) fn fragment(self) -> Self {
+        self.ipv4()
+            .load(FRAGMENT, Register::Reg1)
+            .mask(&[0, 0, 0x3f, 0xff])
+            .compare(Operator::NotEqual, &[0; 4])
+    }
+
+    /// An IPv6 packet that begins with this header.
+    pub(super) fn header6(self, kind: u8) -> Self {
+        self.ipv6().is(NEXT_HEADER, &[kind])
     }
 
     /// The field holds these bytes.

@@ -57,6 +57,8 @@ pub(super) struct Family {
     pub(super) hops: Set,
     /// How fast each VPS makes the host look for neighbours.
     pub(super) seekers: Set,
+    /// How fast each VPS sends fragments.
+    pub(super) fragments: Set,
 }
 
 /// IPv4.
@@ -68,6 +70,7 @@ pub(super) const V4: Family = Family {
     connections: set("connections", IPV4_TYPE, 4, Some(0)),
     hops: set("hops", IPV4_TYPE << 6 | IPV4_TYPE, 8, Some(60)),
     seekers: set("seekers", IPV4_TYPE, 4, Some(0)),
+    fragments: set("fragments", IPV4_TYPE, 4, Some(0)),
 };
 
 /// IPv6.
@@ -79,10 +82,11 @@ pub(super) const V6: Family = Family {
     connections: set("connections6", IPV6_TYPE, 16, Some(0)),
     hops: set("hops6", IPV6_TYPE << 6 | IPV6_TYPE, 32, Some(60)),
     seekers: set("seekers6", IPV6_TYPE, 16, Some(0)),
+    fragments: set("fragments6", IPV6_TYPE, 16, Some(0)),
 };
 
 /// All sets.
-pub(super) const ALL: [Set; 18] = [
+pub(super) const ALL: [Set; 20] = [
     LINKS,
     OUTWARD,
     OPEN,
@@ -94,6 +98,7 @@ pub(super) const ALL: [Set; 18] = [
     V4.connections,
     V4.hops,
     V4.seekers,
+    V4.fragments,
     V6.tenants,
     V6.addresses,
     V6.hidden,
@@ -101,6 +106,7 @@ pub(super) const ALL: [Set; 18] = [
     V6.connections,
     V6.hops,
     V6.seekers,
+    V6.fragments,
 ];
 
 /// The sets that an address belongs in.

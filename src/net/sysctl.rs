@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{During, Result};
 use crate::files;
 
+/// Bytes of fragments that wait for the rest of their packets. The kernel's 4 MB one VPS can fill (see `firewall`).
+const FRAGMENTS: u64 = 64 << 20;
+
 /// Makes the host a router and the bridge a network whose every packet passes it.
 ///
 /// Not set: `send_redirects` of `all`, which would be the whole host's (the two are OR-ed); redirects are dropped by the
@@ -13,6 +16,7 @@ use crate::files;
 pub(super) fn set_for_bridge(bridge: &str, has_ipv6: bool) -> Result<()> {
     // First, because a change of it resets other settings of every interface (ip-sysctl).
     set(Path::new("/proc/sys/net/ipv4/ip_forward"), "1")?;
+    set_at_least(Path::new("/proc/sys/net/ipv4/ipfrag_high_thresh"), FRAGMENTS)?;
     let conf = PathBuf::from("/proc/sys/net/ipv4/conf").join(bridge);
     // The host answers ARP for the neighbours of a VPS (RFC 3069), so that they talk through it and its firewall.
     set(&conf.join("proxy_arp_pvlan"), "1")?;
@@ -40,6 +44,11 @@ pub(super) fn set_for_bridge(bridge: &str, has_ipv6: bool) -> Result<()> {
 /// Makes the host a router of IPv6, and the bridge a link of which it believes nothing.
 fn with_ipv6(bridge: &str) -> Result<()> {
     keep_advertised_routes()?;
+    // Where connection tracking puts packets together.
+    let fragments = Path::new("/proc/sys/net/netfilter/nf_conntrack_frag6_high_thresh");
+    if files::exists(fragments) {
+        set_at_least(fragments, FRAGMENTS)?;
+    }
     set(Path::new("/proc/sys/net/ipv6/conf/all/forwarding"), "1")?;
     let conf = PathBuf::from("/proc/sys/net/ipv6/conf").join(bridge);
     set(&conf.join("accept_ra"), "0")?;
@@ -110,6 +119,14 @@ pub(super) fn without_ipv6(interface: &str) -> Result<()> {
         set(&path, "1")
     } else {
         Ok(())
+    }
+}
+
+fn set_at_least(path: &Path, least: u64) -> Result<()> {
+    let found: Option<u64> = files::read_text(path)?.trim().parse().ok();
+    match found {
+        Some(found) if found >= least => Ok(()),
+        _ => set(path, &least.to_string()),
     }
 }
 

@@ -36,6 +36,7 @@ tests![
     foreign_rules_stay,
     flushed_rules_come_back in guest,
     dhcp_tells_what_it_has in guest,
+    fragments_of_one_leave_room_for_others,
     dhcp_options_come_in_any_order in guest,
     ipv6_is_for_those_who_may in guest,
     the_outside_sees_the_host_by_ipv6,
@@ -536,6 +537,38 @@ fn dhcp_tells_what_it_has() -> Result<()> {
     // Somebody else's address is not to be had, and answers that are asked to be broadcast come too.
     ensure!(ask(&["-r", "10.171.0.9", "-B"])?.trim() == told);
     ensure!(a.reaches(network.gateway())?, "asking changes nothing");
+    Ok(())
+}
+
+/// What the host waits for is bounded for each VPS, well below what there is room for.
+fn fragments_of_one_leave_room_for_others() -> Result<()> {
+    needs!(root, busybox);
+    const SENT: u16 = 20_000;
+    let network = host()?;
+    let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
+    let macs = (a.port.mac, mac("condo0")?);
+    let lone = |number: u16| {
+        let mut frame = udp(macs, a.ip(), network.gateway(), &"x".repeat(1400));
+        frame[18..20].copy_from_slice(&number.to_be_bytes());
+        fragment(frame, 0, true)
+    };
+    a.flood((0..SENT).map(lone))?;
+    let waiting = || -> Result<u64> {
+        let all = std::fs::read_to_string("/proc/thread-self/net/sockstat")?;
+        let line = all.lines().find_map(|line| line.strip_prefix("FRAG: inuse "));
+        Ok(line
+            .context("FRAG")?
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .parse()?)
+    };
+    let held = waiting()?;
+    ensure!((100..u64::from(SENT) / 4).contains(&held), "{held} of {SENT}");
+    let gateway = network.gateway().to_string();
+    b.room.run(|| {
+        crate::harness::run(Command::new("busybox").args(["ping", "-c1", "-W5", "-s4000", &gateway]))
+    })?;
     Ok(())
 }
 
