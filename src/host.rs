@@ -72,6 +72,9 @@ fn in_first_user_namespace() -> bool {
     rustix::fs::stat("/proc/self/ns/user").is_ok_and(|found| found.st_ino == FIRST)
 }
 
+/// Where condo mounts cgroup2 on a host that has v1 controllers alone.
+pub const OWN_CGROUP2: &str = "/run/condo-cgroup2";
+
 /// The three shapes `/sys/fs/cgroup` has in the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CgroupLayout {
@@ -134,13 +137,14 @@ impl Host {
 }
 
 impl CgroupLayout {
-    /// Looks at `/sys/fs/cgroup`, without reading the mount table (which grows with every container).
+    /// Looks at `/sys/fs/cgroup` and [`OWN_CGROUP2`], without reading the mount table (which grows with every container).
     pub fn probe() -> Result<Self> {
         let root = Path::new(CGROUP_ROOT);
         if is_cgroup2(root) {
             return Ok(Self::Unified(root.to_path_buf()));
         }
-        let unified = Some(root.join("unified")).filter(|p| is_cgroup2(p));
+        let places = [root.join("unified"), OWN_CGROUP2.into()];
+        let unified = places.into_iter().find(|place| is_cgroup2(place));
         let v1 = v1_hierarchies(
             &files::read_text(Path::new("/proc/self/cgroup"))?,
             root,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::cgroups;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::vps::record::instance::Condo;
@@ -17,7 +18,7 @@ impl Condo {
                 "try again with sudo",
             ));
         }
-        let condo = Self::at(root, host)?;
+        let condo = Self::at(root, with_cgroup2(host))?;
         // Nothing that the command is about: it goes on.
         if let Err(e) = network::restore_if_damaged(&condo) {
             log::warn!("the network of running VPSs is damaged and could not be restored: {e}");
@@ -27,4 +28,17 @@ impl Condo {
         }
         Ok(condo)
     }
+}
+
+/// The host with cgroup2 beside its v1 controllers, if it can have that.
+fn with_cgroup2(host: Host) -> Host {
+    let look = || match cgroups::mount_cgroup2(&host.cgroups)? {
+        true => Host::probe().map(Some),
+        false => Ok(None),
+    };
+    look()
+        .inspect_err(|e| log::warn!("VPSs are without what only cgroup2 can hold: {e}"))
+        .ok()
+        .flatten()
+        .unwrap_or(host)
 }

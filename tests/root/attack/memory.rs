@@ -3,20 +3,24 @@
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use condo::host::{CgroupLayout, OWN_CGROUP2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::program::{Arg, Entry, run};
+use crate::harness;
 use crate::vps::house::House;
 
 tests![
     packet_rings_are_refused,
     buffers_of_sockets_are_bounded in guest,
     queues_of_packets_cannot_be_made_longer in guest,
+    queues_stay_short_where_cgroup2_is_not_mounted,
 ];
 
 /// What a VPS of these tests may have, and when an attack that gets through stops.
@@ -80,7 +84,24 @@ fn buffers_of_sockets_are_bounded() -> Result<()> {
 
 /// Fragments that wait for the rest are nobody's memory, and packets that wait for a neighbour's address.
 fn queues_of_packets_cannot_be_made_longer() -> Result<()> {
+    queues_stay_short(House::new()?)
+}
+
+/// Hosts with v1 controllers alone: cgroup2 is there, and nobody has mounted it.
+fn queues_stay_short_where_cgroup2_is_not_mounted() -> Result<()> {
+    needs!(root, hybrid);
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+    harness::run(Command::new("mount").args(["--make-rprivate", "/"]))?;
+    while let Some(mount) = CgroupLayout::probe()?.unified() {
+        harness::run(Command::new("umount").arg(mount))?;
+    }
     let house = House::new()?;
+    let found = CgroupLayout::probe()?;
+    ensure!(found.unified() == Some(Path::new(OWN_CGROUP2)), "{found:?}");
+    queues_stay_short(house)
+}
+
+fn queues_stay_short(house: House) -> Result<()> {
     house.running("web", "--memory 64M")?;
     // In the VPS's network namespace and in one that it makes; one of its parameters can be set.
     let script = "echo 1 > /proc/sys/net/ipv4/ip_forward || exit 1
@@ -93,7 +114,7 @@ fn queues_of_packets_cannot_be_made_longer() -> Result<()> {
         let mut command = house.command();
         command.args(["exec", "web", "--"]);
         command.args(place.split(' ')).arg(script);
-        let written = crate::harness::run(&mut command)?;
+        let written = harness::run(&mut command)?;
         ensure!(written.is_empty(), "{place}: {written}");
     }
     house.leave()
