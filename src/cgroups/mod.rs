@@ -17,6 +17,7 @@
 //! ```
 
 mod below;
+mod buffer_program;
 mod cpu;
 mod cpuset;
 pub mod delegated;

@@ -41,6 +41,8 @@ pub enum Hook {
     Device,
     /// `BPF_CGROUP_SYSCTL`: reading and writing of kernel parameters.
     Sysctl,
+    /// `BPF_CGROUP_SETSOCKOPT`: setting options of sockets.
+    SocketOption,
 }
 
 impl Hook {
@@ -49,6 +51,7 @@ impl Hook {
         match self {
             Self::Device => 15,
             Self::Sysctl => 23,
+            Self::SocketOption => 25,
         }
     }
 
@@ -57,6 +60,15 @@ impl Hook {
         match self {
             Self::Device => 6,
             Self::Sysctl => 18,
+            Self::SocketOption => 22,
+        }
+    }
+
+    /// Where a program says that it will be attached, which those have to that could be at several places.
+    fn expected(self) -> u32 {
+        match self {
+            Self::Device | Self::Sysctl => 0,
+            Self::SocketOption => self.place(),
         }
     }
 }
@@ -75,6 +87,8 @@ struct Load {
     kern_version: u32,
     prog_flags: u32,
     prog_name: [u8; NAME_LEN],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
 }
 
 /// The part that `BPF_PROG_ATTACH` and `BPF_PROG_DETACH` need.
@@ -154,7 +168,7 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 /// # Errors
 /// `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`, `EINVAL` or `EACCES` from the verifier, `ENOSYS` without `CONFIG_BPF_SYSCALL`.
 pub fn load(hook: Hook, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
-    load_kind(hook.program(), instructions, name)
+    load_kind((hook.program(), hook.expected()), instructions, name)
 }
 
 /// Loads a `BPF_PROG_TYPE_SCHED_CLS` program, which `tc(8)` runs for packets, with a name of at most 15 bytes.
@@ -162,16 +176,17 @@ pub fn load(hook: Hook, instructions: &[u64], name: &str) -> io::Result<OwnedFd>
 /// # Errors
 /// Those of [`load`]; the type needs `CAP_NET_ADMIN` as well.
 pub fn load_classifier(instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
-    load_kind(PROG_TYPE_SCHED_CLS, instructions, name)
+    load_kind((PROG_TYPE_SCHED_CLS, 0), instructions, name)
 }
 
-fn load_kind(kind: u32, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
+fn load_kind((kind, place): (u32, u32), instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
     let mut attributes = Load {
         prog_type: kind,
         insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         insns: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
+        expected_attach_type: place,
         ..Load::default()
     };
     for (to, from) in attributes.prog_name[..NAME_LEN - 1].iter_mut().zip(name.bytes()) {

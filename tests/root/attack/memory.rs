@@ -20,6 +20,7 @@ tests![
     packet_rings_are_refused,
     buffers_of_sockets_are_bounded in guest,
     queues_of_packets_cannot_be_made_longer in guest,
+    queues_of_uncounted_sockets_do_not_grow in guest,
     queues_stay_short_where_cgroup2_is_not_mounted,
 ];
 
@@ -79,6 +80,23 @@ fn buffers_of_sockets_are_bounded() -> Result<()> {
             "{kind}: {held} bytes are held beside {LIMIT} of memory"
         );
     }
+    house.leave()
+}
+
+/// What waits in them is nobody's memory, and the host may let a socket hold 4 MB.
+fn queues_of_uncounted_sockets_do_not_grow() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    for kind in ["netlink", "packet", "raw"] {
+        let granted = attack(&house, "web", kind)?;
+        // The kernel doubles what it is asked for.
+        ensure!(granted == Some(2 * 212_992), "{kind}: {granted:?}");
+    }
+    let most: usize = std::fs::read_to_string("/proc/sys/net/core/rmem_max")?
+        .trim()
+        .parse()?;
+    let stream = attack(&house, "web", "stream")?;
+    ensure!(stream == Some(2 * most), "{stream:?} of {most}");
     house.leave()
 }
 
@@ -155,9 +173,32 @@ pub fn from_inside() -> Result<bool> {
     }
     let network = std::fs::File::open(format!("/proc/{}/ns/net", std::env::var(VPS)?))?;
     setns(&network, CloneFlags::CLONE_NEWNET)?;
-    let held = if kind == "tcp" { fill_tcp()? } else { fill_udp()? };
+    let held = match kind.as_str() {
+        "tcp" => fill_tcp()?,
+        "udp" => fill_udp()?,
+        other => granted(other)?,
+    };
     println!("{held}");
     Ok(true)
+}
+
+/// How large the smaller one of a socket's buffers becomes that are asked to be very large.
+fn granted(kind: &str) -> Result<usize> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, getsockopt, socket};
+    let (family, kind, protocol) = match kind {
+        "netlink" => (
+            AddressFamily::Netlink,
+            SockType::Raw,
+            Some(SockProtocol::NetlinkRoute),
+        ),
+        "packet" => (AddressFamily::Packet, SockType::Raw, None),
+        "raw" => (AddressFamily::Inet, SockType::Raw, Some(SockProtocol::Icmp)),
+        _ => (AddressFamily::Inet, SockType::Stream, None),
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+    setsockopt(&socket, sockopt::RcvBuf, &(1 << 28))?;
+    setsockopt(&socket, sockopt::SndBuf, &(1 << 28))?;
+    Ok(getsockopt(&socket, sockopt::RcvBuf)?.min(getsockopt(&socket, sockopt::SndBuf)?))
 }
 
 /// Connections that nobody reads from.

@@ -300,6 +300,7 @@ fn bound_kernel(condo: &Condo, record: &Record, container: &Container) -> Result
         return Ok(());
     };
     cgroup.guard_sysctls()?;
+    cgroup.guard_buffers()?;
     let sockets = record.config.limits.socket_memory();
     sockets.map_or(Ok(()), |bytes| cgroup.bound_sockets(bytes))
 }
