@@ -1,6 +1,7 @@
 //! LXD's configuration keys of networks as condo's networks, and back.
 
 use condo::net::Kind;
+use condo::vps::record::domain::Domain;
 use condo::vps::record::name::Name;
 use condo::vps::record::network::NetworkRecord;
 use condo::vps::wire::networks::{NetworkChange, NewNetwork};
@@ -34,6 +35,9 @@ pub(super) fn keys(record: &NetworkRecord) -> Keys {
     if network.dns {
         put("dns.mode", "managed".to_owned());
     }
+    if let Some(domain) = &record.domain {
+        put("dns.domain", domain.to_string());
+    }
     keys
 }
 
@@ -48,6 +52,7 @@ pub(super) fn new(name: Name, keys: &Keys) -> Result<NewNetwork, Problem> {
         bridge: None,
         gateway: None,
         dns: false,
+        domain: None,
     };
     for (key, value) in keys.iter().filter(|(_, value)| !value.is_empty()) {
         match key.as_str() {
@@ -61,6 +66,7 @@ pub(super) fn new(name: Name, keys: &Keys) -> Result<NewNetwork, Problem> {
             "bridge.mtu" => new.mtu = Some(mtu(key, value)?),
             "bridge.external_interfaces" => new.bridge = Some(value.clone()),
             "dns.mode" => new.dns = names(key, value)?,
+            "dns.domain" => new.domain = Some(domain(key, value)?),
             _ => return Err(Problem::bad(format!("config: key `{key}` is not supported"))),
         }
     }
@@ -83,9 +89,13 @@ pub(super) fn change(before: &Keys, after: &Keys) -> Result<NetworkChange, Probl
             "bridge.mtu" if !value.is_empty() => change.mtu = Some(mtu(key, value)?),
             "ipv6.address" if value.contains('/') => change.subnet6 = Some(subnet6(key, value)?),
             "dns.mode" => change.dns = Some(names(key, value)?),
+            "dns.domain" => {
+                let given = (!value.is_empty()).then(|| domain(key, value));
+                change.domain = Some(given.transpose()?);
+            }
             "ipv6.nat" | "ipv4.dhcp" => {}
             _ => {
-                let problem = "cannot be changed: bridge.mtu, dns.mode and ipv6.address can; make another network for others";
+                let problem = "cannot be changed: bridge.mtu, dns.domain, dns.mode and ipv6.address can; make another network for others";
                 return Err(Problem::value(&format!("config.{key}"), value, problem));
             }
         }
@@ -117,6 +127,11 @@ fn names(key: &str, text: &str) -> Result<bool, Problem> {
         "none" | "" => Ok(false),
         _ => Err(Problem::value(key, text, "is neither managed nor none")),
     }
+}
+
+fn domain(key: &str, text: &str) -> Result<Domain, Problem> {
+    text.parse()
+        .map_err(|_| Problem::value(key, text, "is not a domain such as vps.example.net"))
 }
 
 fn mtu(key: &str, text: &str) -> Result<u32, Problem> {
@@ -169,6 +184,10 @@ mod tests {
         assert_eq!(change(&before, &after).unwrap(), NetworkChange::default());
         after.insert("bridge.mtu".into(), "1400".into());
         assert_eq!(change(&before, &after).unwrap().mtu, Some(1400));
+        after.insert("dns.domain".into(), "vps.example.net".into());
+        let changed = change(&before, &after).unwrap().domain.flatten().unwrap();
+        assert_eq!(changed.to_string(), "vps.example.net");
+        assert_eq!(change(&after, &before).unwrap_err().code, 400);
         after.insert("ipv4.address".into(), "10.6.0.1/24".into());
         assert!(change(&before, &after).unwrap_err().text.contains("ipv4.address"));
     }

@@ -12,6 +12,7 @@ use crate::cli::output::{fields, print, print_json, table};
 use crate::error::{self, Error};
 use crate::net::Kind;
 use crate::vps::record::attachment::{Attachment, network_name};
+use crate::vps::record::domain::Domain;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::network::{NetworkRecord, Range};
@@ -139,6 +140,9 @@ pub(super) struct CreateArgs {
     /// Whether VPSs ask for names at the gateway: see `condo network dns`.
     #[arg(long, value_name = "on|off", value_parser = switch, default_value = "off", action = ArgAction::Set)]
     dns: bool,
+    /// A domain of yours, where VPSs have a name besides `NAME.condo`.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<Domain>,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +157,9 @@ pub(super) struct Changes {
     /// Whether VPSs ask for names at the gateway: see `condo network dns`.
     #[arg(long, value_name = "on|off", value_parser = switch)]
     dns: Option<bool>,
+    /// A domain of yours, where VPSs have a name besides `NAME.condo`, or `none`.
+    #[arg(long, value_name = "DOMAIN", value_parser = domain)]
+    domain: Option<OrNone>,
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +190,15 @@ fn switch(text: &str) -> error::Result<bool> {
     }
 }
 
+/// A domain that can be taken away.
+#[derive(Debug, Clone)]
+struct OrNone(Option<Domain>);
+
+fn domain(text: &str) -> error::Result<OrNone> {
+    let given = (text != "none").then(|| text.parse());
+    given.transpose().map(OrNone)
+}
+
 fn subnet(text: &str) -> error::Result<Ipv4Network> {
     let problem = "is not of the form 10.50.0.0/24";
     let parse = || text.contains('/').then(|| text.parse().ok())?;
@@ -210,6 +226,7 @@ pub(super) fn run(condo: &Condo, command: NetworkCommand) -> Result<Exit> {
                 mtu: args.changes.mtu,
                 subnet6: args.changes.subnet6,
                 dns: args.changes.dns,
+                domain: args.changes.domain.map(|OrNone(domain)| domain),
             };
             let record = condo.change_network(&args.name, &change)?;
             print(&format!("{} changed", record.name)).map(|()| Exit::Success)
@@ -255,6 +272,7 @@ fn create(condo: &Condo, args: CreateArgs) -> Result<Exit> {
         bridge: args.bridge,
         gateway: args.gateway,
         dns: args.dns,
+        domain: args.domain,
     })?;
     let NetworkRecord { name, network, .. } = record;
     print(&format!("{name} created, {} {}", network.kind, network.subnet)).map(|()| Exit::Success)
@@ -322,6 +340,10 @@ fn show(condo: &Condo, name: &Name, json: bool) -> Result<Exit> {
             view.subnet6.map_or("-".into(), |subnet| subnet.to_string()),
         ),
         ("dns", if view.dns { "on" } else { "off" }.to_owned()),
+        (
+            "domain",
+            view.domain.map_or("-".into(), |domain| domain.to_string()),
+        ),
         ("mtu", view.mtu.map_or("-".into(), |mtu| mtu.to_string())),
         (
             "reserved",

@@ -9,6 +9,7 @@ pub mod config;
 pub mod cpuset;
 pub mod device;
 pub mod disk;
+pub mod domain;
 pub mod events;
 pub mod facts;
 pub mod first_boot;

@@ -8,6 +8,7 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 
 use super::attachment::DEFAULT_NETWORK;
+use super::domain::{Domain, OWN};
 use super::name::Name;
 use crate::error::{Error, Result};
 use crate::net::Network;
@@ -27,6 +28,9 @@ pub struct NetworkRecord {
     /// Addresses that are handed out only to who asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<Range>,
+    /// Where its VPSs have a second name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Domain>,
 }
 
 #[expect(clippy::expect_used, reason = "a constant that a test has seen to be a name")]
@@ -40,6 +44,14 @@ impl NetworkRecord {
     /// The network that there always is.
     pub fn default_name() -> Name {
         default_name()
+    }
+
+    /// What a VPS is called on it, as a line of hosts(5) has it.
+    pub(in crate::vps) fn names_of(&self, vps: &Name) -> String {
+        match &self.domain {
+            Some(domain) => format!("{vps}.{OWN} {vps}.{domain}"),
+            None => format!("{vps}.{OWN}"),
+        }
     }
 
     /// Whether this is the network that VPSs are on unless told otherwise.

@@ -6,6 +6,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::device::Device;
+use super::domain::Domain;
 use super::limits::Limits;
 use super::name::Name;
 use super::network::{NetworkRecord, Range};
@@ -155,6 +156,9 @@ pub struct NetworkView {
     /// Whether its VPSs ask for names at the gateway.
     #[serde(default)]
     pub dns: bool,
+    /// Where its VPSs have a name besides `NAME.condo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Domain>,
     /// Addresses that only who asks for them gets.
     pub reserved: Vec<Range>,
     /// VPSs that are on it.
@@ -174,6 +178,7 @@ impl NetworkView {
             subnet6: network.subnet6,
             mtu: network.mtu,
             dns: network.dns,
+            domain: record.domain,
             reserved: record.reserved,
             used_by,
         }

@@ -7,10 +7,11 @@ use rustix::mount::mount_bind;
 
 use crate::error::{During, Error, Result};
 use crate::namespaces::enter;
-use crate::net::{self, Network};
+use crate::net;
 use crate::process::program::Program;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
+use crate::vps::record::network::NetworkRecord;
 use crate::vps::wire::{network, resolver};
 
 /// Where dnsmasq finds the folder of names: it runs as nobody, who may not look for it where it is.
@@ -31,7 +32,7 @@ impl Condo {
             return Err(Error::Status(text));
         }
         let environment: Vec<OsString> = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin".into()].into();
-        let program = Program::find(&arguments(&record.network), &environment).map_err(|_| {
+        let program = Program::find(&arguments(&record), &environment).map_err(|_| {
             Error::unsupported(
                 "a name server",
                 "there is no dnsmasq; install it (Debian: dnsmasq-base)",
@@ -45,7 +46,8 @@ impl Condo {
     }
 }
 
-fn arguments(network: &Network) -> Vec<OsString> {
+fn arguments(record: &NetworkRecord) -> Vec<OsString> {
+    let network = &record.network;
     let mut arguments: Vec<String> = [
         "dnsmasq",
         "--keep-in-foreground",
@@ -71,6 +73,7 @@ fn arguments(network: &Network) -> Vec<OsString> {
         format!("--hostsdir={NAMES}"),
         format!("--local-ttl={VALID}"),
     ]);
+    arguments.extend(record.domain.iter().map(|domain| format!("--local=/{domain}/")));
     match net::resolver_file() {
         // Questions would be a way out.
         _ if !network.kind.has_a_way_out() => arguments.push("--no-resolv".into()),
@@ -86,23 +89,42 @@ fn arguments(network: &Network) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Kind;
+    use crate::net::{Kind, Network};
+
+    fn record() -> NetworkRecord {
+        NetworkRecord {
+            name: "lan".parse().unwrap(),
+            number: 7,
+            network: Network::new("condo7", "condo", "10.0.0.0/16".parse().unwrap()),
+            reserved: Vec::new(),
+            domain: None,
+        }
+    }
 
     #[test]
     fn an_isolated_network_asks_nobody() {
-        let network = Network::new("condo7", "condo", "10.0.0.0/16".parse().unwrap());
-        let asks = |network: &Network| {
-            let words = arguments(network);
+        let mut record = record();
+        let asks = |record: &NetworkRecord| {
+            let words = arguments(record);
             words
                 .iter()
                 .any(|word| word.to_string_lossy().starts_with("--resolv-file") || word == "--server=9.9.9.9")
         };
-        assert!(asks(&network));
-        let isolated = Network {
-            kind: Kind::Isolated,
-            ..network
-        };
-        assert!(!asks(&isolated));
-        assert!(arguments(&isolated).contains(&"--interface=condo7".into()));
+        assert!(asks(&record));
+        record.network.kind = Kind::Isolated;
+        assert!(!asks(&record));
+        assert!(arguments(&record).contains(&"--interface=condo7".into()));
+    }
+
+    #[test]
+    fn names_below_the_networks_domain_are_nobody_elses() {
+        let mut record = record();
+        assert_eq!(record.names_of(&"web".parse().unwrap()), "web.condo");
+        record.domain = Some("vps.example.net".parse().unwrap());
+        assert_eq!(
+            record.names_of(&"web".parse().unwrap()),
+            "web.condo web.vps.example.net"
+        );
+        assert!(arguments(&record).contains(&"--local=/vps.example.net/".into()));
     }
 }

@@ -1,4 +1,4 @@
-//! Names of VPSs that may talk to each other: `NAME.condo`, in a marked block of each one's `/etc/hosts`.
+//! Names of VPSs that may talk to each other: `NAME.condo` and below the network's domain, in a marked block of each one's `/etc/hosts`.
 //!
 //! The block is condo's, the rest of the file its tenant's. It is written when a VPS starts, and in one that runs whenever one that it
 //! may talk to comes or goes. Nobody learns the name or the address of a VPS that it may not talk to: a name server for all would
@@ -115,8 +115,10 @@ fn root_of(pid: i32) -> Result<(OwnedFd, String)> {
 fn block(condo: &Condo, record: &Record) -> Result<String> {
     let mut lines = String::new();
     for (name, _) in condo.store.peers(&record.name)? {
-        for address in network::addresses(condo, &condo.store.get(&name)?)? {
-            let _ = writeln!(lines, "{address}\t{name}.condo");
+        for (network, port) in network::ports(condo, &condo.store.get(&name)?)? {
+            for address in port.addresses() {
+                let _ = writeln!(lines, "{address}\t{}", network.names_of(&name));
+            }
         }
     }
     Ok(lines)

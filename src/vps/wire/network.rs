@@ -33,6 +33,7 @@ pub(in crate::vps) fn of(condo: &Condo) -> Result<NetworkRecord> {
             ..Network::new(&condo.folders.bridge(), &condo.folders.table(), subnet)
         },
         reserved: Vec::new(),
+        domain: None,
     })
 }
 

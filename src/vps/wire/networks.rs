@@ -9,6 +9,7 @@ use super::live;
 use super::network::{lock, named, of, port, private6, runs, subnets};
 use crate::error::{Error, Result};
 use crate::net::{self, Kind, Network};
+use crate::vps::record::domain::Domain;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::network::{NetworkRecord, Range};
@@ -33,6 +34,8 @@ pub struct NewNetwork {
     pub gateway: Option<Ipv4Addr>,
     /// Whether VPSs ask for names at the gateway.
     pub dns: bool,
+    /// Where its VPSs have a name besides `NAME.condo`.
+    pub domain: Option<Domain>,
 }
 
 /// What is to be changed of a network.
@@ -44,6 +47,8 @@ pub struct NetworkChange {
     pub subnet6: Option<Ipv6Network>,
     /// Whether VPSs that start from now on ask for names at the gateway.
     pub dns: Option<bool>,
+    /// Where its VPSs have a name besides `NAME.condo`; inside, nowhere.
+    pub domain: Option<Option<Domain>>,
 }
 
 impl Condo {
@@ -100,6 +105,7 @@ impl Condo {
                 number,
                 network,
                 reserved: Vec::new(),
+                domain: new.domain.clone(),
             })
         })
     }
@@ -122,7 +128,10 @@ impl Condo {
             network.mtu = change.mtu.or(network.mtu);
             network.subnet6 = change.subnet6.or(network.subnet6);
             network.dns = change.dns.unwrap_or(network.dns);
-            network.check()
+            if let Some(domain) = &change.domain {
+                record.domain.clone_from(domain);
+            }
+            record.network.check()
         })?;
         record.network.supersede(&before.network)?;
         self.tell_names(&record)?;

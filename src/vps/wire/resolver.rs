@@ -35,7 +35,7 @@ pub(super) fn tell(condo: &Condo, record: &Record, network: &NetworkRecord, port
     }
     let mut lines = String::new();
     for address in port.addresses() {
-        let _ = writeln!(lines, "{address}\t{}.condo", record.name);
+        let _ = writeln!(lines, "{address}\t{}", network.names_of(&record.name));
     }
     open(condo, network)?;
     let beside = all(condo).join(format!(".{}", record.name));

@@ -70,6 +70,12 @@ fn names_are_told_as_vpss_come_and_go() -> Result<()> {
     is_told(&house, "a", "10.50.0.7", "b.condo")?;
     is_told(&house, "a", address6, "b.condo")?;
     is_not_told(&house, "a", "nobody.condo")?;
+    house.refused("network set lan --domain a..b", "--domain")?;
+    house.ok("network set lan --domain vps.example.net")?;
+    is_told(&house, "a", "b.vps.example.net", "10.50.0.7")?;
+    is_told(&house, "a", "b.condo", "10.50.0.7")?;
+    house.ok("network set lan --domain none")?;
+    is_not_told(&house, "a", "b.vps.example.net")?;
     // One of another network gets no answer here.
     house.running("c", "")?;
     ensure!(asks(&house, "c", "b.condo 10.50.0.1")?.is_none());

@@ -296,6 +296,7 @@ fn earlier(db: &Connection) -> Result<Option<NetworkRecord>> {
         number: 0,
         network: Network::new(&bridge, &table, subnet),
         reserved: Vec::new(),
+        domain: None,
     }))
 }
 

@@ -227,6 +227,7 @@ fn network(text: &str, number: u32, subnet: &str) -> NetworkRecord {
         number,
         network: crate::net::Network::new(&format!("condo{number}"), "condo", subnet.parse().unwrap()),
         reserved: Vec::new(),
+        domain: None,
     }
 }
 
