@@ -61,6 +61,7 @@ mod screen;
 mod service;
 mod set;
 mod shape;
+mod standing;
 mod subnet;
 mod sysctl;
 mod together;
@@ -81,13 +82,13 @@ pub use rate::Rates;
 pub use resolver::{PUBLIC_RESOLVERS, resolver_file, resolvers};
 pub use route::routes;
 pub use service::Services;
+pub use standing::generation;
 pub use subnet::{choose_subnet, choose_subnet6};
 pub use sysctl::has_ipv6;
 
 use crate::error::{During, Error, Failures, Result};
 use elements::Change;
 use netlink::{Channel, forgive_gone};
-use ruleset::State;
 
 /// A network of a condo instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,36 +224,6 @@ impl Network {
         let own = Change::of(self).remove_each(&self.own_elements());
         failures.note(forgive_gone(own.apply(&mut channel)));
         failures.into_result()
-    }
-
-    /// Whether bridge and tables are there, whole and as condo made them.
-    ///
-    /// # Errors
-    /// Those of the netlink sockets.
-    pub fn stands(&self) -> Result<bool> {
-        let mut channel = Channel::netfilter()?;
-        if self.kind.is_bridged() {
-            return Ok(true);
-        }
-        for ruleset in [firewall::gate(&self.bridge), firewall::rules(&self.table)] {
-            if ruleset.state(&mut channel)? != State::Current {
-                return Ok(false);
-            }
-        }
-        for (set, key) in self.own_elements() {
-            if !elements::has(&mut channel, self, set, key)? {
-                return Ok(false);
-            }
-        }
-        let mut channel = Channel::route()?;
-        match link::find(&mut channel, &self.bridge)? {
-            Some(bridge) if self.is_ours(&bridge) && bridge.up => {
-                Ok(fence::stands(&mut channel, bridge.index)?
-                    && delivery::stands(&mut channel, bridge.index)?
-                    && self.passes()?)
-            }
-            _ => Ok(false),
-        }
     }
 
     /// Puts back what somebody took away from a network in use: rules, bridge, fences, and what belongs to each of `ports`

@@ -67,7 +67,7 @@ impl Channel {
 
     fn open(protocol: isize) -> Result<Self> {
         // A thread may be in another namespace now.
-        let home = std::fs::metadata("/proc/thread-self/ns/net")?.ino();
+        let home = home()?;
         let line = LINES.with_borrow_mut(|lines| {
             lines.retain(|line| line.home == home && !line.is_waiting.get());
             let mut fitting = lines.iter().filter(|line| line.protocol == protocol);
@@ -209,6 +209,11 @@ impl Line {
             is_waiting: Cell::new(false),
         })
     }
+}
+
+/// The calling thread's network namespace.
+pub(super) fn home() -> Result<u64> {
+    Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino())
 }
 
 /// A message of nftables about what is of this family.

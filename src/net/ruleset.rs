@@ -15,7 +15,7 @@ use super::set::Set;
 use crate::error::{During, Error, Result};
 
 /// Changed whenever rules change, so that tables of older versions are found.
-const VERSION: u32 = 6;
+pub(super) const VERSION: u32 = 6;
 /// What a table of condo's says of itself, whatever becomes of its rules; the mark of a version begins with it.
 const OURS: &str = "condo ";
 

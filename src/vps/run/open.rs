@@ -6,7 +6,7 @@ use crate::cgroups;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::vps::record::instance::Condo;
-use crate::vps::wire::network;
+use crate::vps::wire::damage;
 
 impl Condo {
     /// Opens the instance below `root`, or the host's own.
@@ -20,7 +20,7 @@ impl Condo {
         }
         let condo = Self::at(root, with_cgroup2(host))?;
         // Nothing that the command is about: it goes on.
-        if let Err(e) = network::restore_if_damaged(&condo) {
+        if let Err(e) = damage::restore_if_damaged(&condo) {
             log::warn!("the network of running VPSs is damaged and could not be restored: {e}");
         }
         if let Err(e) = condo.finish_renames() {

@@ -1,5 +1,6 @@
 //! What VPSs ask of [`net`](crate::net).
 
+pub(super) mod damage;
 pub(super) mod doors;
 pub(super) mod live;
 pub(super) mod network;

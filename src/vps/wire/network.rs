@@ -1,6 +1,5 @@
 //! The networks of an instance and the ports of its VPSs on them: made, taken away, put back, and who may talk to whom.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -171,68 +170,13 @@ fn path(condo: &Condo) -> PathBuf {
     condo.folders.run().join("network.lock")
 }
 
-/// Puts back what somebody took away while VPSs run: the rules with `nft flush ruleset`, as a restart of Debian's
-/// nftables.service does, or a bridge. Until then nothing of theirs gets through (see [`net`]).
-pub(in crate::vps) fn restore_if_damaged(condo: &Condo) -> Result<()> {
-    if !any_runs(condo) {
-        return Ok(());
-    }
-    let networks = condo.store.networks()?;
-    let mut used = Vec::new();
-    for record in &networks {
-        if !record.network.stands()? {
-            used.push(record);
-        }
-    }
-    if used.is_empty() {
-        return Ok(());
-    }
-    let _lock = lock(condo)?;
-    let mut running = condo.store.list()?;
-    running.retain(|record| runs(condo, record));
-    let pairs = pairs_of(condo, &running)?;
-    for record in used {
-        let network = &record.network;
-        let on_it = running.iter().flat_map(|vps| {
-            let own = vps
-                .interfaces
-                .iter()
-                .filter(|interface| interface.network == record.name);
-            own.map(|interface| port(condo, vps, interface, network))
-        });
-        network.restore(&on_it.collect::<Vec<_>>(), &pairs)?;
-    }
-    running
-        .iter()
-        .filter(|vps| is_attached(condo, vps))
-        .try_for_each(|vps| services::provide(condo, vps))
-}
-
 /// Whether a VPS runs, or ended a moment ago and is not cleared away.
 pub(super) fn runs(condo: &Condo, record: &Record) -> bool {
     files::exists(&condo.folders.run_of(&record.name))
 }
 
-fn is_attached(condo: &Condo, record: &Record) -> bool {
-    net::link_exists(&condo.folders.interface(record.id, 0)).unwrap_or(false)
-}
-
-/// Which addresses of these VPSs may talk to each other.
-fn pairs_of(condo: &Condo, running: &[Record]) -> Result<Vec<(IpAddr, IpAddr)>> {
-    let names: BTreeSet<&Name> = running.iter().map(|record| &record.name).collect();
-    let mut pairs = Vec::new();
-    for record in running {
-        for (peer, _) in condo.store.peers(&record.name)? {
-            if names.contains(&peer) {
-                pairs.extend(between(condo, record, &peer)?);
-            }
-        }
-    }
-    Ok(pairs)
-}
-
 /// The pairs of addresses that let a VPS talk to another.
-fn between(condo: &Condo, record: &Record, peer: &Name) -> Result<Vec<(IpAddr, IpAddr)>> {
+pub(super) fn between(condo: &Condo, record: &Record, peer: &Name) -> Result<Vec<(IpAddr, IpAddr)>> {
     let theirs = addresses(condo, &condo.store.get(peer)?)?;
     let own = addresses(condo, record)?;
     let all = own.iter().flat_map(|a| theirs.iter().map(move |b| (*a, *b)));

@@ -80,15 +80,48 @@ pub(super) fn connect(folders: &Folders) -> Result<Connection> {
 
 fn open(folders: &Folders) -> Result<Connection> {
     let db = raw(&folders.database())?;
-    if version(&db)? == 0 {
+    let mut found = Found::look(&db)?;
+    if found.version == 0 {
         create(&db, folders)?;
+        found = Found::look(&db)?;
     }
-    match version(&db)? {
-        VERSION => db.execute_batch(&ADDED.concat()).map_err(sql).map(|()| db),
-        other => Err(Error::Corrupt(format!(
-            "a newer condo made the database: it is of version {other}, this condo knows version {VERSION}; \
-             use the condo that made it, or a newer one"
-        ))),
+    match found.version {
+        VERSION if found.is_whole() => {}
+        VERSION => db.execute_batch(&ADDED.concat()).map_err(sql)?,
+        other => {
+            return Err(Error::Corrupt(format!(
+                "a newer condo made the database: it is of version {other}, this condo knows version {VERSION}; \
+                 use the condo that made it, or a newer one"
+            )));
+        }
+    }
+    Ok(db)
+}
+
+/// What is in a database file.
+struct Found {
+    version: u32,
+    names: Vec<String>,
+}
+
+impl Found {
+    /// In one transaction: each takes a dozen system calls, and every command does this.
+    fn look(db: &Connection) -> Result<Self> {
+        let reading = db.unchecked_transaction().map_err(sql)?;
+        let mut query = reading.prepare("SELECT name FROM sqlite_schema").map_err(sql)?;
+        let names = query.query_map([], |row| row.get(0)).map_err(sql)?;
+        Ok(Self {
+            version: version(&reading)?,
+            names: names.collect::<rusqlite::Result<_>>().map_err(sql)?,
+        })
+    }
+
+    /// Whether it has what was [`ADDED`].
+    fn is_whole(&self) -> bool {
+        let added = ADDED.iter().flat_map(|text| text.split("IF NOT EXISTS ").skip(1));
+        added
+            .filter_map(|rest| rest.split_whitespace().next())
+            .all(|name| self.names.iter().any(|there| there == name))
     }
 }
 
