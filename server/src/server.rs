@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use condo::error::Result;
 use condo::vps::record::instance::Condo;
@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) operations: Operations,
     /// Where it listens for TLS, if it does.
     pub(crate) address: Option<SocketAddr>,
+    arrivals: Mutex<()>,
 }
 
 impl std::ops::Deref for Server {
@@ -50,7 +51,13 @@ impl Server {
             operations: Operations::new(events.clone()),
             events,
             address,
+            arrivals: Mutex::default(),
         }))
+    }
+
+    /// Held while an image that came is compared with those that are there: of two equal ones that come at once, one stays.
+    pub(crate) fn admit_one(&self) -> MutexGuard<'_, ()> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The port that clients find it at over TLS.

@@ -269,8 +269,10 @@ async fn make(server: &Server, making: Making) -> Result<(String, u64), Problem>
     let task = Task::Image(name.clone(), making.task);
     server.run_with(task, making.streams).await?;
     let new = name.clone();
+    let admitting = server.clone();
     let image = server
         .read(move |condo| {
+            let _turn = admitting.admit_one();
             let all = known::all(condo)?;
             let Some(at) = all.iter().position(|image| image.view.name == new) else {
                 return Ok(Err(Problem::missing("Image", &new)));
