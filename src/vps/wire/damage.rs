@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::network::{any_runs, between, lock, port, runs};
+use super::network::{any_runs, between, lock, port, runs, seen};
 use super::services;
 use crate::error::Result;
 use crate::files;
@@ -49,7 +49,7 @@ struct Seen {
 
 impl Seen {
     fn now(condo: &Condo) -> Result<Self> {
-        let path = condo.folders.run().join("rules.seen");
+        let path = seen(condo);
         let rules = net::generation()?;
         let stood = std::fs::read_to_string(&path).is_ok_and(|known| known == rules);
         Ok(Self { path, rules, stood })

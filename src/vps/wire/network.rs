@@ -170,6 +170,11 @@ fn path(condo: &Condo) -> PathBuf {
     condo.folders.run().join("network.lock")
 }
 
+/// Where it is kept which rules were read last and found whole.
+pub(super) fn seen(condo: &Condo) -> PathBuf {
+    condo.folders.run().join("rules.seen")
+}
+
 /// Whether a VPS runs, or ended a moment ago and is not cleared away.
 pub(super) fn runs(condo: &Condo, record: &Record) -> bool {
     files::exists(&condo.folders.run_of(&record.name))
@@ -318,6 +323,7 @@ pub(in crate::vps) fn remove_if_unused(condo: &Condo) -> Result<()> {
         return Ok(());
     }
     let mut failures = Failures::default();
+    failures.note(files::remove_file(&seen(condo)));
     for record in condo.store.networks()? {
         failures.note(record.network.remove());
     }

@@ -65,6 +65,11 @@ impl Tracer {
             .args(["sh", "-c", "read go; exec \"$0\" \"$@\" </dev/null"])
             .arg(command.get_program())
             .args(command.get_args())
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

@@ -4,6 +4,7 @@
 mod archives;
 mod back_ends;
 mod bad_input;
+mod budget;
 mod concurrency;
 mod console;
 mod copies;
@@ -44,6 +45,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     archives::TESTS,
     back_ends::TESTS,
     bad_input::TESTS,
+    budget::TESTS,
     concurrency::TESTS,
     console::TESTS,
     copies::TESTS,

@@ -1,0 +1,39 @@
+//! What a command costs on a host where VPSs run: system calls, which do not depend on how busy the machine is. A budget that is exceeded
+//! is a question, not yet a defect: raise it with a reason, or find what became dearer.
+
+use anyhow::{Result, ensure};
+
+use super::house::House;
+use crate::harness::trace;
+
+tests![
+    commands_do_not_read_what_nobody_has_changed in guest: 120,
+];
+
+/// A build with debug assertions looks at each descriptor it closes.
+const BUDGET: [(&str, usize); 3] = [("exec a -- busybox true", 900), ("list", 620), ("show a", 960)];
+
+fn calls(house: &House, line: &str) -> Result<usize> {
+    let mut command = house.command();
+    command.args(line.split_whitespace());
+    let ended = trace::count(&command)?;
+    ensure!(ended.success, "{line}: {ended:?}");
+    Ok(ended.calls)
+}
+
+fn commands_do_not_read_what_nobody_has_changed() -> Result<()> {
+    let house = House::quick()?;
+    house.ok("create a --image quick --start")?;
+    // This one reads the firewall's rules.
+    let first = calls(&house, "list")?;
+    let again = calls(&house, "list")?;
+    ensure!(again < first, "`list` made {first} system calls, then {again}");
+    for (line, most) in BUDGET {
+        let used = calls(&house, line)?;
+        ensure!(
+            used <= most,
+            "`{line}` makes {used} system calls, more than {most}"
+        );
+    }
+    house.leave()
+}
