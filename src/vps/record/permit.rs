@@ -14,6 +14,8 @@ use crate::seccomp::Concessions;
 pub enum Permit {
     /// `/dev/fuse`: file systems made by programs.
     Fuse,
+    /// Buffers of netlink, raw and packet sockets as large as the host lets them be, which count towards no memory limit.
+    LargeBuffers,
     /// Rings on packet sockets, which count towards no memory limit.
     PacketRings,
     /// `socketcall(2)` of 32-bit programs, which asks for sockets of any family behind the filter's back.
@@ -24,12 +26,19 @@ pub enum Permit {
 
 impl Permit {
     /// All of them, as they are listed.
-    pub const ALL: [Self; 4] = [Self::Fuse, Self::PacketRings, Self::Socketcall, Self::Tun];
+    pub const ALL: [Self; 5] = [
+        Self::Fuse,
+        Self::LargeBuffers,
+        Self::PacketRings,
+        Self::Socketcall,
+        Self::Tun,
+    ];
 
     /// The word it is given and shown as.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fuse => "fuse",
+            Self::LargeBuffers => "large-buffers",
             Self::PacketRings => "packet-rings",
             Self::Socketcall => "socketcall",
             Self::Tun => "tun",
@@ -40,6 +49,10 @@ impl Permit {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Fuse => "/dev/fuse, for file systems such as sshfs and fuse-overlayfs",
+            Self::LargeBuffers => {
+                "buffers of netlink, raw and packet sockets as large as the host has them, for nft with thousands of rules at \
+                 once; they count towards no memory limit"
+            }
             Self::PacketRings => "buffers on packet sockets, for tcpdump; they count towards no memory limit",
             Self::Socketcall => {
                 "sockets for old 32-bit programs (Debian's i386, Go's 386); of any family, rings included"

@@ -14,7 +14,7 @@ fn devices_become_what_they_say() -> Result<()> {
     let all = Reception::new()?;
     all.house
         .ok("network create lan --kind isolated --subnet 10.77.0.0/24")?;
-    all.ok("init busybox web -c boot.autostart=true -c boot.autostart.delay=5 -c security.nesting=true")?;
+    all.ok("init busybox web -c boot.autostart=true -c boot.autostart.delay=5 -c security.nesting=true -c security.idmap.size=131072")?;
     all.ok("config device add web lan nic network=lan name=eth1")?;
     all.ok("config device add web http proxy listen=tcp:0.0.0.0:18080 connect=tcp:127.0.0.1:80")?;
     all.ok("config device override web eth0 limits.ingress=10Mbit limits.egress=5Mbit")?;
@@ -23,6 +23,7 @@ fn devices_become_what_they_say() -> Result<()> {
         web["boot"]["autostart"] == true && web["boot"]["delay"] == 5 && web["nesting"] == true,
         "{web}"
     );
+    ensure!(web["ids"] == 131_072, "{web}");
     ensure!(
         web["limits"]["rate_in"] == 10_000_000 && web["limits"]["rate_out"] == 5_000_000,
         "{web}"
@@ -56,6 +57,10 @@ const REFUSED: &[(&[&str], &str)] = &[
     (
         &["config", "set", "web", "security.nesting", "false"],
         "security.nesting",
+    ),
+    (
+        &["config", "set", "web", "security.idmap.size", "65536"],
+        "security.idmap.size",
     ),
     (
         &["config", "set", "web", "boot.autostart.priority", "7"],

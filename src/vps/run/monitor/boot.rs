@@ -39,7 +39,7 @@ use crate::sys;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
-use crate::vps::record::permit;
+use crate::vps::record::permit::{self, Permit};
 use crate::vps::record::store::Record;
 use crate::vps::wire::network;
 
@@ -300,7 +300,9 @@ fn bound_kernel(condo: &Condo, record: &Record, container: &Container) -> Result
         return Ok(());
     };
     cgroup.guard_sysctls()?;
-    cgroup.guard_buffers()?;
+    if !record.config.permit.contains(&Permit::LargeBuffers) {
+        cgroup.guard_buffers()?;
+    }
     let sockets = record.config.limits.socket_memory();
     sockets.map_or(Ok(()), |bytes| cgroup.bound_sockets(bytes))
 }
