@@ -15,8 +15,15 @@ const MAX: &str = "/proc/sys/kernel/pty/max";
 const USUAL: u32 = 4096;
 const MOST: u32 = 1 << 20;
 
-/// Raises the number of terminals to the most there can be, unless the operator has chosen one.
-pub(super) fn make_room() -> Result<()> {
+/// Raises the number of terminals to the most there can be, unless the operator has chosen one. Where that cannot be done, VPSs are
+/// started all the same.
+pub(super) fn make_room() {
+    if let Err(e) = raise() {
+        log::warn!("one VPS can take all terminals of this machine: {e}");
+    }
+}
+
+fn raise() -> Result<()> {
     if files::read_text(Path::new(MAX))?.trim() != USUAL.to_string() {
         return Ok(());
     }

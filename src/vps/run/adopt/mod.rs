@@ -19,7 +19,7 @@ use oci_spec::runtime::{Process, Spec};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{farewell, nodes};
+use super::{farewell, nodes, terminals};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -139,9 +139,12 @@ pub fn farewell(container: &Container, signal: Signal) -> Result<Signal> {
     farewell::instead_of(pid, signal)
 }
 
-/// Bounds what of the kernel's memory no limit of the engine counts.
+/// Bounds what of the kernel's memory no limit of the engine counts, and leaves others terminals.
 pub fn guard(host: &Host, container: &Container) -> Result<()> {
-    container
-        .cgroup(host)?
-        .map_or(Ok(()), |cgroup| cgroup.guard_sysctls())
+    terminals::make_room();
+    let Some(cgroup) = container.cgroup(host)? else {
+        return Ok(());
+    };
+    cgroup.guard_sysctls()?;
+    cgroup.guard_buffers()
 }

@@ -150,9 +150,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let rootfs = condo.folders.rootfs(&record.name);
     let init = program::of(&image.manifest, &rootfs, &mounted.pending)?;
     let bundle = render(condo, record, &init, (&mounted.engines, &nodes))?;
-    if let Err(e) = terminals::make_room() {
-        log::warn!("one VPS can take all terminals of this machine: {e}");
-    }
+    terminals::make_room();
     let (ours, theirs) = console::pair()?;
     let created = create(condo, record, &bundle, theirs)?;
     bound_kernel(condo, record, &created.container)?;
