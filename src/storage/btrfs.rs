@@ -40,6 +40,13 @@ impl Subvolume {
         File::open(&self.place).during(|| format!("open `{}`", self.place.display()))
     }
 
+    /// Where it is put together before it takes its place.
+    fn next(&self) -> Self {
+        let mut name = self.place.file_name().unwrap_or_default().to_os_string();
+        name.push(".next");
+        Self::new(self.place.with_file_name(name))
+    }
+
     /// The directory it is in, and its name there.
     fn parent(&self) -> Result<(File, CString)> {
         let parent = self.place.parent().unwrap_or(Path::new("/"));
@@ -147,7 +154,40 @@ impl Volume for Subvolume {
         false
     }
 
+    fn is_copied_at_once(&self) -> bool {
+        Self::is_at(&self.place)
+    }
+
+    fn copy_to(&self, to: &Path) -> Result<()> {
+        let work = || -> Result<()> {
+            let (parent, name) = Self::new(to.into()).parent()?;
+            Ok(btrfs::snapshot(self.open()?.as_fd(), parent.as_fd(), &name)?)
+        };
+        work().during(|| format!("make `{}` of `{}`", to.display(), self.place.display()))
+    }
+
+    /// Killed in the middle there may be no volume; then the next call makes it.
+    fn copy_from(&self, from: &Path, quota: &Quota) -> Result<bool> {
+        if !Self::is_at(from) {
+            return Ok(false);
+        }
+        let next = self.next();
+        next.remove_alone()?;
+        Self::new(from.into()).copy_to(&next.place)?;
+        next.limit(quota)?;
+        self.remove_alone()?;
+        fs::rename(&next.place, &self.place).during(|| format!("put `{}` in place", self.place.display()))?;
+        Ok(true)
+    }
+
     fn remove(&self) -> Result<()> {
+        self.next().remove_alone()?;
+        self.remove_alone()
+    }
+}
+
+impl Subvolume {
+    fn remove_alone(&self) -> Result<()> {
         if !Self::is_at(&self.place) {
             return files::remove_tree(&self.place);
         }

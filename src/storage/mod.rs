@@ -19,7 +19,7 @@ mod volume;
 
 pub use device::whole_disk_of;
 pub use disk::RootDisk;
-pub use volume::{Backend, Quota, Usage, Volume};
+pub use volume::{Backend, Quota, Usage, Volume, remove_copy};
 
 use serde::{Deserialize, Serialize};
 

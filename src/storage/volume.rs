@@ -153,6 +153,26 @@ pub trait Volume: fmt::Debug + Send {
         true
     }
 
+    /// Whether it is copied in one step, which takes no longer when it holds more.
+    fn is_copied_at_once(&self) -> bool {
+        false
+    }
+
+    /// Makes a directory on the same file system that is what the layer is now; with [`Volume::is_copied_at_once`] alone.
+    /// [`remove_copy`] removes it.
+    fn copy_to(&self, to: &Path) -> Result<()> {
+        Err(Error::unsupported(
+            format!("a copy at once to `{}`", to.display()),
+            "this back end copies files",
+        ))
+    }
+
+    /// Makes the volume what `from` is, such a copy or the place of such a volume, and holds it to `quota`. Whether it is one.
+    fn copy_from(&self, from: &Path, quota: &Quota) -> Result<bool> {
+        let _ = (from, quota);
+        Ok(false)
+    }
+
     /// Removes the volume with all that it holds. One that is gone already counts as removed.
     fn remove(&self) -> Result<()>;
 
@@ -162,6 +182,11 @@ pub trait Volume: fmt::Debug + Send {
         let there = self.place().ancestors().find(|dir| dir.exists());
         device::whole_disk_of(there.unwrap_or(self.place()))
     }
+}
+
+/// Removes a copy of a layer, whatever it was made by, or what else is there.
+pub fn remove_copy(place: &Path) -> Result<()> {
+    Backend::found_at(place).volume(place).remove()
 }
 
 /// The quota that holds after `change`; one that is smaller than what is used already is refused.

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::check;
 
+const SNAP_CREATE: libc::c_ulong = 0x5000_9401;
 const SUBVOL_CREATE: libc::c_ulong = 0x5000_940e;
 const SNAP_DESTROY: libc::c_ulong = 0x5000_940f;
 const INO_LOOKUP: libc::c_ulong = 0xd000_9412;
@@ -64,6 +65,13 @@ fn request<T>(file: BorrowedFd<'_>, request: libc::c_ulong, argument: &mut T) ->
 /// Makes an empty subvolume in a directory.
 pub fn create_subvolume(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     request(parent, SUBVOL_CREATE, &mut Named::new(name)?)
+}
+
+/// Makes a subvolume in a directory that is what the one of `source` is now. It is on the disk when this returns.
+pub fn snapshot(source: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let mut named = Named::new(name)?;
+    named.fd = source.as_raw_fd().into();
+    request(parent, SNAP_CREATE, &mut named)
 }
 
 /// Removes a subvolume with all that is in it; what it takes up is freed later.

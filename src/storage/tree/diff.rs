@@ -50,11 +50,12 @@ const NOW: usize = 1;
 /// What an image has at a path from its top.
 pub(super) type InImage<'i> = &'i dyn Fn(&[u8]) -> Result<Option<Stat>>;
 
-/// Tells every path that differs between the layers `before` and `now` over an image. Of a directory that is new or
+/// Tells every path that differs between the layers `before`, a copy made at `taken`, and `now` over an image. Of a directory that is new or
 /// gone, what is in it is told as well. Layers may have changed under our eyes: what vanishes is left out.
 pub fn changes(
     before: &OwnedFd,
     now: &OwnedFd,
+    taken: i64,
     image: InImage<'_>,
     tell: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<()> {
@@ -65,7 +66,7 @@ pub fn changes(
         loop {
             match walk.step()? {
                 Step::Entered => {
-                    let dirs = compare(&walk, lead, image, tell)?;
+                    let dirs = compare(&walk, lead, taken, image, tell)?;
                     walk.will_visit(dirs);
                 }
                 Step::Leaving if walk.leave()? == Step::Over => break,
@@ -81,6 +82,7 @@ pub fn changes(
 fn compare(
     walk: &Walk<2>,
     lead: usize,
+    taken: i64,
     image: InImage<'_>,
     tell: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<Vec<CString>> {
@@ -111,7 +113,7 @@ fn compare(
             _ => None,
         };
         let equal = || match other {
-            Some(other) => is_equal(mine, &status, other),
+            Some(other) => is_equal(mine, &status, other, taken),
             None => Ok(false),
         };
         if let Some(change) = judge(&was, &is, in_image.as_ref(), equal)? {
@@ -160,12 +162,12 @@ fn judge(
 }
 
 /// Whether two files, neither a directory, are alike in all but times.
-fn is_equal(one: Node<'_>, status: &Stat, other: Node<'_>) -> Result<bool> {
+fn is_equal(one: Node<'_>, status: &Stat, other: Node<'_>, taken: i64) -> Result<bool> {
     let Some(there) = other.status()? else {
         return Ok(false);
     };
     if (status.st_dev, status.st_ino) == (there.st_dev, there.st_ino)
-        || same_state((one, status), (other, &there))?
+        || same_state((one, status), (other, &there), taken)?
     {
         return Ok(true);
     }

@@ -102,12 +102,19 @@ impl Note {
 }
 
 /// Whether two files are surely of one state of one file, without a look at their content: copies, or one of them the living file.
-pub(super) fn same_state(one: (Node<'_>, &Stat), other: (Node<'_>, &Stat)) -> Result<bool> {
+///
+/// Copies that the file system made at once keep numbers and times, and have no note. What was changed before `taken`, a time in
+/// seconds since 1970 that was over when the older of them was made, has not changed since if those are the same: the times on files
+/// are a few ticks behind the clock.
+pub(super) fn same_state(one: (Node<'_>, &Stat), other: (Node<'_>, &Stat), taken: i64) -> Result<bool> {
     Ok(match (Note::on(one.0)?, Note::on(other.0)?) {
         (Some(a), Some(b)) => a.counts && b.counts && a.state == b.state,
         (Some(copy), None) => copy.counts && copy.state == State::of(other.1),
         (None, Some(copy)) => copy.counts && copy.state == State::of(one.1),
-        (None, None) => false,
+        (None, None) => {
+            let state = State::of(one.1);
+            state.changed.0 < taken - 1 && state == State::of(other.1)
+        }
     })
 }
 
@@ -115,13 +122,13 @@ pub(super) fn same_state(one: (Node<'_>, &Stat), other: (Node<'_>, &Stat)) -> Re
 pub type Identity = (u64, (i64, u64));
 
 impl Node<'_> {
-    /// Whether this regular file and one of an older copy are surely the same, without a look at their content.
-    pub fn is_same_copy(self, status: &Stat, older: Node<'_>, there: &Stat) -> Result<bool> {
+    /// Whether this regular file and one of an older copy, made at `taken`, are surely the same, without a look at their content.
+    pub fn is_same_copy(self, status: &Stat, older: Node<'_>, there: &Stat, taken: i64) -> Result<bool> {
         if look(status) != look(there) {
             return Ok(false);
         }
         let one = (status.st_dev, status.st_ino) == (there.st_dev, there.st_ino);
-        Ok(one || same_state((self, status), (older, there))?)
+        Ok(one || same_state((self, status), (older, there), taken)?)
     }
 
     /// Who this regular file is, if it has several names in its tree. In a copy the note says so: there, other copies have names of

@@ -44,6 +44,9 @@ struct Copying {
 impl Condo {
     /// Copies a VPS's layer into the new directory `to`, with the help of an older copy of it. The caller holds the lock of copies.
     pub(super) fn capture(&self, name: &Name, to: &Path, older: Option<&Path>) -> Result<Captured> {
+        if let Some(captured) = self.capture_at_once(name, to)? {
+            return Ok(captured);
+        }
         let mut copying = self.begin_copying(to, older)?;
         if self.status(name)? != VpsStatus::Stopped {
             self.copy_living(name, &mut copying)?;
@@ -56,14 +59,35 @@ impl Condo {
         sync.still();
         parts(sync, &layer, &copying.to, copying.older.as_ref())?;
         let frozen = still.map(|still| still.go_on()).transpose()?;
-        self.captured(record, &copying, frozen)
+        end(&copying.to)?;
+        Ok(self.captured(record, copying.sync.copied(), frozen))
+    }
+
+    /// The same where the back end does it in one step.
+    fn capture_at_once(&self, name: &Name, to: &Path) -> Result<Option<Captured>> {
+        let (record, _lock) = self.hold_settled(name)?;
+        let volume = self.volume(&record);
+        if !volume.is_copied_at_once() {
+            return Ok(None);
+        }
+        let layer = self.layer(&record)?;
+        if let Some(parent) = to.parent() {
+            files::create_dir_all(parent, 0o700)?;
+        }
+        // While it goes on: what is written then need not be while it stands still.
+        rustix::fs::syncfs(&layer).during(|| "write the layer's pages to disk")?;
+        let still = self.hold_still(name)?;
+        volume.copy_to(to)?;
+        let frozen = still.map(|still| still.go_on()).transpose()?;
+        Ok(Some(self.captured(record, Copied::default(), frozen)))
     }
 
     /// The same as of no moment: what a tenant changes meanwhile is old or new, or is not there.
     pub(super) fn capture_roughly(&self, name: &Name, to: &Path, older: Option<&Path>) -> Result<Captured> {
         let mut copying = self.begin_copying(to, older)?;
         let record = self.copy_living(name, &mut copying)?;
-        self.captured(record, &copying, None)
+        end(&copying.to)?;
+        Ok(self.captured(record, copying.sync.copied(), None))
     }
 
     fn begin_copying(&self, to: &Path, older: Option<&Path>) -> Result<Copying> {
@@ -89,14 +113,13 @@ impl Condo {
         Ok(record)
     }
 
-    fn captured(&self, record: Record, copying: &Copying, frozen: Option<Duration>) -> Result<Captured> {
-        end(&copying.to)?;
-        Ok(Captured {
-            copied: copying.sync.copied(),
+    fn captured(&self, record: Record, copied: Copied, frozen: Option<Duration>) -> Captured {
+        Captured {
+            copied,
             frozen,
             started: files::exists(&self.folders.seat(&record.name).provisioned()),
             record,
-        })
+        }
     }
 
     /// A VPS's own layer, which is made if it has none yet.

@@ -1,5 +1,8 @@
 //! A VPS made of another: with its disk and configuration, and a name, an address and an identity of its own.
 
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
 use crate::error::{Error, Result};
 use crate::storage::tree::Direction;
 use crate::vps::record::config::VpsConfig;
@@ -79,16 +82,22 @@ impl Condo {
     fn fill_clone(&self, source: &Record, new: &Record, snapshot: Option<&SnapshotName>) -> Result<()> {
         let _new = self.lock_copies(&new.name)?;
         let vps = &source.name;
+        let fill = |from: &Path, layer: &dyn Fn() -> Result<OwnedFd>| -> Result<()> {
+            let at_once = self.volume(new).copy_from(from, &new.config.disk.quota())?;
+            match at_once {
+                true => Ok(()),
+                false => self.bring(new, &layer()?, Direction::Copy).map(drop),
+            }
+        };
         if let Some(name) = snapshot {
-            let copy = at(&self.snapshot_dir(vps, name).join(LAYER))?;
-            return self.bring(new, &copy, Direction::Copy).map(drop);
+            let copy = self.snapshot_dir(vps, name).join(LAYER);
+            return fill(&copy, &|| at(&copy));
         }
         let (record, lock) = self.hold_settled(vps)?;
         if self.status(vps)? == VpsStatus::Stopped {
-            let layer = self.layer(&record)?;
-            return self.bring(new, &layer, Direction::Copy).map(drop);
+            return fill(self.volume(&record).place(), &|| self.layer(&record));
         }
         drop(lock);
-        self.with_passing(vps, |copy, _| self.bring(new, copy, Direction::Copy).map(drop))
+        self.with_passing(vps, |copy, _| fill(copy, &|| at(copy)))
     }
 }

@@ -112,7 +112,7 @@ impl Condo {
         }
         self.with_passing(vps, |layer, captured| {
             let snapshot = Snapshot::passing(vps, captured)?;
-            pack(&snapshot, layer)
+            pack(&snapshot, &at(layer)?)
         })
     }
 
@@ -154,8 +154,11 @@ impl Condo {
                 Err(e) if e.is_gone() => continue,
                 other => other?,
             };
-            let older = state.since.and_then(|(_, older)| open_dir(older, part).ok());
-            packer.tree(&format!("layer/{part}"), &top, older.as_ref())?;
+            let older = state
+                .since
+                .and_then(|(older, dir)| Some((open_dir(dir, part).ok()?, older.created)));
+            let older = older.as_ref().map(|(older, taken)| (older, *taken));
+            packer.tree(&format!("layer/{part}"), &top, older)?;
         }
         let (writer, bytes) = packer.finish()?;
         let id = header.id;

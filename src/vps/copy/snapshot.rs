@@ -1,7 +1,6 @@
 //! A VPS as it was: taken, brought back, compared, removed.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use crate::undo::Undo;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::pending::{self, Pending};
-use crate::vps::record::snapshots::{Snapshot, SnapshotName};
+use crate::vps::record::snapshots::{Snapshot, SnapshotName, remove_copies};
 use crate::vps::record::store::{Record, now, random_uuid};
 use crate::vps::record::view::VpsStatus;
 
@@ -70,7 +69,7 @@ impl Condo {
         let older = older.map(|older| self.snapshot_dir(vps, &older.name).join(LAYER));
         let captured = self.capture(vps, &unfinished.join(LAYER), older.as_deref());
         let captured = captured.inspect_err(|_| {
-            let _ = files::remove_tree(&unfinished);
+            let _ = remove_copies(&unfinished);
         })?;
         let snapshot = Snapshot {
             name: name.clone(),
@@ -114,10 +113,10 @@ impl Condo {
     /// In one step it is no snapshot any more; then its files go.
     pub(super) fn drop_snapshot(&self, vps: &Name, name: &SnapshotName) -> Result<()> {
         let unfinished = self.unfinished(vps, name);
-        files::remove_tree(&unfinished)?;
+        remove_copies(&unfinished)?;
         std::fs::rename(self.snapshot_dir(vps, name), &unfinished)
             .during(|| format!("remove the snapshot `{name}`"))?;
-        files::remove_tree(&unfinished)
+        remove_copies(&unfinished)
     }
 
     /// Removes the oldest of those that rotate.
@@ -175,8 +174,13 @@ impl Condo {
             config.image.clone_from(&snapshot.config.image);
             Ok(())
         })?;
-        let copy = at(&self.snapshot_dir(vps, &snapshot.name).join(LAYER))?;
-        self.bring(&record, &copy, Direction::Bring)?;
+        let copy = self.snapshot_dir(vps, &snapshot.name).join(LAYER);
+        if !self
+            .volume(&record)
+            .copy_from(&copy, &record.config.disk.quota())?
+        {
+            self.bring(&record, &at(&copy)?, Direction::Bring)?;
+        }
         if !snapshot.started {
             files::remove_file(&self.folders.seat(vps).provisioned())?;
         }
@@ -202,6 +206,7 @@ impl Condo {
     ) -> Result<()> {
         let _lock = self.lock_copies(vps)?;
         let snapshot = self.snapshot(vps, before)?;
+        let taken = snapshot.created;
         let image = self.images().get(&snapshot.config.image)?;
         let layers = image.layers.iter().map(|layer| Root::open(layer));
         let layers = layers.collect::<Result<Vec<_>>>()?;
@@ -214,6 +219,7 @@ impl Condo {
         changes(
             &open_dir(&before, "upper")?,
             &open_dir(&later, "upper")?,
+            taken,
             &|path| in_image(&layers, path),
             tell,
         )
@@ -223,7 +229,7 @@ impl Condo {
     pub(in crate::vps) fn sweep_copies(&self, vps: &Name) -> Result<()> {
         self.unfinished_copies(vps)?
             .iter()
-            .try_for_each(|path| files::remove_tree(path))
+            .try_for_each(|path| remove_copies(path))
     }
 
     /// Whether killed commands have left some. Whoever is at work on one holds the lock of copies.
@@ -248,19 +254,19 @@ impl Condo {
     pub(super) fn with_passing<T>(
         &self,
         vps: &Name,
-        work: impl FnOnce(&OwnedFd, &Captured) -> Result<T>,
+        work: impl FnOnce(&Path, &Captured) -> Result<T>,
     ) -> Result<T> {
         let older = self.snapshots(vps)?.pop();
         let older = older.map(|older| self.snapshot_dir(vps, &older.name).join(LAYER));
         let dir = self.passing(vps);
         let undo = Undo::of(|| {
-            files::remove_tree(&dir)?;
+            remove_copies(&dir)?;
             // Gone with the last one.
             let _ = std::fs::remove_dir(self.folders.snapshots(vps));
             Ok(())
         });
         let captured = self.capture(vps, &dir.join(LAYER), older.as_deref())?;
-        let result = work(&at(&dir.join(LAYER))?, &captured)?;
+        let result = work(&dir.join(LAYER), &captured)?;
         undo.run()?;
         Ok(result)
     }

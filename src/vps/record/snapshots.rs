@@ -1,7 +1,7 @@
 //! Snapshots as they lie on disk: a folder each, beside the VPS's own disk and outside of its limits.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use super::instance::Condo;
 use super::name::Name;
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
+use crate::storage;
 
 /// Longest name: with what condo puts before it, it is a file name.
 const MAX: usize = 64;
@@ -117,7 +118,7 @@ impl Condo {
     }
 
     /// Writes what is known of a snapshot into its folder.
-    pub(in crate::vps) fn describe_snapshot(&self, dir: &std::path::Path, snapshot: &Snapshot) -> Result<()> {
+    pub(in crate::vps) fn describe_snapshot(&self, dir: &Path, snapshot: &Snapshot) -> Result<()> {
         files::write_atomic(
             &dir.join(DESCRIPTION),
             &serde_json::to_vec_pretty(snapshot)?,
@@ -140,12 +141,32 @@ impl Condo {
         }
     }
 
+    /// Removes all snapshots of a VPS that goes, and unfinished ones.
+    pub(in crate::vps) fn remove_snapshots(&self, vps: &Name) -> Result<()> {
+        each_in(&self.folders.snapshots(vps), remove_copies)
+    }
+
     /// Held by whoever makes, changes or uses the VPS's snapshots. Taken before the VPS's own lock.
     pub(in crate::vps) fn lock_copies(&self, vps: &Name) -> Result<Lock> {
         // Nothing is made for one that is not there.
         self.store.get(vps)?;
         Lock::wait(&self.folders.copies_lock(vps))
     }
+}
+
+/// Removes a folder of copies of layers.
+pub(in crate::vps) fn remove_copies(dir: &Path) -> Result<()> {
+    each_in(dir, storage::remove_copy)?;
+    files::remove_tree(dir)
+}
+
+/// For each path in a folder, if there is one.
+fn each_in(dir: &Path, work: impl Fn(&Path) -> Result<()>) -> Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.during(|| format!("read `{}`", dir.display()))?,
+    };
+    entries.flatten().try_for_each(|entry| work(&entry.path()))
 }
 
 #[cfg(test)]

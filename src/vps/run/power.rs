@@ -150,6 +150,7 @@ impl Condo {
         network::forget(self, &record)?;
         self.remove_rescue(&record)?;
         self.volume(&record).remove()?;
+        self.remove_snapshots(name)?;
         files::remove_tree(&self.folders.vps(name))?;
         let peers = self.store.peers(name)?.into_iter().map(|(peer, _)| peer);
         let peers: Vec<Name> = peers.collect();

@@ -66,6 +66,7 @@ impl Condo {
         files::remove_tree(&self.folders.run_of(name))?;
         let place = self.folders.disk(name);
         Backend::found_at(&place).volume(place).remove()?;
+        self.remove_snapshots(name)?;
         files::remove_tree(&self.folders.vps(name))?;
         self.release_all_uids(name)?;
         self.forget(name)

@@ -12,6 +12,7 @@ use crate::harness::trace::{self, Victim};
 
 tests![
     a_killed_copy_of_a_vps_that_runs: 240,
+    a_killed_copy_of_a_subvolume: 180,
     a_killed_import: 120,
     a_killed_restore: 180,
     a_killed_resize: 180,
@@ -30,9 +31,23 @@ const QUICK: &str = "trap 'exit 0' TERM; while :; do busybox sleep 60 & wait $!;
 
 /// A stopped VPS `web` with something of its own, and a snapshot `base` of that.
 fn house() -> Result<House> {
-    let mut house = House::quick()?;
-    house.import("other", QUICK)?;
-    house.ok("create web --image quick")?;
+    furnished(House::new()?, "")
+}
+
+/// The same in a subvolume of btrfs.
+fn on_btrfs() -> Result<House> {
+    let place = mounted(512, &["mkfs.btrfs", "-q"], "")?;
+    furnished(
+        House::at(place.join("condo"))?,
+        "--disk 64M --memory 64M --cpus 2 --pids 50",
+    )
+}
+
+fn furnished(mut house: House, options: &str) -> Result<House> {
+    for image in ["quick", "other"] {
+        house.import(image, QUICK)?;
+    }
+    house.ok(&format!("create web --image quick {options}"))?;
     mark(&house)?;
     house.ok("snapshot create web base")?;
     Ok(house)
@@ -104,47 +119,67 @@ fn goes_on(house: &House) -> Result<()> {
 fn a_killed_copy_of_a_vps_that_runs() -> Result<()> {
     let house = house()?;
     house.ok("start web")?;
-    let whole = |name: &str| -> Result<()> {
-        ensure!(std::fs::read_to_string(mine(&house, name))? == "mine", "{name}");
-        Ok(())
-    };
-    let unused = || goes_on(&house);
-    let snapshot = || -> Result<()> {
-        goes_on(&house)?;
-        let file = house.root.join("lib/vps/web/snapshots/s/layer/upper/mine");
-        ensure!(std::fs::read_to_string(file)? == "mine");
-        house.ok("snapshot delete web s").map(drop)
-    };
-    cut(
-        &house,
-        "snapshot create web s",
-        "already exists",
-        unused,
-        snapshot,
-    )?;
-    let clone = || -> Result<()> {
-        goes_on(&house)?;
-        whole("copy")?;
-        house.ok("delete copy").map(drop)
-    };
-    cut(&house, "clone web copy", "already exists", unused, clone)?;
+    cut_copies(&house)?;
     let dir = harness::tempdir();
     let archive = dir.join("web.condo").display().to_string();
     let export = || -> Result<()> {
         goes_on(&house)?;
         house.ok(&format!("import {archive} --name in"))?;
-        whole("in")?;
+        is_whole(&mine(&house, "in"))?;
         house.ok("delete in")?;
         ensure!(std::fs::read_dir(&dir)?.count() == 1, "something is unfinished");
         Ok(std::fs::remove_file(&archive)?)
     };
-    cut(&house, &format!("export web -o {archive}"), "", unused, export)?;
-    let left: Vec<_> = std::fs::read_dir(house.root.join("lib/vps/web/snapshots"))?
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
-    ensure!(left == ["base"], "{left:?}");
+    cut(
+        &house,
+        &format!("export web -o {archive}"),
+        "",
+        || goes_on(&house),
+        export,
+    )?;
+    only_base_is_left(&house)?;
     house.leave()
+}
+
+/// Copies that are made at once, and restores from them.
+fn a_killed_copy_of_a_subvolume() -> Result<()> {
+    let house = on_btrfs()?;
+    house.ok("start web")?;
+    cut_copies(&house)?;
+    only_base_is_left(&house)?;
+    house.ok("stop web")?;
+    cut_restores(&house)?;
+    ensure!(house.show("web")?["disk"]["size"] == 64 << 20);
+    house.leave()
+}
+
+fn is_whole(file: &Path) -> Result<()> {
+    ensure!(std::fs::read_to_string(file)? == "mine", "{}", file.display());
+    Ok(())
+}
+
+/// Snapshots and clones of a VPS that runs.
+fn cut_copies(house: &House) -> Result<()> {
+    let snapshot = || -> Result<()> {
+        goes_on(house)?;
+        is_whole(&house.root.join("lib/vps/web/snapshots/s/layer/upper/mine"))?;
+        house.ok("snapshot delete web s").map(drop)
+    };
+    let unused = || goes_on(house);
+    cut(house, "snapshot create web s", "already exists", unused, snapshot)?;
+    let clone = || -> Result<()> {
+        goes_on(house)?;
+        is_whole(&mine(house, "copy"))?;
+        house.ok("delete copy").map(drop)
+    };
+    cut(house, "clone web copy", "already exists", unused, clone)
+}
+
+fn only_base_is_left(house: &House) -> Result<()> {
+    let left = std::fs::read_dir(house.root.join("lib/vps/web/snapshots"))?;
+    let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+    ensure!(left == ["base"], "{left:?}");
+    Ok(())
 }
 
 fn a_killed_import() -> Result<()> {
@@ -156,7 +191,7 @@ fn a_killed_import() -> Result<()> {
     let before = || house.ok("image remove quick").map(drop);
     let after = || -> Result<()> {
         ensure!(house.list()?.len() == 1);
-        ensure!(std::fs::read_to_string(mine(&house, "in"))? == "mine");
+        is_whole(&mine(&house, "in"))?;
         house.ok("start in")?;
         house.ok("delete --force in").map(drop)
     };
@@ -167,6 +202,11 @@ fn a_killed_import() -> Result<()> {
 
 fn a_killed_restore() -> Result<()> {
     let house = house()?;
+    cut_restores(&house)?;
+    house.leave()
+}
+
+fn cut_restores(house: &House) -> Result<()> {
     let before = || -> Result<()> {
         house.ok("start web")?;
         let change =
@@ -174,24 +214,21 @@ fn a_killed_restore() -> Result<()> {
         house.sh("web", change).map(drop)
     };
     let after = || -> Result<()> {
-        ensure!(std::fs::read_to_string(mine(&house, "web"))? == "mine");
-        ensure!(!mine(&house, "web").with_file_name("later").exists());
+        let mine = mine(house, "web");
+        is_whole(&mine)?;
+        ensure!(!mine.with_file_name("later").exists());
         // Killed between its end and its start, it is stopped.
         house.output("start web")?;
-        goes_on(&house)?;
+        goes_on(house)?;
         house.ok("stop web").map(drop)
     };
-    cut(&house, "snapshot restore web base --force", "", before, after)?;
-    house.leave()
+    cut(house, "snapshot restore web base --force", "", before, after)
 }
 
 /// On a file system where a disk grows and shrinks while its VPS runs.
 fn a_killed_resize() -> Result<()> {
-    let place = mounted(512, &["mkfs.btrfs", "-q"], "")?;
-    let mut house = House::at(place.join("condo"))?;
-    house.import("quick", QUICK)?;
-    house.ok("create web --image quick --cpus 2 --memory 64M --disk 64M --start")?;
-    mark(&house)?;
+    let house = on_btrfs()?;
+    house.ok("start web")?;
     let before = || {
         house
             .ok("resize web --cpus 2 --memory 64M --pids 50 --disk 64M")
@@ -206,12 +243,10 @@ fn a_killed_resize() -> Result<()> {
         let held = house.limits("web")?;
         ensure!(held.memory == 96 << 20 && held.pids == 100, "{held:?}");
         goes_on(&house)?;
-        ensure!(std::fs::read_to_string(mine(&house, "web"))? == "mine");
-        Ok(())
+        is_whole(&mine(&house, "web"))
     };
     let line = "resize web --cpus 1 --memory 96M --pids 100 --disk 96M";
     cut(&house, line, "", before, after)?;
-    house.ok("delete --force web")?;
     house.leave()
 }
 
@@ -236,7 +271,7 @@ fn a_killed_rescue() -> Result<()> {
     let ended = || -> Result<()> {
         let vps = house.show("web")?;
         ensure!(vps["rescue"].is_null() && vps["status"] == "stopped", "{vps}");
-        ensure!(std::fs::read_to_string(mine(&house, "web"))? == "mine");
+        is_whole(&mine(&house, "web"))?;
         ensure!(!house.root.join("lib/vps/web/rescue").exists());
         Ok(())
     };

@@ -284,10 +284,11 @@ fn is_copied(house: &House, kind: &Kind) -> Result<()> {
     let dir = harness::tempdir();
     let (whole, since) = (dir.join("whole.condo"), dir.join("since.condo"));
     house.ok("clone web then --snapshot s")?;
+    house.ok("snapshot create web t")?;
     house.sh("web", "echo later > /root/later; sync")?;
     house.ok("clone web now")?;
-    house.ok(&format!("export web --snapshot s -o {}", whole.display()))?;
-    house.ok(&format!("export web --since s -o {}", since.display()))?;
+    house.ok(&format!("export web --snapshot t -o {}", whole.display()))?;
+    house.ok(&format!("export web --since t -o {}", since.display()))?;
     ensure!(since.metadata()?.len() < whole.metadata()?.len() / 4, "all of it");
     house.ok(&format!("import {} --name in", since.display()))?;
     house.ok("start then now in")?;
@@ -326,7 +327,8 @@ fn is_copied(house: &House, kind: &Kind) -> Result<()> {
 /// A new system on the same disk, under another name.
 fn is_made_anew(house: &House, kind: &Kind) -> Result<()> {
     let size = disk(house, "web")?["size"].clone();
-    house.ok("snapshot delete web s")?;
+    house.ok("snapshot delete web s t")?;
+    ensure!(!house.root.join("lib/vps/web/snapshots").exists());
     house.ok("rebuild web --image busybox --force")?;
     house.ok("stop web --timeout 3")?;
     house.ok("rename web site")?;

@@ -28,6 +28,8 @@ pub struct Packer<W: Write> {
     out: zstd::Encoder<'static, Sealing<W>>,
     /// First names of files that have several.
     linked: HashMap<Identity, Vec<u8>>,
+    /// When the older copy was made that the tree is compared with.
+    taken: i64,
 }
 
 impl<W: Write> std::fmt::Debug for Packer<W> {
@@ -44,6 +46,7 @@ impl<W: Write> Packer<W> {
         let mut packer = Self {
             out,
             linked: HashMap::new(),
+            taken: 0,
         };
         let text = serde_json::to_vec_pretty(header)?;
         packer.head(
@@ -60,10 +63,12 @@ impl<W: Write> Packer<W> {
         Ok(packer)
     }
 
-    /// Adds a tree as `name/…`. Files that are the same in `older` are only named.
-    pub fn tree(&mut self, name: &str, top: &OwnedFd, older: Option<&OwnedFd>) -> Result<()> {
+    /// Adds a tree as `name/…`. Files that are the same in `older`, a copy made at that time, are only named.
+    pub fn tree(&mut self, name: &str, top: &OwnedFd, older: Option<(&OwnedFd, i64)>) -> Result<()> {
         self.linked.clear();
-        let mut walk = Walk::new([Some(top.try_clone()?), older.map(OwnedFd::try_clone).transpose()?]);
+        self.taken = older.map_or(0, |(_, taken)| taken);
+        let older = older.map(|(older, _)| older.try_clone()).transpose()?;
+        let mut walk = Walk::new([Some(top.try_clone()?), older]);
         loop {
             match walk.step()? {
                 Step::Entered => {
@@ -118,7 +123,7 @@ impl<W: Write> Packer<W> {
             FileType::RegularFile => {
                 if let Some(older) = older
                     && let Some(there) = older.status()?
-                    && node.is_same_copy(status, older, &there)?
+                    && node.is_same_copy(status, older, &there, self.taken)?
                 {
                     fields.special = " same";
                     return self.head(b'0', path, &fields, &[]);

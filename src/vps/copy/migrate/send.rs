@@ -7,12 +7,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::error::{During, Error, Result};
-use crate::files;
 use crate::undo::Undo;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::pending::{self, Pending};
-use crate::vps::record::snapshots::Snapshot;
+use crate::vps::record::snapshots::{Snapshot, remove_copies};
 use crate::vps::record::store::random_uuid;
 use crate::vps::record::view::VpsStatus;
 
@@ -214,7 +213,7 @@ impl Condo {
     ) -> Result<Migrated> {
         let ran = hand.ran;
         let dir = self.passing(vps);
-        let undo = Undo::of(|| files::remove_tree(&dir));
+        let undo = Undo::of(|| remove_copies(&dir));
         let image = self.images().get(&self.store.get(vps)?.config.image)?;
         let mut going = Move {
             condo: self,
