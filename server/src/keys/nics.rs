@@ -9,7 +9,7 @@ use super::devices::{amend, each, free, put, remove};
 use super::{Devices, Keys, Setup, values};
 use crate::reply::Problem;
 
-/// The interface that the bandwidth is of: it is the VPS's in all.
+/// The interface that shows the bandwidth, which each interface of the VPS has for itself.
 const FIRST: &str = "eth0";
 
 /// Sets what the interfaces say. One that says nothing but the usual is one of which nothing was said.
@@ -25,7 +25,7 @@ pub(super) fn set(config: &mut VpsConfig, devices: &Devices) -> Result<(), Probl
         })?;
         if !all.is_empty() && options.keys().any(|key| key.starts_with("limits.")) {
             return Err(Problem::bad(format!(
-                "devices.{name}: `limits.*` is for the first nic: it holds for what the VPS sends and receives in all"
+                "devices.{name}: `limits.*` is for the first nic: all nics of the instance have the same bandwidth"
             )));
         }
         all.push((place.unwrap_or_else(|| name.clone()), attachment));
