@@ -241,7 +241,7 @@ fn forged_files_are_refused() -> Result<()> {
             "attribute",
         ),
         (vec![top, (b'0', "elsewhere", "", &[])], "belongs to no part"),
-        (vec![top, (b'0', "layer/a", "", &[("uid", "70000")])], "owner"),
+        (vec![top, (b'0', "layer/a", "", &[("uid", "4194304")])], "owner"),
     ];
     for (entries, needle) in cases {
         let archive = forged(&entries, strangers.header.as_bytes())?;
