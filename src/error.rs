@@ -56,7 +56,7 @@ pub enum Error {
     #[error("{0}")]
     Damaged(String),
     /// The program to run cannot be run (exit status 126 or 127 of `exec` and `run`).
-    #[error("exec: `{program}`: {}", plain(source))]
+    #[error("exec {program}: {}", plain(source))]
     Exec {
         /// The program as it was asked for.
         program: String,

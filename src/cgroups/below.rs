@@ -73,7 +73,10 @@ fn inner(value: &str, path: &str) -> Result<PathBuf> {
     Err(Error::invalid(
         "--cgroup",
         value,
-        "is not a path below the container's cgroup",
+        format_args!(
+            "leads out of the container's: {} is not a sub cgroup path",
+            path.display()
+        ),
     ))
 }
 

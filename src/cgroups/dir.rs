@@ -40,10 +40,11 @@ impl Dir {
     pub(super) fn sub(&self, path: &Path) -> Result<Self> {
         let path = self.path.join(path);
         Self::open(path.clone()).map_err(|e| match e {
-            e if e.is_gone() => Error::NotFound {
-                kind: "cgroup",
-                name: path.display().to_string(),
-            },
+            // What callers match is in runc's words.
+            e if e.is_gone() => Error::Status(format!(
+                "--cgroup: adding pid of a new process to cgroups {}/cgroup.procs: no such file or directory",
+                path.display()
+            )),
             e => e,
         })
     }

@@ -133,7 +133,7 @@ impl Hierarchy for Hybrid {
     fn below(&self, paths: &Below) -> Result<Box<dyn Hierarchy>> {
         let there: Vec<&str> = self.dirs().into_iter().map(|(name, _)| name).collect();
         if let Some(controller) = paths.unknown(&there) {
-            let problem = "is not a controller of this host";
+            let problem = "is an unknown controller on this host";
             return Err(Error::invalid("--cgroup", controller, problem));
         }
         let sub = |(controllers, dir): &(Vec<String>, Dir)| -> Result<(Vec<String>, Dir)> {

@@ -219,7 +219,7 @@ impl Cgroup {
         Err(Error::invalid(
             "linux.resources.memory.limit",
             ceiling.limit,
-            format!("is below the {used} bytes in use"),
+            format!("is below the {used} bytes in use: rejecting memory limit"),
         ))
     }
 

@@ -27,7 +27,7 @@ pub(super) fn settings(map: &HashMap<String, String>, host: &Controllers) -> Res
     if !host.is_unified() {
         return Err(Error::unsupported(
             FIELD,
-            "this host still mounts cgroup v1 controllers",
+            "it is an invalid configuration for a host that still mounts cgroup v1 controllers",
         ));
     }
     let mut settings = Vec::new();

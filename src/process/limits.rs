@@ -36,9 +36,12 @@ fn files_before() -> Option<Rlimit> {
         .cloned()
 }
 
-/// A program that is none of a container's gets the limit of open files back that its caller had.
+/// A program that is none of a container's gets the limit of open files back that its caller had. Once this process has those of
+/// its container instead, they are the program's as well.
 pub fn restore_files_in(command: &mut Command) {
-    if let Some(before) = files_before() {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    let raised = |before: &Rlimit| (now.current, now.maximum) == (before.maximum, before.maximum);
+    if let Some(before) = files_before().filter(raised) {
         sys::task::limit_files_in(command, before.current, before.maximum);
     }
 }

@@ -39,7 +39,8 @@ impl Scheduler {
     pub fn apply(&self, pid: i32) -> Result<()> {
         task::set_scheduling(pid, &self.0).during(|| {
             "set `process.scheduler` (more than the runtime itself has needs CAP_SYS_NICE; real-time policies need \
-             `linux.resources.cpu.realtimeRuntime` on cgroup v1)"
+             `linux.resources.cpu.realtimeRuntime` on cgroup v1; with SCHED_DEADLINE, process scheduler can't be used together \
+             with AllowedCPUs, which is `linux.resources.cpu.cpus`)"
         })
     }
 }
@@ -70,17 +71,14 @@ fn policy(policy: Policy) -> Result<u32> {
     })
 }
 
+/// The kernel, and so callers, leave it out of sight where the policy has no use for it.
 fn check_nice(spec: &oci::Scheduler) -> Result<()> {
-    match spec.nice().unwrap_or(0) {
-        0 => Ok(()),
-        nice if !(-20..=19).contains(&nice) => invalid("nice", nice, "must be from -20 to 19"),
-        nice if !matches!(spec.policy(), Policy::SchedOther | Policy::SchedBatch) => invalid(
-            "nice",
-            nice,
-            "has no effect with this policy: only with SCHED_OTHER and SCHED_BATCH",
-        ),
-        _ => Ok(()),
+    let nice = spec.nice().unwrap_or(0);
+    let counts = matches!(spec.policy(), Policy::SchedOther | Policy::SchedBatch);
+    if counts && !(-20..=19).contains(&nice) {
+        return invalid("nice", nice, "must be from -20 to 19");
     }
+    Ok(())
 }
 
 fn priority(spec: &oci::Scheduler) -> Result<u32> {
@@ -167,6 +165,7 @@ mod tests {
         assert_eq!((batch.policy, batch.nice, batch.flags), (3, -5, 1));
         let fifo = read(r#""policy":"SCHED_FIFO","priority":99"#).unwrap().0;
         assert_eq!((fifo.policy, fifo.priority), (1, 99));
+        assert!(read(r#""policy":"SCHED_RR","priority":1,"nice":19"#).is_ok());
         let deadline = read(
             r#""policy":"SCHED_DEADLINE","runtime":2000,"deadline":3000,"flags":["SCHED_FLAG_RECLAIM"]"#,
         )
@@ -191,10 +190,6 @@ mod tests {
             (
                 r#""policy":"SCHED_OTHER","nice":20"#,
                 "process.scheduler.nice: `20` must",
-            ),
-            (
-                r#""policy":"SCHED_RR","priority":1,"nice":1"#,
-                "process.scheduler.nice: `1` has no",
             ),
             (
                 r#""policy":"SCHED_OTHER","priority":1"#,

@@ -1,6 +1,6 @@
 //! Init's part, first half: the tree is put together on top of the host's root.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
@@ -23,24 +23,30 @@ pub struct Assembled {
 
 impl AsFd for Assembled {
     /// The container's root directory.
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 }
 
+/// Has the owners of a detached mount translated ([`MountOp::idmap`]), which is one of the plan's mounts, by its number, by who has
+/// a say over its filesystem.
+pub type Translate<'a> = dyn FnMut(usize, BorrowedFd<'_>) -> Result<()> + 'a;
+
 /// Puts the tree together, in init: in its new mount namespace, and root in its user namespace.
+///
+/// `translate` is for sources that appear only now; the others are translated.
 ///
 /// # Errors
 /// They name the mount: ``mount `/dev/shm`: …``.
-pub fn assemble(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
+pub fn assemble(plan: &RootfsPlan, sources: Sources, translate: &mut Translate<'_>) -> Result<Assembled> {
     // Modes are exactly those asked for; the process gets its own umask later.
     let umask = rustix::process::umask(Mode::empty());
-    let assembled = build(plan, sources);
+    let assembled = build(plan, sources, translate);
     rustix::process::umask(umask);
     assembled
 }
 
-fn build(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
+fn build(plan: &RootfsPlan, sources: Sources, translate: &mut Translate<'_>) -> Result<Assembled> {
     match plan.mounts_of {
         MountsOf::Container => {
             place_root(&sources.root, plan).during(|| "mount the root filesystem")?;
@@ -54,10 +60,10 @@ fn build(plan: &RootfsPlan, sources: Sources) -> Result<Assembled> {
         plan: plan.clone(),
         seals: Vec::new(),
     };
-    for (op, source) in plan.mounts.iter().zip(sources.binds) {
+    for (index, (op, source)) in plan.mounts.iter().zip(sources.binds).enumerate() {
         log::debug!("init: {}: mount `{}`", op.field, op.target.display());
         assembled
-            .perform(op, source)
+            .perform(op, source, &mut |tree| translate(index, tree))
             .during(|| format!("mount `{}`", op.target.display()))?;
     }
     for (device, host) in plan.devices.iter().zip(sources.devices) {
@@ -119,10 +125,18 @@ impl Assembled {
         }
     }
 
-    fn perform(&mut self, op: &MountOp, source: Option<OwnedFd>) -> Result<()> {
+    fn perform(
+        &mut self,
+        op: &MountOp,
+        source: Option<OwnedFd>,
+        translate: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
         match &op.action {
             Action::Bind(bind) if bind.inside => {
                 let source = op.open_inside(bind, &self.root)?;
+                if bind.idmap.is_some() {
+                    translate(source.as_fd())?;
+                }
                 self.bind(op, bind, &source)
             }
             Action::Bind(bind) => match source {

@@ -103,7 +103,9 @@ pub(super) fn plan(spec: &[LinuxDevice], mounts: &[MountOp], own_dev: bool) -> R
             uid: 0,
             gid: 0,
         });
-    Ok(default.chain(spec.iter().cloned()).collect())
+    // Its place has the link to the devpts instance of the container's own, and no other.
+    let named = spec.iter().filter(|d| d.path != Path::new("/dev/ptmx"));
+    Ok(default.chain(named.cloned()).collect())
 }
 
 fn from_spec(field: String, device: &LinuxDevice) -> Result<Device> {

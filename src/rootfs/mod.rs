@@ -36,7 +36,7 @@ mod strip;
 
 use crate::host::Host;
 
-pub use assemble::{Assembled, assemble};
+pub use assemble::{Assembled, Translate, assemble};
 pub use console::{open_container_ptmx, open_peer};
 pub use cover::uncover;
 pub use devices::Device;

@@ -86,7 +86,7 @@ pub(super) fn plain_directory(root: &Root, path: &Path) -> Result<OwnedFd> {
             Ok(open()?)
         }
         Err(Errno::LOOP | Errno::NOTDIR) => Err(Error::Corrupt(format!(
-            "`{}` of the image is not a directory but a symbolic link or a file",
+            "`{}` of the image is a symbolic link or a file: it must be mounted on ordinary directory",
             path.display()
         ))),
         other => Ok(other?),

@@ -161,7 +161,10 @@ impl Context<'_> {
     fn add(&self, field: &str, mount: &Mount, ops: &mut Vec<MountOp>) -> Result<()> {
         let entry = Entry {
             field,
-            target: checks::target(&format!("{field}.destination"), mount.destination())?,
+            target: checks::target(
+                &format!("{field}.destination"),
+                self.without_root(mount.destination()),
+            )?,
             options: Options::parse(mount.options().as_deref().unwrap_or_default()),
             mount,
             label: self.label,
@@ -202,12 +205,6 @@ impl Context<'_> {
         // Without the `.` of relative ones.
         let source: PathBuf = self.bundle.join(source).components().collect();
         let inside = self.within_root(&source);
-        if inside.is_some() && idmap.is_some() {
-            return Err(Error::unsupported(
-                format!("{}: an id-mapped mount", entry.field),
-                "its source lies in the container's own root filesystem; name a directory outside of it",
-            ));
-        }
         Ok(Bind {
             top,
             unwanted,
@@ -215,6 +212,11 @@ impl Context<'_> {
             inside: inside.is_some(),
             ..entry.bind(inside.unwrap_or(source), recursive)
         })
+    }
+
+    /// Some callers write where a mount's place is on the host; other runtimes take the rootfs away from it.
+    fn without_root<'p>(&self, destination: &'p Path) -> &'p Path {
+        destination.strip_prefix(self.rootfs).unwrap_or(destination)
     }
 
     /// The path inside of a source in the root filesystem, which is looked up like every path of the container's.

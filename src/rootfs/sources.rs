@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::devices::Device;
 use super::mount;
-use super::ops::{Action, Bind, MountOp};
+use super::ops::{Action, Bind, IdMap, MountOp};
 use super::options::Sharing;
 use super::plan::RootfsPlan;
 use crate::error::{During, Error, Result};
@@ -68,15 +68,13 @@ fn open_device(device: &Device) -> Result<Option<OwnedFd>> {
 /// The rootfs as a tree of its own. Its path is canonical, so a symbolic link anywhere on it was put there after the check.
 pub(super) fn open_root(path: &Path, sharing: Sharing) -> Result<OwnedFd> {
     let tree = mount::clone(&open_root_dir(path)?, true)?;
-    // Never a peer of the host's mount: what is mounted below it must not appear on the host.
-    mount::inherit(
-        &tree,
-        if sharing == Sharing::Shared {
-            Sharing::Slave
-        } else {
-            sharing
-        },
-    )?;
+    // Never a peer of the host's mount: what is mounted below it must not appear on the host. A shared root is in "a new peer
+    // group" (rootfsPropagation in the runtime spec), and in no other.
+    let apart = match sharing {
+        Sharing::Shared => Sharing::Private,
+        other => other,
+    };
+    mount::inherit(&tree, apart)?;
     Ok(tree)
 }
 
@@ -168,30 +166,45 @@ impl Sources {
         container_userns: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
         for (op, tree) in plan.mounts.iter().zip(&self.binds) {
-            let (
-                Action::Bind(Bind {
-                    idmap: Some(idmap), ..
-                }),
-                Some(tree),
-            ) = (&op.action, tree)
-            else {
-                continue;
-            };
-            let own = match &idmap.maps {
-                Some((uid, gid)) => Some(userns_for(uid, gid)?),
-                None => None,
-            };
-            let userns = own
-                .as_ref()
-                .map(AsFd::as_fd)
-                .or(container_userns)
-                .ok_or_else(|| {
-                    Error::invalid(&op.field, op.target.display(), "has no user namespace to map to")
-                })?;
-            translate(tree.as_fd(), idmap.recursive, userns)
-                .during(|| format!("mount `{}`: {}: map owners", op.target.display(), op.field))?;
+            if let Some(tree) = tree {
+                op.idmap(tree.as_fd(), userns_for, container_userns)?;
+            }
         }
         Ok(())
+    }
+}
+
+impl MountOp {
+    /// Translates the owners of this bind mount, which is not in place yet, if that is asked for: see [`Sources::idmap`].
+    pub fn idmap(
+        &self,
+        tree: BorrowedFd<'_>,
+        userns_for: &mut UsernsFor<'_>,
+        container_userns: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let Some(idmap) = self.wanted_idmap() else {
+            return Ok(());
+        };
+        let own = idmap.maps.as_ref().map(|(uid, gid)| userns_for(uid, gid));
+        let own = own.transpose()?;
+        let userns = own.as_ref().map(AsFd::as_fd).or(container_userns);
+        let userns = userns.ok_or_else(|| {
+            Error::invalid(
+                &self.field,
+                self.target.display(),
+                "has no user namespace to map to",
+            )
+        })?;
+        translate(tree, idmap.recursive, userns)
+            .during(|| format!("mount `{}`: {}: map owners", self.target.display(), self.field))
+    }
+
+    /// How owners are to be translated, if they are.
+    pub fn wanted_idmap(&self) -> Option<&IdMap> {
+        match &self.action {
+            Action::Bind(bind) => bind.idmap.as_ref(),
+            _ => None,
+        }
     }
 }
 

@@ -41,26 +41,24 @@ pub fn send_fd(socket: BorrowedFd<'_>, message: &[u8], fd: BorrowedFd<'_>) -> Re
 
 /// Receives one descriptor.
 pub fn receive_fd(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let (_, fd) = receive_message(socket, &mut [0; 4096]).during(|| "receive a file descriptor")?;
+    fd.ok_or_else(|| Error::Corrupt("a message without the expected file descriptor".into()))
+}
+
+/// Receives a message: its length, and the descriptor that it brings.
+pub fn receive_message(
+    socket: BorrowedFd<'_>,
+    message: &mut [u8],
+) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut message = [0; 4096];
-    rustix::net::recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut message)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )
-    .during(|| "receive a file descriptor")?;
-    for entry in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = entry
-            && let Some(fd) = fds.next()
-        {
-            return Ok(fd);
-        }
-    }
-    Err(Error::Corrupt(
-        "a message without the expected file descriptor".into(),
-    ))
+    let slices = &mut [IoSliceMut::new(message)];
+    let got = rustix::net::recvmsg(socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let fd = control.drain().find_map(|entry| match entry {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok((got.bytes, fd))
 }
 
 /// A connected pair of stream sockets, for the caller that keeps the master itself.

@@ -127,8 +127,13 @@ impl<'a> Ready<'a> {
     /// Runs them one after the other, as who this process is by now; the first failure ends it.
     pub fn run(self, surroundings: Surroundings<'_>) -> Result<()> {
         for (index, (hook, input)) in self.hooks.into_iter().enumerate() {
-            run_one(hook, input, surroundings)
-                .during(|| format!("{} hook {index} (`{}`)", self.kind, hook.path().display()))?;
+            run_one(hook, input, surroundings).during(|| {
+                format!(
+                    "error running {} hook #{index}: `{}`",
+                    self.kind,
+                    hook.path().display()
+                )
+            })?;
         }
         Ok(())
     }
@@ -146,13 +151,19 @@ fn run_one(hook: &Hook, input: File, surroundings: Surroundings<'_>) -> Result<(
         return Ok(());
     }
     let how = status.code().map_or_else(
-        || format!("was killed by signal {}", status.signal().unwrap_or_default()),
+        || killed_by(status.signal().unwrap_or_default()),
         |code| format!("exited with status {code}"),
     );
     Err(Error::Status(format!(
         "{how}, stderr: {}",
         String::from_utf8_lossy(&said).trim()
     )))
+}
+
+/// With the signal's name as the system has it ("bad system call"), which callers of runc look for.
+fn killed_by(signal: i32) -> String {
+    let name = crate::sys::signal::describe(signal).to_lowercase();
+    format!("was killed by signal {signal} ({name})")
 }
 
 fn command(hook: &Hook, surroundings: Surroundings<'_>) -> Command {
@@ -281,7 +292,7 @@ mod tests {
             .to_string();
         assert_eq!(
             e,
-            "prestart hook 0 (`/bin/sh`): exited with status 3, stderr: no luck"
+            "error running prestart hook #0: `/bin/sh`: exited with status 3, stderr: no luck"
         );
     }
 

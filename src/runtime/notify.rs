@@ -23,7 +23,7 @@ use crate::error::{During, Error, Result};
 use crate::files;
 
 /// Where the container finds the socket's directory, as runc has it.
-const INSIDE: &str = "/run/notify";
+pub const INSIDE: &str = "/run/notify";
 const NAME: &str = "notify.sock";
 
 /// The variable of `sd_notify(3)`.

@@ -26,7 +26,7 @@ use resources::{decide_allocation, decide_cgroup, decide_limits, delegates};
 mod resources;
 
 /// Where containers live whose config names a relative cgroup: never below the caller's own. One whose config names none has
-/// `<this>-<id>` to itself, because a parent directory would have to be made and removed in up to a dozen hierarchies.
+/// `/<id>`, as with other runtimes: callers look for its cgroup by that name.
 pub const DEFAULT_CGROUP: &str = "/condo-runtime";
 
 /// `KTIME_SEC_MAX`: more seconds than these no clock of the kernel counts.

@@ -84,7 +84,7 @@ pub(super) fn settle_for(wanted: Home, resources: &LinuxResources, host: &Host) 
         Err(Error::Unsupported { what, .. }) => Err(Error::unsupported(
             what,
             format!(
-                "user {} may not make the cgroup `{}`: call condo-runtime from a cgroup that is delegated (systemd-run --user \
+                "user {} may not make the cgroup `{}` (cannot set pids limit: container could not join or create cgroup): call condo-runtime from a cgroup that is delegated (systemd-run --user \
                  --scope --property Delegate=yes), or leave the limit out",
                 host.caller.uid,
                 wanted.path()

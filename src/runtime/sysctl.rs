@@ -33,6 +33,10 @@ impl Sysctls {
             let field = || format!("linux.sysctl[{key:?}]");
             let parts =
                 parts(key).ok_or_else(|| Error::invalid(field(), value, "is not a parameter's name"))?;
+            if parts == ["kernel", "hostname"] {
+                let problem = "conflicts with the field `hostname`: use that one";
+                return Err(Error::invalid(field(), value, problem));
+            }
             let Some(kind) = owner(&parts) else {
                 return Err(Error::invalid(
                     field(),
@@ -105,7 +109,7 @@ fn owner(parts: &[String]) -> Option<Kind> {
         ["net", _, ..] => Some(Kind::Network),
         ["fs", "mqueue", _] => Some(Kind::Ipc),
         ["kernel", name] if IPC.contains(name) => Some(Kind::Ipc),
-        ["kernel", "domainname" | "hostname"] => Some(Kind::Uts),
+        ["kernel", "domainname"] => Some(Kind::Uts),
         ["user", _] => Some(Kind::User),
         _ => None,
     }
@@ -153,6 +157,9 @@ mod tests {
         }
         assert!(read("net.ipv4.ip_forward", r#"{"type":"ipc"}"#).is_err());
         assert!(read("kernel.shmmax", r#"{"type":"ipc"}"#).is_ok());
+        assert!(read("kernel.domainname", all).is_ok());
+        let twice = read("kernel.hostname", all).unwrap_err().to_string();
+        assert!(twice.contains("field `hostname`"), "{twice}");
         assert!(read("user.max_net_namespaces", all).is_err());
         assert!(read("user.max_net_namespaces", r#"{"type":"user"}"#).is_ok());
     }

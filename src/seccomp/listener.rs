@@ -35,7 +35,7 @@ impl Listener {
     /// # Errors
     /// When nobody listens at the path.
     pub fn connect(&self) -> Result<Agent> {
-        let what = || format!("connect to the seccomp agent `{}`", self.path.display());
+        let what = || format!("failed to connect with seccomp agent `{}`", self.path.display());
         Ok(Agent {
             stream: UnixStream::connect(&self.path).during(what)?,
             metadata: self.metadata.clone(),

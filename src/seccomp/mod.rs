@@ -155,6 +155,7 @@ impl Filter {
     /// # Errors
     /// Those of `seccomp(2)`, see [`sys::set_filter`].
     pub fn install(&self) -> Result<Option<OwnedFd>> {
+        log::debug!("seccomp filter flags: {}", self.flags);
         sys::set_filter(&self.program, self.flags).during(|| "install the seccomp filter")
     }
 }

@@ -148,7 +148,7 @@ impl<'p> Rules<'p> {
                 ));
             }
             if notify && name == "write" {
-                let problem = "cannot have action `SCMP_ACT_NOTIFY`: the listener could not be handed over";
+                let problem = "must go: SCMP_ACT_NOTIFY cannot be used for the write syscall, which hands the listener over";
                 return Err(Error::invalid(format!("{field}.names"), name, problem));
             }
             let call = self.calls.entry(name).or_default();

@@ -53,6 +53,19 @@ pub fn unblock_in(command: &mut Command) {
     unsafe { command.pre_exec(unblock) };
 }
 
+/// A signal's name as the system has it (`strsignal(3)`): "Killed", "Bad system call".
+pub fn describe(signal: i32) -> String {
+    // SAFETY: any number may be asked for.
+    let text = unsafe { libc::strsignal(signal) };
+    if text.is_null() {
+        return "unknown".into();
+    }
+    // SAFETY: not null, and so a string that the C library keeps until this thread asks for another.
+    unsafe { std::ffi::CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// A realtime signal by number, as the type of `rustix`; `None` for a number that is not one.
 pub fn realtime(number: i32) -> Option<rustix::process::Signal> {
     if !(34..=64).contains(&number) {

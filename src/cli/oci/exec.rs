@@ -150,9 +150,10 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
     }
     process.credentials.groups.extend(&args.additional_gids);
     for name in &args.cap {
-        let bit =
-            capabilities::bit(name).ok_or_else(|| Error::invalid("--cap", name, "is not a capability"))?;
-        process.capabilities.add(bit);
+        match capabilities::bit(name) {
+            Some(bit) => process.capabilities.add(bit),
+            None => log::warn!("--cap: ignoring unknown capability `{name}`"),
+        }
     }
     process.no_new_privileges |= args.no_new_privs;
     process.apparmor_profile = args.apparmor.clone().or(process.apparmor_profile.take());

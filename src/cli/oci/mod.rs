@@ -21,7 +21,7 @@ mod update;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 use crate::error::Error;
@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
     let words = dashes::doubled(std::env::args_os().collect());
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(e) => return not_understood(&e, &words),
+        Err(e) => return not_understood(&in_runc_s_words(e), &words),
     };
     let passed = passed::check(cli.command.as_ref());
     let log = match log::Log::start(&cli.global) {
@@ -74,6 +74,17 @@ pub fn command() -> clap::Command {
 /// the program only execute itself in vain.
 fn makes_processes(arg: &std::ffi::OsStr) -> bool {
     ["create", "run", "exec"].iter().any(|name| arg == *name)
+}
+
+/// What callers of runc look for where a command does not exist.
+fn in_runc_s_words(e: clap::Error) -> clap::Error {
+    match e.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(name)) => {
+            let text = format!("No help topic for '{name}': there is no such command");
+            Cli::command().error(ErrorKind::InvalidSubcommand, text)
+        }
+        _ => e,
+    }
 }
 
 /// What is not a command line of this program: help that was asked for, or an error for the caller's eyes and for its log.

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use super::super::bundle::{self, Bundle};
 use super::super::container::Container;
 use super::super::id::Id;
+use super::super::notify;
 use super::super::plan::{Choices, Plan};
 use super::super::status::Status;
 use super::criu::{self, Birth, Criu, Notice};
@@ -18,7 +19,7 @@ use super::rpc::{self, Features, Kind as Ask, PageServer, Request};
 use super::{descriptors, external, trouble, unlock};
 use crate::cgroups::{Cgroup, Home, Manager};
 use crate::error::{Error, Result};
-use crate::files::mountinfo;
+use crate::files::{self, mountinfo};
 use crate::host::Host;
 use crate::namespaces::Kind;
 
@@ -69,6 +70,11 @@ fn plan_of(host: &Host, container: &Container, id: &Id) -> Result<Plan> {
         path: container.state().bundle.clone(),
         spec: bundle::parse(&raw)?,
         raw,
+    };
+    let folder = container.folder();
+    let bundle = match files::exists(&folder.notify()) {
+        true => notify::with_socket(&bundle, folder)?,
+        false => bundle,
     };
     let choices = Choices {
         cgroup_manager: match container.state().cgroup {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags};
 
+use super::super::notify;
 use super::rpc::ExtMount;
 use crate::error::{During, Error, Result};
 use crate::files::Root;
@@ -21,13 +22,13 @@ const NULL: &str = "/dev/null";
 
 /// Refuses what CRIU would bring back as something else.
 pub(super) fn check(plan: &RootfsPlan) -> Result<()> {
-    match plan.binds().find(|(_, bind)| bind.idmap.is_some()) {
+    match plan.mounts().iter().find(|op| op.wanted_idmap().is_some()) {
         None => Ok(()),
-        Some((target, _)) => Err(Error::unsupported(
+        Some(op) => Err(Error::unsupported(
             "checkpoint and restore",
             format!(
                 "CRIU cannot bring back the mapped owners of mount `{}`",
-                target.display()
+                op.target.display()
             ),
         )),
     }
@@ -70,9 +71,13 @@ pub(super) fn saved(
     Ok(entries(found))
 }
 
-/// For the restore: the names, and where the host has what they stand for.
-pub(super) fn provided(plan: &RootfsPlan, host: &[Mounted]) -> Result<Vec<ExtMount>> {
-    let mut found = BTreeMap::from([(NULL.to_owned(), NULL.to_owned())]);
+/// For the restore: the names, and where the host has what they stand for. That of the directory for `sd_notify(3)` is there for
+/// a container that had one, which the bundle does not tell.
+pub(super) fn provided(plan: &RootfsPlan, host: &[Mounted], notify: &Path) -> Result<Vec<ExtMount>> {
+    let mut found = BTreeMap::from([
+        (NULL.to_owned(), NULL.to_owned()),
+        (notify::INSIDE.to_owned(), text(notify)?),
+    ]);
     for path in plan.device_paths() {
         found.insert(text(path)?, text(path)?);
     }

@@ -15,7 +15,7 @@ use super::super::init::Newborn;
 use super::super::init::announce::announce;
 use super::super::init::parent::move_devices;
 use super::super::plan::{Choices, Plan};
-use super::super::{console, lsm};
+use super::super::{console, lsm, notify};
 use super::criu::{self, Birth, Criu, Notice};
 use super::descriptors::Streams;
 use super::options::{CgroupMode, Restore};
@@ -79,6 +79,7 @@ pub fn restore(host: &Host, request: &Comeback<'_>) -> Result<Restored> {
     let mut claim = Claim::stake(host, (request.root, request.id), request.bundle, &plan, None)?;
     claim.state.streams = streams.renamed();
     claim.delegate()?;
+    notify::make_place(claim.folder())?;
     make_places(&plan.rootfs)?;
     let return_ = Return {
         plan: &plan,
@@ -114,7 +115,7 @@ fn without_cgroup() -> Error {
 /// Makes the places of mounts that the root filesystem lacks (it may be a fresh copy on another host), in the way of `create`: the
 /// tree is put together once, in a process whose mounts end with it.
 fn make_places(plan: &RootfsPlan) -> Result<()> {
-    let work = || rootfs::assemble(plan, plan.open_sources()?).map(drop);
+    let work = || rootfs::assemble(plan, plan.open_sources()?, &mut |_, _| Ok(())).map(drop);
     criu::to_its_end(Kind::Mount.flag(), work)
 }
 
@@ -245,7 +246,11 @@ impl Return<'_> {
             tcp_close: asked.tcp_close,
             lsm_profile: asked.lsm_profile.clone(),
             lsm_mount_context: asked.lsm_mount_context.clone(),
-            ext_mnt: external::provided(&self.plan.rootfs, &mountinfo::of("self")?)?,
+            ext_mnt: external::provided(
+                &self.plan.rootfs,
+                &mountinfo::of("self")?,
+                &self.claim.folder().notify(),
+            )?,
             cg_root: cgroup_roots(criu.pid())?,
             join_ns: joined,
             ..asked.common.request(&criu.folders, &self.claim.state.annotations)

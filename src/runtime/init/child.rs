@@ -115,7 +115,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let sources = setup.sources.map_or_else(|| plan.rootfs.open_sources(), Ok)?;
     let labels = Labels::of(&plan.process)?;
     settle(plan, &labels, clocks)?;
-    let assembled = rootfs::assemble(&plan.rootfs, sources)?;
+    let assembled = rootfs::assemble(&plan.rootfs, sources, &mut |index, tree| link.map(index, tree))?;
     assembled.make_directory(&plan.process.cwd);
     let (filter, link) = link.arrive()?;
     let mut filter = received(&filter)?;
@@ -155,7 +155,17 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     hooks.run(around).inspect_err(|e| {
         let _ = rustix::io::write(&setup.fifo, e.to_string().as_bytes());
     })?;
-    Err(program.exec())
+    end_as_program(&program.exec())
+}
+
+/// The status of a container whose program the kernel would not execute, as runc's.
+const NOT_EXECUTED: i32 = 255;
+
+/// The container has started: what ends it is said where its program would say it, and its status is the container's. This is
+/// what callers know from runc, which has told them by then that the start succeeded.
+fn end_as_program(error: &Error) -> ! {
+    let _ = rustix::io::write(rustix::stdio::stderr(), format!("{error}\n").as_bytes());
+    sys::clone::exit(NOT_EXECUTED)
 }
 
 /// Step 8, with the container's root as working directory.

@@ -120,7 +120,17 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
 
 /// The first clone; the flag says that the child is outside of its cgroup.
 fn bear(host: &Host, request: &Request<'_>) -> Result<(Side, bool)> {
-    let what = || "make a process in the container's cgroup";
+    // What callers match is in runc's words.
+    let what = || {
+        let path = request
+            .cgroup
+            .and_then(|cgroup| cgroup.paths().into_values().next())
+            .unwrap_or_default();
+        format!(
+            "--cgroup: adding pid of a new process to cgroups {}/cgroup.procs",
+            path.display()
+        )
+    };
     let own = request.cgroup.and_then(Cgroup::birth);
     if own.is_none() || request.place != Place::BesideInit {
         match born_in(0, own) {
@@ -177,7 +187,7 @@ fn attend(
         .transpose()?
         .map_or(Vec::new(), |f| f.to_bytes());
     let link = held.grant(&filter)?;
-    let process = Newborn::named(link.proxied()?)?;
+    let process = Newborn::held(link.proxied()?)?;
     let work = || -> Result<Parent<Done>> {
         // It has nothing left to do, and still has to be let do it.
         link.patience().wait(standin.pidfd.as_fd())?;

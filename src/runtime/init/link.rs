@@ -3,10 +3,12 @@
 //! ```text
 //!  step     init has done                       parent then does                       grant carries
 //!  Born     nothing (it is in its cgroup)       id maps, v1 cgroups, processors        its host pid
-//!  Mounted  namespaces, root filesystem         prestart, createRuntime hooks          the seccomp filter
+//!  Mounted  namespaces, root filesystem (*)     prestart, createRuntime hooks          the seccomp filter
 //!  Ready    createContainer, pivot, console     limits, state.json, pid file           nothing
 //!  Done     start was given, about to exec      (only `run` still listens)             nothing
 //! ```
+//!
+//! (*) On the way there it may have the parent translate owners of mounts ([`Init::map`]).
 //!
 //! A process for `exec` has a shorter chain: Entering (it exists; v1 cgroups, grant: the filter), Joined (it is inside and
 //! could run; grant: its host pid), Done.
@@ -17,10 +19,11 @@
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use super::patience::Patience;
 use crate::error::{During, Error, Result};
+use crate::runtime::console;
 
 /// Largest message: a filter of 4,096 instructions of 8 bytes, and room to spare.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -31,6 +34,7 @@ mod tag {
     pub(super) const GRANT: u8 = b'G';
     pub(super) const FAILED: u8 = b'F';
     pub(super) const PROXY: u8 = b'P';
+    pub(super) const MAP: u8 = b'M';
 }
 
 /// One rendezvous.
@@ -155,6 +159,19 @@ impl<S: Step> Init<S> {
     }
 }
 
+impl Init<Mounted> {
+    /// Has the parent translate the owners of a detached mount of the plan's, by its number: of a source that is there only now, and
+    /// on a filesystem that root of the user namespace has no say over.
+    pub fn map(&self, index: usize, tree: BorrowedFd<'_>) -> Result<()> {
+        let message = [&[tag::MAP][..], &index.to_ne_bytes()].concat();
+        console::send_fd(self.socket.as_fd(), &message, tree)?;
+        match receive(&self.socket)?.as_slice() {
+            [tag::GRANT] => Ok(()),
+            _ => Err(Error::Init("the runtime went away while init mounted".into())),
+        }
+    }
+}
+
 impl<S> AsFd for Init<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -180,9 +197,9 @@ impl Reporter {
         send(&self.socket, &kind, error.to_string().as_bytes()).is_ok()
     }
 
-    /// Tells the pid of the process that goes on in this one's place (see [`Parent::proxied`]).
-    pub fn hand_over(&self, pid: i32) -> Result<()> {
-        send(&self.socket, &[tag::PROXY], &pid.to_ne_bytes())
+    /// Hands over the process that goes on in this one's place (see [`Parent::proxied`]).
+    pub fn hand_over(&self, pidfd: BorrowedFd<'_>) -> Result<()> {
+        console::send_fd(self.socket.as_fd(), &[tag::PROXY], pidfd)
     }
 
     /// The socket itself.
@@ -204,43 +221,60 @@ impl<S: Step> Parent<S> {
 
     /// Waits until init arrives at the step.
     pub fn wait(self) -> Result<Held<S>> {
-        let message = self.hear()?;
+        let message = self.hear()?.0;
+        self.arrived(&message)
+    }
+
+    fn arrived(self, message: &[u8]) -> Result<Held<S>> {
         match message.split_first() {
             Some((&tag::STEP, name)) if name == S::NAME.as_bytes() => Ok(Held {
                 socket: self.socket,
                 patience: self.patience,
                 step: PhantomData,
             }),
-            _ => Err(unexpected(&message, S::NAME)),
+            _ => Err(unexpected(message, S::NAME)),
         }
     }
 
-    /// Waits for a stand-in to name the process it made: joining a user namespace takes a process that cannot come back.
-    pub fn proxied(&self) -> Result<i32> {
-        let message = self.hear()?;
-        match message.split_first() {
-            Some((&tag::PROXY, pid)) => {
-                let pid = pid
-                    .try_into()
-                    .map_err(|_| Error::Corrupt("a malformed pid from init".into()))?;
-                Ok(i32::from_ne_bytes(pid))
-            }
-            _ => Err(unexpected(&message, S::NAME)),
+    /// Waits for a stand-in to hand over the process it made: joining a user namespace takes a process that cannot come back. By
+    /// descriptor, because the stand-in may be in another pid namespace, where the process has another number.
+    pub fn proxied(&self) -> Result<OwnedFd> {
+        match self.hear()? {
+            (message, Some(pidfd)) if message == [tag::PROXY] => Ok(pidfd),
+            (message, _) => Err(unexpected(&message, S::NAME)),
         }
     }
 
-    fn hear(&self) -> Result<Vec<u8>> {
+    /// The next message, with a descriptor if it has one.
+    fn hear(&self) -> Result<(Vec<u8>, Option<OwnedFd>)> {
         self.patience
             .wait(self.socket.as_fd())
-            .and_then(|()| receive(&self.socket))
+            .and_then(|()| receive_with_fd(&self.socket))
             .during(|| format!("wait for init to be {}", S::NAME))
+    }
+}
+
+impl Parent<Mounted> {
+    /// Waits like [`Parent::wait`], and translates owners with `map` meanwhile (see [`Init::map`]).
+    pub fn wait_and_map(self, map: &mut dyn FnMut(usize, OwnedFd) -> Result<()>) -> Result<Held<Mounted>> {
+        loop {
+            match self.hear()? {
+                (message, Some(tree)) if message.first() == Some(&tag::MAP) => {
+                    let index = message[1..].try_into();
+                    let index = index.map_err(|_| Error::Corrupt("a malformed number from init".into()))?;
+                    map(usize::from_ne_bytes(index), tree)?;
+                    send(&self.socket, &[tag::GRANT], &[]).during(|| "let init go on mounting")?;
+                }
+                (message, _) => return self.arrived(&message),
+            }
+        }
     }
 }
 
 impl Parent<Done> {
     /// Waits until the program runs (the socket closes at exec) or init says why it does not.
     pub fn wait_for_exec(self) -> Result<()> {
-        let message = self.hear()?;
+        let (message, _) = self.hear()?;
         if message.is_empty() {
             Ok(())
         } else {
@@ -292,7 +326,7 @@ fn exec_failure(text: String) -> Error {
     } else {
         std::io::ErrorKind::PermissionDenied
     };
-    let (program, reason) = match text.strip_prefix("exec: `").and_then(|t| t.split_once("`: ")) {
+    let (program, reason) = match text.strip_prefix("exec ").and_then(|t| t.rsplit_once(": ")) {
         Some((program, reason)) => (program.to_string(), reason.to_string()),
         None => (String::new(), text),
     };
@@ -309,14 +343,18 @@ fn send(socket: &OwnedFd, tag: &[u8], body: &[u8]) -> Result<()> {
 
 /// The next message; empty at the end of the conversation.
 fn receive(socket: &OwnedFd) -> Result<Vec<u8>> {
+    Ok(receive_with_fd(socket)?.0)
+}
+
+fn receive_with_fd(socket: &OwnedFd) -> Result<(Vec<u8>, Option<OwnedFd>)> {
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
-        match rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()) {
+        match console::receive_message(socket.as_fd(), &mut buffer) {
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CONNRESET) => return Ok(Vec::new()),
-            Ok((n, _)) => {
+            Err(rustix::io::Errno::CONNRESET) => return Ok((Vec::new(), None)),
+            Ok((n, fd)) => {
                 buffer.truncate(n);
-                return Ok(buffer);
+                return Ok((buffer, fd));
             }
             Err(e) => return Err(e.into()),
         }
@@ -368,7 +406,7 @@ mod tests {
             source,
         });
         let e = parent.wait().unwrap_err();
-        assert_eq!(e.to_string(), "exec: `x`: permission denied");
+        assert_eq!(e.to_string(), "exec x: permission denied");
         assert!(
             matches!(e, Error::Exec { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied)
         );

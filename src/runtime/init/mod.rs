@@ -8,7 +8,7 @@ pub mod link;
 pub mod parent;
 pub mod patience;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use link::Reporter;
@@ -37,6 +37,15 @@ impl Newborn {
         let raw =
             rustix::process::Pid::from_raw(pid).ok_or_else(|| Error::Corrupt("pid 0 from init".into()))?;
         let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd })
+    }
+
+    /// The process that a descriptor holds. Its number is read here, because whoever made it may be in another pid namespace.
+    pub fn held(pidfd: OwnedFd) -> Result<Self> {
+        let info = crate::files::read_text(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()).as_ref())?;
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+        let pid = pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0);
+        let pid = pid.ok_or_else(|| Error::Corrupt("init named a process that is not there".into()))?;
         Ok(Self { pid, pidfd })
     }
 
@@ -101,8 +110,8 @@ fn step_aside(flags: u64, reporter: &Reporter) -> Result<()> {
             let _ = rustix::io::read(&read, &mut [0u8; 1]);
             Ok(())
         }
-        Side::Parent { pid, .. } => {
-            let told = reporter.hand_over(pid);
+        Side::Parent { pidfd, .. } => {
+            let told = reporter.hand_over(pidfd.as_fd());
             sys::clone::exit(i32::from(told.is_err()))
         }
     }

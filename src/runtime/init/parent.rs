@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::{LinuxIdMapping, LinuxSeccomp};
 
 use super::super::bundle::Bundle;
 use super::super::checkpoint::descriptors;
@@ -123,7 +123,8 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let state = claim.state.oci(init.pid, "creating");
     let work = || -> Result<Held<Ready>> {
         let link = raise(&plan, &claim, &init, sources.as_ref(), link)?;
-        mount_and_hook(&plan, link, &state, Surroundings::of_bundle(&claim.state.bundle))?.wait()
+        let held = link.wait_and_map(&mut |index, tree| map_late(&plan, &init, index, &tree))?;
+        run_hooks(&plan, held, &state, Surroundings::of_bundle(&claim.state.bundle))?.wait()
     };
     let held = work().map_err(|e| explain(e, cgroup))?;
     // Only now: the limits are the program's, and more files than it may open are open while mounts are made. The hooks up to here run at
@@ -271,10 +272,10 @@ fn prepare_birth(cgroup: Option<&Cgroup>, user: Option<&Path>, plan: &Plan, link
 }
 
 /// The process that a stand-in made in its place.
-fn successor(standin: &Newborn, named: impl FnOnce() -> Result<i32>) -> Result<Newborn> {
+fn successor(standin: &Newborn, named: impl FnOnce() -> Result<OwnedFd>) -> Result<Newborn> {
     let named = named();
     standin.reap()?;
-    Newborn::named(named?)
+    Newborn::held(named?)
 }
 
 /// The parent's part of Born.
@@ -309,26 +310,35 @@ pub fn move_devices(plan: &Plan, init: i32) -> Result<Undo<'static>> {
 }
 
 fn idmap(plan: &Plan, init: &Newborn, sources: &Sources) -> Result<()> {
-    let own = plan
-        .namespaces
-        .has(Kind::User)
-        .then(|| namespace_of(init.pid, Kind::User))
-        .transpose()?;
-    let mut made = |uids: &[_], gids: &[_]| {
-        crate::namespaces::user::IdMap::from_mappings(uids, gids, "mounts")?.into_namespace()
-    };
-    sources.idmap(&plan.rootfs, &mut made, own.as_ref().map(AsFd::as_fd))
+    let own = own_userns(plan, init)?;
+    sources.idmap(&plan.rootfs, &mut userns_of, own.as_ref().map(AsFd::as_fd))
+}
+
+/// The same for a source that appeared only while init mounts.
+fn map_late(plan: &Plan, init: &Newborn, index: usize, tree: &OwnedFd) -> Result<()> {
+    let own = own_userns(plan, init)?;
+    let op = plan.rootfs.mounts().get(index);
+    let op = op.ok_or_else(|| Error::Corrupt(format!("init names a mount {index}")))?;
+    op.idmap(tree.as_fd(), &mut userns_of, own.as_ref().map(AsFd::as_fd))
+}
+
+fn own_userns(plan: &Plan, init: &Newborn) -> Result<Option<OwnedFd>> {
+    let has = plan.namespaces.has(Kind::User);
+    has.then(|| namespace_of(init.pid, Kind::User)).transpose()
+}
+
+fn userns_of(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
+    crate::namespaces::user::IdMap::from_mappings(uids, gids, "mounts")?.into_namespace()
 }
 
 /// The parent's part of Mounted.
-fn mount_and_hook(
+fn run_hooks(
     plan: &Plan,
-    link: Parent<link::Mounted>,
+    held: Held<link::Mounted>,
     state: &[u8],
     surroundings: Surroundings<'_>,
 ) -> Result<Parent<Ready>> {
     let filter = plan.filter.as_ref().map_or(Vec::new(), Filter::to_bytes);
-    let held = link.wait()?;
     hooks::run("prestart", &plan.hooks.prestart, state, surroundings)?;
     hooks::run("createRuntime", &plan.hooks.create_runtime, state, surroundings)?;
     held.grant(&filter)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, LinuxResources, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Spec};
 
 use super::super::id::Id;
 use super::super::rootless;
@@ -26,7 +26,14 @@ pub(super) fn decide_cgroup(
     let home = match choices.cgroup_manager {
         Manager::Cgroupfs if choices.rootless => {
             let wanted = Home::Path(cgroup_path(linux, id, &delegated::beside_own(&host.cgroups))?);
-            return rootless::settle_for(wanted, &linux.resources().clone().unwrap_or_default(), host);
+            let home = rootless::settle_for(wanted, &linux.resources().clone().unwrap_or_default(), host)?;
+            if home.is_none() && !has_pid_namespace(linux) {
+                log::warn!(
+                    "without a cgroup and a pid namespace of its own only the container's init can be ended. Such configuration is \
+                     strongly discouraged"
+                );
+            }
+            return Ok(home);
         }
         Manager::Cgroupfs => Home::Path(cgroup_path(linux, id, "")?),
         Manager::Systemd => {
@@ -37,6 +44,13 @@ pub(super) fn decide_cgroup(
         Manager::Disabled => return Ok(None),
     };
     Ok(Some(home))
+}
+
+fn has_pid_namespace(linux: &Linux) -> bool {
+    let kinds = linux.namespaces().iter().flatten();
+    kinds
+        .into_iter()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid)
 }
 
 fn refuse_path(path: &Path, problem: &str) -> Error {
@@ -63,7 +77,7 @@ pub(super) fn cgroup_path(linux: &Linux, id: &Id, above: &str) -> Result<String>
         .as_ref()
         .filter(|p| !p.as_os_str().is_empty())
     else {
-        return Ok(format!("{above}{DEFAULT_CGROUP}-{id}"));
+        return Ok(format!("{above}/{id}"));
     };
     let refuse = |problem: &str| Err(refuse_path(path, problem));
     let Some(text) = path.to_str() else {
@@ -115,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_cgroup_is_always_absolute_and_never_the_root() {
-        assert_eq!(path("").unwrap(), "/user/condo-runtime-web");
+        assert_eq!(path("").unwrap(), "/user/web");
         assert_eq!(path("/docker//abc/").unwrap(), "/docker/abc");
         assert_eq!(path("pod/abc").unwrap(), "/user/condo-runtime/pod/abc");
         for bad in ["/", "/a/../b", "system.slice:cri:abc"] {

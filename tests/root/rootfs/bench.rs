@@ -220,7 +220,7 @@ impl Bench {
         } else {
             sources
         };
-        let assembled = assemble(plan, sources)?;
+        let assembled = assemble(plan, sources, &mut |_, _| Ok(()))?;
         before(&assembled)?;
         assembled.enter()?;
         inside()
@@ -231,7 +231,7 @@ impl Bench {
         let built = || -> Result<Assembled> {
             let plan = self.plan()?;
             let sources = plan.open_sources()?;
-            Ok(assemble(&plan, sources)?)
+            Ok(assemble(&plan, sources, &mut |_, _| Ok(()))?)
         };
         let Err(error) = built() else {
             bail!("it was not refused");

@@ -176,10 +176,11 @@ fn propagation_is_as_asked_and_never_reaches_the_host() -> Result<()> {
                 !userns || has("master:"),
                 "a user namespace is never a peer of the host: {line}"
             );
+            let own = mounted("/")?;
+            ensure!((root == Some("rshared")) == own.contains("shared:"), "{own}");
             ensure!(
-                (root == Some("rshared")) == mounted("/")?.contains("shared:"),
-                "{}",
-                mounted("/")?
+                !peers || !own.contains("master:"),
+                "a shared root is in a peer group of its own: {own}"
             );
             if !peers {
                 tmpfs(Path::new("/data/inner")).context("a mount of the container's own")?;

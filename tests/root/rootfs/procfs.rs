@@ -36,7 +36,7 @@ fn symlinked_proc_and_sys_are_refused() -> Result<()> {
         bench.mount(&format!("/{name}"), fstype, fstype, &[]);
         bench.refused(
             &format!("mount `/{name}`: "),
-            "not a directory but a symbolic link",
+            "must be mounted on ordinary directory",
         )?;
     }
     Ok(())

@@ -15,6 +15,7 @@ tests![
     flags_stay_in_a_user_namespace_and_cannot_be_cleared,
     a_source_that_an_earlier_mount_holds,
     a_source_inside_follows_no_link_to_the_host,
+    a_source_inside_has_its_owners_translated in guest,
     masked_twice_is_masked,
 ];
 
@@ -263,6 +264,37 @@ fn a_source_inside_follows_no_link_to_the_host() -> Result<()> {
         json!({"source": root.join("link"), "destination": "/final", "options": ["rbind", "ro"]}),
     )?;
     ensure_eq!(c.run()?.ok()?, "of the image");
+    Ok(())
+}
+
+fn a_source_inside_has_its_owners_translated() -> Result<()> {
+    needs!(root);
+    known_difference!("runc", "has it since 1.2");
+    let map = json!([{ "containerID": 0, "hostID": 4000, "size": 1000 }]);
+    for userns in [false, true] {
+        let mut c = Container::sh("stat -c %u /data /final")?;
+        if userns {
+            c.with_user_namespace()?;
+        }
+        let root = c.bundle.rootfs();
+        let mut entry = json!({"source": root.join("data"), "destination": root.join("final"), "options": ["bind", "idmap"]});
+        if userns {
+            // By the container's own maps: what is root's on disk is root's inside.
+            ["data", "final"]
+                .iter()
+                .try_for_each(|name| fs::create_dir(root.join(name)))?;
+        } else {
+            entry["uidMappings"] = map.clone();
+            entry["gidMappings"] = map.clone();
+            c.push(
+                "/mounts",
+                json!({"source": "tmpfs", "type": "tmpfs", "destination": "/data"}),
+            )?;
+        }
+        c.push("/mounts", entry)?;
+        let seen = c.run()?.ok()?;
+        ensure_eq!(seen, if userns { "65534\n0\n" } else { "0\n4000\n" });
+    }
     Ok(())
 }
 

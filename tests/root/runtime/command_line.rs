@@ -157,7 +157,10 @@ fn exec_into_a_cgroup_below() -> Result<()> {
         .context("no such hierarchy")?
         .join("inner");
     let missing = c.exec(&["--cgroup", value, "@", "true"])?.fault()?;
-    ensure!(missing.contains("inner"), "{missing}");
+    ensure!(
+        missing.contains(" adding pid ") && missing.contains("/inner/cgroup.procs: no such file "),
+        "{missing}"
+    );
     fs::create_dir(&inner)?;
     let own = c
         .exec(&["--cgroup", value, "@", "cat", "/proc/self/cgroup"])?
@@ -166,7 +169,11 @@ fn exec_into_a_cgroup_below() -> Result<()> {
     ensure!(own.contains(line), "{own}");
     let own = c.exec(&["@", "cat", "/proc/self/cgroup"])?.ok()?;
     ensure!(!own.contains("inner"), "{own}");
-    for (bad, words) in [("../x", "../x"), ("no-such:inner", "no-such")] {
+    let unknown = if unified { "no-such" } else { "unknown controller " };
+    for (bad, words) in [
+        ("../x", " ../x is not a sub cgroup path"),
+        ("no-such:inner", unknown),
+    ] {
         let fault = c.exec(&["--cgroup", bad, "@", "true"])?.fault()?;
         ensure!(fault.contains(words), "{fault}");
     }

@@ -183,7 +183,7 @@ fn a_failing_one_undoes_everything() -> Result<()> {
         c.set(&format!("/hooks/{kind}"), hook("echo no luck >&2; exit 3"))?;
         let fault = c.call(&["create", "--bundle", "%", "@"])?.fault()?;
         let words = if harness::is_ours() {
-            format!("{kind} hook 0 (`/bin/sh`): exited with status 3, stderr: no luck")
+            format!("error running {kind} hook #0: `/bin/sh`: exited with status 3, stderr: no luck")
         } else {
             "exit status 3".into()
         };
@@ -207,12 +207,12 @@ fn a_failing_start_container_ends_the_container() -> Result<()> {
     c.create()?;
     known_difference!("runc", "start does not hear of it");
     let fault = c.call(&["start", "@"])?.fault()?;
-    ensure!(fault.contains("startContainer hook 0"), "{fault}");
+    ensure!(fault.contains("startContainer hook #0"), "{fault}");
     ensure_eq!(read(&dir, "order"), "poststop\n");
     c.nothing_left()?;
     let fault = c.run()?.fault()?;
     ensure!(
-        !harness::is_ours() || fault.contains("startContainer hook 0"),
+        !harness::is_ours() || fault.contains("startContainer hook #0"),
         "{fault}"
     );
     c.nothing_left()
@@ -243,7 +243,7 @@ fn a_failing_poststart_ends_the_container() -> Result<()> {
     c.create()?;
     let fault = c.call(&["start", "@"])?.fault()?;
     ensure!(
-        fault.contains("poststart hook 0") && fault.contains("no luck"),
+        fault.contains("poststart hook #0") && fault.contains("no luck"),
         "{fault}"
     );
     ensure!(
@@ -253,7 +253,7 @@ fn a_failing_poststart_ends_the_container() -> Result<()> {
     );
     c.nothing_left()?;
     let fault = c.run()?.fault()?;
-    ensure!(fault.contains("poststart hook 0"), "{fault}");
+    ensure!(fault.contains("poststart hook #0"), "{fault}");
     c.nothing_left()
 }
 

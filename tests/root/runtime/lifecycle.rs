@@ -1,6 +1,7 @@
 //! From create to delete, and what each command says at the wrong time.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -34,6 +35,7 @@ tests![
     success_is_silent,
     debug_tells_each_step,
     run_detached_goes_on,
+    what_the_kernel_will_not_execute_is_told_by_the_container,
     signals_are_passed_on,
     exec_runs_a_further_process in guest,
     exec_takes_a_process_file,
@@ -421,6 +423,20 @@ fn run_detached_goes_on() -> Result<()> {
         .fault()?;
     ensure!(fault.contains("executable file not found"), "{fault}");
     missing.nothing_left()
+}
+
+fn what_the_kernel_will_not_execute_is_told_by_the_container() -> Result<()> {
+    known_difference!("runc", "older than 1.2 has `run` fail");
+    let c = Container::new(&["/bad"])?;
+    let bad = c.bundle.rootfs().join("bad");
+    fs::write(&bad, "#!/no/such/interpreter\n")?;
+    fs::set_permissions(&bad, fs::Permissions::from_mode(0o755))?;
+    let ran = c.run()?;
+    ensure!(ran.code() == 255, "{ran:?}");
+    ensure_eq!(ran.err, "exec /bad: no such file or directory\n");
+    c.call(&["run", "--detach", "--bundle", "%", "@"])?.ok()?;
+    until("it has ended", || Ok(c.status()? == "stopped"))?;
+    Ok(())
 }
 
 fn signals_are_passed_on() -> Result<()> {

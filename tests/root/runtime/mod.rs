@@ -233,7 +233,7 @@ impl Container {
     /// The path of its cgroup: by its config, or what is chosen without.
     pub fn cgroup(&self) -> String {
         let named = self.bundle.config["linux"]["cgroupsPath"].as_str();
-        named.map_or_else(|| format!("/condo-runtime-{}", self.id), str::to_owned)
+        named.map_or_else(|| format!("/{}", self.id), str::to_owned)
     }
 
     /// The directories of its cgroup, in all hierarchies.

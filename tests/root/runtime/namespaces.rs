@@ -17,6 +17,7 @@ tests![
     joined_ones_are_the_others,
     a_pid_namespace_is_joined,
     a_user_namespace_is_joined,
+    a_user_namespace_is_joined_with_the_others_it_owns in guest,
     a_time_namespace_has_its_offsets_and_is_joined in guest,
     a_time_namespace_in_a_user_namespace_too,
     a_user_namespace_maps_ids,
@@ -161,6 +162,39 @@ fn a_user_namespace_is_joined() -> Result<()> {
         "{status}"
     );
     Ok(())
+}
+
+/// A process in the pid namespace of another has a number there that means nothing outside.
+fn a_user_namespace_is_joined_with_the_others_it_owns() -> Result<()> {
+    needs!(userns);
+    known_difference!(
+        "runc",
+        "wants the maps of a user namespace that has its own before 1.2"
+    );
+    let mut first = Container::idle()?;
+    first.with_user_namespace()?;
+    first.up()?;
+    let pid = first.pid()?;
+    let mut second = Container::idle()?;
+    let kinds = ["user", "pid", "ipc", "uts", "network"];
+    let file = |kind: &str| {
+        if kind == "network" {
+            "net".to_owned()
+        } else {
+            kind.to_owned()
+        }
+    };
+    for kind in kinds {
+        let path = format!("/proc/{pid}/ns/{}", file(kind));
+        second.namespace(kind, Some(Path::new(&path)))?;
+    }
+    second.up()?;
+    for kind in kinds.map(file) {
+        ensure_eq!(of(second.pid()?, &kind)?, of(pid, &kind)?);
+    }
+    let all = second.exec(&["@", "ps"])?.ok()?;
+    ensure_eq!(all.matches("sleep 100000").count(), 2);
+    second.delete()
 }
 
 fn a_time_namespace_has_its_offsets_and_is_joined() -> Result<()> {

@@ -225,6 +225,18 @@ fn a_callers_few_files_are_no_hindrance() -> Result<()> {
     };
     ensure_eq!(with_few(c.command(&["run", "--bundle", "%", "@"]))?, "24\n4000\n");
     ensure_eq!(fs::read_to_string(seen)?, "24\n");
+    // Hooks inside have the program's limits, above which they could not go.
+    c.set(
+        "/process/rlimits",
+        json!([{"type": "RLIMIT_NOFILE", "hard": 30, "soft": 20}]),
+    )?
+    .set(
+        "/hooks",
+        json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "ulimit -Sn > /tmp/hook"]}]}),
+    )?
+    .set("/process/args", json!(["cat", "/tmp/hook"]))?;
+    ensure_eq!(with_few(c.command(&["run", "--bundle", "%", "@"]))?, "20\n");
+    c.set("/process/rlimits", json!([]))?.set("/hooks", json!({}))?;
     c.set("/process/args", json!(["sleep", "100000"]))?;
     c.up()?;
     ensure_eq!(

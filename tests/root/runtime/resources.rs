@@ -297,7 +297,7 @@ fn a_container_without_a_path_gets_one_that_goes_with_it() -> Result<()> {
         .remove("cgroupsPath");
     c.bundle.write()?;
     c.create()?;
-    let default = format!("/condo-runtime-{}", c.id);
+    let default = format!("/{}", c.id);
     ensure!(!cgroups(&default).is_empty());
     c.delete()?;
     ensure!(cgroups(&default).is_empty());

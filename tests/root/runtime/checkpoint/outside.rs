@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -175,11 +175,20 @@ fn relative_bind_mounts_are_too() -> Result<()> {
         let bind = json!({"source": name, "destination": to, "type": "bind", "options": ["rw", "bind"]});
         s.c.push("/mounts", bind)?;
     }
-    s.c.up()?;
+    // That of the socket for sd_notify is no mount of the config's.
+    let mut create = s.c.command(&["create", "--bundle", "%", "@"]);
+    let created = create
+        .env("NOTIFY_SOCKET", "/run/nobody")
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(created.success(), "create: {created}");
+    s.c.call(&["start", "@"])?.ok()?;
     s.counts()?;
     s.there_and_back(&[], &[])?;
     let seen = s.c.exec(&["@", "cat", "/test/file", "/test/for/nested/file"])?;
     ensure_eq!(seen.ok()?, "./onetwo");
+    let mounts = s.c.exec(&["@", "grep", "-c", " /run/notify ", "/proc/mounts"])?;
+    ensure_eq!(mounts.ok()?, "1\n");
     s.end()
 }
 

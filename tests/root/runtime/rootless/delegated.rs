@@ -78,7 +78,7 @@ fn limits_hold_in_a_delegated_cgroup() -> Result<()> {
     let id = user.container.id.clone();
     tree.call(&user, "session", &["run", "--detach", "--bundle", "%", "@"])?
         .ok()?;
-    let own = format!("condo-runtime-{id}");
+    let own = id;
     ensure_eq!(tree.names()?, [own.clone(), "session".into()]);
     let file =
         |name: &str| fs::read_to_string(tree.0.join(&own).join(name)).map(|text| text.trim().to_owned());
