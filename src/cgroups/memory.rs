@@ -15,6 +15,8 @@ pub(super) struct Ceiling {
     pub(super) file: &'static str,
     /// The new limit in bytes.
     pub(super) limit: u64,
+    /// On v2, the new limit of memory and swap together.
+    pub(super) with_swap: Option<u64>,
 }
 
 /// The settings for these limits: -1 is "no limit", 0 "not set". What the kernel has given up (`kernel`, `kernelTCP`,
@@ -43,7 +45,14 @@ pub(super) fn ceiling(memory: &LinuxMemory, version: Version) -> Option<Ceiling>
         Version::V1 => "memory.usage_in_bytes",
         Version::V2 => "memory.current",
     };
-    (memory.check_before_update() == Some(true)).then_some(Ceiling { file, limit })
+    // On v1 the kernel itself refuses what is in use.
+    let with_swap = given(memory.swap()).and_then(|swap| u64::try_from(swap).ok());
+    let with_swap = with_swap.filter(|_| matches!(version, Version::V2));
+    (memory.check_before_update() == Some(true)).then_some(Ceiling {
+        file,
+        limit,
+        with_swap,
+    })
 }
 
 /// Callers that count it as a signed number say -1 for "not set".
@@ -251,6 +260,9 @@ mod tests {
     fn the_check_is_made_only_when_asked_for() {
         let asked = memory(r#"{"limit":100,"checkBeforeUpdate":true}"#);
         assert_eq!(ceiling(&asked, Version::V2).unwrap().limit, 100);
+        let both = memory(r#"{"limit":100,"swap":300,"checkBeforeUpdate":true}"#);
+        assert_eq!(ceiling(&both, Version::V2).unwrap().with_swap, Some(300));
+        assert_eq!(ceiling(&both, Version::V1).unwrap().with_swap, None);
         assert_eq!(ceiling(&memory(r#"{"limit":100}"#), Version::V2), None);
         assert_eq!(
             ceiling(&memory(r#"{"limit":-1,"checkBeforeUpdate":true}"#), Version::V1),

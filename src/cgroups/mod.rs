@@ -212,15 +212,27 @@ impl Cgroup {
 
     fn check_ceiling(&self, ceiling: &memory::Ceiling) -> Result<()> {
         let dir = self.hierarchy.place("memory")?;
-        let used: u64 = dir.read(ceiling.file)?.trim().parse().unwrap_or_default();
-        if used <= ceiling.limit {
-            return Ok(());
+        let number = |file: &str| dir.read(file).map(|text| text.trim().parse().unwrap_or(0));
+        let used: u64 = number(ceiling.file)?;
+        // What callers match is in runc's words.
+        let refuse = |what: &str, limit: u64, used: u64, words: &str| {
+            let problem = format!("is below the {used} bytes in use: rejecting memory{words} limit");
+            Err(Error::invalid(
+                format!("linux.resources.memory.{what}"),
+                limit,
+                problem,
+            ))
+        };
+        if let Some(limit) = ceiling.with_swap {
+            let used = used + number("memory.swap.current").unwrap_or(0);
+            if used > limit {
+                return refuse("swap", limit, used, "+swap");
+            }
         }
-        Err(Error::invalid(
-            "linux.resources.memory.limit",
-            ceiling.limit,
-            format!("is below the {used} bytes in use: rejecting memory limit"),
-        ))
+        match used > ceiling.limit {
+            true => refuse("limit", ceiling.limit, used, ""),
+            false => Ok(()),
+        }
     }
 
     /// Does `work`, which lowers the memory limit, once the kernel has taken back memory until no more than `bytes` are in use, and
@@ -241,6 +253,7 @@ impl Cgroup {
         let ceiling = memory::Ceiling {
             file: "memory.current",
             limit: bytes,
+            with_swap: None,
         };
         let done = self.check_ceiling(&ceiling).and_then(|()| work());
         dir.write("memory.high", before.trim())?;

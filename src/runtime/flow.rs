@@ -225,9 +225,11 @@ mod tests {
         flow.go_on();
         flow.go_on();
         assert!(flow.is_over());
-        assert!(matches!(
-            rustix::io::write(&source, b"x"),
-            Err(rustix::io::Errno::PIPE)
-        ));
+        // A process that another test makes has our descriptors until it becomes its program.
+        let refused = || matches!(rustix::io::write(&source, b"x"), Err(rustix::io::Errno::PIPE));
+        assert!((0..1000).any(|_| refused() || {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            false
+        }));
     }
 }
