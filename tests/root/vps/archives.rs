@@ -200,7 +200,7 @@ fn forged_files_are_refused() -> Result<()> {
     let special = |word: &'static str| [("SCHILY.xattr.trusted.condo.entry", word)];
     let (plain, same) = (special("0 plain"), special("0 same"));
     let top: Forged<'_> = (b'5', "layer", "", &[]);
-    let cases: [(Vec<Forged<'_>>, &str); 12] = [
+    let cases: [(Vec<Forged<'_>>, &str); 13] = [
         (vec![(b'0', "layer/../../outside", "", &[])], "`..`"),
         (
             vec![
@@ -242,6 +242,10 @@ fn forged_files_are_refused() -> Result<()> {
         ),
         (vec![top, (b'0', "elsewhere", "", &[])], "belongs to no part"),
         (vec![top, (b'0', "layer/a", "", &[("uid", "4194304")])], "owner"),
+        (
+            vec![top, (b'0', "layer/a", "", &[("uid", "65536")])],
+            "has 65536 user ids",
+        ),
     ];
     for (entries, needle) in cases {
         let archive = forged(&entries, strangers.header.as_bytes())?;

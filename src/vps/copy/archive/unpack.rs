@@ -9,6 +9,7 @@ use super::seal::Sealed;
 use super::{HEADER, Header, LONGEST_HEADER, LONGEST_PATH};
 use crate::error::{During, Error, Result};
 use crate::image::{Entry, Kind, Limits, Tarball};
+use crate::vps::record::ids::USUAL;
 
 /// Memory a decompressor may take, as the logarithm of its window: what `zstd` itself takes without being told.
 const WINDOW_LOG: u32 = 27;
@@ -107,6 +108,7 @@ impl<R: Read> Reader<R> {
                 break;
             };
             entry.path = below.to_owned();
+            self.check_owner(&entry)?;
             if let Kind::Hardlink(target) = &mut entry.kind {
                 *target = match target.strip_prefix(name) {
                     Ok(target) => target.to_owned(),
@@ -117,6 +119,16 @@ impl<R: Read> Reader<R> {
                 .during(|| format!("unpack `{}`", shown(&entry.path)))?;
         }
         tree.finish()
+    }
+
+    /// A file of somebody whom the VPS does not have would be nobody's: not even its root could remove it.
+    fn check_owner(&self, entry: &Entry) -> Result<()> {
+        let (highest, ids) = (entry.uid.max(entry.gid), self.header.config.ranges() * USUAL);
+        if highest < ids {
+            return Ok(());
+        }
+        let problem = format!("has owner {highest}, and the VPS that it describes has {ids} user ids");
+        Err(refused(&entry.path, &problem))
     }
 
     fn next(&mut self) -> Result<Option<Entry>> {
