@@ -55,7 +55,7 @@ pub(super) enum CopyCommand {
 pub(super) enum SnapshotCommand {
     /// Keep a VPS's disk as it is now; a VPS that runs is frozen for a moment.
     #[command(
-        after_help = "Examples:\n  condo snapshot create web before-upgrade\n  condo snapshot create --all --keep 7"
+        after_help = "Examples:\n  condo snapshot create web before-upgrade\n  condo snapshot create --all --keep 7\n  condo snapshot create --due"
     )]
     Create(CreateArgs),
     /// List a VPS's snapshots, the oldest first.
@@ -115,14 +115,17 @@ pub(super) enum SnapshotCommand {
 #[derive(Debug, ClapArgs)]
 pub(super) struct CreateArgs {
     /// The VPS.
-    #[arg(required_unless_present = "all")]
+    #[arg(required_unless_present_any = ["all", "due"])]
     pub(super) name: Option<Name>,
     /// The snapshot's name, if not one by the time.
-    #[arg(conflicts_with = "all")]
+    #[arg(conflicts_with_all = ["all", "due"])]
     pub(super) snapshot: Option<SnapshotName>,
     /// All VPSs.
     #[arg(short, long, conflicts_with = "name")]
     pub(super) all: bool,
+    /// All VPSs whose schedule says that it is time (`condo set --schedule`; daily where nothing was said).
+    #[arg(long, conflicts_with_all = ["name", "all", "keep"])]
+    pub(super) due: bool,
     /// Remove it once there are N later ones that were made with this option.
     #[arg(long, value_name = "N", value_parser = keep)]
     pub(super) keep: Option<usize>,

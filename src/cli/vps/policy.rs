@@ -12,6 +12,7 @@ use crate::vps::record::config::VpsConfig;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::policy::Restart;
+use crate::vps::record::schedule::Schedule;
 
 /// As `create` and `set` have them.
 #[derive(Debug, Default, Args)]
@@ -29,6 +30,10 @@ pub(super) struct PolicyArgs {
     /// Seconds that the next VPS waits after it when the host comes up.
     #[arg(long, value_name = "SECONDS", value_parser = |t: &str| small("--boot-delay", t))]
     boot_delay: Option<u32>,
+    /// Snapshots by itself, where `condo-snapshot.timer` is enabled: hourly, daily, weekly or monthly, and how many stay; or none.
+    /// Without it daily, of which 7 stay.
+    #[arg(long, value_name = "WHEN[,KEEP]")]
+    schedule: Option<Schedule>,
 }
 
 fn small(option: &str, text: &str) -> crate::error::Result<u32> {
@@ -42,11 +47,13 @@ impl PolicyArgs {
             && self.autostart.is_none()
             && self.boot_order.is_none()
             && self.boot_delay.is_none()
+            && self.schedule.is_none()
     }
 
     /// Puts what was given into a configuration.
     pub(super) fn apply(&self, config: &mut VpsConfig) {
         config.restart = self.restart.unwrap_or(config.restart);
+        config.schedule = self.schedule.or(config.schedule);
         let boot = &mut config.boot;
         boot.autostart = self.autostart.unwrap_or(boot.autostart);
         boot.order = self.boot_order.unwrap_or(boot.order);
@@ -57,7 +64,8 @@ impl PolicyArgs {
 pub(super) const EXAMPLES: &str = "\
 Examples:
   condo set web --restart always --autostart
-  condo set db --autostart --boot-order 1 --boot-delay 5";
+  condo set db --autostart --boot-order 1 --boot-delay 5
+  condo set db --schedule hourly,24";
 
 #[derive(Debug, Args)]
 pub(super) struct SetArgs {

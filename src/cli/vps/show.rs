@@ -130,6 +130,7 @@ fn shown(vps: &VpsView) -> String {
     if vps.boot.autostart {
         lines.push(("autostart", turn(&vps.boot)));
     }
+    lines.extend(vps.schedule.map(|schedule| ("snapshots", schedule.to_string())));
     if !vps.published.is_empty() {
         let ports: Vec<_> = vps.published.iter().map(ToString::to_string).collect();
         lines.push(("published", ports.join(", ")));
@@ -274,6 +275,7 @@ mod tests {
             plan: Some("small".into()),
             project: "shop".into(),
             restart: Restart::Always,
+            schedule: None,
             boot: Boot {
                 autostart: true,
                 order: 3,
@@ -306,6 +308,7 @@ mod tests {
             plan: None,
             project: "default".into(),
             restart: Restart::No,
+            schedule: None,
             boot: Boot::default(),
             published: Vec::new(),
             firewall: Filter::default(),

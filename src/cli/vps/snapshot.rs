@@ -45,13 +45,17 @@ fn create(condo: &Condo, args: &CreateArgs) -> Result<Exit> {
         Some(name) => name.clone(),
         None => stamp(now()).parse()?,
     };
-    let names = match &args.name {
-        Some(name) => vec![name.clone()],
-        None => condo.list()?.into_iter().map(|vps| vps.name).collect(),
+    let wanted = match &args.name {
+        Some(name) => vec![(name.clone(), args.keep)],
+        None if args.due => condo.snapshots_due(now())?,
+        None => {
+            let all = condo.list()?.into_iter();
+            all.map(|vps| (vps.name, args.keep)).collect()
+        }
     };
     let mut exit = Exit::Success;
-    for name in names {
-        let options = SnapshotOptions { keep: args.keep };
+    for (name, keep) in wanted {
+        let options = SnapshotOptions { keep };
         let spinner = Spinner::start(format!("taking a snapshot of {name}"));
         let taken = condo.snapshot_create(&name, &snapshot, options);
         drop(spinner);

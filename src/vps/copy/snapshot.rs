@@ -90,6 +90,20 @@ impl Condo {
         Ok(snapshot)
     }
 
+    /// The VPSs whose schedule says that another snapshot is due, and how many of them stay. Time is in seconds since 1970.
+    pub fn snapshots_due(&self, time: i64) -> Result<Vec<(Name, Option<usize>)>> {
+        let mut due = Vec::new();
+        for record in self.members()? {
+            let schedule = record.config.schedule.unwrap_or_default();
+            let mut rotating = self.snapshots(&record.name)?;
+            rotating.retain(|snapshot| snapshot.rotates);
+            if schedule.is_due(rotating.last().map(|last| last.created), time) {
+                due.push((record.name, Some(schedule.keep)));
+            }
+        }
+        Ok(due)
+    }
+
     /// Removes a snapshot.
     pub fn snapshot_delete(&self, vps: &Name, name: &SnapshotName) -> Result<()> {
         let _lock = self.lock_copies(vps)?;

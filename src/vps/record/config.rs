@@ -19,6 +19,7 @@ use super::permit::Permit;
 use super::plans::Membership;
 use super::policy::{Boot, Restart};
 use super::rescue::Rescue;
+use super::schedule::Schedule;
 use super::size;
 use crate::error::{Error, Result};
 use crate::net::filter::Filter;
@@ -92,6 +93,9 @@ pub struct VpsConfig {
     /// How it comes up with the host.
     #[serde(default, skip_serializing_if = "Boot::is_default")]
     pub boot: Boot,
+    /// When snapshots are taken by themselves, if not as of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// The rescue system that boots in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rescue: Option<Rescue>,
@@ -128,6 +132,7 @@ impl VpsConfig {
             project: None,
             restart: Restart::No,
             boot: Boot::default(),
+            schedule: None,
             rescue: None,
             publish: BTreeSet::new(),
             firewall: Filter::default(),

@@ -27,6 +27,7 @@ pub mod plans;
 pub mod policy;
 pub mod project;
 pub mod rescue;
+pub mod schedule;
 pub mod settings;
 pub mod size;
 pub mod snapshots;

@@ -12,6 +12,7 @@ use super::name::Name;
 use super::network::{NetworkRecord, Range};
 use super::permit::Permit;
 use super::policy::{Boot, Restart};
+use super::schedule::Schedule;
 use super::store::LastExit;
 use super::traffic::Traffic;
 use crate::net::filter::Filter;
@@ -100,6 +101,9 @@ pub struct VpsView {
     pub restart: Restart,
     /// How it comes up with the host.
     pub boot: Boot,
+    /// When snapshots are taken by themselves, if that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Ports of the host that lead to it, as `condo publish` takes them.
     pub published: Vec<Publication>,
     /// What it lets in and out.

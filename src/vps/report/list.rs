@@ -97,6 +97,7 @@ impl Condo {
             plan: record.config.plan.as_ref().map(|plan| plan.name.clone()),
             project: record.project().to_owned(),
             restart: record.config.restart,
+            schedule: record.config.schedule,
             boot: record.config.boot,
             devices: record.config.devices.iter().cloned().collect(),
             nesting: record.config.nesting,

@@ -157,6 +157,14 @@ fn snapshots_rotate() -> Result<()> {
     left.sort();
     ensure!(left == ["b", "c", "kept"], "{left:?}");
     house.ok("snapshot create --all --keep 1")?;
+    // The one of a moment ago counts.
+    ensure!(house.ok("snapshot create --due")?.is_empty());
+    house.refused("set web --schedule often", "--schedule")?;
+    house.ok("create late --image busybox --schedule hourly,2")?;
+    ensure!(house.show("late")?["schedule"] == "hourly,2");
+    ensure!(house.ok("snapshot create --due")?.starts_with("late: snapshot "));
+    house.ok("set late --schedule none")?;
+    house.ok("delete late")?;
     ensure!(
         names("web")?.len() == 2 && names("db")?.len() == 1,
         "{:?}",
