@@ -8,6 +8,10 @@ use crate::error::{Error, Result};
 /// The kernel's default period in microseconds, for a quota without one.
 const DEFAULT_PERIOD: u64 = 100_000;
 
+/// What the kernel makes of `cpu.shares` that are fewer or more.
+const LEAST_SHARES: u64 = 2;
+const MOST_SHARES: u64 = 262_144;
+
 /// The settings for these limits. Zero means "not set" for all of them, as callers have always sent it.
 pub(super) fn settings(cpu: &LinuxCpu, version: Version) -> Result<Vec<Setting>> {
     let mut settings = Vec::new();
@@ -18,7 +22,7 @@ pub(super) fn settings(cpu: &LinuxCpu, version: Version) -> Result<Vec<Setting>>
         && idle != Some(1)
     {
         settings.push(match version {
-            Version::V1 => Setting::new("cpu.shares", shares),
+            Version::V1 => Setting::new("cpu.shares", allowed(shares)?),
             Version::V2 => Setting::new("cpu.weight", weight(shares)),
         });
     }
@@ -28,6 +32,16 @@ pub(super) fn settings(cpu: &LinuxCpu, version: Version) -> Result<Vec<Setting>>
     });
     settings.extend(realtime(cpu, version)?);
     Ok(settings)
+}
+
+/// The kernel would take another value in silence. In runc's words, which callers match.
+fn allowed(shares: u64) -> Result<u64> {
+    let refuse = |problem| Err(Error::invalid("linux.resources.cpu.shares", shares, problem));
+    match shares {
+        ..LEAST_SHARES => refuse("the minimum allowed cpu-shares is 2"),
+        LEAST_SHARES..=MOST_SHARES => Ok(shares),
+        _ => refuse("the maximum allowed cpu-shares is 262144"),
+    }
 }
 
 fn given(value: Option<u64>) -> Option<u64> {
@@ -92,7 +106,7 @@ fn realtime(cpu: &LinuxCpu, version: Version) -> Result<Vec<Setting>> {
 /// `cpu.weight` (1 to 10000) for `cpu.shares` (2 to 262144): `10^((log2(x)^2 + 125*log2(x))/612 - 7/34)`, the conversion
 /// all runtimes share since 2025, which takes both defaults (1024 and 100) to each other.
 fn weight(shares: u64) -> u64 {
-    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let log = (shares.clamp(LEAST_SHARES, MOST_SHARES) as f64).log2();
     let weight = 10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0);
     // Rounded up, but not by the noise of floating point: 1024 shares are exactly 100.
     ((weight - 1e-6).ceil() as u64).clamp(1, 10_000)
@@ -109,6 +123,18 @@ mod tests {
 
     fn golden(json: &str, version: Version) -> Vec<String> {
         lines(&settings(&cpu(json), version).unwrap())
+    }
+
+    #[test]
+    fn shares_out_of_range_are_refused_where_they_would_be_others() {
+        for (json, words) in [
+            (r#"{"shares":1}"#, "minimum allowed cpu-shares is 2"),
+            (r#"{"shares":262145}"#, "maximum allowed cpu-shares is 262144"),
+        ] {
+            let e = settings(&cpu(json), Version::V1).unwrap_err().to_string();
+            assert!(e.contains(words), "{e}");
+            settings(&cpu(json), Version::V2).unwrap();
+        }
     }
 
     #[test]

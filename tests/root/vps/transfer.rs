@@ -328,7 +328,8 @@ fn what_is_kept_is_in_force() -> Result<()> {
         "{status:?}"
     );
     ensure!(attribute(&out("file"), "user.note").as_deref() == Some(&b"mine"[..]));
-    ensure!(attribute(&out("file"), LIST) == Some(access_list()));
+    let list = attribute(&out("file"), LIST);
+    ensure!(list == Some(access_list()), "{list:?}");
     ensure!(attribute(&dir.join("out"), DEFAULT_LIST) == Some(access_list()));
     ensure!(attribute(&out("busybox"), CAPABILITY).is_none());
     // From one VPS to another, whose numbers are others on the host.
