@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use super::network::{any_runs, between, lock, port, runs, seen};
 use super::services;
-use crate::error::Result;
-use crate::files;
+use crate::error::{During, Result};
 use crate::net;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -59,7 +58,9 @@ impl Seen {
     fn keep(&self) -> Result<()> {
         match self.stood {
             true => Ok(()),
-            false => files::write_small(&self.path, self.rules.as_bytes(), 0o600),
+            // In place: a part of it is the name of no rules, and a kill leaves no second file.
+            false => std::fs::write(&self.path, &self.rules)
+                .during(|| format!("write `{}`", self.path.display())),
         }
     }
 }
