@@ -59,8 +59,9 @@ impl Seen {
         match self.stood {
             true => Ok(()),
             // In place: a part of it is the name of no rules, and a kill leaves no second file.
-            false => std::fs::write(&self.path, &self.rules)
-                .during(|| format!("write `{}`", self.path.display())),
+            false => {
+                std::fs::write(&self.path, &self.rules).during(|| format!("write `{}`", self.path.display()))
+            }
         }
     }
 }

@@ -272,6 +272,10 @@ fn a_source_inside_has_its_owners_translated() -> Result<()> {
     known_difference!("runc", "has it since 1.2");
     let map = json!([{ "containerID": 0, "hostID": 4000, "size": 1000 }]);
     for userns in [false, true] {
+        if !userns && !harness::has("linux_6_3") {
+            // Owners of a tmpfs cannot be translated yet.
+            continue;
+        }
         let mut c = Container::sh("stat -c %u /data /final")?;
         if userns {
             c.with_user_namespace()?;

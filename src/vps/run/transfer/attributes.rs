@@ -61,7 +61,7 @@ impl Attributes {
             })?;
             let value = match name {
                 CAPABILITY => capability_inside(&value, ids),
-                _ if LISTS.contains(&name) => Some(list_with(value, |id| ids.inside(id))?),
+                _ if LISTS.contains(&name) => Some(list_with(value, |id| named_inside(id, ids))?),
                 _ => Some(value),
             };
             found.0.extend(value.map(|value| (name.to_owned(), value)));
@@ -100,6 +100,15 @@ impl Attributes {
         }
         Ok(())
     }
+}
+
+/// The number inside of somebody whom an access list names. overlayfs before Linux 6.2 tells the numbers of its layers, which are
+/// those inside already. A VPS's numbers on the host begin above all that it has, so that both are told apart.
+fn named_inside(id: u32, ids: Ids) -> u32 {
+    if id < ids.count.min(ids.base) {
+        return id;
+    }
+    ids.inside(id)
 }
 
 /// Takes away the access lists that a new file has inherited from its folder (`acl(5)`: the default list).
@@ -243,6 +252,10 @@ mod tests {
         };
         assert_eq!(list_with(list(7033), |id| INSIDE.inside(id)).unwrap(), list(33));
         assert_eq!(list_with(list(9), |id| INSIDE.inside(id)).unwrap(), list(NOBODY));
+        for (said, inside) in [(7033, 33), (33, 33), (80_000, NOBODY)] {
+            assert_eq!(named_inside(said, INSIDE), inside);
+        }
+        assert_eq!(named_inside(33, HOST), 33);
         for broken in [&b""[..], &[1, 0, 0, 0], &[2, 0, 0, 0, 1]] {
             assert!(list_with(broken.to_vec(), |id| id).is_err());
         }
