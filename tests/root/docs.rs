@@ -21,6 +21,8 @@ tests![
     the_page_about_disks: 120,
     the_page_about_files: 120,
     the_page_about_first_boots: 120,
+    the_page_about_images: 120,
+    the_page_about_limits: 120,
 ];
 
 fn the_page_about_copies() -> Result<()> {
@@ -42,6 +44,17 @@ fn the_page_about_first_boots() -> Result<()> {
     needs!(root, busybox);
     harness::need("program:ssh-keygen");
     is_what_happens("vps/first-boot.md")
+}
+
+fn the_page_about_images() -> Result<()> {
+    needs!(root, busybox);
+    is_what_happens("images.md")
+}
+
+fn the_page_about_limits() -> Result<()> {
+    needs!(root, busybox);
+    harness::need("program:mkfs.ext4");
+    is_what_happens("vps/limits.md")
 }
 
 /// One thing to do, and what is to come of it.
