@@ -109,13 +109,10 @@ impl Condo {
         let _lock = self.lock_copies(vps)?;
         self.sweep_copies(vps)?;
         let record = self.store.get(vps)?;
-        if matches!(&record.config.pending, Some(Pending::Restoring { snapshot }) if snapshot == name) {
-            return Err(Error::Status(Pending::remedy(
-                &Pending::Restoring {
-                    snapshot: name.clone(),
-                },
-                &record,
-            )));
+        if let Some(pending @ Pending::Restoring { snapshot, .. }) = &record.config.pending
+            && snapshot == name
+        {
+            return Err(Error::Status(pending.remedy(&record)));
         }
         self.snapshot(vps, name)?;
         self.drop_snapshot(vps, name)?;
@@ -146,7 +143,7 @@ impl Condo {
     /// Brings a VPS's disk back to a snapshot, at a cost that grows with what has changed since. Name, address, limits and identity
     /// stay. One that runs is refused, or stopped and started again with `force`.
     ///
-    /// Killed in the middle, the VPS does not start until the same is run again, which finishes it.
+    /// Killed in the middle, the VPS does not start until the same is run again, which finishes it, and starts it if it ran.
     pub fn snapshot_restore(
         &self,
         vps: &Name,
@@ -162,28 +159,31 @@ impl Condo {
         Ok(snapshot)
     }
 
-    /// Whether the VPS ran.
+    /// Whether the VPS ran, now or when a killed restore began.
     fn bring_back(&self, vps: &Name, snapshot: &Snapshot, force: Option<Duration>) -> Result<bool> {
         let (record, _lock) = self.hold_settled(vps)?;
-        match &record.config.pending {
-            None | Some(Pending::Restoring { .. }) => {}
+        let ran_before = match &record.config.pending {
+            None => false,
+            Some(Pending::Restoring { ran, .. }) => *ran,
             Some(other) => return Err(Error::Status(other.remedy(&record))),
-        }
+        };
         let status = self.status(vps)?;
-        let ran = status != VpsStatus::Stopped;
-        if ran && force.is_none() {
+        let runs = status != VpsStatus::Stopped;
+        if runs && force.is_none() {
             let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
             return Err(Error::Status(text));
         }
         // A snapshot keeps its image from being removed.
         self.images().get(&snapshot.config.image)?;
-        if ran {
+        if runs {
             self.shut_down(&record, force)?;
             self.take_down(&record)?;
         }
+        let ran = runs || ran_before;
         let record = self.store.reconfigure(vps, &|config| {
             config.pending = Some(Pending::Restoring {
                 snapshot: snapshot.name.clone(),
+                ran,
             });
             config.image.clone_from(&snapshot.config.image);
             Ok(())

@@ -20,6 +20,9 @@ pub enum Pending {
     Restoring {
         /// The snapshot.
         snapshot: SnapshotName,
+        /// Whether it ran before, and so runs again afterwards.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ran: bool,
     },
     /// It is being handed over to another host, which may have it already.
     Leaving {
@@ -46,7 +49,7 @@ impl Pending {
             Self::Arriving { by } => {
                 format!("its disk is not whole; run `{by}` again, or remove it: `condo delete {name}`")
             }
-            Self::Restoring { snapshot } => format!(
+            Self::Restoring { snapshot, .. } => format!(
                 "its disk is being brought back to a snapshot; finish that: `condo snapshot restore {name} {snapshot}`"
             ),
             Self::Leaving { to, .. } => format!(
