@@ -6,11 +6,13 @@
 //!
 //! The program gets a `struct bpf_sockopt` per `setsockopt(2)`. It may change the value that the kernel then takes.
 
-use std::os::fd::AsFd;
-
 use super::Cgroup;
-use crate::error::{During, Result};
-use crate::sys::bpf::{self, Hook, instruction};
+use crate::error::Result;
+use crate::sys::bpf::op::{
+    ADD, EXIT, JUMP, JUMP_IF_AT_MOST, JUMP_IF_BEYOND, JUMP_IF_EQUAL, JUMP_UNLESS_EQUAL, LOAD_LONG, LOAD_WORD,
+    MOVE, MOVE_REGISTER, STORE_REGISTER, STORE_WORD,
+};
+use crate::sys::bpf::{Hook, instruction};
 
 /// What the program is called.
 const NAME: &str = "condo_buffers";
@@ -43,21 +45,6 @@ const FIRST: u8 = 2;
 const SECOND: u8 = 3;
 const THIRD: u8 = 4;
 
-// Instruction classes and operations of `linux/bpf_common.h`.
-const LOAD_WORD: u8 = 0x61;
-const LOAD_LONG: u8 = 0x79;
-const STORE_WORD: u8 = 0x62;
-const STORE_REGISTER: u8 = 0x63;
-const MOVE: u8 = 0xb7;
-const MOVE_REGISTER: u8 = 0xbf;
-const ADD: u8 = 0x07;
-const JUMP: u8 = 0x05;
-const JUMP_IF_EQUAL: u8 = 0x15;
-const JUMP_UNLESS_EQUAL: u8 = 0x55;
-const JUMP_IF_AT_MOST: u8 = 0xb5;
-const JUMP_IF_BEYOND: u8 = 0x2d;
-const EXIT: u8 = 0x95;
-
 impl Cgroup {
     /// Keeps processes here from making those buffers larger than kernels do without privileges. A host without cgroup2 has no such
     /// fence, and nothing is done there.
@@ -65,14 +52,7 @@ impl Cgroup {
     /// # Errors
     /// Of `bpf(2)`.
     pub fn guard_buffers(&self) -> Result<()> {
-        let Some(dir) = self.hierarchy.cgroup2() else {
-            return Ok(());
-        };
-        let load = || -> Result<()> {
-            let program = bpf::load(Hook::SocketOption, &program(), NAME)?;
-            Ok(bpf::attach(Hook::SocketOption, dir.as_fd(), program.as_fd())?)
-        };
-        load().during(|| "guard buffers of sockets by a program")
+        self.guard(Hook::SocketOption, &program(), NAME, "buffers of sockets")
     }
 }
 

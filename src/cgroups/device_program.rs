@@ -9,6 +9,9 @@ use nix::errno::Errno;
 
 use super::devices::{ALL, Kind, Rule};
 use crate::error::{During, Error, Failures, Result};
+use crate::sys::bpf::op::{
+    AND, EXIT, JUMP, JUMP_IF_SET, JUMP_UNLESS_EQUAL, LOAD_WORD, MOVE, MOVE_REGISTER, SHIFT_RIGHT,
+};
 use crate::sys::bpf::{self, Hook, instruction};
 
 /// What our programs are called, to tell them from those of systemd and of administrators.
@@ -25,17 +28,6 @@ const TYPE: u8 = 2;
 const WANTED: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
-
-// Instruction classes and operations of `linux/bpf_common.h`.
-const LOAD_WORD: u8 = 0x61;
-const MOVE: u8 = 0xb7;
-const MOVE_REGISTER: u8 = 0xbf;
-const AND: u8 = 0x57;
-const SHIFT_RIGHT: u8 = 0x77;
-const JUMP: u8 = 0x05;
-const JUMP_UNLESS_EQUAL: u8 = 0x55;
-const JUMP_IF_SET: u8 = 0x45;
-const EXIT: u8 = 0x95;
 
 /// The program for these rules.
 pub(super) fn program(rules: &[Rule]) -> Vec<u64> {

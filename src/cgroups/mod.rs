@@ -24,6 +24,7 @@ pub mod delegated;
 mod device_program;
 mod devices;
 mod dir;
+mod guard;
 mod hierarchy;
 mod home;
 mod hugetlb;

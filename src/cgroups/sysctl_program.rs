@@ -6,9 +6,12 @@
 //! The program gets a `struct bpf_sysctl { write, file_pos }` per access and answers 1, or 0 for `EPERM`.
 
 use super::Cgroup;
-use crate::error::{During, Result};
-use crate::sys::bpf::{self, Hook, instruction};
-use std::os::fd::AsFd;
+use crate::error::Result;
+use crate::sys::bpf::op::{
+    ADD, CALL, EXIT, JUMP_UNLESS_EQUAL, JUMP_UNLESS_SAME, LOAD_LONG, LOAD_WORD, MOVE, MOVE_LONG,
+    MOVE_REGISTER, STORE_LONG,
+};
+use crate::sys::bpf::{Hook, instruction};
 
 /// What the program is called.
 const NAME: &str = "condo_sysctls";
@@ -35,19 +38,6 @@ const THIRD: u8 = 3;
 const FOURTH: u8 = 4;
 const FRAME: u8 = 10;
 
-// Instruction classes and operations of `linux/bpf_common.h`.
-const LOAD_WORD: u8 = 0x61;
-const LOAD_LONG: u8 = 0x79;
-const STORE_LONG: u8 = 0x7a;
-const MOVE: u8 = 0xb7;
-const MOVE_REGISTER: u8 = 0xbf;
-const MOVE_LONG: u8 = 0x18;
-const ADD: u8 = 0x07;
-const JUMP_UNLESS_EQUAL: u8 = 0x55;
-const JUMP_UNLESS_SAME: u8 = 0x5d;
-const CALL: u8 = 0x85;
-const EXIT: u8 = 0x95;
-
 /// `bpf_sysctl_get_name`, and its flag for the name without directories.
 const GET_NAME: i32 = 101;
 const BASE_NAME: i32 = 1;
@@ -59,14 +49,7 @@ impl Cgroup {
     /// # Errors
     /// Of `bpf(2)`.
     pub fn guard_sysctls(&self) -> Result<()> {
-        let Some(dir) = self.hierarchy.cgroup2() else {
-            return Ok(());
-        };
-        let load = || -> Result<()> {
-            let program = bpf::load(Hook::Sysctl, &program(&GUARDED), NAME)?;
-            Ok(bpf::attach(Hook::Sysctl, dir.as_fd(), program.as_fd())?)
-        };
-        load().during(|| "guard kernel parameters by a program")
+        self.guard(Hook::Sysctl, &program(&GUARDED), NAME, "kernel parameters")
     }
 }
 
