@@ -24,29 +24,46 @@ pub fn beside_own(layout: &CgroupLayout) -> String {
 /// Whether the calling process can make a cgroup at `path`, give it controllers, and have processes born in it.
 pub fn allows(layout: &CgroupLayout, path: &str) -> bool {
     let path = Path::new(path);
+    permits(layout, path) && mounts(layout).all(|mount| has_room(mount, path))
+}
+
+/// Whether the calling process may make a cgroup at `path` and have processes born in it, be it without controllers.
+pub fn permits(layout: &CgroupLayout, path: impl AsRef<Path>) -> bool {
+    let path = path.as_ref();
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    let made = |mount: &Path| nearest(mount, path).is_some_and(|there| writable(&there, access));
+    mounts(layout).next().is_some()
+        && mounts(layout).all(made)
+        && unified(layout).is_none_or(|mount| can_move(mount, path))
+}
+
+/// Where the hierarchies are mounted.
+fn mounts(layout: &CgroupLayout) -> impl Iterator<Item = &Path> {
+    let v1 = match layout {
+        CgroupLayout::Unified(_) => &[][..],
+        CgroupLayout::Hybrid { v1, .. } => v1,
+    };
+    let v1 = v1.iter().map(|hierarchy| hierarchy.mount.as_path());
+    v1.chain(unified(layout))
+}
+
+fn unified(layout: &CgroupLayout) -> Option<&Path> {
     match layout {
-        CgroupLayout::Unified(mount) => has_room(mount, path) && can_move(mount, path),
-        CgroupLayout::Hybrid { v1, unified } => {
-            let somewhere = !v1.is_empty() || unified.is_some();
-            let all = v1.iter().all(|hierarchy| has_room(&hierarchy.mount, path));
-            somewhere
-                && all
-                && unified
-                    .as_ref()
-                    .is_none_or(|mount| has_room(mount, path) && can_move(mount, path))
-        }
+        CgroupLayout::Unified(mount) => Some(mount),
+        CgroupLayout::Hybrid { unified, .. } => unified.as_deref(),
     }
 }
 
-/// Whether a directory can be made on the way to `path`, at a place that can be divided.
-fn has_room(mount: &Path, path: &Path) -> bool {
+/// The last directory on the way to `path` that is there.
+fn nearest(mount: &Path, path: &Path) -> Option<PathBuf> {
     let full = below(mount, path);
-    let there = full
-        .ancestors()
-        .take_while(|dir| dir.starts_with(mount))
-        .find(|dir| dir.is_dir());
-    let Some(there) = there else { return false };
-    writable(there, Access::WRITE_OK | Access::EXEC_OK) && (there == full || can_divide(there))
+    let way = full.ancestors().take_while(|dir| dir.starts_with(mount));
+    way.into_iter().find(|dir| dir.is_dir()).map(Path::to_path_buf)
+}
+
+/// Whether `path` is there, or would be below a place that can be divided.
+fn has_room(mount: &Path, path: &Path) -> bool {
+    nearest(mount, path).is_some_and(|there| there == below(mount, path) || can_divide(&there))
 }
 
 /// Whether the children of a cgroup2 directory can have controllers: it has no processes, or is the machine's root, which has

@@ -22,6 +22,9 @@ pub(super) struct Ceiling {
 /// The settings for these limits: -1 is "no limit", 0 "not set". What the kernel has given up (`kernel`, `kernelTCP`,
 /// `useHierarchy`) is ignored, as in other runtimes.
 pub(super) fn settings(memory: &LinuxMemory, version: Version) -> Result<Vec<Setting>> {
+    if memory.kernel().is_some() || memory.kernel_tcp().is_some() {
+        log::warn!("Kernel memory settings are ignored: the kernel has no such limits any more");
+    }
     for (name, value) in [
         ("limit", memory.limit()),
         ("reservation", memory.reservation()),

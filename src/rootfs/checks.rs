@@ -72,19 +72,26 @@ pub(super) fn idmap(entry: &Entry<'_>, bind: bool, facts: &Facts<'_>) -> Result<
     Ok(())
 }
 
-/// A place in the tree as an absolute path without `.`; one that is relative (deprecated by the spec) starts at the root.
+/// The kernel ignores what a bind mount is told as a filesystem, a misspelt flag as well: an error, as with runc.
+pub(super) fn bind_options(entry: &Entry<'_>) -> Result<()> {
+    match entry.options.data.first() {
+        None => Ok(()),
+        Some(option) => Err(Error::invalid(
+            format!("{}.options", entry.field),
+            option,
+            "is no option of bind mounts, which cannot have any filesystem-specific options applied; leave it out",
+        )),
+    }
+}
+
+/// A place in the tree as an absolute path without `.` and `..`, which are taken by the letter, as by runc, and end at the root; one
+/// that is relative (deprecated by the spec) starts there.
 pub(super) fn target(field: &str, destination: &Path) -> Result<PathBuf> {
     let mut target = PathBuf::from("/");
     for part in destination.components() {
         match part {
             Component::Normal(part) => target.push(part),
-            Component::ParentDir => {
-                return Err(Error::invalid(
-                    field,
-                    destination.display(),
-                    "must not contain `..`",
-                ));
-            }
+            Component::ParentDir => drop(target.pop()),
             _ => {}
         }
     }

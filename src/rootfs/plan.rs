@@ -196,6 +196,7 @@ impl Context<'_> {
         let source = entry.mount.source().as_ref().ok_or_else(|| {
             Error::invalid(format!("{}.source", entry.field), "", "is needed by a bind mount")
         })?;
+        checks::bind_options(entry)?;
         let (uid, gid) = checks::mappings(entry.mount);
         let idmap = (entry.options.idmap.is_some() || !uid.is_empty()).then(|| IdMap {
             recursive: entry.options.idmap == Some(true),

@@ -171,7 +171,10 @@ fn command(hook: &Hook, surroundings: Surroundings<'_>) -> Command {
     if let Some((name, rest)) = hook.args().as_deref().unwrap_or_default().split_first() {
         command.arg0(name).args(rest);
     }
-    match (hook.env(), surroundings.env) {
+    // Where runc hands a hook to init, none and an empty list are the same.
+    let named = hook.env().as_ref();
+    let named = named.filter(|env| !env.is_empty() || surroundings.env.is_none());
+    match (named, surroundings.env) {
         (Some(env), _) => command
             .env_clear()
             .envs(env.iter().filter_map(|line| variable(line.as_ref()))),

@@ -68,13 +68,27 @@ pub(super) fn check_mount_owners(spec: &Spec, ids: &IdMap) -> Result<()> {
     Ok(())
 }
 
-/// The cgroup of a container whose caller makes do with what is delegated: `wanted` if it can be made, else none.
+/// The cgroup of a container whose caller makes do with what is delegated: `wanted` if it can be made, else none. One that the
+/// config names (`linux.cgroupsPath`) is made or an error, as with runc: whoever asks for a place looks for the container there.
 ///
 /// # Errors
-/// [`Error::Unsupported`] naming a limit that then could not be held.
-pub(super) fn settle_for(wanted: Home, resources: &LinuxResources, host: &Host) -> Result<Option<Home>> {
+/// [`Error::Invalid`] for a named cgroup that the caller may not make; [`Error::Unsupported`] naming a limit that could not be held.
+pub(super) fn settle_for(
+    wanted: Home,
+    named: bool,
+    resources: &LinuxResources,
+    host: &Host,
+) -> Result<Option<Home>> {
     if delegated::allows(&host.cgroups, wanted.path()) {
         return Ok(Some(wanted));
+    }
+    if named && !delegated::permits(&host.cgroups, wanted.path()) {
+        let problem = format!(
+            "unable to apply cgroup configuration: user {} may not make it: permission denied; name one below a cgroup that is \
+             delegated (systemd-run --user --scope --property Delegate=yes), or leave it out",
+            host.caller.uid
+        );
+        return Err(Error::invalid("linux.cgroupsPath", wanted.path(), problem));
     }
     match Limits::refuse_any(resources) {
         Ok(()) => {

@@ -29,12 +29,21 @@ const FREE: &[&str] = &[
     "unified",
 ];
 
-/// Gives keys that differ from a field's name in case only that name. What is no JSON comes back as it is: its reader complains.
+/// Gives keys that differ from a field's name in case only that name, and leaves out what follows the first object, which readers in
+/// Go do not look at. They take U+FFFD for what is no UTF-8. What is no JSON comes back as it is: its reader complains.
 ///
 /// A name of the same length takes its place, so that nothing else moves: neither order nor the columns in error messages.
 pub fn correct(json: &[u8]) -> Cow<'_, [u8]> {
-    let mut text = Cow::Borrowed(json);
-    for (at, name) in Keys::of(json).filter_map(|key| Some((key.at, key.misspelt()?))) {
+    if let Cow::Owned(text) = String::from_utf8_lossy(json) {
+        return correct(text.as_bytes()).into_owned().into();
+    }
+    let mut keys = Keys::of(json);
+    let misspelt: Vec<_> = keys
+        .by_ref()
+        .filter_map(|key| Some((key.at, key.misspelt()?)))
+        .collect();
+    let mut text = Cow::Borrowed(keys.json);
+    for (at, name) in misspelt {
         text.to_mut()[at..at + name.len()].copy_from_slice(name.as_bytes());
     }
     text
@@ -67,6 +76,7 @@ impl Key<'_> {
 
 /// Goes through the keys of a JSON text.
 struct Keys<'a> {
+    /// The text; once the first object or list has ended, no more than that.
     json: &'a [u8],
     at: usize,
     /// What is open: for an object whether its keys are free, nothing for a list.
@@ -127,6 +137,9 @@ impl<'a> Iterator for Keys<'a> {
                 self.free_next = false;
             }
             self.at += 1;
+            if matches!(byte, b'}' | b']') && self.open.is_empty() {
+                self.json = &self.json[..self.at];
+            }
         }
         None
     }
@@ -171,6 +184,22 @@ mod tests {
         let inner = r#"{"rdma":{"Limit":{"HCAHandles":1}},"Annotations":{"PIDS":"x"},"PIDS":1}"#;
         let right = r#"{"rdma":{"Limit":{"hcaHandles":1}},"annotations":{"PIDS":"x"},"pids":1}"#;
         assert_eq!(corrected(inner), right);
+    }
+
+    #[test]
+    fn what_follows_the_first_object_is_left_out() {
+        for (given, read) in [
+            (r#"{"a":{"b":[1,"}"]}} and more"#, r#"{"a":{"b":[1,"}"]}}"#),
+            ("{} {\"PIDS\":1}\n", "{}"),
+            (r#" {"PIDS":1}}"#, r#" {"pids":1}"#),
+            ("nonsense {", "nonsense {"),
+        ] {
+            assert_eq!(corrected(given), read);
+        }
+        assert_eq!(
+            *correct(b"{\"ARGS\":[\"\xff\"]}}"),
+            *"{\"args\":[\"\u{fffd}\"]}".as_bytes()
+        );
     }
 
     #[test]

@@ -130,8 +130,9 @@ fn table(rows: &[Shown<'_>]) -> String {
 pub(super) fn version() -> Result<u8> {
     let commit = option_env!("CONDO_COMMIT").unwrap_or("unknown");
     let version = env!("CARGO_PKG_VERSION");
+    let name = super::help::name(std::env::args_os().next().as_ref());
     print(&format!(
-        "condo-runtime version {version}\ncommit: {commit}\nspec: {}\n",
+        "{name} version {version}\ncommit: {commit}\nspec: {}\n",
         super::spec::VERSION
     ))
 }

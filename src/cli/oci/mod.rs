@@ -7,6 +7,7 @@ mod dashes;
 mod events;
 mod exec;
 mod features;
+mod help;
 mod list;
 mod log;
 mod manage;
@@ -43,7 +44,7 @@ pub fn main() -> ExitCode {
     let words = dashes::doubled(std::env::args_os().collect());
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(e) => return not_understood(&in_runc_s_words(e), &words),
+        Err(e) => return not_understood(&in_runc_s_words(e, &words), &words),
     };
     let passed = passed::check(cli.command.as_ref());
     let log = match log::Log::start(&cli.global) {
@@ -76,8 +77,15 @@ fn makes_processes(arg: &std::ffi::OsStr) -> bool {
     ["create", "run", "exec"].iter().any(|name| arg == *name)
 }
 
-/// What callers of runc look for where a command does not exist.
-fn in_runc_s_words(e: clap::Error) -> clap::Error {
+/// What callers of runc look for where a command does not exist, and in help.
+fn in_runc_s_words(e: clap::Error, words: &[OsString]) -> clap::Error {
+    if e.kind() == ErrorKind::DisplayHelp {
+        // Only now, because nobody else's start should have to wait for it.
+        return help::with_help(words.first())
+            .try_get_matches_from(words)
+            .err()
+            .unwrap_or(e);
+    }
     match e.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(name)) => {
             let text = format!("No help topic for '{name}': there is no such command");
@@ -113,7 +121,11 @@ fn run(cli: Cli) -> Result<u8, Error> {
         return if global.version {
             list::version()
         } else {
-            output::print(&Cli::command().render_long_help().to_string())
+            output::print(
+                &help::with_help(std::env::args_os().next().as_ref())
+                    .render_long_help()
+                    .to_string(),
+            )
         };
     };
     if command.makes_processes() {

@@ -46,7 +46,16 @@ fn document(source: &Path) -> Result<Value> {
     } else {
         files::read(source)?
     };
-    serde_json::from_slice(&spelling::correct(&raw)).during(|| format!("--resources `{}`", source.display()))
+    let field = || format!("--resources `{}`", source.display());
+    match serde_json::from_slice(&spelling::correct(&raw)).during(field)? {
+        Value::Null => Ok(Map::new().into()),
+        object @ Value::Object(_) => Ok(object),
+        _ => Err(Error::invalid(
+            "--resources",
+            source.display(),
+            "must hold a JSON object of limits",
+        )),
+    }
 }
 
 fn from_flags(args: &Update) -> Result<Value> {
@@ -96,13 +105,6 @@ fn from_flags(args: &Update) -> Result<Value> {
     );
     put("pids", &[("limit", args.pids_limit.map(Value::from))]);
     put("blockIO", &[("weight", args.blkio_weight.map(Value::from))]);
-    if wanted.is_empty() && !names_something_else(args) {
-        return Err(Error::invalid(
-            "update",
-            "",
-            "names no limit; see condo-runtime update --help",
-        ));
-    }
     Ok(json!(wanted))
 }
 
@@ -113,16 +115,4 @@ fn amount(option: &str, text: &str) -> Result<i64> {
     }
     let bytes = size::parse(option, text)?;
     i64::try_from(bytes).map_err(|_| Error::invalid(option, text, "is too large"))
-}
-
-/// Whether there is a flag that is no cgroup's limit.
-fn names_something_else(args: &Update) -> bool {
-    [
-        &args.kernel_memory,
-        &args.kernel_memory_tcp,
-        &args.l3_cache_schema,
-        &args.mem_bw_schema,
-    ]
-    .into_iter()
-    .any(Option::is_some)
 }

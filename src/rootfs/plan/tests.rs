@@ -251,12 +251,17 @@ fn owners_are_translated_by_own_maps_or_those_of_the_container() {
 }
 
 #[test]
+fn a_destination_is_taken_by_the_letter_and_ends_at_the_root() {
+    for (given, at) in [("/a/../b", "/b"), ("/../../m", "/m"), ("m/./x/", "/m/x")] {
+        let mounts = json!({ "mounts": [entry(given, "tmpfs", "", &[])] });
+        let plan = plan(unified(), "", &mounts).unwrap();
+        assert_eq!(plan.mounts[0].target, Path::new(at), "{given}");
+    }
+}
+
+#[test]
 fn mistakes_name_the_field() {
     let cases = [
-        (
-            entry("/a/../b", "tmpfs", "", &[]),
-            "mounts[0].destination: `/a/../b` must not",
-        ),
         (
             entry("/", "tmpfs", "", &[]),
             "mounts[0].destination: `/` is the root",
@@ -313,9 +318,6 @@ fn mistakes_beside_the_mounts_name_the_field() {
     let device =
         json!({ "linux": { "devices": [{ "path": "/dev/x", "type": "c", "major": -1, "minor": 0 }] } });
     assert!(refused(&device).starts_with("linux.devices[0].major: `-1`"));
-    let device =
-        json!({ "linux": { "devices": [{ "path": "/dev/../etc/x", "type": "p", "major": 0, "minor": 0 }] } });
-    assert!(refused(&device).starts_with("linux.devices[0].path: `/dev/../etc/x` must not contain `..`"));
     for list in ["maskedPaths", "readonlyPaths"] {
         let paths = json!({ "linux": { list: ["/proc/kcore", "proc/keys"] } });
         assert_eq!(

@@ -1,6 +1,6 @@
 //! What of the machine the container gets: where its cgroup is, with which limits, and whose it is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Spec};
 
@@ -26,7 +26,8 @@ pub(super) fn decide_cgroup(
     let home = match choices.cgroup_manager {
         Manager::Cgroupfs if choices.rootless => {
             let wanted = Home::Path(cgroup_path(linux, id, &delegated::beside_own(&host.cgroups))?);
-            let home = rootless::settle_for(wanted, &linux.resources().clone().unwrap_or_default(), host)?;
+            let resources = linux.resources().clone().unwrap_or_default();
+            let home = rootless::settle_for(wanted, named_cgroup(linux).is_some(), &resources, host)?;
             if home.is_none() && !has_pid_namespace(linux) {
                 log::warn!(
                     "without a cgroup and a pid namespace of its own only the container's init can be ended. Such configuration is \
@@ -70,13 +71,15 @@ pub(super) fn decide_limits(
     }
 }
 
+/// The cgroup that the config asks for; an empty name is none.
+fn named_cgroup(linux: &Linux) -> Option<&PathBuf> {
+    let path = linux.cgroups_path().as_ref();
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
 /// The cgroup as an absolute path below every hierarchy's root; one that is not named so is below `above`.
 pub(super) fn cgroup_path(linux: &Linux, id: &Id, above: &str) -> Result<String> {
-    let Some(path) = linux
-        .cgroups_path()
-        .as_ref()
-        .filter(|p| !p.as_os_str().is_empty())
-    else {
+    let Some(path) = named_cgroup(linux) else {
         return Ok(format!("{above}/{id}"));
     };
     let refuse = |problem: &str| Err(refuse_path(path, problem));

@@ -1,15 +1,18 @@
 //! The command line as callers of runc type and generate it.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Container, ensure_eq};
+use super::{Container, Ran, ensure_eq, to_the_end};
 use crate::harness;
 
 tests![
     no_command_and_help_print_help,
+    help_and_version_bear_the_name_that_was_called,
     unknown_commands_and_flags_fail_and_are_logged,
     long_flags_may_have_one_dash,
     signal_zero_asks_whether_init_lives,
@@ -32,6 +35,30 @@ fn no_command_and_help_print_help() -> Result<()> {
     let out = c.call(&["help", "kill"])?.ok()?;
     ensure!(out.contains("--all") && out.contains("signal"), "{out}");
     Ok(())
+}
+
+fn help_and_version_bear_the_name_that_was_called() -> Result<()> {
+    needs!(ours);
+    let runc = harness::tempdir().join("runc");
+    std::os::unix::fs::symlink(harness::condo_runtime(), &runc)?;
+    for (words, first) in [
+        (
+            &["-h"][..],
+            "NAME:\n   runc - Open Container Initiative runtime\n",
+        ),
+        (&["exec", "--help"], "NAME:\n   runc exec - "),
+        (&["--version"], "runc version "),
+    ] {
+        let out = to_the_end_of(&runc, words)?.ok()?;
+        ensure!(out.starts_with(first), "{words:?}: {out}");
+    }
+    Ok(())
+}
+
+fn to_the_end_of(program: &Path, words: &[&str]) -> Result<Ran> {
+    let mut command = Command::new(program);
+    command.args(words);
+    to_the_end(command)
 }
 
 fn unknown_commands_and_flags_fail_and_are_logged() -> Result<()> {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -13,6 +14,7 @@ use crate::harness;
 tests![
     null_and_twice_and_absent,
     a_process_without_a_user_is_roots,
+    what_follows_the_first_object_is_not_looked_at,
     a_bundle_whose_path_is_no_text,
     escaped_colons_of_layers_are_names,
 ];
@@ -61,6 +63,35 @@ fn a_process_without_a_user_is_roots() -> Result<()> {
         ensure_eq!((user, c.exec(&options)?.ok()?), (user, "0\n".into()));
     }
     Ok(())
+}
+
+fn what_follows_the_first_object_is_not_looked_at() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set("/linux/resources/pids", json!({"limit": 50}))?;
+    let append =
+        |path: &Path, text: &str| -> Result<()> { Ok(fs::write(path, fs::read_to_string(path)? + text)?) };
+    append(&c.bundle.dir.join("config.json"), " {\"process\": null} and more")?;
+    c.up()?;
+    let dir = harness::tempdir();
+    let (process, limits) = (dir.join("process"), dir.join("limits"));
+    fs::write(
+        &process,
+        r#"{"args": ["echo", "here"], "cwd": "/", "env": ["PATH=/bin"]}}"#,
+    )?;
+    ensure_eq!(
+        c.exec(&["--process", process.to_str().context("a path")?, "@"])?
+            .ok()?,
+        "here\n"
+    );
+    fs::write(&limits, r#"{"pids": {"limit": 60}} {"pids": {"limit": 70}}"#)?;
+    c.call(&["update", "--resources", limits.to_str().context("a path")?, "@"])?
+        .ok()?;
+    // One that names no limit changes none.
+    c.call(&["update", "@"])?.ok()?;
+    fs::write(&limits, "[]")?;
+    c.call(&["update", "--resources", limits.to_str().context("a path")?, "@"])?
+        .fault()?;
+    c.cleared()
 }
 
 fn a_bundle_whose_path_is_no_text() -> Result<()> {

@@ -8,13 +8,14 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::super::{Ran, ensure_eq, to_the_end};
+use super::super::{Ran, ensure_eq, says_all, to_the_end};
 use super::{UID, User};
 use crate::harness;
 
 tests![
     limits_hold_in_a_delegated_cgroup in guest,
     a_cgroup_named_below_it in guest,
+    a_named_cgroup_of_another_is_refused in guest,
     a_place_with_processes_is_not_divided in guest,
 ];
 
@@ -132,10 +133,30 @@ fn a_cgroup_named_below_it() -> Result<()> {
         .call(&user, "session", &["run", "--bundle", "%", "@"])?
         .fault()?;
     ensure!(
-        fault.contains("user 12345 may not make the cgroup `/condo-not-yours`"),
+        fault.contains("linux.cgroupsPath: `/condo-not-yours`") && fault.contains("permission denied"),
         "{fault}"
     );
     Ok(())
+}
+
+/// Whoever names a cgroup looks for the container there. Without a name there is one without.
+fn a_named_cgroup_of_another_is_refused() -> Result<()> {
+    needs!(root, userns, setpriv);
+    let mut user = User::new(&["true"])?;
+    user.set("/linux/cgroupsPath", json!("/condo-not-yours/web"))?;
+    for call in [&["run"][..], &["--rootless=true", "run"]] {
+        let fault = user.call(&[call, &["--bundle", "%", "@"]].concat())?.fault()?;
+        says_all(
+            &fault,
+            &["unable to apply cgroup configuration", "permission denied"],
+        )?;
+    }
+    user.container.nothing_left()?;
+    let linux = user.container.bundle.config["linux"].as_object_mut();
+    linux.map(|linux| linux.remove("cgroupsPath"));
+    user.container.bundle.write()?;
+    user.run()?.ok()?;
+    user.container.nothing_left()
 }
 
 /// The kernel gives no controllers to children of a cgroup that has processes: no limits there, but a container.
