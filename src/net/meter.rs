@@ -32,20 +32,21 @@ pub struct Reading {
     pub outgoing: Count,
 }
 
-/// What has gone through a port. Nothing for a port that is not there.
+/// What has gone through the ports of one VPS. Nothing for those that are not there.
 ///
-/// Where the VPS's bandwidth is limited, what it sent is what came through the limit.
+/// Where the VPS's bandwidth is limited, what it sent is what came through the limit, by all ports.
 ///
 /// # Errors
 /// Those of the netlink socket.
-pub fn read(port: &str) -> Result<Vec<Reading>> {
+pub fn read(ports: &[String]) -> Result<Vec<Reading>> {
     let mut channel = Channel::route()?;
-    let Some(own) = link::find(&mut channel, port)? else {
-        return Ok(Vec::new());
-    };
-    let [near, _] = turn_names(port);
-    let turn = link::find(&mut channel, &near)?;
-    Ok(readings(&boot()?, &own, turn.as_ref()))
+    let (mut own, mut turns) = (Vec::new(), Vec::new());
+    for port in ports {
+        let [near, _] = turn_names(port);
+        own.extend(link::find(&mut channel, port)?);
+        turns.extend(link::find(&mut channel, &near)?);
+    }
+    Ok(readings(&boot()?, own.iter(), turns.iter()))
 }
 
 fn boot() -> Result<String> {
@@ -54,22 +55,29 @@ fn boot() -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// What a port and the link that limits what comes from it have counted.
-fn readings(boot: &str, own: &Link, turn: Option<&Link>) -> Vec<Reading> {
+/// What ports have counted, and the links that limit what comes from them.
+fn readings<'a>(
+    boot: &str,
+    ports: impl Iterator<Item = &'a Link> + Clone,
+    turns: impl Iterator<Item = &'a Link>,
+) -> Vec<Reading> {
     let named = |index: u32, end: &str| format!("{boot}:{index}{end}");
-    let received = Reading {
-        link: named(own.index, "<"),
-        incoming: own.sent,
+    let received = |port: &Link| Reading {
+        link: named(port.index, "<"),
+        incoming: port.sent,
         outgoing: Count::default(),
     };
-    let turn = turn.filter(|turn| turn.kind == Some(InfoKind::Veth));
-    let (index, count) = turn.map_or((own.index, own.received), |turn| (turn.index, turn.sent));
-    let sent = Reading {
+    let sent = |(index, outgoing): (u32, Count)| Reading {
         link: named(index, ">"),
         incoming: Count::default(),
-        outgoing: count,
+        outgoing,
     };
-    vec![received, sent]
+    let turns = turns.filter(|turn| turn.kind == Some(InfoKind::Veth));
+    let mut counts: Vec<_> = turns.map(|turn| (turn.index, turn.sent)).collect();
+    if counts.is_empty() {
+        counts.extend(ports.clone().map(|port| (port.index, port.received)));
+    }
+    ports.map(received).chain(counts.into_iter().map(sent)).collect()
 }
 
 /// What all interfaces of this host have counted, asked of the kernel once.
@@ -92,18 +100,18 @@ impl Meters {
         })
     }
 
-    /// What has gone through a port, as [`read`] tells it.
-    pub fn readings(&self, port: &str) -> Vec<Reading> {
-        let [near, _] = turn_names(port);
-        let own = self.links.get(port);
-        own.map_or_else(Vec::new, |own| readings(&self.boot, own, self.links.get(&near)))
+    /// What has gone through the ports of a VPS, as [`read`] tells it.
+    pub fn readings(&self, ports: &[String]) -> Vec<Reading> {
+        let turns = ports.iter().filter_map(|port| {
+            let [near, _] = turn_names(port);
+            self.links.get(&near)
+        });
+        let own = ports.iter().filter_map(|port| self.links.get(port));
+        readings(&self.boot, own, turns)
     }
 
-    /// What a VPS has received and sent by a port since that was made; `None` for one that is not there.
+    /// What has come to a VPS by a port and what it has sent by that, before any limit; `None` for a port that is not there.
     pub fn port(&self, port: &str) -> Option<(Count, Count)> {
-        match self.readings(port).as_slice() {
-            [received, sent] => Some((received.incoming, sent.outgoing)),
-            _ => None,
-        }
+        self.links.get(port).map(|own| (own.sent, own.received))
     }
 }

@@ -11,6 +11,8 @@ use super::link::{DOOMED, PORTS};
 pub struct Port {
     /// The host's end of the veth pair, at most 15 characters.
     pub host_if: String,
+    /// The first of the VPS's ports, by its name at the host's end: all of them are held to the VPS's rates together.
+    pub line: String,
     /// The VPS's end: `eth0`.
     pub guest_if: String,
     /// Whether the VPS's way out is by this port.
@@ -32,6 +34,7 @@ impl Port {
     pub fn new(id: u32, address: Ipv4Addr) -> Self {
         Self {
             host_if: format!("vc{id}"),
+            line: format!("vc{id}"),
             guest_if: "eth0".into(),
             is_first: true,
             mac: port_mac(id, 0),

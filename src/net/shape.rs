@@ -1,12 +1,17 @@
 //! The way that a VPS's packets take behind the fence, and bandwidth: a token bucket for each direction (`tc-tbf(8)`).
 //!
 //! ```text
-//! to the VPS    link ── bucket ── host's end of the veth pair
-//! from it       host's end ── fence ──────────────────────────── link
-//!               host's end ── fence ── bucket ══ turn (veth) ══ ── link      with a limit
-//!               host's end ── fence ── bucket ══ turn (veth) ══ ── host's end again, on a bridge of the operator's
+//! to the VPS    link ── host's end of the veth pair
+//! from it       host's end ── fence ── link
 //! ```
-//! Packets of a port are handed to the network's link as though they had come in by it: the host is all that they may reach.
+//! With a limit, both go through a pair of interfaces that all ports of a VPS share, the turn, whose ends have the buckets:
+//!
+//! ```text
+//! to the VPS    link ── host's end, way out ── bucket, far ══ near ── host's end again
+//! from it       host's end ── fence ── bucket, near ══ far ── link, or the host's end again on a bridge of the operator's
+//! ```
+//! What is in the turn has the number of the interface that it goes on to as its mark. Packets of a port are handed to the network's
+//! link as though they had come in by it: the host is all that they may reach.
 //!
 //! What a VPS does to its own end changes none of it. Packets that wait are bounded by time, so that a full line is slow and not
 //! late; where the kernel has `fq_codel`, it also keeps one connection from delaying the others.
@@ -41,41 +46,52 @@ const FRAME: (u64, u64) = (1514, 1500);
 const BUCKET: TcHandle = TcHandle { major: 1, minor: 0 };
 const QUEUE: TcHandle = TcHandle { major: 1, minor: 1 };
 
-impl Network {
-    /// Holds a port to these rates from now on, whatever it was held to before. Packets that wait meanwhile are kept or lost, as
-    /// after any congestion.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when there is no such port, and the kernel's.
-    pub fn shape(&self, port: &Port, rates: &Rates) -> Result<()> {
-        let port = port.host_if.as_str();
-        let mut channel = Channel::route()?;
-        let work = |channel: &mut Channel| {
-            let link = link::get(channel, port)?;
-            set_bucket(channel, link.index, rates.incoming, rates.burst)?;
-            match rates.outgoing {
-                None => {
-                    self.aim(channel, &link, None)?;
-                    remove_turn(channel, port)
-                }
-                Some(_) => {
-                    let turn = make_turn(channel, port)?;
-                    set_bucket(channel, turn.near, rates.outgoing, rates.burst)?;
-                    self.aim(channel, &link, Some(turn))
-                }
-            }
-        };
-        work(&mut channel).during(|| format!("limit the bandwidth of `{port}`"))
-    }
+/// Holds the ports of one VPS to these rates from now on, all together, whatever they were held to before. Packets that wait
+/// meanwhile are kept or lost, as after any congestion.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such port, and the kernel's.
+pub fn shape(ports: &[(&Network, &Port)], rates: &Rates) -> Result<()> {
+    let Some((_, Port { line, .. })) = ports.first() else {
+        return Ok(());
+    };
+    hold(line, ports, rates).during(|| format!("limit the bandwidth of `{line}`"))
+}
 
+fn hold(line: &str, ports: &[(&Network, &Port)], rates: &Rates) -> Result<()> {
+    let mut channel = Channel::route()?;
+    let turn = match (rates.incoming, rates.outgoing) {
+        (None, None) => None,
+        _ => Some(make_turn(&mut channel, line)?),
+    };
+    if let Some(turn) = turn {
+        set_bucket(&mut channel, turn.near, rates.outgoing, rates.burst)?;
+        set_bucket(&mut channel, turn.far, rates.incoming, rates.burst)?;
+    }
+    for (network, port) in ports {
+        let link = link::get(&mut channel, &port.host_if)?;
+        network.aim(&mut channel, &link, turn)?;
+        // Where versions before had the bucket, and each port a turn.
+        set_bucket(&mut channel, link.index, None, None)?;
+        if port.host_if != line {
+            remove_turn(&mut channel, &port.host_if)?;
+        }
+    }
+    match turn {
+        Some(_) => Ok(()),
+        None => remove_turn(&mut channel, line),
+    }
+}
+
+impl Network {
     /// Leads a port's packets the way that its network and the turn that it has, if any, ask for.
-    pub(super) fn lead(&self, channel: &mut Channel, port: &str) -> Result<()> {
-        let link = link::get(channel, port)?;
-        let turn = find_turn(channel, port)?;
+    pub(super) fn lead(&self, channel: &mut Channel, port: &Port) -> Result<()> {
+        let link = link::get(channel, &port.host_if)?;
+        let turn = find_turn(channel, &port.line)?;
         self.aim(channel, &link, turn)
     }
 
-    /// The far end first: nothing is sent where nobody takes it on.
+    /// The turn first: nothing is sent where nobody takes it on.
     fn aim(&self, channel: &mut Channel, port: &Link, turn: Option<Turn>) -> Result<()> {
         // Behind an operator's bridge are others than the host.
         let bridge = match self.kind.is_bridged() {
@@ -83,18 +99,32 @@ impl Network {
             false => Some(link::get(channel, &self.bridge)?.index),
         };
         if let Some(turn) = turn {
-            classifier::ensure_places(channel, turn.far)?;
+            for (end, code) in [(turn.far, onwards()), (turn.near, turned())] {
+                classifier::ensure_places(channel, end)?;
+                redirect(channel, end, Place::Behind, &code)?;
+            }
         }
         match (turn, bridge) {
-            (None, Some(bridge)) => redirect(channel, port.index, &to(bridge, Way::In)),
-            (None, None) => classifier::remove(channel, port.index, Place::Behind),
+            (None, Some(bridge)) => redirect(channel, port.index, Place::Behind, &to(bridge, Way::In))?,
+            (None, None) => classifier::remove(channel, port.index, Place::Behind)?,
             (Some(turn), Some(bridge)) => {
-                redirect(channel, turn.far, &to(bridge, Way::In))?;
-                redirect(channel, port.index, &to(turn.near, Way::Out))
+                redirect(channel, port.index, Place::Behind, &marked_to(bridge, turn.near))?;
             }
             (Some(turn), None) => {
-                redirect(channel, turn.far, &marked_to(port.index))?;
-                redirect(channel, port.index, &unless_marked_to(turn.near))
+                let back = port.index.cast_signed() | BACK;
+                redirect(
+                    channel,
+                    port.index,
+                    Place::Behind,
+                    &unless_turned_to(back, turn.near),
+                )?;
+            }
+        }
+        match turn {
+            None => classifier::remove(channel, port.index, Place::Out),
+            Some(turn) => {
+                let own = port.index.cast_signed();
+                redirect(channel, port.index, Place::Out, &unless_turned_to(own, turn.far))
             }
         }
     }
@@ -108,14 +138,14 @@ pub(super) fn clear(channel: &mut Channel, port: &str) -> Result<()> {
     }
 }
 
-/// A pair of interfaces between fence and link: packets wait at the near end.
+/// A pair of interfaces that a VPS's packets go through: those that it sends wait at the near end, those that it receives at the far one.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     near: u32,
     far: u32,
 }
 
-/// The ends of a port's turn.
+/// The ends of the turn that belongs to a VPS's first port.
 pub(super) fn turn_names(port: &str) -> [String; 2] {
     let (before, after) = port.rsplit_once('-').unwrap_or((port, ""));
     [format!("{before}_{after}"), format!("{before}={after}")]
@@ -162,50 +192,90 @@ enum Way {
     In = 1,
 }
 
+/// Where `struct __sk_buff` has the mark.
+const MARK: i16 = 8;
+/// What a packet is marked with that has taken its turn and goes on by its port: `TURN`.
+const TURNED: i32 = 0x5455_524e;
+/// Beside the number of a port: the packet goes on as though it had just come in by that.
+const BACK: i32 = i32::MIN;
+
 /// Hands all to the interface: r1 = the interface; r2 = the way; call redirect; exit.
 fn to(interface: u32, way: Way) -> Vec<u64> {
-    vec![
-        instruction(0xb7, 1, 0, 0, interface.cast_signed()),
+    let mut code = vec![instruction(0xb7, 1, 0, 0, interface.cast_signed())];
+    code.extend(redirected(way));
+    code
+}
+
+/// r2 = the way; call redirect; exit.
+fn redirected(way: Way) -> [u64; 3] {
+    [
         instruction(0xb7, 2, 0, 0, way as i32),
         instruction(0x85, 0, 0, 0, 23),
         instruction(0x95, 0, 0, 0, 0),
     ]
 }
 
-/// What a packet is marked with that has taken its turn and goes on as though it had just come in by its port: `TURN`.
-const MARK: i32 = 0x5455_524e;
-/// Where `struct __sk_buff` has the mark.
-const MARK_FIELD: i16 = 8;
-
-/// Marks all and hands it to the port again: r3 = the mark; store it; and as [`to`].
-fn marked_to(port: u32) -> Vec<u64> {
-    let mut code = vec![
-        instruction(0xb7, 3, 0, 0, MARK),
-        instruction(0x63, 1, 3, MARK_FIELD, 0),
-    ];
-    code.extend(to(port, Way::In));
-    code
+/// r3 = the mark; store it.
+fn mark(number: i32) -> [u64; 2] {
+    [
+        instruction(0xb7, 3, 0, 0, number),
+        instruction(0x63, 1, 3, MARK, 0),
+    ]
 }
 
-/// Lets what is marked go on without the mark, and hands the rest to the interface: r0 = the mark; if it is another, past the
-/// next four; r3 = 0; store it; r0 = the next filter; exit; and as [`to`].
-fn unless_marked_to(interface: u32) -> Vec<u64> {
-    let mut code = vec![
-        instruction(0x61, 0, 1, MARK_FIELD, 0),
-        instruction(0x56, 0, 0, 4, MARK),
-        instruction(0xb7, 3, 0, 0, 0),
-        instruction(0x63, 1, 3, MARK_FIELD, 0),
-        instruction(0xb7, 0, 0, 0, -1),
-        instruction(0x95, 0, 0, 0, 0),
-    ];
+/// Marks all with where it goes on to, and hands it to the interface.
+fn marked_to(onwards: u32, interface: u32) -> Vec<u64> {
+    let mut code = mark(onwards.cast_signed()).to_vec();
     code.extend(to(interface, Way::Out));
     code
 }
 
-/// Does this to what comes in by an interface, and passes its fence where it has one.
-fn redirect(channel: &mut Channel, from: u32, code: &[u64]) -> Result<()> {
-    let program = classifier::load(Place::Behind, code)?;
-    classifier::put(channel, from, Place::Behind, &program)
+/// Lets what has taken its turn go on without the mark, and the rest take it: r0 = the mark; if it is another, past the next four;
+/// no mark; r0 = the next filter; exit.
+fn unless_turned_to(onwards: i32, interface: u32) -> Vec<u64> {
+    let mut code = vec![
+        instruction(0x61, 0, 1, MARK, 0),
+        instruction(0x56, 0, 0, 4, TURNED),
+    ];
+    code.extend(mark(0));
+    code.extend([
+        instruction(0xb7, 0, 0, 0, classifier::NEXT),
+        instruction(0x95, 0, 0, 0, 0),
+    ]);
+    code.extend(mark(onwards));
+    code.extend(to(interface, Way::Out));
+    code
+}
+
+/// At the far end, what the VPS sends: r4 = the mark; if that is negative, on to the second half; no mark; r1 = r4; into it. Second half:
+/// the same with [`TURNED`] as the mark, and r4 without [`BACK`].
+fn onwards() -> Vec<u64> {
+    let handed = |code: &mut Vec<u64>| {
+        code.push(instruction(0xbf, 1, 4, 0, 0));
+        code.extend(redirected(Way::In));
+    };
+    let mut code = vec![instruction(0x61, 4, 1, MARK, 0), instruction(0xc6, 4, 0, 6, 0)];
+    code.extend(mark(0));
+    handed(&mut code);
+    code.extend(mark(TURNED));
+    code.push(instruction(0x57, 4, 0, 0, !BACK));
+    handed(&mut code);
+    code
+}
+
+/// At the near end, what the VPS receives: r4 = the mark; marked as turned; r1 = r4; out by it.
+fn turned() -> Vec<u64> {
+    let mut code = vec![instruction(0x61, 4, 1, MARK, 0)];
+    code.extend(mark(TURNED));
+    code.push(instruction(0xbf, 1, 4, 0, 0));
+    code.extend(redirected(Way::Out));
+    code
+}
+
+/// Does this to what goes by an interface.
+fn redirect(channel: &mut Channel, at: u32, place: Place, code: &[u64]) -> Result<()> {
+    let program = classifier::load(place, code)?;
+    classifier::put(channel, at, place, &program)
 }
 
 /// Puts the bucket at the interface's way out, or takes it away.

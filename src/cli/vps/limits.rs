@@ -41,7 +41,7 @@ pub(super) struct LimitArgs {
     /// Writes to the disk per second.
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = |t: &str| digits("--iops-write", t))]
     iops_write: Option<u64>,
-    /// Bandwidth both ways: --rate-in and --rate-out in one.
+    /// Bandwidth both ways, of all interfaces together: --rate-in and --rate-out in one.
     #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = |t: &str| rate::parse("--rate", t))]
     rate: Option<u64>,
     /// Bandwidth of what it receives, such as 10mbit; units as tc has them.

@@ -9,7 +9,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::network::NetworkRecord;
 use crate::vps::record::store::Record;
-use crate::vps::wire::network::{allow_peers, lock, named, port, runs, shape_new};
+use crate::vps::wire::network::{allow_peers, lock, named, port, ports, runs, shape_new};
 use crate::vps::wire::{resolver, services, traffic};
 
 /// Connects a running VPS by one more interface.
@@ -31,9 +31,11 @@ pub(in crate::vps) fn attach_one(
 
 /// What a port that is there gets besides.
 fn furnish(condo: &Condo, record: &Record, (network, port): (NetworkRecord, Port)) -> Result<()> {
-    shape_new(record, &network, &port)?;
-    resolver::tell(condo, record, &network, &port)?;
-    allow_peers(condo, record, &[(network, port)])
+    let new = [(network, port)];
+    shape_new(record, &new)?;
+    let [(network, port)] = &new;
+    resolver::tell(condo, record, network, port)?;
+    allow_peers(condo, record, &new)
 }
 
 /// Whether the last thing was done that [`attach_one`] does to a port before packets flow. What comes after it is done once more.
@@ -58,7 +60,11 @@ pub(in crate::vps) fn detach_one(condo: &Condo, record: &Record, interface: &Int
     let mut rest = record.clone();
     rest.interfaces.retain(|kept| kept != interface);
     match runs(condo, record) {
-        true => services::replace(condo, record, &rest)?,
+        true => {
+            // What all are held to is beside the first.
+            shape_new(&rest, &ports(condo, &rest)?)?;
+            services::replace(condo, record, &rest)?;
+        }
         false => services::withdraw(condo, record)?,
     }
     net::forget(&port.addresses().collect::<Vec<_>>())

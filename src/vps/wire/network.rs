@@ -82,6 +82,7 @@ pub(in crate::vps) fn port(condo: &Condo, record: &Record, interface: &Interface
     let mac = hardware_address(record, interface, network);
     Port {
         host_if: condo.folders.interface(record.id, interface.number),
+        line: condo.folders.interface(record.id, 0),
         guest_if: interface.name(),
         is_first: is_way_out(record, interface),
         mac: mac.0,
@@ -231,9 +232,9 @@ pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'
             .network
             .attach(port, netns)
             .during(|| format!("join the network `{}`", network.name))?;
-        shape_new(record, network, port)?;
         resolver::tell(condo, record, network, port)?;
     }
+    shape_new(record, &ports)?;
     services::provide(condo, record)?;
     allow_peers(condo, record, &ports)
 }
@@ -249,13 +250,18 @@ fn set_up(condo: &Condo, network: &Network) -> Result<()> {
     network.ensure()
 }
 
-/// Holds a new port to the VPS's rates, if it has any.
-pub(super) fn shape_new(record: &Record, network: &NetworkRecord, port: &Port) -> Result<()> {
+/// Holds new ports to the VPS's rates, if it has any.
+pub(super) fn shape_new(record: &Record, ports: &[(NetworkRecord, Port)]) -> Result<()> {
     let rates = record.config.limits.rates();
     match rates == Rates::default() {
         true => Ok(()),
-        false => network.network.shape(port, &rates),
+        false => net::shape(&borrowed(ports), &rates),
     }
+}
+
+fn borrowed(ports: &[(NetworkRecord, Port)]) -> Vec<(&Network, &Port)> {
+    let ports = ports.iter();
+    ports.map(|(record, port)| (&record.network, port)).collect()
 }
 
 pub(super) fn allow_peers(condo: &Condo, record: &Record, ports: &[(NetworkRecord, Port)]) -> Result<()> {
@@ -299,11 +305,10 @@ fn disconnect(condo: &Condo, record: &Record) -> Result<()> {
     failures.into_result()
 }
 
-/// Holds each interface of a connected VPS to these rates, whatever held before.
+/// Holds a connected VPS to these rates, all its interfaces together, whatever held before.
 pub(in crate::vps) fn shape(condo: &Condo, record: &Record, rates: &Rates) -> Result<()> {
     traffic::recount(condo, record, || {
-        let mut ports = ports(condo, record)?.into_iter();
-        ports.try_for_each(|(network, port)| network.network.shape(&port, rates))
+        net::shape(&borrowed(&ports(condo, record)?), rates)
     })
 }
 

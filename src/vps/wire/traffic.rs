@@ -8,9 +8,9 @@ use crate::vps::record::traffic::Traffic;
 
 /// What a VPS has sent and received until the moment at which all interfaces were read. Nothing is written.
 pub(in crate::vps) fn of(condo: &Condo, record: &Record, meters: &Meters) -> Result<Traffic> {
-    let ports = record.interfaces.iter();
-    let readings = ports.flat_map(|one| meters.readings(&condo.folders.interface(record.id, one.number)));
-    condo.store.traffic(&record.name, &readings.collect::<Vec<_>>())
+    condo
+        .store
+        .traffic(&record.name, &meters.readings(&ports(condo, record)))
 }
 
 /// Keeps what has been counted until now.
@@ -35,13 +35,14 @@ pub(super) fn recount(condo: &Condo, record: &Record, work: impl FnOnce() -> Res
     condo.store.count_from(&record.name, &read(condo, record)?)
 }
 
-/// Of all interfaces.
 fn read(condo: &Condo, record: &Record) -> Result<Vec<Reading>> {
-    let mut readings = Vec::new();
-    for interface in &record.interfaces {
-        readings.extend(meter::read(
-            &condo.folders.interface(record.id, interface.number),
-        )?);
-    }
-    Ok(readings)
+    meter::read(&ports(condo, record))
+}
+
+/// Host's ends of all interfaces.
+fn ports(condo: &Condo, record: &Record) -> Vec<String> {
+    let numbers = record.interfaces.iter().map(|interface| interface.number);
+    numbers
+        .map(|number| condo.folders.interface(record.id, number))
+        .collect()
 }

@@ -427,7 +427,7 @@ fn forged_sources_count_as_their_senders() -> Result<()> {
     let network = host()?;
     let (a, b) = (Vps::new(&network, 2)?, Vps::new(&network, 3)?);
     let sent = |vps: &Vps| -> Result<u64> {
-        let readings = meter::read(&vps.port.host_if)?;
+        let readings = meter::read(std::slice::from_ref(&vps.port.host_if))?;
         Ok(readings.iter().map(|reading| reading.outgoing.packets).sum())
     };
     ensure!(a.reaches(network.gateway())? && b.reaches(network.gateway())?);

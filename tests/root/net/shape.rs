@@ -1,14 +1,15 @@
 //! Bandwidth limits, measured with iperf3.
 
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use condo::net::Rates;
+use condo::net::{Kind, Network, Port, Rates, shape};
 use serde_json::Value;
 
-use super::room::{Vps, host, host_with_ipv6, ping};
+use super::room::{Room, Vps, host, host_with_ipv6, ping};
 use crate::harness;
 use crate::vps::house::eventually;
 
@@ -17,6 +18,8 @@ tests![
     rates_hold_for_ipv6,
     a_full_line_answers_soon,
     rates_change_and_go,
+    interfaces_share_their_rates in guest,
+    rates_hold_on_a_bridge_of_the_operators,
 ];
 
 /// A rate slow enough that any machine could do a hundred times as much.
@@ -29,13 +32,17 @@ const LEAST: f64 = 0.25;
 const TRIES: u32 = 4;
 
 /// A server inside that ends with the test.
-struct Server(Child);
+pub struct Server(Child);
 
 impl Server {
-    fn new(vps: &Vps) -> Result<Self> {
-        let mut server = vps.room.run(|| {
+    pub fn new(room: &Room) -> Result<Self> {
+        Self::at(room, "5201")
+    }
+
+    fn at(room: &Room, port: &str) -> Result<Self> {
+        let mut server = room.run(|| {
             Ok(Command::new("iperf3")
-                .args(["--server", "--forceflush"])
+                .args(["--server", "--forceflush", "--port", port])
                 .stdout(Stdio::piped())
                 .spawn()?)
         })?;
@@ -56,24 +63,29 @@ impl Drop for Server {
     }
 }
 
-/// Bits a second that arrive. The server is busy for a moment after each measurement, and then says nothing.
+/// Bits a second that arrive at a VPS.
 fn measured(vps: &Vps, options: &[&str]) -> Result<f64> {
+    let address = match options.contains(&"--version6") {
+        true => vps.ip6().to_string(),
+        false => vps.ip().to_string(),
+    };
+    bits(&address, options)
+}
+
+/// Bits a second that arrive at a server. It is busy for a moment after each measurement, and then says nothing.
+pub fn bits(server: &str, options: &[&str]) -> Result<f64> {
     let mut rate = None;
     eventually("a measurement", || {
-        rate = once(vps, options).ok();
+        rate = once(server, options).ok();
         Ok(rate.is_some())
     })?;
     rate.context("no measurement")
 }
 
-fn once(vps: &Vps, options: &[&str]) -> Result<f64> {
-    let address = match options.contains(&"--version6") {
-        true => vps.ip6().to_string(),
-        false => vps.ip().to_string(),
-    };
+fn once(server: &str, options: &[&str]) -> Result<f64> {
     let mut client = Command::new("iperf3");
     client
-        .args(["--client", &address, "--json", "--omit", "1", "--time", "3"])
+        .args(["--client", server, "--json", "--omit", "1", "--time", "3"])
         .args(options);
     let said: Value = serde_json::from_str(&harness::run(&mut client)?)?;
     let end = &said["end"];
@@ -117,8 +129,8 @@ fn rates_hold_both_ways() -> Result<()> {
     needs!(root, program:iperf3);
     let network = host()?;
     let a = Vps::new(&network, 2)?;
-    network.shape(&a.port, &both())?;
-    let _server = Server::new(&a)?;
+    shape(&[(&network, &a.port)], &both())?;
+    let _server = Server::new(&a.room)?;
     holds("TCP in", &a, &[])?;
     holds("TCP out", &a, &["--reverse"])?;
     let twice = (RATE * 2).to_string();
@@ -131,8 +143,8 @@ fn rates_hold_for_ipv6() -> Result<()> {
     needs!(root, program:iperf3);
     let network = host_with_ipv6()?;
     let a = Vps::with_ipv6(&network, 2)?;
-    network.shape(&a.port, &both())?;
-    let _server = Server::new(&a)?;
+    shape(&[(&network, &a.port)], &both())?;
+    let _server = Server::new(&a.room)?;
     holds("TCP in by IPv6", &a, &["--version6"])?;
     holds("TCP out by IPv6", &a, &["--version6", "--reverse"])
 }
@@ -156,8 +168,8 @@ fn a_full_line_answers_soon() -> Result<()> {
     needs!(root, program:iperf3);
     let network = host()?;
     let a = Vps::new(&network, 2)?;
-    network.shape(&a.port, &both())?;
-    let _server = Server::new(&a)?;
+    shape(&[(&network, &a.port)], &both())?;
+    let _server = Server::new(&a.room)?;
     for options in [&[][..], &["--reverse"]] {
         let mut load = Command::new("iperf3")
             .args(["--client", &a.ip().to_string(), "--time", "4"])
@@ -178,20 +190,20 @@ fn rates_change_and_go() -> Result<()> {
     needs!(root, program:iperf3, ip);
     let network = host()?;
     let a = Vps::new(&network, 2)?;
-    let _server = Server::new(&a)?;
-    network.shape(
-        &a.port,
+    let _server = Server::new(&a.room)?;
+    shape(
+        &[(&network, &a.port)],
         &Rates {
             incoming: Some(RATE / 10),
             outgoing: Some(RATE / 10),
             burst: Some(8000),
         },
     )?;
-    network.shape(&a.port, &both())?;
+    shape(&[(&network, &a.port)], &both())?;
     holds("TCP out", &a, &["--reverse"])?;
     let links = || harness::run(Command::new("ip").args(["-o", "link"]));
     ensure!(links()?.contains("ifb") || links()?.contains("vc2_"));
-    network.shape(&a.port, &Rates::default())?;
+    shape(&[(&network, &a.port)], &Rates::default())?;
     ensure!(!links()?.contains("vc2_"), "{}", links()?);
     for options in [&[][..], &["--reverse"]] {
         let free = measured(&a, options)?;
@@ -200,4 +212,84 @@ fn rates_change_and_go() -> Result<()> {
         ensure!(free > limit, "still {free} bit/s");
     }
     Ok(())
+}
+
+/// What arrives at two places at once.
+fn together(places: [&str; 2], options: &[&str]) -> Result<f64> {
+    std::thread::scope(|scope| {
+        let both = [(places[0], "5201"), (places[1], "5202")].map(|(place, port)| {
+            let options = [options, &["--port", port]].concat();
+            scope.spawn(move || bits(place, &options))
+        });
+        both.into_iter().map(|one| one.join().expect("a thread")).sum()
+    })
+}
+
+fn interfaces_share_their_rates() -> Result<()> {
+    needs!(root, program:iperf3, ip);
+    let network = host()?;
+    let other = Network::new("condo1", "condo", "10.172.0.0/16".parse()?);
+    other.ensure()?;
+    let a = Vps::new(&network, 2)?;
+    let second = Port {
+        host_if: "vd2".into(),
+        line: a.port.line.clone(),
+        guest_if: "eth1".into(),
+        is_first: false,
+        mac: condo::net::port_mac(2, 1),
+        ..Port::new(2, Ipv4Addr::new(10, 172, 0, 2))
+    };
+    other.attach(&second, a.room.fd())?;
+    let ports = [(&network, &a.port), (&other, &second)];
+    shape(&ports, &both())?;
+    let _servers = (Server::new(&a.room)?, Server::at(&a.room, "5202")?);
+    let places = [a.ip().to_string(), second.address.to_string()];
+    let places = [places[0].as_str(), places[1].as_str()];
+    #[allow(clippy::cast_precision_loss)]
+    let limit = RATE as f64;
+    for options in [&[][..], &["--reverse"]] {
+        let rate = together(places, options)?;
+        eprintln!("{options:?}: {:.2} Mbit/s by both", rate / 1e6);
+        // They do not begin at the same moment; each with a rate of its own would have twice as much.
+        ensure!(
+            rate < 1.4 * limit && rate > LEAST * limit,
+            "{options:?}: {rate} bit/s"
+        );
+    }
+    // Without the first, the other is held to them as before.
+    network.detach(&a.port)?;
+    shape(&ports[1..], &both())?;
+    for options in [&["--port", "5202"][..], &["--port", "5202", "--reverse"]] {
+        let rate = bits(places[1], options)?;
+        ensure!(
+            rate < 1.05 * limit && rate > LEAST * limit,
+            "{options:?}: {rate} bit/s"
+        );
+    }
+    shape(&ports[1..], &Rates::default())?;
+    let links = harness::run(Command::new("ip").args(["-o", "link"]))?;
+    ensure!(!links.contains("vc2_"), "{links}");
+    ensure!(bits(places[1], &["--port", "5202"])? > 2.0 * limit);
+    Ok(())
+}
+
+fn rates_hold_on_a_bridge_of_the_operators() -> Result<()> {
+    needs!(root, program:iperf3, ip);
+    let ip = |line: &str| harness::run(Command::new("ip").args(line.split(' '))).map(drop);
+    // The namespace is what counts; its own network has no VPS.
+    host()?;
+    ip("link set condo0 down")?;
+    ip("link add br0 type bridge")?;
+    ip("address add 10.171.0.1/16 dev br0")?;
+    ip("link set br0 up")?;
+    let network = Network {
+        kind: Kind::Bridged,
+        ..Network::new("br0", "condo", "10.171.0.0/16".parse()?)
+    };
+    network.ensure()?;
+    let a = Vps::new(&network, 2)?;
+    shape(&[(&network, &a.port)], &both())?;
+    let _server = Server::new(&a.room)?;
+    holds("TCP in by a bridge", &a, &[])?;
+    holds("TCP out by a bridge", &a, &["--reverse"])
 }
