@@ -77,7 +77,7 @@ impl Network {
             resolvers: &self.resolvers(),
         };
         fence::guard_port(channel, host, &lease)?;
-        self.lead(channel, &port.host_if)
+        self.lead(channel, port)
             .during(|| "lead its packets to the bridge")?;
         sysctl::set_for_port(&port.host_if)?;
         if is_bridged {
@@ -146,10 +146,17 @@ impl Network {
             route::add_neighbour(&mut channel, guest, self.gateway().into(), mac)?;
         }
         if let (Some(address), Some(_)) = (port.address6, self.subnet6) {
-            sysctl::set_for_guest(&port.guest_if)?;
             // Its neighbours are behind the gateway as everything else is.
             let prefix = if leads_out { 128 } else { 64 };
-            route::add_address(&mut channel, guest, address.into(), prefix)?;
+            let mut add = || route::add_address(&mut channel, guest, address.into(), prefix);
+            match add() {
+                // Where new namespaces begin without IPv6. To look first takes long among many namespaces (see `Sysctls` of `runtime`).
+                Err(e) if is(&e, Errno::EACCES) => {
+                    sysctl::with_ipv6_for_guest(&port.guest_if)?;
+                    add()?;
+                }
+                other => other?,
+            }
             if leads_out {
                 route::add_neighbour(&mut channel, guest, fence6::GATEWAY.into(), mac)?;
                 route::add_default_route(&mut channel, guest, fence6::GATEWAY.into())?;

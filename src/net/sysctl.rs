@@ -103,8 +103,8 @@ pub(super) fn set_for_port(port: &str) -> Result<()> {
     without_ipv6(port)
 }
 
-/// Lets a VPS's interface have IPv6, and believe no router: there is none that speaks of itself.
-pub(super) fn set_for_guest(interface: &str) -> Result<()> {
+/// Lets a VPS's interface have IPv6 where new interfaces have none.
+pub(super) fn with_ipv6_for_guest(interface: &str) -> Result<()> {
     let conf = PathBuf::from("/proc/sys/net/ipv6/conf").join(interface);
     set(&conf.join("disable_ipv6"), "0")
 }

@@ -28,6 +28,7 @@ mod masks;
 mod mount;
 mod ops;
 pub mod options;
+mod parameters;
 mod pivot;
 mod place;
 mod plan;

@@ -1,10 +1,14 @@
 //! Kernel parameters of the container: an exact list of those that a namespace keeps for itself (CVE-2022-0811).
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use rustix::fs::OFlags;
 
 use crate::error::{During, Error, Result};
+use crate::files::Root;
 use crate::namespaces::{Kind, Namespaces};
 
 /// The IPC namespace's parameters below `kernel` (`ipc_namespaces(7)`).
@@ -74,15 +78,31 @@ impl Sysctls {
         Ok(())
     }
 
-    /// Writes the values through the host's `/proc`, which the container's files cannot replace; the kernel
-    /// looks parameters up in the namespaces of the writer.
-    pub fn apply(&self) -> Result<()> {
+    /// Writes the values. The kernel looks parameters up in the namespaces of the writer, whichever procfs they are reached by.
+    ///
+    /// That is the container's `own`, if it has one that is whole. The host's, which is the other that no image can fake, keeps what was
+    /// looked up for each namespace under one hash, so that a thousand containers make every look-up a thousand times as long.
+    pub fn apply(&self, own: Option<&Root>) -> Result<()> {
         for (file, value) in &self.0 {
-            std::fs::write(Path::new("/proc/sys").join(file), value)
-                .during(|| format!("set sysctl `{}` to `{value}`", file.display()))?;
+            write(own, file, value).during(|| format!("set sysctl `{}` to `{value}`", file.display()))?;
         }
         Ok(())
     }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn write(own: Option<&Root>, file: &Path, value: &str) -> Result<()> {
+    let below = Path::new("/sys").join(file);
+    match own.and_then(|own| own.get(&below, OFlags::WRONLY).ok()) {
+        Some(found) => File::from(found).write_all(value.as_bytes())?,
+        // A procfs that is read-only, for one.
+        None => std::fs::write(Path::new("/proc/sys").join(file), value)?,
+    }
+    Ok(())
 }
 
 fn is_own(kind: Kind, path: &Path) -> bool {

@@ -304,7 +304,7 @@ impl Return<'_> {
             if loopback {
                 sys::interface::set_loopback_up().during(|| "bring up the loopback interface")?;
             }
-            self.plan.sysctls.apply()
+            self.plan.sysctls.apply(None)
         };
         if !kinds.is_empty() {
             criu::to_its_end(0, work)?;

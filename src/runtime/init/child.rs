@@ -91,7 +91,7 @@ pub fn report_panics(reporter: &Reporter) {
 ///     directory, while the root can still be written to.
 ///  7. **Mounted**: prestart and createRuntime hooks see complete namespaces; the filter comes back.
 ///  8. createContainer hooks: the container's namespaces, the host's files.
-///  9. Kernel parameters and label files, through the host's `/proc`, which no image can fake.
+///  9. Kernel parameters, through the container's procfs where it has one, and label files, through the host's: no image can fake either.
 /// 10. Console: allocated from the container's own devpts while it is known by descriptor.
 /// 11. Change the root; mask and protect paths. From here on paths are the container's: nothing of the host stays open by
 ///     which one could lead out, nor the lock of the container's state.
@@ -120,7 +120,9 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     let (filter, link) = link.arrive()?;
     let mut filter = received(&filter)?;
     run_before_entry(plan, &assembled, &(setup.state)(pid, "creating"))?;
-    plan.sysctls.apply()?;
+    if !plan.sysctls.is_empty() {
+        plan.sysctls.apply(assembled.procfs().as_ref())?;
+    }
     let labels = labels.open()?;
     if plan.process.terminal {
         take_console(plan, &assembled, setup.console.as_ref())?;
