@@ -1,6 +1,6 @@
 //! What documents show is what condo prints: their transcripts are run again, in order, a page on an instance of its own.
 //!
-//! A fence of `console` has commands behind `$ ` and what they print, in which words that begin with a digit may be others. A line
+//! A fence of `console` has commands behind `$ ` and what they print, in which numbers and addresses may be others. A line
 //! that is `…` stands for any lines. What has to be there first is in comments of the page, which readers do not see:
 //!
 //! ```text
@@ -20,9 +20,12 @@ tests![
     the_page_about_copies: 120,
     the_page_about_disks: 120,
     the_page_about_files: 120,
+    the_page_about_firewalls: 120,
     the_page_about_first_boots: 120,
     the_page_about_images: 120,
     the_page_about_limits: 120,
+    the_page_about_networks: 120,
+    the_page_about_ports: 120,
 ];
 
 fn the_page_about_copies() -> Result<()> {
@@ -40,6 +43,11 @@ fn the_page_about_files() -> Result<()> {
     is_what_happens("vps/files.md")
 }
 
+fn the_page_about_firewalls() -> Result<()> {
+    needs!(root, busybox);
+    is_what_happens("vps/firewall.md")
+}
+
 fn the_page_about_first_boots() -> Result<()> {
     needs!(root, busybox);
     harness::need("program:ssh-keygen");
@@ -55,6 +63,18 @@ fn the_page_about_limits() -> Result<()> {
     needs!(root, busybox);
     harness::need("program:mkfs.ext4");
     is_what_happens("vps/limits.md")
+}
+
+fn the_page_about_networks() -> Result<()> {
+    needs!(root, busybox, ip, nft, program:curl);
+    is_what_happens("network.md")
+}
+
+fn the_page_about_ports() -> Result<()> {
+    needs!(root, busybox, ip, program:curl);
+    harness::need("program:jq");
+    harness::need("program:dnsmasq");
+    is_what_happens("vps/ports.md")
 }
 
 /// One thing to do, and what is to come of it.
@@ -99,15 +119,18 @@ fn steps(text: &str) -> Vec<Step> {
     steps
 }
 
-/// A line with every word that begins with a digit as `N`.
+/// A line with every word that begins with a digit, or is an address of IPv6, as `N`; quotes and brackets are no part of it.
 fn plain(line: &str) -> String {
     let word = |word: &str| {
-        let end = word.trim_start_matches(|c: char| c.is_alphanumeric() || ".:/%-+".contains(c));
-        let is_number = word.starts_with(|c: char| c.is_ascii_digit());
-        if is_number {
-            format!("N{end}")
-        } else {
-            word.to_owned()
+        let text = word.trim_start_matches(['"', '(']);
+        let end = text.trim_start_matches(|c: char| c.is_alphanumeric() || ".:/%-+".contains(c));
+        let is_number = text.starts_with(|c: char| c.is_ascii_digit());
+        let address = &text[..text.len() - end.len()];
+        let is_address = address.matches(':').count() > 1
+            && address.chars().all(|c| c.is_ascii_hexdigit() || ":/".contains(c));
+        match is_number || is_address {
+            true => format!("{}N{end}", &word[..word.len() - text.len()]),
+            false => word.to_owned(),
         }
     };
     line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
