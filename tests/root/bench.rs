@@ -2,6 +2,8 @@
 //! modelled on it): wall time of a container's whole life in one command and in three, of a program in a running container, and of
 //! the program itself. The runtimes take turns, round by round, so that whatever else the machine does falls on all of them alike.
 
+pub mod network;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};

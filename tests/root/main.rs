@@ -97,7 +97,12 @@ const MODULES: &[&[harness::Test]] = &[
 
 fn main() -> std::process::ExitCode {
     if let Ok(rounds) = std::env::var("CONDO_BENCH") {
-        bench::main(rounds.parse().expect("CONDO_BENCH is a number of rounds")).expect("the benchmark");
+        let rounds = rounds.parse().expect("CONDO_BENCH is a number of rounds");
+        let measured = match std::env::var("CONDO_BENCH_OF").as_deref() {
+            Ok("network") => bench::network::main(rounds),
+            _ => bench::main(rounds),
+        };
+        measured.expect("the benchmark");
         return std::process::ExitCode::SUCCESS;
     }
     // Tests that misbehave on purpose; `self_test` looks at what the runner says about them.
