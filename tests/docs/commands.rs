@@ -61,6 +61,7 @@ fn complaint(program: &Command, words: &[String]) -> Option<String> {
         } else if command.get_subcommands().next().is_some()
             && !is_placeholder(word)
             && !takes_value(command, words, word)
+            && !is_subject(command, words, word)
         {
             return Some(format!("{} has no command `{word}`", command.get_name()));
         }
@@ -83,6 +84,12 @@ fn takes_value(command: &Command, words: &[String], word: &String) -> bool {
                 .get_arguments()
                 .any(|a| a.get_long() == Some(name) && a.get_action().takes_values())
         })
+}
+
+/// Whether a word is what the command after it is about (`firewall web allow`).
+fn is_subject(command: &Command, words: &[String], word: &String) -> bool {
+    let after = words.iter().skip_while(|w| *w != word).nth(1);
+    after.is_some_and(|after| command.find_subcommand(after).is_some())
 }
 
 /// `NAME=value`
