@@ -4,9 +4,10 @@
 //! it again after a `reboot` from inside. So every command first lets a monitor finish (`settle`), and takes down
 //! itself what a monitor that was killed has left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -85,15 +86,16 @@ impl Condo {
     pub fn stop(&self, names: &[Name], timeout: Duration) -> Vec<(Name, Result<()>)> {
         // Sorted, because locks are held: two commands that take them in different orders would wait for each other.
         let names: BTreeSet<&Name> = names.iter().collect();
-        let names: Vec<&Name> = names.into_iter().collect();
+        let names: Vec<Name> = names.into_iter().cloned().collect();
         let mut results = Vec::new();
         for some in names.chunks(AT_ONCE) {
             // All are asked before any is waited for: together they take as long as the slowest.
-            let asked: Vec<_> = some.iter().map(|name| self.begin_stop(name, timeout)).collect();
-            for (name, asked) in some.iter().zip(asked) {
-                let result = asked.and_then(|stop| self.finish_stop(stop, timeout));
-                results.push(((*name).clone(), result));
-            }
+            let ask = |name: &Name| (name.clone(), self.begin_stop(name, timeout));
+            let asked: Mutex<BTreeMap<Name, Result<Stop>>> = Mutex::new(some.iter().map(ask).collect());
+            results.extend(self.for_each(some, |own, name| {
+                let stop = asked.lock().ok().and_then(|mut asked| asked.remove(name));
+                stop.map_or(Ok(()), |stop| own.finish_stop(stop?, timeout))
+            }));
         }
         results
     }
