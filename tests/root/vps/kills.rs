@@ -13,6 +13,7 @@ use crate::harness::trace::{self, Victim};
 tests![
     a_killed_network_command_is_finished_or_undone: 240,
     a_killed_port_command_is_finished_or_undone: 240,
+    a_killed_start_or_deletion_is_finished_or_undone: 240,
 ];
 
 /// After how many of its system calls, spread over all, each command is killed.
@@ -68,7 +69,8 @@ fn is_as(before: &BTreeSet<String>, when: &str) -> Result<()> {
 fn kill_all_over(house: &House, line: &str, done: &str, undo: &[&str]) -> Result<()> {
     let back = || undo.iter().try_for_each(|line| house.ok(line).map(drop));
     let before = kernel()?;
-    let all = trace::count(&command(house, line))?;
+    // Not its children: a VPS that it starts is nobody's to trace.
+    let all = trace::kill_after(&command(house, line), Victim::Program, usize::MAX)?;
     ensure!(all.success, "`{line}` fails");
     let after = kernel()?;
     back()?;
@@ -147,5 +149,44 @@ fn a_killed_port_command_is_finished_or_undone() -> Result<()> {
     house.ok("firewall web policy in deny")?;
     let back = ["firewall web allow out any", "firewall web policy in deny"];
     kill_all_over(&house, "firewall web reset", "", &back)?;
+    house.leave()
+}
+
+/// With interfaces on two networks, a published port, a firewall and a rate.
+fn a_killed_start_or_deletion_is_finished_or_undone() -> Result<()> {
+    let house = House::quick()?;
+    needs!(program:nft);
+    house.ok("network create lan --subnet 10.50.0.0/24")?;
+    // What all share stays.
+    house.ok("create other --image quick --network condo0 --network lan --start")?;
+    let create = || -> Result<()> {
+        house.ok(
+            "create web --image quick --network condo0 --network lan,ip=10.50.0.7 -p 8080:80 --rate 10mbit --allow other",
+        )?;
+        house.ok("firewall web deny in tcp 81").map(drop)
+    };
+    create()?;
+    kill_all_over(&house, "start web", "already", &["stop web --timeout 20"])?;
+    house.ok("delete web")?;
+    let (without, delete) = (kernel()?, "delete --force web");
+    let mut calls = 0;
+    for part in 0..PARTS {
+        create()?;
+        house.ok("start web")?;
+        match part {
+            0 => calls = trace::kill_after(&command(&house, delete), Victim::Program, usize::MAX)?.calls,
+            _ => {
+                trace::kill_after(&command(&house, delete), Victim::Program, calls * part / PARTS)?;
+                let said = house.output(delete)?;
+                let done = String::from_utf8_lossy(&said.stderr).contains("does not exist");
+                ensure!(said.status.success() || done, "{said:?}");
+            }
+        }
+        is_as(
+            &without,
+            &format!("`{delete}`, killed after {part} of {PARTS} parts"),
+        )?;
+        ensure!(house.list()?.len() == 1);
+    }
     house.leave()
 }
