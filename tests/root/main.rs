@@ -54,6 +54,7 @@ const MODULES: &[&[harness::Test]] = &[
     net::TESTS,
     net::doors::TESTS,
     net::doors6::TESTS,
+    net::others::TESTS,
     net::shape::TESTS,
     runtime::apparmor::TESTS,
     runtime::binds::TESTS,

@@ -3,6 +3,7 @@
 pub mod doors;
 pub mod doors6;
 pub mod frame;
+pub mod others;
 pub mod room;
 pub mod shape;
 
