@@ -14,6 +14,8 @@ pub mod trace;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context;
+
 pub use bundle::{Bundle, busybox_root, usual_mount};
 pub use leaks::kill_descendants;
 pub use machine::ENGINES;
@@ -212,6 +214,19 @@ pub fn run(command: &mut Command) -> anyhow::Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(stdout)
+}
+
+/// Programs of this machine with the libraries they need: the path in a root file system, and what is in the file.
+pub fn with_libraries(programs: &[&str]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let mut files = std::collections::BTreeSet::new();
+    for program in programs {
+        let listed = run(Command::new("ldd").arg(program))?;
+        files.insert((*program).to_owned());
+        let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
+        files.extend(libraries.map(str::to_owned));
+    }
+    let read = |file: String| Ok((file[1..].to_owned(), std::fs::read(&file).context(file)?));
+    files.into_iter().map(read).collect()
 }
 
 /// How often a test repeats what is a matter of luck, or how many it makes of what there can be many of: `many` on a machine that

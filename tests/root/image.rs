@@ -100,6 +100,11 @@ impl Tar {
         self.owned(b'0', (path, ""), (mode, 0), data)
     }
 
+    pub(crate) fn executables(self, files: &[(String, Vec<u8>)]) -> Self {
+        let add = |tar: Self, (path, data): &(String, Vec<u8>)| tar.file(path, 0o755, data);
+        files.iter().fold(self, add)
+    }
+
     pub(crate) fn dir(self, path: &str, mode: u32) -> Self {
         self.owned(b'5', (path, ""), (mode, 0), b"")
     }

@@ -1,10 +1,10 @@
 //! A VPS with systemd. Where `CONDO_TEST_DEBIAN_IMAGE` names a finished image (made by `condo image build debian-12`): to make
 //! one takes a mirror and minutes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::first_boot;
 use super::house::{House, eventually};
@@ -12,20 +12,34 @@ use crate::harness;
 
 tests![systemd_boots_and_shuts_down: 300];
 
-const HOST_KEY: &str = "cat /etc/ssh/ssh_host_ed25519_key.pub";
+pub(super) const HOST_KEY: &str = "cat /etc/ssh/ssh_host_ed25519_key.pub";
 
-fn systemd_boots_and_shuts_down() -> Result<()> {
-    let Some(image) = std::env::var_os("CONDO_TEST_DEBIAN_IMAGE").filter(|i| Path::new(i).is_dir()) else {
+/// The finished image, where there is one.
+pub(super) fn image() -> Result<PathBuf> {
+    let image = std::env::var_os("CONDO_TEST_DEBIAN_IMAGE").filter(|image| Path::new(image).is_dir());
+    if image.is_none() {
         harness::need("debian-image");
-        return Ok(());
-    };
-    let mut house = House::new()?;
+    }
+    image.map(Into::into).context("the need ends a test")
+}
+
+/// Gives the image to an instance, as `debian-12`.
+pub(super) fn settle(image: &Path, instance: &Path) -> Result<()> {
+    let images = instance.join("lib/images");
+    std::fs::create_dir_all(&images)?;
     harness::run(
         Command::new("cp")
             .arg("-a")
-            .arg(&image)
-            .arg(house.root.join("lib/images/debian-12")),
-    )?;
+            .arg(image)
+            .arg(images.join("debian-12")),
+    )
+    .map(drop)
+}
+
+fn systemd_boots_and_shuts_down() -> Result<()> {
+    let image = image()?;
+    let mut house = House::new()?;
+    settle(&image, &house.root)?;
     house.settle_in();
     let key = create(&house)?;
     up(&house)?;
@@ -69,7 +83,7 @@ fn create(house: &House) -> Result<String> {
     Ok(key)
 }
 
-fn up(house: &House) -> Result<()> {
+pub(super) fn up(house: &House) -> Result<()> {
     eventually("systemd is up", || {
         let state = house.try_sh("web", "systemctl is-system-running")?;
         let state = String::from_utf8_lossy(&state.stdout).into_owned();

@@ -30,27 +30,6 @@ pub(super) const BY_PASSWORD: [&str; 4] = [
 ];
 pub(super) const PASSWORD: &str = "correct horse battery staple";
 
-/// Programs of this host with the libraries they need.
-fn with_programs(tar: Tar, programs: &[&str]) -> Result<Tar> {
-    let mut files: Vec<String> = Vec::new();
-    for program in programs {
-        let listed = harness::run(Command::new("ldd").arg(program))?;
-        files.push((*program).to_owned());
-        files.extend(
-            listed
-                .split_whitespace()
-                .filter(|word| word.starts_with('/'))
-                .map(Into::into),
-        );
-    }
-    files.sort();
-    files.dedup();
-    files.iter().try_fold(tar, |tar, file| {
-        let inside = file.trim_start_matches('/');
-        Ok(tar.file(inside, 0o755, &fs::read(file).with_context(|| file.clone())?))
-    })
-}
-
 /// A system with dropbear, a resolv.conf that is systemd-resolved's link, and a key that its maker put in.
 fn import_ssh(house: &mut House) -> Result<()> {
     let mut tar = Tar::new().dir("./", 0o755);
@@ -87,7 +66,8 @@ fn import_ssh(house: &mut House) -> Result<()> {
         .file("root/.ssh/authorized_keys", 0o644, b"# the maker's\n")
         .file("usr/share/zoneinfo/Europe/Berlin", 0o644, b"zone")
         .file("sbin/init", 0o755, init.as_bytes());
-    let tar = with_programs(tar, &["/usr/sbin/dropbear", "/usr/bin/dropbearkey"])?;
+    let dropbear = harness::with_libraries(&["/usr/sbin/dropbear", "/usr/bin/dropbearkey"])?;
+    let tar = tar.executables(&dropbear);
     let archive = harness::tempdir().join("ssh.tar");
     fs::write(&archive, tar.end())?;
     house.ok(&format!(

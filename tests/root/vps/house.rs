@@ -274,10 +274,7 @@ impl House {
         tar = tar
             .file("bin/busybox", 0o755, &std::fs::read("/bin/busybox")?)
             .entry(b'2', "bin/sh", "busybox", b"");
-        for (path, content) in files {
-            tar = tar.file(path, 0o755, content);
-        }
-        std::fs::write(&archive, tar.end())?;
+        std::fs::write(&archive, tar.executables(files).end())?;
         let archive = archive.display();
         self.ok(&format!(
             "image import {archive} --name {name} --init /sbin/init {options}"

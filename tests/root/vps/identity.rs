@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::house::{House, eventually};
 use crate::harness;
@@ -13,20 +12,6 @@ use crate::image::Tar;
 tests![copies_of_a_system_are_machines_of_their_own];
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
-
-/// A program of this host with the libraries it needs.
-fn with_program(tar: Tar, path: &str) -> Result<Tar> {
-    let listed = harness::run(Command::new("ldd").arg(path))?;
-    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
-    [path].into_iter().chain(libraries).try_fold(tar, |tar, file| {
-        let inside = file.trim_start_matches('/');
-        Ok(tar.file(
-            inside,
-            0o755,
-            &std::fs::read(file).with_context(|| file.to_owned())?,
-        ))
-    })
-}
 
 /// A system that has run elsewhere before: its id, its keys, a fake dropbear, and an init that tells how it was started.
 fn system() -> Result<Vec<u8>> {
@@ -67,7 +52,8 @@ fn system() -> Result<Vec<u8>> {
         .entry(b'2', "bin/sh", "busybox", b"")
         .file("usr/bin/dropbearkey", 0o755, dropbearkey.as_bytes())
         .file("sbin/init", 0o755, init.as_bytes());
-    Ok(with_program(tar, "/usr/bin/ssh-keygen")?.end())
+    let keygen = harness::with_libraries(&["/usr/bin/ssh-keygen"])?;
+    Ok(tar.executables(&keygen).end())
 }
 
 fn copies_of_a_system_are_machines_of_their_own() -> Result<()> {

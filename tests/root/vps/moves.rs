@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::debian;
 use super::house::{House, eventually};
 use crate::harness;
 use crate::harness::trace::{self, Victim};
 
 tests![
     a_vps_moves_while_it_serves: 300,
+    a_debian_moves_while_it_serves: 300,
     a_move_that_is_cut_leaves_one_vps: 600,
     a_move_whose_other_end_is_killed_leaves_one_vps: 300,
     whoever_knows_where_a_vps_is_says_so: 120,
@@ -260,6 +262,45 @@ fn a_vps_moves_while_it_serves() -> Result<()> {
     ensure!(
         String::from_utf8_lossy(&sizes.stdout).trim() == (16 << 20).to_string(),
         "{sizes:?}"
+    );
+    drop(other);
+    house.leave()
+}
+
+/// A web server of perl, which every Debian has, as a service of systemd.
+const SERVICE: &str = "cat >/usr/local/sbin/web <<'END'
+#!/usr/bin/perl
+use IO::Socket::INET;
+$all = IO::Socket::INET->new(LocalPort => 80, Listen => 16, ReuseAddr => 1) or die;
+while ($one = $all->accept) { <$one>; print $one \"HTTP/1.0 200 OK\\r\\n\\r\\nthe page\\n\"; close $one }
+END
+chmod 755 /usr/local/sbin/web
+printf '[Service]\nExecStart=/usr/local/sbin/web\n[Install]\nWantedBy=multi-user.target\n' >/etc/systemd/system/web.service
+systemctl enable --quiet --now web.service";
+
+fn a_debian_moves_while_it_serves() -> Result<()> {
+    let image = debian::image()?;
+    let mut house = House::new()?;
+    let other = Other::new()?;
+    other.sshd_listens()?;
+    other.list()?;
+    debian::settle(&image, &house.root)?;
+    debian::settle(&image, &other.root)?;
+    house.settle_in();
+    house.ok("create web --image debian-12 --memory 256M --disk 512M --start")?;
+    debian::up(&house)?;
+    house.sh("web", SERVICE)?;
+    let address = house.address("web")?;
+    eventually("it serves", || Ok(serves(&address)))?;
+    let key = house.sh("web", debian::HOST_KEY)?;
+    let (moved, gap) = moved(&house, &other, &address)?;
+    let said = String::from_utf8_lossy(&moved.stdout).into_owned();
+    eprintln!("{}; a client saw a gap of {gap:.2?}", said.trim());
+    ensure!(house.list()?.is_empty(), "it is still here");
+    let seen = other.condo(&format!("exec web -- {}", debian::HOST_KEY))?;
+    ensure!(
+        String::from_utf8_lossy(&seen.stdout).trim() == key,
+        "it is another machine: {seen:?}"
     );
     drop(other);
     house.leave()
