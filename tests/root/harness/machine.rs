@@ -28,6 +28,7 @@ pub fn has(need: &str) -> bool {
         "selinux" => has_selinux(),
         // What sd_booted(3) asks.
         "systemd" => Path::new("/run/systemd/system").is_dir(),
+        "device_mapper" => has_device_mapper(),
         "userns" => has_userns(),
         "ours" => super::is_ours(),
         "criu" => criu_check(&[]),
@@ -63,6 +64,13 @@ fn has_apparmor() -> bool {
 fn has_selinux() -> bool {
     let enforce = fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|text| text == "1");
     enforce && fs::write("/sys/fs/selinux/context", "system_u:object_r:secret_t:s0").is_ok()
+}
+
+/// The kernel has it, or a module of it, and the program that asks for it is there.
+fn has_device_mapper() -> bool {
+    let version = program(OsStr::new("dmsetup"))
+        .map(|dmsetup| std::process::Command::new(dmsetup).arg("version").output());
+    version.is_some_and(|asked| asked.is_ok_and(|said| said.status.success()))
 }
 
 /// CRIU is there and gets on with this kernel, or does what it is asked for.

@@ -1,11 +1,19 @@
 //! What VPSs share whatever keeps their disks.
 
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 
 use super::house::House;
 use crate::harness;
 
-tests![one_page_cache_serves_all_vpss_of_an_image in guest: 120];
+tests![
+    one_page_cache_serves_all_vpss_of_an_image in guest: 120,
+    limits_hit_the_disk_below_a_partition,
+    limits_hit_a_mapped_device in guest,
+];
 
 /// What several VPSs read of their image is in memory once, whichever back ends they have.
 fn one_page_cache_serves_all_vpss_of_an_image() -> Result<()> {
@@ -44,4 +52,88 @@ fn one_page_cache_serves_all_vpss_of_an_image() -> Result<()> {
 fn cached(house: &House) -> Result<i64> {
     let stats: Vec<serde_json::Value> = serde_json::from_str(&house.ok("stats --json")?)?;
     Ok(stats.iter().filter_map(|vps| vps["cache"].as_i64()).sum())
+}
+
+/// A loop device that is gone with its last user.
+struct Loop(String);
+
+impl Loop {
+    fn new() -> Result<Self> {
+        let file = harness::tempdir().join("disk");
+        std::fs::File::create(&file)?.set_len(128 << 20)?;
+        let mut losetup = Command::new("losetup");
+        let device = harness::run(losetup.args(["--find", "--show", "--partscan"]).arg(&file))?;
+        Ok(Self(device.trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = harness::run(Command::new("losetup").args(["--detach", &self.0]));
+    }
+}
+
+/// A limit belongs to the whole disk below a partition, and to the mapped device above what it is mapped to.
+fn limits_hit_the_disk_below_a_partition() -> Result<()> {
+    needs!(root, busybox, program:addpart);
+    harness::need("program:mkfs.ext4");
+    harness::private_mounts()?;
+    let disk = Loop::new()?;
+    harness::run(Command::new("addpart").args([&disk.0, "1", "2048", "250000"]))?;
+    let house = on(&format!("{}p1", disk.0))?;
+    let number = std::fs::metadata(&disk.0)?.rdev();
+    drop(disk);
+    is_throttled(house, number)
+}
+
+fn limits_hit_a_mapped_device() -> Result<()> {
+    needs!(root, busybox, device_mapper);
+    harness::need("program:mkfs.ext4");
+    harness::private_mounts()?;
+    let disk = Loop::new()?;
+    let name = format!("condo-test-{}", std::process::id());
+    let table = format!("0 250000 linear {} 2048", disk.0);
+    harness::run(Command::new("dmsetup").args(["create", "--noudevsync", &name, "--table", &table]))?;
+    // The name below /dev/mapper is udev's, where there is one; this one is the kernel's.
+    let kernels = ["info", "--columns", "--noheadings", "-o", "blkdevname", &name];
+    let kernels = harness::run(Command::new("dmsetup").args(kernels));
+    let made = kernels.and_then(|name| {
+        let mapped = format!("/dev/{}", name.trim());
+        Ok((on(&mapped)?, std::fs::metadata(&mapped)?.rdev()))
+    });
+    harness::run(Command::new("dmsetup").args(["remove", "--deferred", &name]))?;
+    drop(disk);
+    let (house, number) = made?;
+    is_throttled(house, number)
+}
+
+/// An instance on a file system that this device gets.
+fn on(device: &str) -> Result<House> {
+    let place = harness::tempdir();
+    harness::run(Command::new("mkfs.ext4").args(["-q", device]))?;
+    harness::run(Command::new("mount").arg(device).arg(&place))?;
+    House::at(place.join("condo"))
+}
+
+fn is_throttled(house: House, device: u64) -> Result<()> {
+    house.running("web", "--io-write 1M")?;
+    let begun = Instant::now();
+    house.sh(
+        "web",
+        "dd if=/dev/zero of=/root/file bs=64k count=48 oflag=direct 2>/dev/null",
+    )?;
+    let took = begun.elapsed();
+    ensure!(
+        took > Duration::from_millis(1500),
+        "3 MiB at 1 MiB/s took {took:?}"
+    );
+    let io = house.cgroup("web")?.stats()?.io;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    ensure!(
+        io.iter()
+            .any(|found| (found.major, found.minor) == (major.into(), minor.into())
+                && found.write_bytes >= 3 << 20),
+        "{major}:{minor} is not in {io:?}"
+    );
+    house.leave()
 }

@@ -15,6 +15,7 @@ mod dns;
 mod enter;
 mod exits;
 mod figures;
+mod fio;
 mod first_boot;
 pub mod house;
 mod identity;
@@ -55,6 +56,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     enter::TESTS,
     exits::TESTS,
     figures::TESTS,
+    fio::TESTS,
     first_boot::TESTS,
     inits::TESTS,
     identity::TESTS,
