@@ -1,6 +1,5 @@
 //! Containers of engines that are VPSs: `docker run --runtime condo-vps`.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -194,16 +193,12 @@ fn podman_gives_a_vps() -> Result<()> {
 /// Debian's system in a container of Docker's, and Docker in that.
 fn systemd_and_docker_run_inside() -> Result<()> {
     needs!(root, ours, userns, engine: dockerd);
-    let Some(debian) = std::env::var_os("CONDO_TEST_DEBIAN_IMAGE").filter(|dir| Path::new(dir).is_dir())
-    else {
-        harness::need("debian-image");
-        return Ok(());
-    };
+    let debian = crate::vps::debian::image()?;
     Room::test(|room| {
         let docker = Docker::start(room, NO_NETWORK)?;
         let client = &docker.client;
         let archive = room.path("debian.tar");
-        let rootfs = Path::new(&debian).join("rootfs");
+        let rootfs = debian.join("rootfs");
         harness::run(
             Command::new("tar")
                 .arg("-C")

@@ -1,5 +1,5 @@
-//! A VPS with systemd. Where `CONDO_TEST_DEBIAN_IMAGE` names a finished image (made by `condo image build debian-12`): to make
-//! one takes a mirror and minutes.
+//! VPSs with systemd. Where `CONDO_TEST_DEBIAN_IMAGE` names a finished image (made by `condo image build debian-12`): to make
+//! one takes a mirror and minutes. Beside it may be Debian 13's.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,12 +10,12 @@ use super::first_boot;
 use super::house::{House, eventually};
 use crate::harness;
 
-tests![systemd_boots_and_shuts_down: 300];
+tests![systemd_boots_and_shuts_down: 300, debian_13_boots: 300];
 
 pub(super) const HOST_KEY: &str = "cat /etc/ssh/ssh_host_ed25519_key.pub";
 
 /// The finished image, where there is one.
-pub(super) fn image() -> Result<PathBuf> {
+pub(crate) fn image() -> Result<PathBuf> {
     let image = std::env::var_os("CONDO_TEST_DEBIAN_IMAGE").filter(|image| Path::new(image).is_dir());
     if image.is_none() {
         harness::need("debian-image");
@@ -23,17 +23,31 @@ pub(super) fn image() -> Result<PathBuf> {
     image.map(Into::into).context("the need ends a test")
 }
 
-/// Gives the image to an instance, as `debian-12`.
+/// Gives the image to an instance, by its own name.
 pub(super) fn settle(image: &Path, instance: &Path) -> Result<()> {
     let images = instance.join("lib/images");
     std::fs::create_dir_all(&images)?;
-    harness::run(
-        Command::new("cp")
-            .arg("-a")
-            .arg(image)
-            .arg(images.join("debian-12")),
-    )
-    .map(drop)
+    harness::run(Command::new("cp").arg("-a").args([image, &images])).map(drop)
+}
+
+/// Its own systemd, of which every unit does what it should, and its owner comes in by key.
+fn debian_13_boots() -> Result<()> {
+    let image = image()?.with_file_name("debian-13");
+    if !image.is_dir() {
+        harness::need("debian-13-image");
+    }
+    let mut house = House::new()?;
+    settle(&image, &house.root)?;
+    house.settle_in();
+    let key = create(&house, "debian-13")?;
+    up(&house)?;
+    first_booted(&house, &key)?;
+    let release = house.sh("web", "cat /etc/debian_version")?;
+    ensure!(release.starts_with("13"), "{release}");
+    house.ok("stop web --timeout 60")?;
+    let exit = house.show("web")?["last_exit"].clone();
+    ensure!(exit["reason"] == "exited", "{exit}");
+    house.leave()
 }
 
 fn systemd_boots_and_shuts_down() -> Result<()> {
@@ -41,7 +55,7 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
     let mut house = House::new()?;
     settle(&image, &house.root)?;
     house.settle_in();
-    let key = create(&house)?;
+    let key = create(&house, "debian-12")?;
     up(&house)?;
     ensure!(
         house
@@ -69,7 +83,7 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
 }
 
 /// Makes the VPS `web` with all that a first boot can be given but a password; the path of the key that lets in.
-fn create(house: &House) -> Result<String> {
+fn create(house: &House, image: &str) -> Result<String> {
     let key = first_boot::key("debian")?.display().to_string();
     let script = harness::tempdir().join("script");
     std::fs::write(
@@ -77,7 +91,7 @@ fn create(house: &House) -> Result<String> {
         "#!/bin/bash\necho \"the first boot of $(hostname)\"\ncat /proc/1/comm > /made\n",
     )?;
     house.ok(&format!(
-        "create web --image debian-12 --memory 512M --ssh-key {key}.pub --user-data {} --timezone Europe/Berlin --start",
+        "create web --image {image} --memory 512M --ssh-key {key}.pub --user-data {} --timezone Europe/Berlin --start",
         script.display()
     ))?;
     Ok(key)

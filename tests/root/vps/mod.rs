@@ -9,7 +9,7 @@ mod concurrency;
 mod console;
 mod copies;
 mod cuts;
-mod debian;
+pub mod debian;
 pub mod disk;
 mod dns;
 mod enter;
