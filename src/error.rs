@@ -38,6 +38,14 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The VPS is there, and none of those that are meant.
+    #[error("VPS `{name}` is not in the project `{project}`")]
+    Elsewhere {
+        /// The VPS.
+        name: String,
+        /// The project that is worked in.
+        project: String,
+    },
     /// The named thing is there already.
     #[error("{kind} `{name}` already exists")]
     Exists {

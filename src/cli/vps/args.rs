@@ -54,7 +54,7 @@ pub(super) struct Args {
         hide_env_values = true
     )]
     pub(super) root: Option<PathBuf>,
-    /// Work in this project: what is made goes into it, and of all VPSs only its are meant.
+    /// Work in this project: what is made goes into it, and VPSs of others are not there.
     #[arg(
         long,
         global = true,

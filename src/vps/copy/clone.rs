@@ -47,7 +47,7 @@ impl Condo {
     /// A new VPS that does not start yet, or the one that an earlier run of the same command has left.
     pub(super) fn arriving(&self, new: &Name, config: VpsConfig, by: String) -> Result<Record> {
         let pending = Pending::Arriving { by };
-        match self.store.get(new) {
+        match self.store.get_any(new) {
             Ok(record) if record.config.pending.as_ref() == Some(&pending) => return Ok(record),
             Ok(record) => {
                 pending::refuse(&record)?;

@@ -119,7 +119,7 @@ impl Condo {
 
     /// Refuses a name that is taken, before anything is read; what a killed import of the same has left goes.
     fn free_for(&self, name: &Name, by: &str) -> Result<()> {
-        match self.store.get(name) {
+        match self.store.get_any(name) {
             Err(e) if e.is_gone() => Ok(()),
             Ok(record) => match &record.config.pending {
                 Some(Pending::Arriving { by: other }) if other == by => self.delete(name, true),

@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 
 use super::instance::Condo;
 use super::name::Name;
+use super::store::Record;
 use super::store::{ExitReason, LastExit};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
@@ -34,6 +35,9 @@ pub struct Event {
     pub time: String,
     /// To whom.
     pub vps: Name,
+    /// The project that it is in; of an earlier condo's event it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Name>,
     /// What.
     pub event: Kind,
     /// More about it, by kind: `status` and `signal` of an end, `reason` of a failure.
@@ -102,14 +106,15 @@ impl Kind {
 
 impl Condo {
     /// Writes down that something happened now.
-    pub(in crate::vps) fn tell(&self, vps: &Name, event: Kind, detail: Value) {
+    pub(in crate::vps) fn tell(&self, vps: &Record, event: Kind, detail: Value) {
         let detail = match detail {
             Value::Object(fields) => fields,
             _ => Map::new(),
         };
         let event = Event {
             time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            vps: vps.clone(),
+            vps: vps.name.clone(),
+            project: vps.config.project.clone(),
             event,
             detail,
         };
@@ -119,7 +124,7 @@ impl Condo {
     }
 
     /// Writes down how a run ended; `stopped` when condo was asked for it.
-    pub(in crate::vps) fn tell_end(&self, vps: &Name, end: &LastExit, stopped: bool) {
+    pub(in crate::vps) fn tell_end(&self, vps: &Record, end: &LastExit, stopped: bool) {
         let event = match end.reason {
             _ if stopped => Kind::Stopped,
             ExitReason::Oom => Kind::Oom,
@@ -284,6 +289,7 @@ mod tests {
         Event {
             time: "2026-01-01T00:00:00.000Z".into(),
             vps: vps.parse().unwrap(),
+            project: None,
             event,
             detail: Map::new(),
         }

@@ -24,7 +24,6 @@ pub struct Condo {
     /// Its records.
     pub store: Store,
     root: Option<PathBuf>,
-    project: Option<Name>,
 }
 
 impl Condo {
@@ -37,31 +36,35 @@ impl Condo {
             host,
             store,
             root: root.map(Into::into),
-            project: None,
         })
     }
 
-    /// The same instance for work within a project: what is made goes into it, and of all VPSs only its are meant.
+    /// The same instance for work within a project: what is made goes into it, and of all VPSs only its are there.
     ///
     /// # Errors
     /// [`NotFound`](crate::error::Error::NotFound) for a project that is not there.
-    pub fn within(mut self, project: Option<Name>) -> Result<Self> {
+    pub fn within(self, project: Option<Name>) -> Result<Self> {
         if let Some(name) = &project {
-            self.store.project(name)?;
+            self.store.must_have_project(name)?;
         }
-        self.project = project;
-        Ok(self)
+        Ok(Self {
+            store: self.store.within(project),
+            ..self
+        })
     }
 
     /// The project that is worked in, if it is only one.
     pub fn project(&self) -> Option<&Name> {
-        self.project.as_ref()
+        self.store.project_meant()
     }
 
     /// The records of the VPSs that are meant by all of them.
-    pub(in crate::vps) fn members(&self) -> Result<Vec<Record>> {
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn members(&self) -> Result<Vec<Record>> {
         let mut records = self.store.list()?;
-        if let Some(project) = &self.project {
+        if let Some(project) = self.project() {
             records.retain(|record| record.project() == project.as_str());
         }
         Ok(records)

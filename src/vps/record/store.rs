@@ -66,6 +66,8 @@ pub const UIDS: u32 = ranges::SIZE;
 pub struct Store {
     db: RefCell<Connection>,
     folders: Folders,
+    /// The project whose VPSs are meant by their names, if it is only one.
+    project: Option<Name>,
 }
 
 /// What a new VPS is given, chosen while its claim is made, so that nobody else is given the same.
@@ -90,7 +92,29 @@ impl Store {
         Ok(Self {
             db: RefCell::new(db),
             folders: folders.clone(),
+            project: None,
         })
+    }
+
+    /// The same, which knows by their names only the VPSs of a project.
+    pub(super) fn within(self, project: Option<Name>) -> Self {
+        Self { project, ..self }
+    }
+
+    /// The project whose VPSs are meant, if it is only one.
+    pub(super) fn project_meant(&self) -> Option<&Name> {
+        self.project.as_ref()
+    }
+
+    /// Refuses a VPS that is not meant. It is there, which is another thing than one that is gone: nothing of it is cleared away.
+    fn must_be_meant(&self, record: Record) -> Result<Record> {
+        match &self.project {
+            Some(project) if record.project() != project.as_str() => Err(Error::Elsewhere {
+                name: record.name.to_string(),
+                project: project.to_string(),
+            }),
+            _ => Ok(record),
+        }
     }
 
     /// Works with the database, and once more with a new one if it turns out to be damaged.
@@ -164,7 +188,7 @@ impl Store {
     pub fn reconfigure(&self, name: &Name, change: &dyn Fn(&mut VpsConfig) -> Result<()>) -> Result<Record> {
         self.with(|db| {
             let claim = begin(db)?;
-            let before = get(&claim, name)?.ok_or_else(|| missing(name))?;
+            let before = self.must_be_meant(get(&claim, name)?.ok_or_else(|| missing(name))?)?;
             let mut record = before.clone();
             change(&mut record.config)?;
             projects::admit(&claim, Some(&before), &record)?;
@@ -175,8 +199,19 @@ impl Store {
         })
     }
 
-    /// One VPS, or [`Error::NotFound`].
+    /// One VPS.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and [`Error::Elsewhere`] for one of another project than is worked in.
     pub fn get(&self, name: &Name) -> Result<Record> {
+        self.must_be_meant(self.get_any(name)?)
+    }
+
+    /// One VPS, whatever project it is in: a neighbour of one that is meant.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn get_any(&self, name: &Name) -> Result<Record> {
         self.with(|db| get(db, name))?.ok_or_else(|| missing(name))
     }
 

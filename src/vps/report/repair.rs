@@ -49,7 +49,7 @@ impl Condo {
     /// What was left behind. Whoever is at work at this moment has left nothing: VPSs that are being changed are passed over.
     pub fn leftovers(&self) -> Result<Vec<Leftover>> {
         let mut found: Vec<Leftover> = self.store.lost()?.into_iter().map(Leftover::Record).collect();
-        for record in self.store.list()? {
+        for record in self.members()? {
             match Lock::now(&self.folders.lock(&record.name)) {
                 Ok(_lock) => found.extend(self.leftovers_of(&record)?),
                 Err(e) if matches!(e.root(), Error::Busy(_)) => {}

@@ -13,7 +13,7 @@ impl Condo {
     /// already are left alone, and the failure of one does not keep the others down. What became of each.
     pub fn autostart(&self) -> Result<Vec<(Name, Result<()>)>> {
         let mut results = Vec::new();
-        for record in in_order(self.store.list()?) {
+        for record in in_order(self.members()?) {
             if self.status(&record.name)? != VpsStatus::Stopped {
                 continue;
             }

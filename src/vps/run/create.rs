@@ -58,7 +58,7 @@ impl Condo {
             return Err(e);
         }
         names::tell(self, &Vec::from_iter(record.config.allow.iter().cloned()));
-        self.tell(&record.name, Kind::Created, Value::Null);
+        self.tell(&record, Kind::Created, Value::Null);
         Ok(record)
     }
 

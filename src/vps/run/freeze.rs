@@ -14,12 +14,12 @@ impl Condo {
     /// # Errors
     /// [`Error::Status`] for one that does not run.
     pub fn freeze(&self, name: &Name) -> Result<()> {
-        let _held = self.hold_settled(name)?;
+        let (record, _lock) = self.hold_settled(name)?;
         match (self.status(name)?, self.container(name)?) {
             (VpsStatus::Paused, _) => Ok(()),
             (VpsStatus::Running, Some(container)) => {
                 container.pause(&self.host)?;
-                self.tell(name, Kind::Frozen, Value::Null);
+                self.tell(&record, Kind::Frozen, Value::Null);
                 Ok(())
             }
             _ => Err(stopped(name)),
@@ -31,12 +31,12 @@ impl Condo {
     /// # Errors
     /// [`Error::Status`] for one that is stopped.
     pub fn thaw(&self, name: &Name) -> Result<()> {
-        let _held = self.hold_settled(name)?;
+        let (record, _lock) = self.hold_settled(name)?;
         match (self.status(name)?, self.container(name)?) {
             (VpsStatus::Running, _) => Ok(()),
             (VpsStatus::Paused, Some(container)) => {
                 container.resume(&self.host)?;
-                self.tell(name, Kind::Thawed, Value::Null);
+                self.tell(&record, Kind::Thawed, Value::Null);
                 Ok(())
             }
             _ => Err(stopped(name)),

@@ -115,7 +115,7 @@ fn root_of(pid: i32) -> Result<(OwnedFd, String)> {
 fn block(condo: &Condo, record: &Record) -> Result<String> {
     let mut lines = String::new();
     for (name, _) in condo.store.peers(&record.name)? {
-        for (network, port) in network::ports(condo, &condo.store.get(&name)?)? {
+        for (network, port) in network::ports(condo, &condo.store.get_any(&name)?)? {
             for address in port.addresses() {
                 let _ = writeln!(lines, "{address}\t{}", network.names_of(&name));
             }

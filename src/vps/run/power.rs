@@ -69,14 +69,14 @@ impl Condo {
         doors::check(&record.config.publish)
             .during(|| format!("publish its ports (condo unpublish {name} takes them back)"))?;
         let record = self.finish_rebuild(record)?;
-        self.hold_uids(record)?;
+        let record = self.hold_uids(record)?;
         files::create_dir_all(&self.folders.run_of(name), 0o700)?;
         // Has its room, should the disk be full when it is to be stopped.
         files::write_atomic(&self.stopping(name), b"-", 0o600)?;
         let launched = monitor::launch(self, name, &lock);
         match &launched {
-            Ok(()) => self.tell(name, Kind::Started, Value::Null),
-            Err(e) => self.tell(name, Kind::Failed, json!({ "reason": e.to_string() })),
+            Ok(()) => self.tell(&record, Kind::Started, Value::Null),
+            Err(e) => self.tell(&record, Kind::Failed, json!({ "reason": e.to_string() })),
         }
         launched
     }
@@ -160,7 +160,7 @@ impl Condo {
         self.store.remove(name)?;
         names::tell(self, &peers);
         self.release_uids(&record)?;
-        self.tell(name, Kind::Deleted, Value::Null);
+        self.tell(&record, Kind::Deleted, Value::Null);
         self.forget(name)
     }
 
@@ -270,7 +270,7 @@ impl Condo {
             let end = self.unseen_end(record, VpsStatus::Stopped);
             let end = end.unwrap_or_else(|| LastExit::now(ExitReason::Unknown, None, None));
             self.store.record_exit(name, &end)?;
-            self.tell_end(name, &end, self.is_stopping(name));
+            self.tell_end(record, &end, self.is_stopping(name));
         }
         self.clear_running(name)?;
         files::remove_file(&self.recorded(name))

@@ -84,7 +84,7 @@ impl Condo {
             files::remove_file(&seat.resolvers())?;
             plan.first_boot.save(&seat.first_boot())?;
             files::remove_file(&path)?;
-            self.tell(&record.name, Kind::Rebuilt, json!({ "image": plan.image }));
+            self.tell(&record, Kind::Rebuilt, json!({ "image": plan.image }));
             Ok(record)
         };
         work().during(|| format!("rebuild the VPS from image `{}`", plan.image))

@@ -55,7 +55,7 @@ impl Condo {
         let record = self.store.rename(&record.name, new)?;
         self.move_folders(old, &record)?;
         files::remove_file(&self.folders.lock(old))?;
-        self.tell(new, Kind::Renamed, json!({ "old": old }));
+        self.tell(&record, Kind::Renamed, json!({ "old": old }));
         Ok(record)
     }
 

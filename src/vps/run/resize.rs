@@ -68,7 +68,11 @@ impl Condo {
             self.put_in_force(&record, container, &record.config.limits, &facts)?;
         }
         let stored = stored?;
-        self.tell(name, Kind::Resized, serde_json::to_value(&stored.config.limits)?);
+        self.tell(
+            &stored,
+            Kind::Resized,
+            serde_json::to_value(&stored.config.limits)?,
+        );
         Ok(stored)
     }
 

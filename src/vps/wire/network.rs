@@ -183,7 +183,7 @@ pub(super) fn runs(condo: &Condo, record: &Record) -> bool {
 
 /// The pairs of addresses that let a VPS talk to another.
 pub(super) fn between(condo: &Condo, record: &Record, peer: &Name) -> Result<Vec<(IpAddr, IpAddr)>> {
-    let theirs = addresses(condo, &condo.store.get(peer)?)?;
+    let theirs = addresses(condo, &condo.store.get_any(peer)?)?;
     let own = addresses(condo, record)?;
     let all = own.iter().flat_map(|a| theirs.iter().map(move |b| (*a, *b)));
     Ok(all.filter(|(a, b)| a.is_ipv4() == b.is_ipv4()).collect())

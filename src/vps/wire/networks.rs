@@ -144,7 +144,7 @@ impl Condo {
             return Ok(());
         };
         for vps in self.store.on_network(record)? {
-            if runs(self, &self.store.get(&vps)?) {
+            if runs(self, &self.store.get_any(&vps)?) {
                 let problem =
                     format!("cannot replace `{has}` while VPSs run on it; first `condo stop {vps}`");
                 return Err(Error::invalid("--subnet6", subnet, problem));
@@ -159,7 +159,7 @@ impl Condo {
             return resolver::clear(self, record);
         }
         for vps in self.store.on_network(record)? {
-            let vps = self.store.get(&vps)?;
+            let vps = self.store.get_any(&vps)?;
             if runs(self, &vps) {
                 let interface = live::interface_on(&vps, &record.name)?;
                 resolver::tell(self, &vps, record, &port(self, &vps, &interface, &record.network))?;

@@ -8,6 +8,7 @@ use super::house::{House, finish};
 tests![
     what_a_project_may_use_holds_at_every_way_in: 60,
     of_many_at_once_only_so_many_come_in: 60,
+    a_project_has_no_way_to_others: 60,
 ];
 
 fn shown(house: &House, name: &str) -> Result<Value> {
@@ -148,6 +149,76 @@ fn of_many_at_once_only_so_many_come_in() -> Result<()> {
     ensure!(came == 3, "{came} came in");
     ensure!(house.list()?.len() == 3);
     house.ok("delete --all --force")?;
+    house.ok("project delete shop")?;
+    house.leave()
+}
+
+/// Whatever is asked within a project of a VPS of another.
+const ASKED: &[&str] = &[
+    "show web",
+    "start web",
+    "stop web",
+    "restart web",
+    "kill web",
+    "freeze web",
+    "thaw web",
+    "delete web",
+    "delete --force web",
+    "exec web -- true",
+    "logs web",
+    "console web",
+    "stats web",
+    "resize web --pids 7",
+    "set web --autostart",
+    "rename web other",
+    "clone web other",
+    "rebuild web --image quick --force",
+    "rescue web",
+    "snapshot create web s",
+    "snapshot list web",
+    "snapshot show web before",
+    "snapshot diff web before",
+    "snapshot restore web before",
+    "snapshot delete web before",
+    "export web -o -",
+    "backup /tmp web",
+    "cp web:/etc/hostname /tmp/condo-taken",
+    "publish web 18099:80",
+    "unpublish web 18099:80",
+    "firewall web list",
+    "firewall web deny in tcp 80",
+    "network attach lan web",
+    "network detach condo0 web",
+    "migrate web ssh://nowhere.invalid",
+];
+
+fn a_project_has_no_way_to_others() -> Result<()> {
+    let house = House::quick()?;
+    house.ok("project create shop")?;
+    house.ok("network create lan --kind isolated --subnet 10.77.0.0/24")?;
+    house.ok("create web --image quick")?;
+    house.ok("snapshot create web before")?;
+    house.ok("start web")?;
+    let before = house.show("web")?;
+    for asked in ASKED {
+        house.refused(&format!("--project shop {asked}"), "is not in the project `shop`")?;
+    }
+    // Its name is taken all the same: names are the machine's.
+    house.refused("--project shop create web --image quick", "already exists")?;
+    for all in ["start", "stop", "delete --force"] {
+        house.ok(&format!("--project shop {all} --all"))?;
+    }
+    let mut after = house.show("web")?;
+    for changes in ["uptime", "memory_used", "traffic"] {
+        after[changes] = before[changes].clone();
+    }
+    ensure!(after == before, "{before}\n{after}");
+    ensure!(house.status("web")? == "running");
+    // Those who may talk to each other may be of two.
+    house.ok("--project shop create db --image quick --allow web --start")?;
+    house.ok("--project shop delete --force db")?;
+    house.ok("delete --force web")?;
+    house.ok("network delete lan")?;
     house.ok("project delete shop")?;
     house.leave()
 }

@@ -43,6 +43,17 @@ impl Store {
         })
     }
 
+    /// Looks whether a project is there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn must_have_project(&self, name: &Name) -> Result<()> {
+        match name.as_str() {
+            DEFAULT => Ok(()),
+            _ => self.with(|db| get(db, name)).map(drop),
+        }
+    }
+
     /// Changes what a project may use. It may be less than is used: then nothing is added until enough has gone.
     ///
     /// # Errors

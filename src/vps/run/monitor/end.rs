@@ -48,7 +48,7 @@ pub(super) fn end(root: Option<&Path>, name: &Name, [how, number, hasty, netns]:
         log::warn!("the end of `{name}` is not recorded: {e}");
     }
     if !reboot {
-        condo.tell_end(name, &end, stopping);
+        condo.tell_end(&record, &end, stopping);
     }
     if !(reboot || restart) {
         return condo.take_down(&record);
@@ -59,7 +59,7 @@ pub(super) fn end(root: Option<&Path>, name: &Name, [how, number, hasty, netns]:
         return condo.take_down(&record);
     }
     let why = if reboot { Kind::Rebooted } else { Kind::Restarted };
-    condo.tell(name, why, Value::Null);
+    condo.tell(&record, why, Value::Null);
     drop(condo);
     boot::again(root, name, hasty)
 }
