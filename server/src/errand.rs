@@ -21,6 +21,8 @@ use std::process::{Command, ExitCode, Stdio};
 use axum::http::StatusCode;
 use command_fds::{CommandFdExt, FdMapping};
 use condo::error::{During, Error};
+use condo::vps::record::instance::Condo;
+use condo::vps::record::name::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
@@ -39,10 +41,24 @@ const ERRAND: &str = "errand";
 /// Where an errand finds its order.
 const ORDER: i32 = 3;
 
+/// Whose VPSs are meant: those of the condo below `root` or the host's own, of one project or of all.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Whose {
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) project: Option<Name>,
+}
+
+impl Whose {
+    /// The condo that knows no others.
+    pub(crate) fn open(self) -> condo::error::Result<Condo> {
+        Condo::open(self.root.as_deref())?.within(self.project)
+    }
+}
+
 /// What is to be done, and to whose VPSs.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
-    root: Option<PathBuf>,
+    whose: Whose,
     task: Task,
 }
 
@@ -91,22 +107,18 @@ impl Streams {
 }
 
 /// Does a task that is no program's and waits for its end.
-pub(crate) async fn run(root: Option<PathBuf>, task: Task, streams: Streams) -> Result<Value, Problem> {
+pub(crate) async fn run(whose: Whose, task: Task, streams: Streams) -> Result<Value, Problem> {
     let stdio = |file: Option<File>| file.map_or_else(Stdio::null, Stdio::from);
     let streams = [stdio(streams.input), stdio(streams.output), Stdio::inherit()];
-    let errand = Errand::start(root, task, streams).await?;
+    let errand = Errand::start(whose, task, streams).await?;
     errand.finish().await.map_err(|failed| failed.problem)
 }
 
 impl Errand {
     /// Starts a process with these streams that does a task.
-    pub(crate) async fn start(
-        root: Option<PathBuf>,
-        task: Task,
-        streams: [Stdio; 3],
-    ) -> Result<Self, Problem> {
+    pub(crate) async fn start(whose: Whose, task: Task, streams: [Stdio; 3]) -> Result<Self, Problem> {
         let failed = |e: std::io::Error| Problem::internal(format!("start an errand: {e}"));
-        let order = serde_json::to_vec(&Order { root, task }).map_err(Error::from)?;
+        let order = serde_json::to_vec(&Order { whose, task }).map_err(Error::from)?;
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let child = command(streams, theirs.into())
@@ -195,11 +207,11 @@ fn serve() -> Result<(), Error> {
     let mut socket = UnixStream::from(socket);
     let mut order = Vec::new();
     socket.read_to_end(&mut order)?;
-    let Order { root, task } = serde_json::from_slice(&order)?;
+    let Order { whose, task } = serde_json::from_slice(&order)?;
     if !task.has_streams() {
         log_lines::start(0);
     }
-    let outcome = match task.run(root.as_deref()) {
+    let outcome = match whose.open().and_then(|condo| task.run(&condo)) {
         Ok(value) => Outcome::Done(value),
         Err(e) => failed(e),
     };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::IntoResponse;
@@ -16,6 +17,7 @@ use tokio::sync::broadcast::{Receiver, Sender, channel};
 use crate::reply::{Answer, Problem, Reply};
 use crate::request::{DEFAULT, Params};
 use crate::server::Server;
+use crate::trust::Reach;
 
 /// Events that wait for a slow listener. One that is slower misses some.
 const WAITING: usize = 1024;
@@ -105,7 +107,8 @@ impl Events {
             if event.time >= since {
                 let action = LOGGED.iter().find(|(kind, _)| *kind == event.event);
                 if let Some((_, action)) = action {
-                    self.lifecycle(DEFAULT, action, &format!("/1.0/instances/{}", event.vps));
+                    let project = event.project.as_ref().map_or(DEFAULT, |name| name.as_str());
+                    self.lifecycle(project, action, &format!("/1.0/instances/{}", event.vps));
                 }
             }
             Ok(())
@@ -139,21 +142,24 @@ struct Wish {
     kinds: Vec<String>,
     /// `None` is every project.
     project: Option<String>,
+    /// Whether what the server itself says is for this listener.
+    logging: bool,
 }
 
 impl Wish {
     fn fits(&self, event: &Event) -> bool {
         let kind = self.kinds.is_empty() || self.kinds.iter().any(|kind| kind == event.kind);
-        kind && self
-            .project
-            .as_ref()
-            .is_none_or(|p| *p == event.project || event.kind == "logging")
+        kind && match event.kind {
+            "logging" => self.logging,
+            _ => self.project.as_ref().is_none_or(|p| *p == event.project),
+        }
     }
 }
 
 /// `GET /1.0/events`.
 pub(crate) async fn get(
     State(server): State<Server>,
+    Extension(reach): Extension<Reach>,
     params: Params,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Answer {
@@ -174,8 +180,8 @@ pub(crate) async fn get(
     }
     let wish = Wish {
         kinds,
-        project: (params.get("all-projects") != Some("true"))
-            .then(|| params.get("project").unwrap_or(DEFAULT).to_owned()),
+        logging: !reach.is_restricted(),
+        project: (!params.all_projects()).then(|| params.project().to_owned()),
     };
     // Before the answer: what is begun right after it must not be missed.
     let receiver = server.events.listen();

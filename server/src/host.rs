@@ -1,4 +1,4 @@
-//! What of the API is about the host: its resources, its one storage pool, its one project, and what it has none of.
+//! What of the API is about the host: its resources, its one storage pool, and what it has none of.
 
 use axum::extract::{Path, State};
 use condo::vps::record::instance::Condo;
@@ -34,14 +34,6 @@ pub(crate) async fn no_cluster() -> Answer {
     ))
 }
 
-/// `GET /1.0/projects`.
-pub(crate) async fn projects(State(server): State<Server>, params: Params) -> Answer {
-    Ok(Reply::Sync(match params.recursion() {
-        0 => json!(["/1.0/projects/default"]),
-        _ => json!([default(&server).await?]),
-    }))
-}
-
 /// The addresses of all instances.
 fn instances(condo: &Condo) -> condo::error::Result<Vec<String>> {
     let records = condo.store.list()?;
@@ -49,25 +41,6 @@ fn instances(condo: &Condo) -> condo::error::Result<Vec<String>> {
         .iter()
         .map(|record| format!("/1.0/instances/{}", record.name))
         .collect())
-}
-
-async fn default(server: &Server) -> Result<Value, Problem> {
-    let users = server.read(instances).await?;
-    let config = ["images", "networks", "profiles", "storage.volumes"]
-        .map(|what| (format!("features.{what}"), json!("true")));
-    Ok(json!({
-        "name": DEFAULT, "description": "All there is", "used_by": users,
-        "config": config.into_iter().collect::<serde_json::Map<_, _>>(),
-    }))
-}
-
-/// `GET /1.0/projects/NAME`.
-pub(crate) async fn project(State(server): State<Server>, Path(name): Path<String>) -> Answer {
-    if name != DEFAULT {
-        return Err(Problem::missing("Project", &name));
-    }
-    let object = default(&server).await?;
-    Ok(Reply::marked(&object, &object["config"]))
 }
 
 /// `GET /1.0/storage-pools`.

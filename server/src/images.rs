@@ -1,6 +1,6 @@
 //! `/1.0/images`: images.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn changeable(object: &Value) -> Value {
 }
 
 /// `GET /1.0/images`.
-pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer {
+pub(crate) async fn list(server: Server, params: Params) -> Answer {
     let filter = params.get("filter").map(Filter::read).transpose()?;
     let all = server.read(known::all).await?;
     let shown = all.iter().map(object);
@@ -68,13 +68,13 @@ async fn one(server: &Server, wanted: String) -> Result<Known, Problem> {
 }
 
 /// `GET /1.0/images/FINGERPRINT`.
-pub(crate) async fn get(State(server): State<Server>, Path(wanted): Path<String>) -> Answer {
+pub(crate) async fn get(server: Server, Path(wanted): Path<String>) -> Answer {
     let object = object(&one(&server, wanted).await?);
     Ok(Reply::marked(&object, &changeable(&object)))
 }
 
 /// `GET /1.0/images/FINGERPRINT/export`: an archive whose SHA-256 is the fingerprint.
-pub(crate) async fn export(State(server): State<Server>, Path(wanted): Path<String>) -> Answer {
+pub(crate) async fn export(server: Server, Path(wanted): Path<String>) -> Answer {
     let image = one(&server, wanted).await?;
     let fingerprint = image.fingerprint().to_owned();
     let mut archive = spool::file(&server).await?;
@@ -106,7 +106,7 @@ pub(crate) struct Wanted {
 
 /// `PUT /1.0/images/FINGERPRINT`.
 pub(crate) async fn put(
-    State(server): State<Server>,
+    server: Server,
     Path(fingerprint): Path<String>,
     headers: HeaderMap,
     Body(wanted): Body<Wanted>,
@@ -121,7 +121,7 @@ pub(crate) async fn put(
 
 /// `PATCH /1.0/images/FINGERPRINT`.
 pub(crate) async fn patch(
-    State(server): State<Server>,
+    server: Server,
     Path(fingerprint): Path<String>,
     headers: HeaderMap,
     Body(wanted): Body<Wanted>,
@@ -162,11 +162,7 @@ async fn change(
 }
 
 /// `DELETE /1.0/images/FINGERPRINT`.
-pub(crate) async fn delete(
-    State(server): State<Server>,
-    Path(wanted): Path<String>,
-    params: Params,
-) -> Answer {
+pub(crate) async fn delete(server: Server, Path(wanted): Path<String>, params: Params) -> Answer {
     let image = one(&server, wanted).await?;
     let address = format!("/1.0/images/{}", image.fingerprint());
     let plan = Plan {

@@ -15,7 +15,7 @@ mod cpu;
 mod devices;
 mod nics;
 mod proxies;
-mod values;
+pub(crate) mod values;
 
 pub(crate) use values::truth;
 

@@ -39,6 +39,7 @@ mod networks;
 mod openapi;
 mod operations;
 mod profiles;
+mod projects;
 mod reply;
 mod request;
 mod routes;

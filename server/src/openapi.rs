@@ -57,6 +57,11 @@ const IMAGE: Body = Json(&[
     ("properties", "object"),
     ("public", "boolean"),
 ]);
+const PROJECT: Body = Json(&[
+    ("config", "object"),
+    ("description", "string"),
+    ("name", "string"),
+]);
 const CERTIFICATE: Body = Json(&[
     ("certificate", "string"),
     ("name", "string"),
@@ -154,7 +159,13 @@ const REQUESTS: &[(&str, &str, &str, Body)] = &[
     ("get", "/1.0/cluster", "The cluster: none", No),
     ("put", "/1.0/cluster", "Refused: there is no cluster", No),
     ("get", "/1.0/projects", "Projects", No),
+    ("post", "/1.0/projects", "A new project", PROJECT),
     ("get", "/1.0/projects/{name}", "A project", No),
+    ("put", "/1.0/projects/{name}", "Give a project other limits", PROJECT),
+    ("patch", "/1.0/projects/{name}", "Give a project more limits", PROJECT),
+    ("post", "/1.0/projects/{name}", "Refused: projects keep their names", No),
+    ("delete", "/1.0/projects/{name}", "Delete a project", No),
+    ("get", "/1.0/projects/{name}/state", "What a project uses", No),
     ("get", "/1.0/storage-pools", "Storage pools", No),
     ("get", "/1.0/storage-pools/{name}", "A storage pool", No),
     ("get", "/1.0/storage-pools/{name}/resources", "How full it is", No),

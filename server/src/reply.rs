@@ -186,7 +186,7 @@ fn status(e: &Error) -> StatusCode {
         Error::Invalid { .. } | Error::Status(_) | Error::Unsupported { .. } | Error::Exec { .. } => {
             StatusCode::BAD_REQUEST
         }
-        Error::NotFound { .. } => StatusCode::NOT_FOUND,
+        Error::NotFound { .. } | Error::Elsewhere { .. } => StatusCode::NOT_FOUND,
         Error::Exists { .. } => StatusCode::CONFLICT,
         Error::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

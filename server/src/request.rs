@@ -26,6 +26,12 @@ pub(crate) const DEFAULT: &str = "default";
 #[derive(Debug, Default)]
 pub(crate) struct Params(BTreeMap<String, String>);
 
+impl From<Vec<(String, String)>> for Params {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
 impl Params {
     /// A parameter, if it is there and not empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -35,6 +41,11 @@ impl Params {
     /// How deep objects are shown: as addresses (0), whole (1), with state and snapshots (2).
     pub(crate) fn recursion(&self) -> u8 {
         self.get("recursion").and_then(|n| n.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether it is about the VPSs of all projects.
+    pub(crate) fn all_projects(&self) -> bool {
+        self.get("all-projects") == Some("true")
     }
 
     /// The project it is about.
@@ -49,7 +60,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
         let Query(pairs) = query.map_err(|e| Problem::bad(format!("the query cannot be read: {e}")))?;
-        Ok(Self(pairs.into_iter().collect()))
+        Ok(pairs.into())
     }
 }
 

@@ -14,7 +14,9 @@ use crate::networks::forwards;
 use crate::reply::Problem;
 use crate::request;
 use crate::server::Server;
-use crate::{about, events, host, images, instances, networks, openapi, operations, profiles, trust};
+use crate::{
+    about, events, host, images, instances, networks, openapi, operations, profiles, projects, trust,
+};
 
 /// All of the API.
 pub(crate) fn router(server: Server) -> Router {
@@ -116,8 +118,16 @@ fn of_host() -> Router<Server> {
         .route("/1.0/warnings", get(host::warnings))
         .route("/1.0/cluster", get(host::cluster).put(host::no_cluster))
         .route("/1.0/cluster/{*rest}", any(host::no_cluster))
-        .route("/1.0/projects", get(host::projects))
-        .route("/1.0/projects/{name}", get(host::project))
+        .route("/1.0/projects", get(projects::list).post(projects::create))
+        .route(
+            "/1.0/projects/{name}",
+            get(projects::get)
+                .put(projects::put)
+                .patch(projects::patch)
+                .post(projects::rename)
+                .delete(projects::delete),
+        )
+        .route("/1.0/projects/{name}/state", get(projects::state))
         .route("/1.0/storage-pools", get(host::pools))
         .route("/1.0/storage-pools/{name}", get(host::pool))
         .route("/1.0/storage-pools/{name}/resources", get(host::pool_resources))

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  identity   the server's own certificate
+//!  reach      what somebody may do
 //!  clients    certificates that are trusted, and tokens by which one becomes so once
 //!  tls        connections
 //!  routes     /1.0/certificates
@@ -19,12 +20,14 @@ use crate::server::Server;
 mod clients;
 mod command;
 mod identity;
+mod reach;
 mod routes;
 mod tls;
 
 pub(crate) use clients::fingerprint;
 pub(crate) use command::{TrustCommand, addresses, run};
 pub(crate) use identity::Identity;
+pub(crate) use reach::{Reach, must_not_empower};
 pub(crate) use routes::{create, delete, get, list, patch, put};
 pub(crate) use tls::{acceptor, certificate_of};
 
@@ -38,34 +41,33 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    /// Whether they may do all that the API has.
-    pub(crate) async fn is_trusted(&self, server: &Server) -> Result<bool, Problem> {
+    /// How far they are trusted.
+    async fn reach(&self, server: &Server) -> Result<Reach, Problem> {
         match self {
-            Self::Local => Ok(true),
-            Self::Remote(None) => Ok(false),
+            Self::Local => Ok(Reach::All),
+            Self::Remote(None) => Ok(Reach::Nothing),
             Self::Remote(Some(der)) => {
                 let wanted = fingerprint(der);
-                server.read(move |condo| clients::is_known(condo, &wanted)).await
+                server.read(move |condo| clients::reach(condo, &wanted)).await
             }
         }
     }
 }
 
-/// Lets those who are not trusted do nothing but look what this is, and ask to be trusted.
+/// Lets everybody look what this is, and ask to be trusted; nothing else without being so.
 pub(crate) async fn guard(server: Server, caller: Caller, request: Request, next: Next) -> Response {
     let path = request.uri().path().trim_end_matches('/');
     let open = matches!(
         (request.method(), path),
         (&Method::GET, "" | "/1.0") | (&Method::POST, "/1.0/certificates")
     );
-    if !open {
-        match caller.is_trusted(&server).await {
-            Ok(true) => {}
-            Ok(false) => return Problem::forbidden("not authorized").into_response(),
-            Err(problem) => return problem.into_response(),
-        }
-    }
+    let reach = match caller.reach(&server).await {
+        Ok(reach) if open || reach.permits(&server, &request) => reach,
+        Ok(_) => return Problem::forbidden("not authorized").into_response(),
+        Err(problem) => return problem.into_response(),
+    };
     let mut request = request;
+    request.extensions_mut().insert(reach);
     request.extensions_mut().insert(caller);
     next.run(request).await
 }

@@ -5,10 +5,12 @@ pub(crate) mod files;
 pub(crate) mod host;
 pub(crate) mod images;
 pub(crate) mod load;
+pub(crate) mod projects;
 mod reception;
 pub(crate) mod remote;
 pub(crate) mod setup;
 pub(crate) mod socket;
+pub(crate) mod tenants;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use condo::error::Result;
@@ -91,8 +91,7 @@ impl Task {
     }
 
     /// Does it.
-    pub(super) fn run(self, root: Option<&Path>) -> Result<Value> {
-        let condo = Condo::open(root)?;
+    pub(super) fn run(self, condo: &Condo) -> Result<Value> {
         match self {
             Self::Create {
                 name,
@@ -108,11 +107,11 @@ impl Task {
                 })?;
                 Ok(json!(record.name))
             }
-            Self::Configure(name, config) => configure(&condo, &name, &config).map(nothing),
+            Self::Configure(name, config) => configure(condo, &name, &config).map(nothing),
             Self::Start(name) => condo.start(&name).map(nothing),
-            Self::Stop(name, seconds) => stop(&condo, &name, seconds).map(nothing),
+            Self::Stop(name, seconds) => stop(condo, &name, seconds).map(nothing),
             Self::Restart(name, seconds) => {
-                stop(&condo, &name, seconds)?;
+                stop(condo, &name, seconds)?;
                 condo.start(&name).map(nothing)
             }
             Self::Freeze(name) => condo.freeze(&name).map(nothing),
@@ -129,11 +128,11 @@ impl Task {
                 .snapshot_restore(&name, &snapshot, Some(Duration::from_secs(PATIENCE)))
                 .map(done),
             Self::Clone { from, new, snapshot } => condo.clone_vps(&from, &new, snapshot.as_ref()).map(done),
-            Self::File(name, path, task) => task.run(&condo, &name, &path),
-            Self::Backup(name, backup) => backup_of(&condo, &name, &backup),
+            Self::File(name, path, task) => task.run(condo, &name, &path),
+            Self::Backup(name, backup) => backup_of(condo, &name, &backup),
             Self::Import(name) => condo.import(&[PathBuf::from("-")], &name).map(done),
-            Self::Image(image, task) => task.run(&condo, image),
-            Self::Network(task) => task.run(&condo),
+            Self::Image(image, task) => task.run(condo, image),
+            Self::Network(task) => task.run(condo),
             Self::Exec(name, program) => {
                 let request = ExecRequest {
                     args: program.args,

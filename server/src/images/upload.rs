@@ -4,7 +4,7 @@ use std::fs::File;
 
 use axum::body::to_bytes;
 use axum::extract::multipart::Field;
-use axum::extract::{FromRequest, Multipart, Query, Request, State};
+use axum::extract::{FromRequest, Multipart, Query, Request};
 use axum::http::{HeaderMap, Uri, header};
 use condo::vps::record::name::Name;
 use condo::vps::record::snapshots::SnapshotName;
@@ -59,7 +59,7 @@ struct Said {
 }
 
 /// `POST /1.0/images`.
-pub(crate) async fn create(State(server): State<Server>, params: Params, request: Request) -> Answer {
+pub(crate) async fn create(server: Server, params: Params, request: Request) -> Answer {
     let kind = request
         .headers()
         .get(header::CONTENT_TYPE)

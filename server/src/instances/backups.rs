@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use condo::error::Result;
 use condo::vps::copy::export::UNFINISHED;
 use condo::vps::record::instance::Condo;
@@ -108,7 +108,7 @@ fn refuse_taken(known: &[(String, i64)], backup: &str) -> std::result::Result<()
 }
 
 /// `GET /1.0/instances/NAME/backups`.
-pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
+pub(crate) async fn list(server: Server, Path(text): Path<String>, params: Params) -> Answer {
     let vps = exists(&server, name(&text)?).await?;
     let all = known(&server, &vps).await?;
     let shown = all.iter().map(|backup| match params.recursion() {
@@ -119,17 +119,14 @@ pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>,
 }
 
 /// `GET /1.0/instances/NAME/backups/BACKUP`.
-pub(crate) async fn get(
-    State(server): State<Server>,
-    Path((text, backup)): Path<(String, String)>,
-) -> Answer {
+pub(crate) async fn get(server: Server, Path((text, backup)): Path<(String, String)>) -> Answer {
     let vps = exists(&server, name(&text)?).await?;
     Ok(Reply::Sync(object(&one(&server, &vps, &backup).await?)))
 }
 
 /// `POST /1.0/instances/NAME/backups`.
 pub(crate) async fn create(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     Body(wanted): Body<Wanted>,
@@ -166,7 +163,7 @@ pub(crate) async fn create(
 
 /// `POST /1.0/instances/NAME/backups/BACKUP`: another name.
 pub(crate) async fn rename(
-    State(server): State<Server>,
+    server: Server,
     Path((text, backup)): Path<(String, String)>,
     params: Params,
     Body(wanted): Body<Wanted>,
@@ -191,7 +188,7 @@ pub(crate) async fn rename(
 
 /// `DELETE /1.0/instances/NAME/backups/BACKUP`.
 pub(crate) async fn delete(
-    State(server): State<Server>,
+    server: Server,
     Path((text, backup)): Path<(String, String)>,
     params: Params,
 ) -> Answer {
@@ -208,10 +205,7 @@ pub(crate) async fn delete(
 }
 
 /// `GET /1.0/instances/NAME/backups/BACKUP/export`.
-pub(crate) async fn export(
-    State(server): State<Server>,
-    Path((text, backup)): Path<(String, String)>,
-) -> Answer {
+pub(crate) async fn export(server: Server, Path((text, backup)): Path<(String, String)>) -> Answer {
     let vps = exists(&server, name(&text)?).await?;
     one(&server, &vps, &backup).await?;
     let file = server

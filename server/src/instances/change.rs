@@ -1,6 +1,6 @@
 //! Instances configured anew: `PUT` replaces, `PATCH` adds.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::HeaderMap;
 use condo::vps::record::config::VpsConfig;
 use condo::vps::record::facts::Facts;
@@ -35,7 +35,7 @@ pub(crate) struct Wanted {
 
 /// `PUT /1.0/instances/NAME`.
 pub(crate) async fn put(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     headers: HeaderMap,
@@ -66,7 +66,7 @@ pub(crate) async fn put(
 
 /// `PATCH /1.0/instances/NAME`.
 pub(crate) async fn patch(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     headers: HeaderMap,
@@ -120,12 +120,15 @@ async fn checked(
     let (seen, profiles) = seen(server, name).await?;
     unchanged(headers, &view::changeable(&view::instance(&seen, &profiles)))?;
     let record = seen.record;
+    let granted = view::connected(&record);
     let config = server.read(move |condo| {
         // What the command line has changed since is what a client has read, and adds to.
         let labels = labels(&view::labels(&record, &profiles));
         Ok(configured(condo, &profiles, &record, labels))
     });
-    config.await?
+    let config = config.await??;
+    server.must_not_empower(&granted, &config)?;
+    Ok(config)
 }
 
 /// A VPS's configuration with other labels, and what these make of it.
@@ -190,7 +193,7 @@ pub(crate) struct Moved {
 
 /// `POST /1.0/instances/NAME`: another name.
 pub(crate) async fn rename(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     Body(wanted): Body<Moved>,

@@ -1,6 +1,6 @@
 //! `POST /1.0/instances/NAME/console`: a VPS's console over a websocket.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use condo::vps::record::view::VpsStatus;
 use serde::Deserialize;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub(crate) struct Wanted {
 
 /// `POST /1.0/instances/NAME/console`.
 pub(crate) async fn console(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     Body(wanted): Body<Wanted>,

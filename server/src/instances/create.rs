@@ -1,6 +1,6 @@
 //! `POST /1.0/instances`: a new VPS.
 
-use axum::extract::{FromRequest, State};
+use axum::extract::FromRequest;
 use condo::vps::record::config::VpsConfig;
 use condo::vps::record::facts::Facts;
 use condo::vps::record::first_boot::FirstBoot;
@@ -49,14 +49,12 @@ struct Source {
     server: Option<String>,
     /// The instance that is copied, or its snapshot as `NAME/SNAPSHOT`.
     source: Option<String>,
+    /// The project of that one.
+    project: Option<String>,
 }
 
 /// `POST /1.0/instances`.
-pub(crate) async fn create(
-    State(server): State<Server>,
-    params: Params,
-    request: axum::extract::Request,
-) -> Answer {
+pub(crate) async fn create(server: Server, params: Params, request: axum::extract::Request) -> Answer {
     let headers = request.headers();
     let header = |key: &str| {
         headers
@@ -64,6 +62,7 @@ pub(crate) async fn create(
             .map_or("", |value| value.to_str().unwrap_or_default())
     };
     if header("content-type").starts_with("application/octet-stream") {
+        server.must_be_unrestricted("archives")?;
         let called = Some(header("x-lxd-name")).filter(|name| !name.is_empty());
         let called = called.map(str::parse).transpose()?;
         return backups::import(&server, &params, called, request.into_body()).await;
@@ -74,7 +73,8 @@ pub(crate) async fn create(
     if wanted.source.kind == "copy" {
         return copy(&server, params.project(), name, wanted).await;
     }
-    let (config, first_boot) = server.read(move |condo| Ok(configured(condo, &wanted))).await??;
+    let (config, granted, first_boot) = server.read(move |condo| Ok(configured(condo, &wanted))).await??;
+    server.must_not_empower(&granted, &config)?;
     let plan = Plan::of_instance("Creating instance", params.project(), name.as_str());
     let task = Task::Create {
         name: name.clone(),
@@ -87,6 +87,10 @@ pub(crate) async fn create(
 
 /// An instance out of another, configured like that one where nothing else is said.
 async fn copy(server: &Server, project: &str, name: Name, wanted: Wanted) -> Answer {
+    if let Some(other) = wanted.source.project.as_deref().filter(|other| *other != project) {
+        let problem = "is another project: instances are copied within one";
+        return Err(Problem::value("source.project", other, problem));
+    }
     let source = wanted.source.source.clone().unwrap_or_default();
     let (from, snapshot) = source
         .split_once('/')
@@ -102,9 +106,11 @@ async fn copy(server: &Server, project: &str, name: Name, wanted: Wanted) -> Ans
     labels.devices = wanted.devices.clone().unwrap_or(labels.devices);
     labels.profiles = wanted.profiles.clone().unwrap_or(labels.profiles);
     labels.description = wanted.description.clone().unwrap_or(labels.description);
+    let granted = view::connected(&seen.record);
     let config = server
         .read(move |condo| Ok(configured_as(condo, &profiles, &seen.record, labels)))
         .await??;
+    server.must_not_empower(&granted, &config)?;
     let plan = Plan::of_instance("Creating instance", project, name.as_str());
     let worker = server.clone();
     let work = async move {
@@ -159,11 +165,11 @@ impl Wanted {
     }
 }
 
-/// The configuration of a VPS that is wanted.
+/// The configuration of a VPS that is wanted, and what its profiles alone make of one.
 fn configured(
     condo: &condo::vps::record::instance::Condo,
     wanted: &Wanted,
-) -> Result<(VpsConfig, FirstBoot), Problem> {
+) -> Result<(VpsConfig, VpsConfig, FirstBoot), Problem> {
     let profiles = Profiles::load(condo)?;
     let chosen = wanted
         .profiles
@@ -176,6 +182,8 @@ fn configured(
         own.keys.entry(format!("image.{key}")).or_insert(value);
     }
     let mut config = VpsConfig::new(image.view.name);
+    let mut granted = config.clone();
+    profiles.expand(&chosen, &Setup::default()).apply(&mut granted)?;
     let all = profiles.expand(&chosen, &own);
     all.apply(&mut config)?;
     let first_boot = all.first_boot();
@@ -188,7 +196,7 @@ fn configured(
         keys: own.keys,
         devices: own.devices,
     };
-    Ok((config, first_boot))
+    Ok((config, granted, first_boot))
 }
 
 fn image(condo: &condo::vps::record::instance::Condo, source: &Source) -> Result<images::Known, Problem> {

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use condo::vps::record::name::Name;
 use condo::vps::record::view::VpsStatus;
 use serde::Deserialize;
@@ -44,7 +44,7 @@ pub(crate) struct Wanted {
 
 /// `POST /1.0/instances/NAME/exec`.
 pub(crate) async fn exec(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     Body(wanted): Body<Wanted>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::HeaderMap;
 use condo::vps::record::name::Name;
 use condo::vps::run::transfer::single::{Given, Kind, Seen};
@@ -27,7 +27,7 @@ fn path(params: &Params) -> Result<PathBuf, Problem> {
 }
 
 /// `GET /1.0/instances/NAME/files?path=P`: a file, the names in a folder, or the text of a link.
-pub(crate) async fn get(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
+pub(crate) async fn get(server: Server, Path(text): Path<String>, params: Params) -> Answer {
     let name = exists(&server, name(&text)?).await?;
     let content = spool::file(&server).await?;
     let streams = Streams::to(content.try_clone().map_err(condo::error::Error::from)?);
@@ -59,7 +59,7 @@ pub(crate) async fn get(State(server): State<Server>, Path(text): Path<String>, 
 
 /// `POST /1.0/instances/NAME/files?path=P`: a file, a folder or a link.
 pub(crate) async fn post(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     headers: HeaderMap,
@@ -87,7 +87,7 @@ pub(crate) async fn post(
 }
 
 /// `DELETE /1.0/instances/NAME/files?path=P`.
-pub(crate) async fn delete(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
+pub(crate) async fn delete(server: Server, Path(text): Path<String>, params: Params) -> Answer {
     let name = exists(&server, name(&text)?).await?;
     server
         .run(Task::File(name.clone(), path(&params)?, FileTask::Remove))

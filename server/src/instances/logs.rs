@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use condo::error::{During, Error, Result};
 use condo::files;
 use condo::vps::record::instance::Condo;
@@ -40,7 +40,7 @@ fn is_recorded(file: &str) -> bool {
 }
 
 /// `GET /1.0/instances/NAME/logs`.
-pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>) -> Answer {
+pub(crate) async fn list(server: Server, Path(text): Path<String>) -> Answer {
     let name = exists(&server, name(&text)?).await?;
     let asked = name.clone();
     let mut files: Vec<String> = server
@@ -64,7 +64,7 @@ pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>)
 }
 
 /// `GET /1.0/instances/NAME/logs/FILE`.
-pub(crate) async fn get(State(server): State<Server>, Path((text, file)): Path<(String, String)>) -> Answer {
+pub(crate) async fn get(server: Server, Path((text, file)): Path<(String, String)>) -> Answer {
     let name = exists(&server, name(&text)?).await?;
     let content = server
         .read(move |condo| {
@@ -92,17 +92,14 @@ fn console(condo: &Condo, name: &Name) -> Result<Vec<u8>> {
 }
 
 /// `GET /1.0/instances/NAME/console`.
-pub(crate) async fn get_console(State(server): State<Server>, Path(text): Path<String>) -> Answer {
+pub(crate) async fn get_console(server: Server, Path(text): Path<String>) -> Answer {
     let name = exists(&server, name(&text)?).await?;
     let content = server.read(move |condo| console(condo, &name)).await?;
     Ok(Reply::Raw("application/octet-stream", Vec::new(), content.into()))
 }
 
 /// `DELETE /1.0/instances/NAME/logs/FILE`.
-pub(crate) async fn delete(
-    State(server): State<Server>,
-    Path((text, file)): Path<(String, String)>,
-) -> Answer {
+pub(crate) async fn delete(server: Server, Path((text, file)): Path<(String, String)>) -> Answer {
     let name = exists(&server, name(&text)?).await?;
     if CONSOLE.contains(&file.as_str()) {
         return Err(Problem::bad(

@@ -1,6 +1,6 @@
 //! Instances started, stopped and deleted.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use condo::vps::record::name::Name;
 use condo::vps::record::view::VpsStatus;
 use serde::Deserialize;
@@ -77,7 +77,7 @@ impl Change {
 
 /// `PUT /1.0/instances/NAME/state`.
 pub(crate) async fn set_state(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     Body(change): Body<Change>,
@@ -90,7 +90,7 @@ pub(crate) async fn set_state(
 }
 
 /// `DELETE /1.0/instances/NAME`.
-pub(crate) async fn delete(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
+pub(crate) async fn delete(server: Server, Path(text): Path<String>, params: Params) -> Answer {
     let name = name(&text)?;
     let status = server.status(&name).await?;
     if status != VpsStatus::Stopped {

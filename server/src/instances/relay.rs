@@ -87,7 +87,7 @@ pub(super) async fn run(
         None => stream::pipes(),
     };
     let Streams { theirs, ours, master } = streams.map_err(|e| unstarted(e.into()))?;
-    let errand = Errand::start(server.root.clone(), task, theirs)
+    let errand = Errand::start(server.whose(), task, theirs)
         .await
         .map_err(unstarted)?;
     let pid = errand.pid();
@@ -271,7 +271,7 @@ pub(super) async fn silent(
         streams[at + 1] = Stdio::from(write);
         copies.spawn(keep_some(stream::reader(read).map_err(io)?, file));
     }
-    let errand = Errand::start(server.root.clone(), Task::Exec(name, program), streams).await;
+    let errand = Errand::start(server.whose(), Task::Exec(name, program), streams).await;
     let ended = errand.map_err(unstarted)?.finish().await;
     copies.join_all().await;
     ended.map(|status| Map::from_iter([("return".to_owned(), json!(status))]))

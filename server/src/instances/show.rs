@@ -1,6 +1,6 @@
 //! Instances shown: lists, one, its state.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use condo::vps::record::name::Name;
 use serde_json::{Value, json};
 
@@ -9,20 +9,20 @@ use super::snapshots;
 use super::view::{self, Seen};
 use crate::profiles::Profiles;
 use crate::reply::{Answer, Problem, Reply};
-use crate::request::{DEFAULT, Params, name};
+use crate::request::{Params, name};
 use crate::server::Server;
 
 /// `GET /1.0/instances`.
-pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer {
+pub(crate) async fn list(server: Server, params: Params) -> Answer {
     let filter = params.get("filter").map(Filter::read).transpose()?;
-    if !["", "container"].contains(&params.get("instance-type").unwrap_or_default()) || !in_default(&params) {
+    if !["", "container"].contains(&params.get("instance-type").unwrap_or_default()) {
         return Ok(Reply::Sync(json!([])));
     }
     let depth = params.recursion();
     let found = server
         .read(move |condo| {
             let profiles = Profiles::load(condo)?;
-            let records = condo.store.list()?;
+            let records = condo.members()?;
             let mut views = condo.list()?.into_iter().peekable();
             let mut found = Vec::new();
             // Both by name: what is created or deleted in between is in one of them only.
@@ -45,14 +45,7 @@ pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer
         .into_iter()
         .filter(|object| filter.as_ref().is_none_or(|filter| filter.fits(object)));
     Ok(Reply::Sync(if depth == 0 {
-        shown
-            .map(|object| {
-                json!(format!(
-                    "/1.0/instances/{}",
-                    object["name"].as_str().unwrap_or_default()
-                ))
-            })
-            .collect()
+        shown.map(|object| json!(view::place(&object))).collect()
     } else {
         shown.collect()
     }))
@@ -63,11 +56,6 @@ fn complete(object: &mut Value, seen: &Seen) {
     object["state"] = view::state(seen);
     object["snapshots"] = seen.snapshots.iter().map(snapshots::object).collect();
     object["backups"] = Value::Null;
-}
-
-/// Whether a request is about the project there is.
-fn in_default(params: &Params) -> bool {
-    params.get("all-projects") == Some("true") || params.project() == DEFAULT
 }
 
 /// A VPS's name, once it is known to be there.
@@ -90,7 +78,7 @@ pub(super) async fn seen(server: &Server, name: &Name) -> Result<(Seen, Profiles
 }
 
 /// `GET /1.0/instances/NAME`.
-pub(crate) async fn get(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
+pub(crate) async fn get(server: Server, Path(text): Path<String>, params: Params) -> Answer {
     let (seen, profiles) = seen(&server, &name(&text)?).await?;
     let mut object = view::instance(&seen, &profiles);
     let mark = view::changeable(&object);
@@ -101,7 +89,7 @@ pub(crate) async fn get(State(server): State<Server>, Path(text): Path<String>, 
 }
 
 /// `GET /1.0/instances/NAME/state`.
-pub(crate) async fn state(State(server): State<Server>, Path(text): Path<String>) -> Answer {
+pub(crate) async fn state(server: Server, Path(text): Path<String>) -> Answer {
     let (seen, _) = seen(&server, &name(&text)?).await?;
     Ok(Reply::Sync(view::state(&seen)))
 }

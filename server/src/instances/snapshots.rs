@@ -1,6 +1,6 @@
 //! `/1.0/instances/NAME/snapshots`.
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use condo::vps::record::name::Name;
 use condo::vps::record::snapshots::{Snapshot, SnapshotName};
 use serde::Deserialize;
@@ -51,7 +51,7 @@ async fn all(server: &Server, vps: &Name) -> Result<Vec<Snapshot>, Problem> {
 }
 
 /// `GET /1.0/instances/NAME/snapshots`.
-pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>, params: Params) -> Answer {
+pub(crate) async fn list(server: Server, Path(text): Path<String>, params: Params) -> Answer {
     let vps = exists(&server, name(&text)?).await?;
     let all = all(&server, &vps).await?;
     Ok(Reply::Sync(if params.recursion() > 0 {
@@ -65,10 +65,7 @@ pub(crate) async fn list(State(server): State<Server>, Path(text): Path<String>,
 }
 
 /// `GET /1.0/instances/NAME/snapshots/SNAPSHOT`.
-pub(crate) async fn get(
-    State(server): State<Server>,
-    Path((text, snapshot)): Path<(String, String)>,
-) -> Answer {
+pub(crate) async fn get(server: Server, Path((text, snapshot)): Path<(String, String)>) -> Answer {
     let vps = exists(&server, name(&text)?).await?;
     let wanted = of(&server, &vps, &snapshot).await?;
     let snapshot = server.read(move |condo| condo.snapshot(&vps, &wanted)).await?;
@@ -78,7 +75,7 @@ pub(crate) async fn get(
 
 /// `POST /1.0/instances/NAME/snapshots`.
 pub(crate) async fn create(
-    State(server): State<Server>,
+    server: Server,
     Path(text): Path<String>,
     params: Params,
     Body(wanted): Body<Wanted>,
@@ -138,7 +135,7 @@ fn next(all: &[Snapshot]) -> String {
 
 /// `DELETE /1.0/instances/NAME/snapshots/SNAPSHOT`.
 pub(crate) async fn delete(
-    State(server): State<Server>,
+    server: Server,
     Path((text, snapshot)): Path<(String, String)>,
     params: Params,
 ) -> Answer {

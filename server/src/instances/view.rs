@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::events::{NEVER, seconds};
 use crate::keys::{self, Setup};
 use crate::profiles::Profiles;
+use crate::request::DEFAULT;
 
 /// What is known of a VPS.
 pub(crate) struct Seen {
@@ -75,7 +76,7 @@ pub(crate) fn instance(seen: &Seen, profiles: &Profiles) -> Value {
             .into()
     };
     json!({
-        "name": record.name, "type": "container", "project": "default", "location": "none",
+        "name": record.name, "type": "container", "project": record.project(), "location": "none",
         "status": status, "status_code": code,
         "architecture": machine(), "description": labels.description,
         "config": with(&own.keys), "devices": own.devices,
@@ -83,6 +84,15 @@ pub(crate) fn instance(seen: &Seen, profiles: &Profiles) -> Value {
         "profiles": labels.profiles, "ephemeral": false, "stateful": false,
         "created_at": seconds(Some(record.created)), "last_used_at": last_used(view),
     })
+}
+
+/// The address of an instance's object.
+pub(crate) fn place(object: &Value) -> String {
+    let part = |key: &str| object[key].as_str().unwrap_or_default();
+    match part("project") {
+        DEFAULT => format!("/1.0/instances/{}", part("name")),
+        project => format!("/1.0/instances/{}?project={project}", part("name")),
+    }
 }
 
 /// What a change of the instance replaces: its mark is that of a version.
@@ -212,7 +222,7 @@ fn setups(record: &Record, profiles: &Profiles) -> (Setup, Setup) {
 }
 
 /// A VPS's configuration, with the networks that it is on now.
-fn connected(record: &Record) -> VpsConfig {
+pub(super) fn connected(record: &Record) -> VpsConfig {
     let mut networks: Vec<Attachment> = record
         .interfaces
         .iter()

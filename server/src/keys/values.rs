@@ -21,14 +21,14 @@ const BYTES: [(&str, u64); 11] = [
 ];
 
 /// A whole number.
-pub(super) fn number(key: &str, text: &str) -> Result<u64, Problem> {
+pub(crate) fn number(key: &str, text: &str) -> Result<u64, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let number = text.parse().ok().filter(|_| digits);
     number.ok_or_else(|| Problem::value(key, text, "is not a whole number"))
 }
 
 /// A size in bytes.
-pub(super) fn size(key: &str, text: &str) -> Result<u64, Problem> {
+pub(crate) fn size(key: &str, text: &str) -> Result<u64, Problem> {
     let unit = BYTES
         .iter()
         .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
@@ -116,7 +116,7 @@ pub(super) fn only(key: &str, text: &str, known: &[&str]) -> Result<(), Problem>
 }
 
 /// A size in the largest unit that it is a multiple of.
-pub(super) fn bytes(size: u64) -> String {
+pub(crate) fn bytes(size: u64) -> String {
     let unit = BYTES[..4]
         .iter()
         .rev()

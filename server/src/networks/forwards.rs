@@ -46,7 +46,7 @@ type Lead = (Name, IpAddr, Publication);
 /// The VPSs on a network.
 fn users(condo: &Condo, network: &Name) -> condo::error::Result<Vec<Record>> {
     let (_, users) = condo.network(network)?;
-    users.iter().map(|user| condo.store.get(user)).collect()
+    users.iter().map(|user| condo.store.get_any(user)).collect()
 }
 
 /// All that leads to these VPSs from an address of the host.

@@ -19,10 +19,9 @@ const MOST: usize = 1 << 20;
 
 /// `GET /1.0/operations`: addresses or operations, by status.
 pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer {
-    let everywhere = params.get("all-projects") == Some("true");
     let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for operation in server.operations.all() {
-        if !everywhere && operation.plan.project != params.project() {
+        if !params.all_projects() && operation.plan.project != params.project() {
             continue;
         }
         let view = operation.view();

@@ -61,7 +61,7 @@ fn changeable(profile: &Profile) -> Value {
 }
 
 fn users(condo: &Condo, name: &str) -> condo::error::Result<Vec<Name>> {
-    let records = condo.store.list()?.into_iter();
+    let records = condo.members()?.into_iter();
     let uses = records.filter(|record| {
         record
             .config
@@ -74,7 +74,7 @@ fn users(condo: &Condo, name: &str) -> condo::error::Result<Vec<Name>> {
 }
 
 /// `GET /1.0/profiles`.
-pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer {
+pub(crate) async fn list(server: Server, params: Params) -> Answer {
     let all = server
         .read(|condo| {
             let profiles = Profiles::load(condo)?.0.into_iter();
@@ -101,7 +101,7 @@ async fn one(server: &Server, name: &str) -> Result<(Profile, Vec<Name>), Proble
 }
 
 /// `GET /1.0/profiles/NAME`.
-pub(crate) async fn get(State(server): State<Server>, Path(name): Path<String>) -> Answer {
+pub(crate) async fn get(server: Server, Path(name): Path<String>) -> Answer {
     let (profile, users) = one(&server, &name).await?;
     Ok(Reply::marked(
         &object(&name, &profile, &users),
@@ -205,7 +205,7 @@ fn kept(
     after.0.insert(name.to_owned(), profile);
     let mut tasks = Vec::new();
     for user in users {
-        let record = condo.store.get(user)?;
+        let record = condo.store.get_any(user)?;
         let labels = crate::instances::labels(&record, &before);
         tasks.push((user.clone(), configured(condo, &after, &record, labels)?));
     }

@@ -7,10 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use condo::error::{Error, Result};
 use condo::image::hex;
 use condo::vps::record::instance::Condo;
+use condo::vps::record::name::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::Reach;
 use crate::events::time;
 use crate::reply::Problem;
 
@@ -28,6 +30,9 @@ pub(crate) struct Certificate {
     pub(crate) name: String,
     /// As base64 of DER.
     pub(crate) der: String,
+    /// The projects that it is for, if not for all that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) projects: Option<Vec<Name>>,
 }
 
 /// A token that was given out. Its secret is not kept.
@@ -36,6 +41,9 @@ struct Token {
     name: String,
     /// In seconds since 1970.
     expires: u64,
+    /// What the certificate will be for.
+    #[serde(default)]
+    projects: Option<Vec<Name>>,
 }
 
 /// What a certificate is known by: the SHA-256 of its DER.
@@ -52,6 +60,7 @@ impl Certificate {
         Ok(Self {
             name: name.to_owned(),
             der: STANDARD.encode(der),
+            projects: None,
         })
     }
 
@@ -80,9 +89,14 @@ fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
         .map_err(|e| Error::Corrupt(format!("the database holds unusable words of trust: {e}")))
 }
 
-/// Whether a certificate is trusted.
-pub(crate) fn is_known(condo: &Condo, fingerprint: &str) -> Result<bool> {
-    Ok(condo.store.kept(CERTIFICATE)?.contains_key(fingerprint))
+/// How far a certificate is trusted.
+pub(crate) fn reach(condo: &Condo, fingerprint: &str) -> Result<Reach> {
+    let Some(text) = condo.store.kept(CERTIFICATE)?.remove(fingerprint) else {
+        return Ok(Reach::Nothing);
+    };
+    Ok(read::<Certificate>(&text)?
+        .projects
+        .map_or(Reach::All, Reach::Projects))
 }
 
 /// The only one whose fingerprint begins so, or that has this name.
@@ -133,7 +147,11 @@ pub(crate) struct Issued {
 }
 
 /// Gives a token out.
-pub(crate) fn issue(condo: &Condo, name: &str) -> Result<Issued> {
+pub(crate) fn issue(condo: &Condo, name: &str, projects: Option<Vec<Name>>) -> Result<Issued> {
+    projects
+        .iter()
+        .flatten()
+        .try_for_each(|project| condo.store.must_have_project(project))?;
     let mut bytes = [0; 32];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     let secret = hex(&bytes);
@@ -146,6 +164,7 @@ pub(crate) fn issue(condo: &Condo, name: &str) -> Result<Issued> {
     let token = Token {
         name: name.to_owned(),
         expires: now() + LASTS.as_secs(),
+        projects,
     };
     condo.store.keep_new(
         TOKEN,
@@ -158,8 +177,8 @@ pub(crate) fn issue(condo: &Condo, name: &str) -> Result<Issued> {
     })
 }
 
-/// Takes a token back: the name that it was given for. Of several who bring the same, one gets in.
-pub(crate) fn redeem(condo: &Condo, given: &str) -> Result<Option<String>> {
+/// Takes a token back: the name that it was given for, and what for. Of several who bring the same, one gets in.
+pub(crate) fn redeem(condo: &Condo, given: &str) -> Result<Option<(String, Option<Vec<Name>>)>> {
     let secret = secret_of(given).unwrap_or_else(|| given.to_owned());
     let key = hex(&Sha256::digest(secret));
     let kept = condo.store.kept(TOKEN)?;
@@ -172,7 +191,7 @@ pub(crate) fn redeem(condo: &Condo, given: &str) -> Result<Option<String>> {
     }
     Ok(Some(token)
         .filter(|token| token.expires >= now())
-        .map(|token| token.name))
+        .map(|token| (token.name, token.projects)))
 }
 
 /// The secret in a token as it was given out, which some clients send whole.

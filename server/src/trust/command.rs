@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use clap::Subcommand;
 use condo::vps::record::instance::Condo;
+use condo::vps::record::name::Name;
 
 use super::{Identity, clients};
 use crate::server::PORT;
@@ -21,6 +22,9 @@ pub(crate) enum TrustCommand {
         /// Where the client finds the server; all addresses of this host with port 8443, if not given. May be given again.
         #[arg(long, value_name = "ADDRESS:PORT")]
         address: Vec<String>,
+        /// Let the client do nothing but work with the VPSs of this project. May be given again.
+        #[arg(long, value_name = "PROJECT")]
+        project: Vec<Name>,
     },
     /// List the clients that are trusted.
     List,
@@ -36,7 +40,11 @@ pub(crate) fn run(root: Option<&Path>, command: TrustCommand) -> Result<()> {
     let condo = Condo::open(root)?;
     let mut out = std::io::stdout().lock();
     match command {
-        TrustCommand::Add { name, address } => {
+        TrustCommand::Add {
+            name,
+            address,
+            project,
+        } => {
             clients::Certificate::new(&name, &[]).map_err(|problem| anyhow!(problem.text))?;
             let address = if address.is_empty() {
                 addresses(PORT)
@@ -44,12 +52,22 @@ pub(crate) fn run(root: Option<&Path>, command: TrustCommand) -> Result<()> {
                 address
             };
             let own = super::fingerprint(&Identity::of(&condo)?.certificate);
-            let issued = clients::issue(&condo, &name)?;
+            let issued = clients::issue(&condo, &name, Some(project).filter(|all| !all.is_empty()))?;
             writeln!(out, "{}", clients::token(&issued, &name, &own, &address))?;
         }
         TrustCommand::List => {
             for (fingerprint, certificate) in clients::all(&condo)? {
-                writeln!(out, "{fingerprint}  {}", certificate.name)?;
+                let projects = certificate.projects.iter().flatten();
+                let projects: Vec<&str> = projects.map(Name::as_str).collect();
+                match certificate.projects {
+                    Some(_) => writeln!(
+                        out,
+                        "{fingerprint}  {}  projects: {}",
+                        certificate.name,
+                        projects.join(", ")
+                    )?,
+                    None => writeln!(out, "{fingerprint}  {}", certificate.name)?,
+                }
             }
         }
         TrustCommand::Remove { client } => {

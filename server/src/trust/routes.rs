@@ -2,11 +2,12 @@
 
 use axum::Extension;
 use axum::extract::{Path, State};
+use condo::vps::record::name::Name;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::clients::{self, Certificate};
-use super::{Caller, Identity, command};
+use super::{Caller, Identity, Reach, command};
 use crate::operations::Plan;
 use crate::reply::{Answer, Problem, Reply};
 use crate::request::{Body, Params};
@@ -25,13 +26,14 @@ pub(crate) struct Wanted {
     trust_token: String,
     /// Whether a token is wanted.
     token: bool,
-    restricted: bool,
+    restricted: Option<bool>,
+    projects: Option<Vec<String>>,
 }
 
 fn object(fingerprint: &str, certificate: &Certificate) -> Value {
     json!({
         "fingerprint": fingerprint, "name": certificate.name, "type": "client", "certificate": certificate.pem(),
-        "restricted": false, "projects": [],
+        "restricted": certificate.projects.is_some(), "projects": certificate.projects.as_deref().unwrap_or_default(),
     })
 }
 
@@ -64,10 +66,11 @@ pub(crate) async fn get(State(server): State<Server>, Path(wanted): Path<String>
 pub(crate) async fn create(
     State(server): State<Server>,
     Extension(caller): Extension<Caller>,
+    Extension(reach): Extension<Reach>,
     params: Params,
     Body(wanted): Body<Wanted>,
 ) -> Answer {
-    let trusted = caller.is_trusted(&server).await?;
+    let trusted = reach == Reach::All;
     wanted.refuse_others()?;
     if wanted.token {
         return match trusted {
@@ -85,25 +88,32 @@ pub(crate) async fn create(
         .find(|text| !text.is_empty())
         .cloned();
     let name = wanted.name.clone().unwrap_or_default();
+    let projects = wanted.projects(None)?;
     let fingerprint = server
         .read(move |condo| {
             let known = clients::fingerprint(&der);
-            if clients::is_known(condo, &known)? {
+            if clients::reach(condo, &known)? != Reach::Nothing {
                 return Ok(Err(Problem::conflict("Certificate already in trust store")));
             }
             let called = match secret {
-                _ if trusted => Some(name.clone()),
+                _ if trusted => Some((name.clone(), projects)),
                 Some(secret) => clients::redeem(condo, &secret)?,
                 None => None,
             };
-            let Some(called) = called else {
+            let Some((called, projects)) = called else {
                 return Ok(Err(Problem::forbidden(
                     "not authorized: the token is wrong, or was used already",
                 )));
             };
             let name = [name, called, known].into_iter().find(|name| !name.is_empty());
             Ok(match Certificate::new(&name.unwrap_or_default(), &der) {
-                Ok(certificate) => clients::trust(condo, &certificate, &der).map_err(Problem::from),
+                Ok(certificate) => {
+                    let certificate = Certificate {
+                        projects,
+                        ..certificate
+                    };
+                    clients::trust(condo, &certificate, &der).map_err(Problem::from)
+                }
                 Err(problem) => Err(problem),
             })
         })
@@ -120,27 +130,36 @@ impl Wanted {
         if !["", "client"].contains(&self.kind.as_str()) {
             return Err(Problem::value("type", &self.kind, "is not supported: client is"));
         }
-        if self.restricted {
-            let problem = "is not supported: whoever is trusted is as good as root on this host";
-            return Err(Problem::value("restricted", "true", problem));
-        }
         Ok(())
+    }
+
+    /// The projects that the certificate is to be for; what is not said stays as it was `before`.
+    fn projects(&self, before: Option<&[Name]>) -> Result<Option<Vec<Name>>, Problem> {
+        let name = |text: &String| text.parse().map_err(|_| Problem::missing("Project", text));
+        let said = self.projects.as_deref().map(|all| all.iter().map(name).collect());
+        let said: Option<Vec<Name>> = said.transpose()?;
+        Ok(match self.restricted.unwrap_or(before.is_some()) {
+            true => Some(said.or_else(|| before.map(<[Name]>::to_vec)).unwrap_or_default()),
+            false => None,
+        })
     }
 }
 
 async fn token(server: &Server, params: &Params, wanted: Wanted) -> Answer {
+    let projects = wanted.projects(None)?;
+    let restricted = (projects.is_some(), projects.clone().unwrap_or_default());
     let name = wanted.name.unwrap_or_default();
     let (asked, port) = (name.clone(), server.port());
     let (issued, own) = server
         .read(move |condo| {
             let own = super::fingerprint(&Identity::of(condo)?.certificate);
-            Ok((clients::issue(condo, &asked)?, own))
+            Ok((clients::issue(condo, &asked, projects)?, own))
         })
         .await?;
     let addresses = command::addresses(port);
     let metadata = json!({
         "secret": issued.secret, "fingerprint": own, "addresses": addresses, "expiresAt": issued.expires,
-        "request": { "name": name, "type": "client", "token": true, "restricted": false, "projects": [] },
+        "request": { "name": name, "type": "client", "token": true, "restricted": restricted.0, "projects": restricted.1 },
     });
     let plan = Plan {
         description: "Executing operation",
@@ -158,7 +177,7 @@ pub(crate) async fn put(server: State<Server>, path: Path<String>, body: Body<Wa
     patch(server, path, body).await
 }
 
-/// `PATCH /1.0/certificates/FINGERPRINT`: another name.
+/// `PATCH /1.0/certificates/FINGERPRINT`: another name, other projects.
 pub(crate) async fn patch(
     State(server): State<Server>,
     Path(fingerprint): Path<String>,
@@ -166,8 +185,12 @@ pub(crate) async fn patch(
 ) -> Answer {
     wanted.refuse_others()?;
     let (fingerprint, certificate) = one(&server, fingerprint).await?;
+    let projects = wanted.projects(certificate.projects.as_deref())?;
     let name = wanted.name.unwrap_or(certificate.name.clone());
-    let certificate = Certificate::new(&name, &clients::decode(&certificate.der)?)?;
+    let certificate = Certificate {
+        projects,
+        ..Certificate::new(&name, &clients::decode(&certificate.der)?)?
+    };
     server
         .read(move |condo| clients::change(condo, &fingerprint, &certificate))
         .await?;

@@ -14,9 +14,10 @@ tests![
     lxc_comes_in_by_a_token_over_tls: 120,
 ];
 
-const ADDRESS: &str = "127.0.0.1:18443";
+pub(super) const ADDRESS: &str = "127.0.0.1:18443";
 
-fn trust(all: &Reception, words: &[&str]) -> Result<String> {
+/// `condo-server trust`.
+pub(super) fn trust(all: &Reception, words: &[&str]) -> Result<String> {
     let mut command = Command::new(harness::condo_server());
     harness::run(
         command

@@ -131,8 +131,7 @@ fn is_throttled(house: House, device: u64) -> Result<()> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     ensure!(
         io.iter()
-            .any(|found| (found.major, found.minor) == (major.into(), minor.into())
-                && found.write_bytes >= 3 << 20),
+            .any(|found| (found.major, found.minor) == (major, minor) && found.write_bytes >= 3 << 20),
         "{major}:{minor} is not in {io:?}"
     );
     house.leave()
