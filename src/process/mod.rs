@@ -146,7 +146,7 @@ impl Process {
     pub fn of_container(mut self, linux: Option<&oci::Linux>) -> Result<Self> {
         let personality = linux.and_then(|l| l.personality().as_ref());
         let memory_policy = linux.and_then(|l| l.memory_policy().as_ref());
-        self.personality = personality.map(Personality::from_spec).transpose()?;
+        self.personality = personality.map(Personality::from_spec);
         self.memory_policy = memory_policy.map(MemoryPolicy::from_spec).transpose()?;
         Ok(self)
     }

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain};
 
-use crate::error::{During, Error, Result};
+use crate::error::{During, Result};
 use crate::sys::task;
 
 /// `PER_LINUX` and `PER_LINUX32` of `linux/personality.h`.
@@ -14,19 +14,15 @@ const LINUX32: u64 = 8;
 pub struct Personality(u64);
 
 impl Personality {
-    /// Reads `linux.personality`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a flag: the spec knows none.
-    pub fn from_spec(spec: &LinuxPersonality) -> Result<Self> {
+    /// Reads `linux.personality`. Flags, of which the spec knows none yet, are ignored with a warning, as by runc.
+    pub fn from_spec(spec: &LinuxPersonality) -> Self {
         if let Some(flag) = spec.flags().iter().flatten().next() {
-            let problem = "is not a flag: the runtime spec has none yet, leave the list empty";
-            return Err(Error::invalid("linux.personality.flags[0]", flag, problem));
+            log::warn!("linux.personality.flags: ignoring `{flag}`: the runtime spec has no flags yet");
         }
-        Ok(Self(match spec.domain() {
+        Self(match spec.domain() {
             LinuxPersonalityDomain::PerLinux => LINUX,
             LinuxPersonalityDomain::PerLinux32 => LINUX32,
-        }))
+        })
     }
 
     /// Takes it on; programs keep it through `execve(2)`.
@@ -39,21 +35,17 @@ impl Personality {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<Personality> {
+    fn read(json: &str) -> Personality {
         Personality::from_spec(&serde_json::from_str(json).unwrap())
     }
 
     #[test]
-    fn domains_become_the_kernel_s_and_flags_are_refused() {
-        assert_eq!(read(r#"{"domain":"LINUX"}"#).unwrap(), Personality(0));
+    fn domains_become_the_kernel_s_and_flags_change_nothing() {
+        assert_eq!(read(r#"{"domain":"LINUX"}"#), Personality(0));
+        assert_eq!(read(r#"{"domain":"LINUX32","flags":[]}"#), Personality(8));
         assert_eq!(
-            read(r#"{"domain":"LINUX32","flags":[]}"#).unwrap(),
-            Personality(8)
-        );
-        let e = read(r#"{"domain":"LINUX","flags":["ADDR_NO_RANDOMIZE"]}"#).unwrap_err();
-        assert!(
-            e.to_string().starts_with("linux.personality.flags[0]: `ADDR"),
-            "{e}"
+            read(r#"{"domain":"LINUX","flags":["ADDR_NO_RANDOMIZE"]}"#),
+            Personality(0)
         );
     }
 }

@@ -91,6 +91,7 @@ pub(super) fn fill(config: &mut Value) {
         each(config, &path, &mut |object| fill_in(object, RATES));
     }
     each(config, "linux/resources", &mut drop_empty_pids);
+    each(config, "linux", &mut drop_empty_filter);
 }
 
 /// Fills in a `process` alone.
@@ -124,6 +125,23 @@ fn drop_empty_pids(resources: &mut Map<String, Value>) {
         .is_some_and(|pids| pids.get("limit").is_none())
     {
         resources.remove("pids");
+    }
+}
+
+/// `seccomp` without a word about any call filters none.
+fn drop_empty_filter(linux: &mut Map<String, Value>) {
+    let empty = |value: Option<&Value>| match value {
+        None => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(_) => false,
+    };
+    if linux
+        .get("seccomp")
+        .and_then(Value::as_object)
+        .is_some_and(|filter| empty(filter.get("defaultAction")) && empty(filter.get("syscalls")))
+    {
+        linux.remove("seccomp");
     }
 }
 
@@ -200,6 +218,20 @@ mod tests {
         let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
         assert!(resources.pids().is_none());
         assert!(!resources.devices().as_ref().unwrap()[0].allow());
+    }
+
+    #[test]
+    fn a_filter_without_a_word_is_none() {
+        for empty in [
+            "{}",
+            r#"{"defaultAction":"","syscalls":[]}"#,
+            r#"{"syscalls":null,"flags":[]}"#,
+        ] {
+            let config = filled(&format!(r#"{{"linux":{{"seccomp":{empty}}}}}"#));
+            assert_eq!(config["linux"], serde_json::json!({}), "{empty}");
+        }
+        let broken = filled(r#"{"linux":{"seccomp":{"syscalls":[{}]}}}"#);
+        assert!(broken["linux"]["seccomp"].is_object());
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) struct Global {
     #[arg(long)]
     pub(super) systemd_cgroup: bool,
     /// Go on without a cgroup where the caller may not make one; auto: unless called by the machine's root
-    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, default_value = "auto", default_missing_value = "true", require_equals = true)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     pub(super) rootless: Rootless,
     /// Who makes the cgroups of new containers
     #[arg(long, value_enum, value_name = "MANAGER", default_value = "cgroupfs")]
@@ -81,7 +81,9 @@ impl Global {
 /// When a missing cgroup is no failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Rootless {
+    #[value(aliases = ["1", "t", "T", "TRUE", "True"])]
     True,
+    #[value(aliases = ["0", "f", "F", "FALSE", "False"])]
     False,
     Auto,
 }

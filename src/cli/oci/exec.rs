@@ -112,11 +112,15 @@ fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<s
     }
 }
 
-/// The process: from its file, which may vanish once we return, or the container's own with the flags' changes.
+/// The process: from its file, which may vanish once we return, with the container's capabilities where it names none, or the container's own with the flags' changes.
 fn process(args: &Exec, base: Option<&oci::Process>, adopted: bool) -> Result<Process> {
     if let Some(path) = &args.process {
         let raw = files::read(path)?;
         let mut process = bundle::parse_process(&raw).during(|| format!("--process `{}`", path.display()))?;
+        if process.capabilities().is_none() {
+            let own = base.and_then(|process| process.capabilities().clone());
+            process.set_capabilities(own);
+        }
         if adopted {
             adopt::adapt(&mut process)?;
         }

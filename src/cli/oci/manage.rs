@@ -30,7 +30,9 @@ pub(super) fn kill(host: &Host, root: &Path, args: &args::Kill) -> Result<u8> {
             false => container.running_init().map(|_| 0),
         };
     }
-    let mut signal = signal::parse("signal", &args.signal)?;
+    // Callers hand on what they were given, and that may be nothing.
+    let name = Some(args.signal.as_str()).filter(|name| !name.is_empty());
+    let mut signal = signal::parse("signal", name.unwrap_or("SIGTERM"))?;
     if adopt::is_adopted(&container) && !args.all {
         signal = adopt::farewell(&container, signal)?;
     }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::{Container, ensure_eq};
+use crate::harness;
 
 tests![
     all_five_sets,
@@ -17,6 +18,7 @@ tests![
     what_cannot_be_granted_is_no_failure,
     exec_adds_capabilities,
     what_exec_adds_is_ambient_where_it_is_inheritable,
+    a_process_of_a_file_has_the_container_s_where_it_names_none,
     ambient_without_inheritable_is_a_warning,
 ];
 
@@ -35,6 +37,27 @@ fn sets(text: &str) -> Result<[u64; 5]> {
 const CHOWN: u64 = 1;
 const KILL: u64 = 1 << 5;
 const NET_RAW: u64 = 1 << 13;
+
+fn a_process_of_a_file_has_the_container_s_where_it_names_none() -> Result<()> {
+    let mut c = Container::idle()?;
+    for set in ["bounding", "permitted", "effective"] {
+        c.set(&format!("/process/capabilities/{set}"), json!(["CAP_KILL"]))?;
+    }
+    for set in ["inheritable", "ambient"] {
+        c.set(&format!("/process/capabilities/{set}"), json!([]))?;
+    }
+    c.up()?;
+    let file = harness::tempdir().join("process.json");
+    let path = file.to_str().context("a path")?;
+    for (named, all) in [("", KILL), (r#""capabilities": {}, "#, 0)] {
+        let process =
+            format!(r#"{{{named}"args": ["sh", "-c", "{SHOW}"], "cwd": "/", "env": ["PATH=/bin"]}}"#);
+        fs::write(&file, process)?;
+        let seen = sets(&c.exec(&["--process", path, "@"])?.ok()?)?;
+        ensure_eq!((named, seen), (named, [0, all, all, all, 0]));
+    }
+    Ok(())
+}
 
 fn all_five_sets() -> Result<()> {
     let mut c = Container::sh(SHOW)?;

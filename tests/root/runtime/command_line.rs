@@ -119,6 +119,10 @@ fn the_table_of_list_is_three_apart() -> Result<()> {
 }
 
 fn json_of_list_ends_its_line() -> Result<()> {
+    known_difference!(
+        "runc",
+        "since 1.2 fails where the directory of `--root` is not there yet"
+    );
     let c = Container::idle()?;
     ensure_eq!(c.call(&["list", "--format=json"])?.ok()?, "null\n");
     c.create()?;
@@ -147,7 +151,7 @@ fn an_environment_needs_names() -> Result<()> {
     c.up()?;
     for bad in ["NOTHING", "=value"] {
         let fault = c.exec(&["--env", bad, "@", "true"])?.fault()?;
-        ensure!(fault.contains(bad), "{fault}");
+        ensure!(!harness::is_ours() || fault.contains(bad), "{fault}");
     }
     ensure_eq!(
         c.exec(&["--env", "A=b=c", "@", "sh", "-c", "echo $A"])?.ok()?,

@@ -131,11 +131,6 @@ fn wrong_values() -> Vec<(&'static str, Value, &'static str)> {
             "process.execCPUAffinity.final: `1-0`",
         ),
         (
-            "/linux/personality",
-            json!({"domain": "LINUX", "flags": ["X"]}),
-            "linux.personality.flags[0]: `X`",
-        ),
-        (
             "/linux/netDevices",
             json!({"a": {"name": "x/y"}}),
             "linux.netDevices.a.name: `x/y`",

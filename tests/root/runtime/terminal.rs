@@ -130,6 +130,7 @@ fn in_the_foreground_it_is_the_callers() -> Result<()> {
 }
 
 fn exec_in_the_foreground() -> Result<()> {
+    known_difference!("runc", "gives the size when the program may have asked already");
     let c = Container::idle()?;
     c.up()?;
     let (master, mut child) = on_a_terminal(
@@ -173,6 +174,7 @@ fn input_that_nobody_reads_holds_nobody() -> Result<()> {
 }
 
 fn much_input_arrives_whole() -> Result<()> {
+    known_difference!("runc", "opens the terminal of a caller that may have none");
     let c = with_terminal("stty raw -echo; echo ready; head -c 200000 | md5sum")?;
     let (mut command, dir) = (c.command(&["run", "--bundle", "%", "@"]), harness::tempdir());
     let bytes: Vec<u8> = (b'a'..=b'z').cycle().take(200_000).collect();

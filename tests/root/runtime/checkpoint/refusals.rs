@@ -23,7 +23,7 @@ tests![
 ];
 
 fn without_criu_it_says_what_to_install() -> Result<()> {
-    needs!(root);
+    needs!(root, ours);
     let s = Saved::new(COUNT)?;
     s.c.up()?;
     s.counts()?;
@@ -69,7 +69,7 @@ fn only_a_running_container_is_saved() -> Result<()> {
 }
 
 fn restore_needs_its_images() -> Result<()> {
-    needs!(root);
+    needs!(root, ours);
     let s = Saved::new(COUNT)?;
     let fault = to_the_end(s.returning(&[])?)?.fault()?;
     let images = s.images.to_str().context("a path")?;
@@ -103,7 +103,7 @@ fn an_id_in_use_is_refused() -> Result<()> {
 }
 
 fn flags_are_checked() -> Result<()> {
-    needs!(root);
+    needs!(root, ours);
     let s = Saved::new(COUNT)?;
     s.c.up()?;
     for (flags, words) in [
