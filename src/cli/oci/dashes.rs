@@ -1,4 +1,5 @@
-//! Long flags with a single dash, which the flag library of runc takes and containerd therefore sends (`-no-subreaper`).
+//! Flags as the flag library of runc takes them and its callers therefore send them: long ones with a single dash
+//! (`-no-subreaper`), and those that are on or off with a value (`--systemd-cgroup=false`).
 
 use std::ffi::{OsStr, OsString};
 
@@ -6,10 +7,11 @@ use clap::{Arg, Command, CommandFactory};
 
 use super::args::Cli;
 
-/// The same words, with two dashes before every long flag. What belongs to the container's program is left alone.
-pub(super) fn doubled(words: Vec<OsString>) -> Vec<OsString> {
+/// The same words, with two dashes before every long flag, and without flags that are off. What belongs to the container's program is
+/// left alone.
+pub(super) fn normal(words: Vec<OsString>) -> Vec<OsString> {
     // The table of flags costs more than it takes to see that nobody needs it.
-    if words.iter().any(|word| is_single(word)) {
+    if words.iter().any(|word| is_single(word) || has_value(word)) {
         let mut known = Cli::command();
         known.build();
         rewrite(&known, words)
@@ -21,6 +23,12 @@ pub(super) fn doubled(words: Vec<OsString>) -> Vec<OsString> {
 /// `-word`, which may also be short flags in a row.
 fn is_single(word: &OsStr) -> bool {
     matches!(word.as_encoded_bytes(), [b'-', first, _, ..] if *first != b'-')
+}
+
+/// `--word=value`.
+fn has_value(word: &OsStr) -> bool {
+    let bytes = word.as_encoded_bytes();
+    bytes.starts_with(b"-") && bytes.contains(&b'=')
 }
 
 fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
@@ -35,6 +43,12 @@ fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
                 .is_some_and(|f| takes_next(f, text))
                 .then(|| words.next())
                 .flatten();
+            let switch = flag.filter(|flag| !flag.get_action().takes_values());
+            let (word, text) = match switch.and_then(|_| text.split_once('=')) {
+                Some((name, value)) if is_true(value) => (OsString::from(name), name),
+                Some((_, value)) if is_false(value) => continue,
+                _ => (word.clone(), text),
+            };
             // A single letter keeps its single dash.
             let long = is_single(&word) && flag.is_some_and(|f| f.get_long() == Some(name(text)));
             done.push(if long { format!("-{text}").into() } else { word });
@@ -52,6 +66,15 @@ fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
     }
     done.extend(words);
     done
+}
+
+/// As `strconv.ParseBool` of Go has it.
+fn is_true(value: &str) -> bool {
+    ["1", "t", "T", "true", "TRUE", "True"].contains(&value)
+}
+
+fn is_false(value: &str) -> bool {
+    ["0", "f", "F", "false", "FALSE", "False"].contains(&value)
 }
 
 /// The flag that a word names: by its long name with any number of dashes, or by its letter.
@@ -78,9 +101,9 @@ fn takes_next(flag: &Arg, text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn doubled(line: &str) -> String {
+    fn normal(line: &str) -> String {
         let words = line.split(' ').map(OsString::from).collect();
-        let words: Vec<_> = super::doubled(words)
+        let words: Vec<_> = super::normal(words)
             .into_iter()
             .map(|w| w.into_string().unwrap())
             .collect();
@@ -102,7 +125,24 @@ mod tests {
                 "x --log-format json kill --all id KILL",
             ),
         ] {
-            assert_eq!(doubled(given), wanted);
+            assert_eq!(normal(given), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_on_or_off_may_have_a_value() {
+        for (given, wanted) in [
+            ("x --systemd-cgroup=false --debug=true run id", "x --debug run id"),
+            ("x exec -d=false -tty=1 id a=b -t=0", "x exec --tty id a=b -t=0"),
+            ("x delete --force=T -f=F id", "x delete --force id"),
+            ("x kill --all=perhaps id", "x kill --all=perhaps id"),
+            (
+                "x --rootless=false run --bundle=true id",
+                "x --rootless=false run --bundle=true id",
+            ),
+            ("x exec -e A=false id", "x exec -e A=false id"),
+        ] {
+            assert_eq!(normal(given), wanted);
         }
     }
 
@@ -117,7 +157,7 @@ mod tests {
             "x update -r - id",
             "x exec -- id -tty",
         ] {
-            assert_eq!(doubled(line), line);
+            assert_eq!(normal(line), line);
         }
     }
 }

@@ -112,14 +112,13 @@ fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<s
     }
 }
 
-/// The process: from its file, which may vanish once we return, with the container's capabilities where it names none, or the container's own with the flags' changes.
+/// The process: from its file, which may vanish once we return, with what it names not as the container's own has it, or the container's own with the flags' changes.
 fn process(args: &Exec, base: Option<&oci::Process>, adopted: bool) -> Result<Process> {
     if let Some(path) = &args.process {
         let raw = files::read(path)?;
         let mut process = bundle::parse_process(&raw).during(|| format!("--process `{}`", path.display()))?;
-        if process.capabilities().is_none() {
-            let own = base.and_then(|process| process.capabilities().clone());
-            process.set_capabilities(own);
+        if let Some(base) = base {
+            inherit(&mut process, base);
         }
         if adopted {
             adopt::adapt(&mut process)?;
@@ -143,6 +142,28 @@ fn process(args: &Exec, base: Option<&oci::Process>, adopted: bool) -> Result<Pr
     process.add_env(&args.env)?;
     adjust(&mut process, args)?;
     Ok(process)
+}
+
+/// What belongs to the container more than to its first process.
+fn inherit(process: &mut oci::Process, base: &oci::Process) {
+    fn or<T: Clone>(own: &Option<T>, other: &Option<T>) -> Option<T> {
+        own.clone().or_else(|| other.clone())
+    }
+    let capabilities = or(process.capabilities(), base.capabilities());
+    let scheduler = or(process.scheduler(), base.scheduler());
+    let priority = or(process.io_priority(), base.io_priority());
+    let affinity = or(process.exec_cpu_affinity(), base.exec_cpu_affinity());
+    let apparmor = or(process.apparmor_profile(), base.apparmor_profile());
+    let selinux = or(process.selinux_label(), base.selinux_label());
+    let score = process.oom_score_adj().or(base.oom_score_adj());
+    process
+        .set_capabilities(capabilities)
+        .set_scheduler(scheduler)
+        .set_io_priority(priority)
+        .set_exec_cpu_affinity(affinity)
+        .set_apparmor_profile(apparmor)
+        .set_selinux_label(selinux)
+        .set_oom_score_adj(score);
 }
 
 fn adjust(process: &mut Process, args: &Exec) -> Result<()> {

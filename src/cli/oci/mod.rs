@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().any(|arg| makes_processes(&arg)) {
         let _ = protect::protect();
     }
-    let words = dashes::doubled(std::env::args_os().collect());
+    let words = dashes::normal(std::env::args_os().collect());
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
         Err(e) => return not_understood(&in_runc_s_words(e, &words), &words),

@@ -3,13 +3,14 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Container, ensure_eq};
 use crate::harness;
 
 tests![
+    a_process_of_a_file_has_the_container_s_where_it_names_none,
     personality_names_the_machine,
     scheduler_of_init_and_exec,
     scheduler_with_deadlines,
@@ -43,6 +44,26 @@ fn scheduled(scheduler: Value) -> Result<Container> {
     let mut c = Container::idle()?;
     c.set("/process/scheduler", scheduler)?;
     Ok(c)
+}
+
+fn a_process_of_a_file_has_the_container_s_where_it_names_none() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set("/process/oomScoreAdj", 400.into())?;
+    c.up()?;
+    let file = harness::tempdir().join("process.json");
+    let process = json!({"args": ["cat", "/proc/self/oom_score_adj"], "cwd": "/", "env": ["PATH=/bin"]});
+    fs::write(&file, process.to_string())?;
+    let path = file.to_str().context("a path")?;
+    ensure_eq!(c.exec(&["--process", path, "@"])?.ok()?, "400\n");
+    known_difference!("runc", "1.1 is older than these fields");
+    let mut c = Container::idle()?;
+    c.set("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 5}))?;
+    c.up()?;
+    let process =
+        json!({"args": ["sh", "-c", "cut -d' ' -f19 /proc/$$/stat"], "cwd": "/", "env": ["PATH=/bin"]});
+    fs::write(&file, process.to_string())?;
+    ensure_eq!(c.exec(&["--process", path, "@"])?.ok()?, "5\n");
+    Ok(())
 }
 
 fn personality_names_the_machine() -> Result<()> {
