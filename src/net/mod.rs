@@ -82,7 +82,7 @@ pub use rate::Rates;
 pub use resolver::{PUBLIC_RESOLVERS, resolver_file, resolvers};
 pub use route::routes;
 pub use service::Services;
-pub use shape::shape;
+pub use shape::{give_up, shape};
 pub use standing::generation;
 pub use subnet::{choose_subnet, choose_subnet6};
 pub use sysctl::has_ipv6;

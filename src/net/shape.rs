@@ -130,6 +130,15 @@ impl Network {
     }
 }
 
+/// Gives up what the ports of a VPS share, by the name of the first, whether that is there or not. It goes with the next
+/// [`sweep`](super::sweep).
+///
+/// # Errors
+/// Those of the netlink socket.
+pub fn give_up(line: &str) -> Result<()> {
+    clear(&mut Channel::route()?, line)
+}
+
 /// Gives up what is beside a port that is given up.
 pub(super) fn clear(channel: &mut Channel, port: &str) -> Result<()> {
     match find_turn(channel, port)? {

@@ -24,7 +24,9 @@ pub(in crate::vps) fn attach_one(
     let _lock = lock(condo)?;
     network.network.ensure()?;
     // Before anything comes in by it: whoever is killed in between leaves no VPS without its firewall.
-    services::provide(condo, record)?;
+    let mut before = record.clone();
+    before.interfaces.retain(|kept| kept != interface);
+    services::replace(condo, &before, record)?;
     network.network.attach(&port, netns)?;
     furnish(condo, record, (network, port))
 }

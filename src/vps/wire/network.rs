@@ -302,6 +302,8 @@ fn disconnect(condo: &Condo, record: &Record) -> Result<()> {
         // The pairs of its addresses go with it.
         failures.note(network.network.disconnect(&port));
     }
+    // The first interface may have gone before.
+    failures.note(net::give_up(&condo.folders.interface(record.id, 0)));
     failures.into_result()
 }
 

@@ -1,5 +1,7 @@
 //! Published ports and firewalls of VPSs that are attached.
 
+use rustix::io::Errno;
+
 use crate::error::Result;
 use crate::net::Services;
 use crate::net::filter::Filter;
@@ -19,9 +21,14 @@ pub(in crate::vps) fn provide(condo: &Condo, record: &Record) -> Result<()> {
 
 /// Puts in force what a record says in the place of what an earlier one said, whose addresses were others.
 pub(super) fn replace(condo: &Condo, before: &Record, record: &Record) -> Result<()> {
-    with(condo, before, &before.config.firewall, |old| {
+    let replaced = with(condo, before, &before.config.firewall, |old| {
         with(condo, record, &record.config.firewall, |new| new.replace(old))
-    })
+    });
+    match replaced {
+        // Its ports lead to the record's addresses already: somebody was killed who did this.
+        Err(e) if e.errno() == Some(Errno::EXIST.raw_os_error()) => provide(condo, record),
+        other => other,
+    }
 }
 
 /// Puts another firewall in force, also one that is none.

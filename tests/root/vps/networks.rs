@@ -9,6 +9,7 @@ use super::house::{House, eventually};
 tests![
     networks_are_made_joined_and_left,
     both_families_are_set_up_inside in guest: 120,
+    the_first_interface_goes_and_comes_back,
     what_cannot_be_is_refused_and_leaves_nothing,
     reserved_addresses_are_for_those_who_ask,
     a_later_route_that_collides_is_told,
@@ -117,6 +118,31 @@ fn both_families_are_set_up_inside() -> Result<()> {
             house.ok("restart a --timeout 20")?;
         }
     }
+    house.leave()
+}
+
+/// Published ports lead to an interface that there is, and the rates are of all, whichever these are.
+fn the_first_interface_goes_and_comes_back() -> Result<()> {
+    let house = House::quick()?;
+    needs!(nft, ip);
+    let run = |line: &str| crate::harness::run(Command::new("sh").args(["-c", line]));
+    house.ok("network create lan --subnet 10.50.0.0/24")?;
+    house.ok("create web --image quick --network condo0 --network lan,ip=10.50.0.7 --rate 10mbit -p 8080:80 --start")?;
+    let doors = || run("nft list ruleset | grep -A9 'map doors_any '");
+    let first = house.address("web")?;
+    ensure!(doors()?.contains(&first), "{}", doors()?);
+    house.ok("network detach condo0 web")?;
+    ensure!(doors()?.contains("10.50.0.7"), "{}", doors()?);
+    ensure!(
+        run("ip -o link")?.contains('='),
+        "the rate went with the interface"
+    );
+    house.ok("network attach condo0 web")?;
+    house.ok("network detach condo0 web")?;
+    house.ok("delete --force web")?;
+    let left = run("ip -o link")?;
+    ensure!(!left.contains('='), "{left}");
+    house.ok("network delete lan")?;
     house.leave()
 }
 
