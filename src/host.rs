@@ -1,6 +1,7 @@
 //! Facts about this host, probed once and passed by reference: the kernel's cgroup layout and the caller.
 
 pub mod kernel_log;
+pub mod kernel_types;
 
 use std::path::{Path, PathBuf};
 

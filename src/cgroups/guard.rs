@@ -1,10 +1,16 @@
 //! Programs that hold the processes of a cgroup back from what no limit of the cgroup counts.
 
+mod buffer_program;
+mod sysctl_program;
+mod table_program;
+
 use std::os::fd::AsFd;
 
 use super::Cgroup;
 use crate::error::{During, Result};
 use crate::sys::bpf::{self, Hook};
+
+pub use table_program::can_bound_tables;
 
 impl Cgroup {
     /// Puts a program of this name in force; `what` it guards is for the error. A host without cgroup2 has no such fence, and
@@ -12,7 +18,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// Of `bpf(2)`.
-    pub(super) fn guard(&self, hook: Hook, program: &[u64], name: &str, what: &str) -> Result<()> {
+    fn guard(&self, hook: Hook, program: &[u64], name: &str, what: &str) -> Result<()> {
         let Some(dir) = self.hierarchy.cgroup2() else {
             return Ok(());
         };

@@ -17,7 +17,6 @@
 //! ```
 
 mod below;
-mod buffer_program;
 mod cpu;
 mod cpuset;
 pub mod delegated;
@@ -41,13 +40,13 @@ mod resctrl;
 mod setting;
 mod share;
 mod stats;
-mod sysctl_program;
 mod systemd;
 mod unified;
 mod verbatim;
 
 pub use below::Below;
 pub use devices::{Kind as DeviceKind, Rule as DeviceRule, default_devices};
+pub use guard::can_bound_tables;
 pub use home::{Home, Manager};
 pub use limits::Limits;
 pub use own::mount_cgroup2;

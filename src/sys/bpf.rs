@@ -1,8 +1,10 @@
 //! `bpf(2)`: programs of cgroup2 directories, classifiers of packets, and maps that these ask.
 
+pub mod assembly;
 pub mod map;
 pub mod op;
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -16,6 +18,8 @@ const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
+/// Terms of programs that call nothing which is for programs under the GPL only.
+const LICENSE: &CStr = c"Apache-2.0";
 const ALLOW_MULTI: u32 = 2;
 
 /// One instruction of eBPF in the kernel's encoding (`struct bpf_insn`, little and big endian alike in memory order).
@@ -44,6 +48,8 @@ pub enum Hook {
     Sysctl,
     /// `BPF_CGROUP_SETSOCKOPT`: setting options of sockets.
     SocketOption,
+    /// `BPF_LSM_CGROUP`: what a security module is asked, here by the function of the kernel with this id among its types.
+    Security(u32),
 }
 
 impl Hook {
@@ -53,6 +59,7 @@ impl Hook {
             Self::Device => 15,
             Self::Sysctl => 23,
             Self::SocketOption => 25,
+            Self::Security(_) => 29,
         }
     }
 
@@ -62,6 +69,7 @@ impl Hook {
             Self::Device => 6,
             Self::Sysctl => 18,
             Self::SocketOption => 22,
+            Self::Security(_) => 43,
         }
     }
 
@@ -69,7 +77,24 @@ impl Hook {
     fn expected(self) -> u32 {
         match self {
             Self::Device | Self::Sysctl => 0,
-            Self::SocketOption => self.place(),
+            Self::SocketOption | Self::Security(_) => self.place(),
+        }
+    }
+
+    /// The function of the kernel that asks the program, where there is one.
+    fn function(self) -> u32 {
+        match self {
+            Self::Security(id) => id,
+            _ => 0,
+        }
+    }
+
+    /// Terms that the kernel is told: it lets only programs under the GPL decide as security modules, and those of condo may be used
+    /// under it as well.
+    fn license(self) -> &'static CStr {
+        match self {
+            Self::Security(_) => c"Dual MIT/GPL",
+            _ => LICENSE,
         }
     }
 }
@@ -90,6 +115,14 @@ struct Load {
     prog_name: [u8; NAME_LEN],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
 }
 
 /// The part that `BPF_PROG_ATTACH` and `BPF_PROG_DETACH` need.
@@ -169,7 +202,14 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 /// # Errors
 /// `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`, `EINVAL` or `EACCES` from the verifier, `ENOSYS` without `CONFIG_BPF_SYSCALL`.
 pub fn load(hook: Hook, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
-    load_kind((hook.program(), hook.expected()), instructions, name)
+    let attributes = Load {
+        prog_type: hook.program(),
+        expected_attach_type: hook.expected(),
+        attach_btf_id: hook.function(),
+        license: hook.license().as_ptr() as u64,
+        ..Load::default()
+    };
+    load_with(attributes, instructions, name)
 }
 
 /// Loads a `BPF_PROG_TYPE_SCHED_CLS` program, which `tc(8)` runs for packets, with a name of at most 15 bytes.
@@ -177,19 +217,17 @@ pub fn load(hook: Hook, instructions: &[u64], name: &str) -> io::Result<OwnedFd>
 /// # Errors
 /// Those of [`load`]; the type needs `CAP_NET_ADMIN` as well.
 pub fn load_classifier(instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
-    load_kind((PROG_TYPE_SCHED_CLS, 0), instructions, name)
-}
-
-fn load_kind((kind, place): (u32, u32), instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
-    let license = c"Apache-2.0";
-    let mut attributes = Load {
-        prog_type: kind,
-        insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
-        insns: instructions.as_ptr() as u64,
-        license: license.as_ptr() as u64,
-        expected_attach_type: place,
+    let attributes = Load {
+        prog_type: PROG_TYPE_SCHED_CLS,
+        license: LICENSE.as_ptr() as u64,
         ..Load::default()
     };
+    load_with(attributes, instructions, name)
+}
+
+fn load_with(mut attributes: Load, instructions: &[u64], name: &str) -> io::Result<OwnedFd> {
+    attributes.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
+    attributes.insns = instructions.as_ptr() as u64;
     for (to, from) in attributes.prog_name[..NAME_LEN - 1].iter_mut().zip(name.bytes()) {
         *to = from;
     }

@@ -92,7 +92,7 @@ macro_rules! known_difference {
 /// Ends this test process as skipped when `name` cannot be had here.
 ///
 /// `root`, `cgroup2` (all controllers on v2), `hybrid` (controllers on v1), `controller:NAME`, `realtime_groups` (`cpu.rt_runtime_us`
-/// of v1), `apparmor` (it is on), `selinux` (it enforces `tests/guest/selinux.policy`), `systemd` (it is PID 1), `userns`, `criu` (it
+/// of v1), `table_programs` (cgroups can have programs as security modules), `apparmor` (it is on), `selinux` (it enforces `tests/guest/selinux.policy`), `systemd` (it is PID 1), `userns`, `criu` (it
 /// works with this kernel), `lazy_pages` (it can fetch memory late), `linux_6_3` (that version or newer), `ours` (the runtime under
 /// test is condo's), `engine:NAME` (a program that [`ENGINES`] has, or the machine), `program:NAME`; any other name is a program.
 pub fn need(name: &str) {

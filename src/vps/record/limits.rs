@@ -8,6 +8,10 @@ use crate::net::Rates;
 pub const CPU_PERIOD: u64 = 100_000;
 /// With less a few connections would stall one another.
 const MIN_SOCKET_MEMORY: u64 = 8 << 20;
+/// With less a small VPS would have few queues of traffic, each of which is charged with a megabyte.
+const MIN_TABLE_MEMORY: u64 = 64 << 20;
+/// For a VPS without a limit: half a million neighbours.
+const TABLE_MEMORY: u64 = 256 << 20;
 
 /// Limits; one that is absent does not hold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -75,6 +79,12 @@ impl Limits {
     /// memory allows TCP and UDP (`tcp_mem`, `udp_mem`).
     pub fn socket_memory(&self) -> Option<u64> {
         self.memory.map(|memory| (memory / 4).max(MIN_SOCKET_MEMORY))
+    }
+
+    /// Memory of the kernel for tables of the network, which never counts as memory, in bytes.
+    pub fn table_memory(&self) -> u64 {
+        self.memory
+            .map_or(TABLE_MEMORY, |memory| (memory / 4).max(MIN_TABLE_MEMORY))
     }
 
     /// Processor time per [`CPU_PERIOD`], in microseconds.

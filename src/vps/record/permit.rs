@@ -16,6 +16,8 @@ pub enum Permit {
     Fuse,
     /// Buffers of netlink, raw and packet sockets as large as the host lets them be, which count towards no memory limit.
     LargeBuffers,
+    /// Tables of the network of any length: neighbours, next hops, classes of traffic, which count towards no memory limit.
+    LargeTables,
     /// Rings on packet sockets, which count towards no memory limit.
     PacketRings,
     /// `socketcall(2)` of 32-bit programs, which asks for sockets of any family behind the filter's back.
@@ -26,9 +28,10 @@ pub enum Permit {
 
 impl Permit {
     /// All of them, as they are listed.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Fuse,
         Self::LargeBuffers,
+        Self::LargeTables,
         Self::PacketRings,
         Self::Socketcall,
         Self::Tun,
@@ -39,6 +42,7 @@ impl Permit {
         match self {
             Self::Fuse => "fuse",
             Self::LargeBuffers => "large-buffers",
+            Self::LargeTables => "large-tables",
             Self::PacketRings => "packet-rings",
             Self::Socketcall => "socketcall",
             Self::Tun => "tun",
@@ -52,6 +56,10 @@ impl Permit {
             Self::LargeBuffers => {
                 "buffers of netlink, raw and packet sockets as large as the host has them, for nft with thousands of rules at \
                  once; they count towards no memory limit"
+            }
+            Self::LargeTables => {
+                "neighbours, next hops, queues and classes of traffic, IPsec and WireGuard without bound, for routers; they \
+                 count towards no memory limit"
             }
             Self::PacketRings => "buffers on packet sockets, for tcpdump; they count towards no memory limit",
             Self::Socketcall => {

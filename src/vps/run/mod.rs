@@ -33,6 +33,7 @@ mod resize;
 pub mod spec;
 mod still;
 mod streams;
+mod tables;
 mod terminals;
 pub mod transfer;
 mod users;

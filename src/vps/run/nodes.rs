@@ -57,7 +57,7 @@ pub(super) fn permitted(permit: Permit) -> Option<Node> {
     match permit {
         Permit::Fuse => Some(node("fuse", 10, 229)),
         Permit::Tun => Some(node("net/tun", 10, 200)),
-        Permit::LargeBuffers | Permit::PacketRings | Permit::Socketcall => None,
+        Permit::LargeBuffers | Permit::LargeTables | Permit::PacketRings | Permit::Socketcall => None,
     }
 }
 

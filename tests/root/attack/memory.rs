@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::program::{Arg, Entry, run};
+use super::tables;
 use crate::harness;
 use crate::vps::house::House;
 
@@ -143,13 +144,22 @@ fn queues_stay_short(house: House) -> Result<()> {
 }
 
 /// Runs [`from_inside`] in the cgroup and the network of a VPS; what it counted, unless it was killed.
-fn attack(house: &House, name: &str, kind: &str) -> Result<Option<usize>> {
-    let cgroups: Vec<_> = house
-        .cgroup(name)?
-        .paths()
-        .values()
-        .map(|dir| dir.join("cgroup.procs").display().to_string())
-        .collect();
+pub(super) fn attack(house: &House, name: &str, kind: &str) -> Result<Option<usize>> {
+    attack_from(house, name, kind, "")
+}
+
+/// The same in a cgroup that is made below that of the VPS.
+pub(super) fn attack_below(house: &House, name: &str, kind: &str) -> Result<Option<usize>> {
+    attack_from(house, name, kind, "below")
+}
+
+fn attack_from(house: &House, name: &str, kind: &str, below: &str) -> Result<Option<usize>> {
+    let paths = house.cgroup(name)?.paths();
+    let mut cgroups = Vec::new();
+    for dir in paths.values().map(|dir| dir.join(below)) {
+        std::fs::create_dir_all(&dir)?;
+        cgroups.push(dir.join("cgroup.procs").display().to_string());
+    }
     let mut attacker = Command::new(std::env::current_exe()?);
     attacker
         .env(ATTACK, kind)
@@ -180,6 +190,7 @@ pub fn from_inside() -> Result<bool> {
     let held = match kind.as_str() {
         "tcp" => fill_tcp()?,
         "udp" => fill_udp()?,
+        "tables" => tables::spend()?,
         other => granted(other)?,
     };
     println!("{held}");

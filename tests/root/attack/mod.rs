@@ -8,6 +8,7 @@ mod memory;
 mod network;
 mod program;
 mod sockets;
+mod tables;
 mod users;
 
 pub use memory::from_inside;
@@ -21,5 +22,6 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     memory::TESTS,
     network::TESTS,
     sockets::TESTS,
+    tables::TESTS,
     users::TESTS,
 ];

@@ -30,6 +30,7 @@ pub fn has(need: &str) -> bool {
         "systemd" => Path::new("/run/systemd/system").is_dir(),
         "device_mapper" => has_device_mapper(),
         "userns" => has_userns(),
+        "table_programs" => condo::cgroups::can_bound_tables().is_ok(),
         "ours" => super::is_ours(),
         "criu" => criu_check(&[]),
         "lazy_pages" => criu_check(&["--feature", "uffd-noncoop"]),

@@ -112,7 +112,7 @@ fn a_refused_value_is_one_line_in_our_words() {
         ),
         (
             "create web --image a --permit kvm",
-            "--permit: `kvm` is none of fuse, large-buffers, packet-rings, socketcall, tun",
+            "--permit: `kvm` is none of fuse, large-buffers, large-tables, packet-rings, socketcall, tun",
         ),
         ("stop web -t 1s", "--timeout: `1s` is not a whole number"),
     ] {

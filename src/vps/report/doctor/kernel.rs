@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::{Finding, Weight};
+use crate::cgroups;
+use crate::error::Result;
 use crate::sys::clock;
 
 /// The first kernel where a root disk can have mapped owners.
@@ -38,6 +40,7 @@ pub(super) fn all() -> Vec<Finding> {
         Path::new("/sys/module").join(name).exists() || is_file_system(name)
     }));
     found.push(user_namespaces());
+    found.push(tables(cgroups::can_bound_tables()));
     found.extend(clock::is_kept_right().ok().map(kept_right));
     found
 }
@@ -121,6 +124,19 @@ fn user_namespaces() -> Finding {
         return finding;
     }
     Finding::new("user namespaces", Weight::Good, "they may be made")
+}
+
+/// Neighbours, next hops and such, which no limit counts.
+fn tables(can_be_bounded: Result<()>) -> Finding {
+    const SUBJECT: &str = "tables of the network";
+    match can_be_bounded {
+        Ok(()) => Finding::new(SUBJECT, Weight::Good, "each VPS has a bound"),
+        Err(e) => {
+            let text =
+                format!("VPSs can make them as long as they like, in memory that no limit counts: {e}");
+            Finding::new(SUBJECT, Weight::Warning, text)
+        }
+    }
 }
 
 fn kept_right(kept: bool) -> Finding {

@@ -19,7 +19,7 @@ use oci_spec::runtime::{Process, Spec};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{farewell, nodes, terminals};
+use super::{farewell, nodes, tables, terminals};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -29,6 +29,7 @@ use crate::runtime::id::Id;
 use crate::runtime::init::parent::Provided;
 use crate::runtime::state::Folder;
 use crate::vps::record::facts::{Clocks, memory};
+use crate::vps::record::limits::Limits;
 use crate::vps::record::permit::Permit;
 use config::Given;
 
@@ -146,5 +147,7 @@ pub fn guard(host: &Host, container: &Container) -> Result<()> {
         return Ok(());
     };
     cgroup.guard_sysctls()?;
-    cgroup.guard_buffers()
+    cgroup.guard_buffers()?;
+    tables::bound(&cgroup, Limits::default().table_memory());
+    Ok(())
 }

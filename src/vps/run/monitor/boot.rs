@@ -15,6 +15,7 @@ use super::super::nodes::{self, Node};
 use super::super::program;
 use super::super::provision::{self, Pending};
 use super::super::spec::{self, Init, Input};
+use super::super::tables;
 use super::super::terminals;
 use super::RUNNING;
 use super::alone::become_watch;
@@ -300,6 +301,9 @@ fn bound_kernel(condo: &Condo, record: &Record, container: &Container) -> Result
     cgroup.guard_sysctls()?;
     if !record.config.permit.contains(&Permit::LargeBuffers) {
         cgroup.guard_buffers()?;
+    }
+    if !record.config.permit.contains(&Permit::LargeTables) {
+        tables::bound(&cgroup, record.config.limits.table_memory());
     }
     let sockets = record.config.limits.socket_memory();
     sockets.map_or(Ok(()), |bytes| cgroup.bound_sockets(bytes))
