@@ -5,7 +5,7 @@ use netlink_packet_route::link::InfoKind;
 
 use super::link::Link;
 use super::netlink::{Channel, forgive_exists, forgive_gone};
-use super::{Kind, Network, fence, fence6, firewall, ipam, link, port, route, sysctl};
+use super::{Kind, Network, fence, fence6, firewall, ipam, link, map, port, route, sysctl};
 use crate::error::{During, Error, Failures, Result};
 
 impl Network {
@@ -70,7 +70,9 @@ impl Network {
         if !fence::stands(channel, bridge)? {
             fence::guard_bridge(channel, bridge)?;
         }
-        firewall::gate(&self.bridge).ensure(&mut Channel::netfilter()?)
+        let mut channel = Channel::netfilter()?;
+        firewall::opener(&self.table, &self.bridge).ensure(&mut channel)?;
+        firewall::gate(&self.bridge).ensure(&mut channel)
     }
 
     /// A bridge that condo made has the hardware address that condo derives from its name.
@@ -89,7 +91,10 @@ impl Network {
     pub(super) fn remove_link(&self) -> Result<()> {
         let mut failures = Failures::default();
         failures.note(self.remove_bridge());
-        failures.note(firewall::gate(&self.bridge).remove(&mut Channel::netfilter()?));
+        let mut channel = Channel::netfilter()?;
+        failures.note(firewall::gate(&self.bridge).remove(&mut channel));
+        let opener = map::remove_chain(&self.table, &firewall::opener_of(&self.bridge));
+        failures.note(forgive_gone(channel.batch(opener)));
         failures.into_result()
     }
 }

@@ -16,8 +16,12 @@
 //!          masquerade  postrouting  VPS to outside: under the host's address
 //!          publish …   see publish
 //!          leaving …   see screen
-//! netdev   gate        ingress      of the bridge: what the fence has made somebody else's packet is the host's again
+//!          gate-LINK   ingress      of the bridge, one for each network: a mark, so that the table is seen to be there
+//! netdev   gate        ingress      of the bridge, right behind: what the fence has made somebody else's packet is the host's
+//!                                   again where it has the mark
 //! ```
+//! Only the netdev family can make a packet the host's, and only the mark tells it of the other table: with either of them
+//! deleted the gate is closed. Marks of tenants end where a packet leaves their namespace.
 //! VPS to VPS needs no connection tracking: pairs are entered both ways, so taking a pair away cuts what is open.
 //! What relates to a connection (ICMP errors) is let through to VPSs but not to the host, whose path MTU is nothing that a
 //! tenant may have an opinion on. Whatever does not touch the bridge is accepted in the first rules of each chain; other
@@ -40,6 +44,8 @@ const REDIRECT: u8 = 5;
 const ECHO_REQUEST: u8 = 8;
 const REDIRECT6: u8 = 137;
 const ECHO_REQUEST6: u8 = 128;
+/// What packets have between the two halves of a gate (`condo` in ASCII, as far as there is room).
+const PASSED: u32 = 0x636f_6e64;
 /// Names are asked for by both.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -100,25 +106,49 @@ pub(super) fn rules(table: &str) -> Ruleset<'_> {
 
 /// The gate of a network, in a table of its link's name; it needs the link to be there.
 pub(super) fn gate(link: &str) -> Ruleset<'_> {
-    let open = Chain {
-        name: "gate",
-        kind: "filter",
-        at: At::Interface(link.to_owned()),
-        priority: 0,
-        rules: vec![Rule::new().for_us()],
-    };
+    let open = vec![
+        Rule::new().arp().for_us(),
+        Rule::new().marked(PASSED).mark(0).for_us(),
+    ];
     Ruleset {
         table: link,
         family: NetfilterProtoFamily::NetDev,
         sets: &[],
         maps: Vec::new(),
-        chains: vec![open],
+        chains: vec![coming_in("gate".to_owned(), link, 0, open)],
     }
 }
 
-fn filter(name: &'static str, hook: InetHookNumber, priority: i32, rules: Vec<Rule>) -> Chain {
+/// What opens the gate of a network, in the table of the firewall proper.
+pub(super) fn opener<'a>(table: &'a str, link: &str) -> Ruleset<'a> {
+    let mark = vec![Rule::new().mark(PASSED)];
+    Ruleset {
+        table,
+        family: NetfilterProtoFamily::Inet,
+        sets: &[],
+        maps: Vec::new(),
+        chains: vec![coming_in(opener_of(link), link, -10, mark)],
+    }
+}
+
+/// The chain of [`opener`].
+pub(super) fn opener_of(link: &str) -> String {
+    format!("gate-{link}")
+}
+
+fn coming_in(name: String, link: &str, priority: i32, rules: Vec<Rule>) -> Chain {
     Chain {
         name,
+        kind: "filter",
+        at: At::Interface(link.to_owned()),
+        priority,
+        rules,
+    }
+}
+
+fn filter(name: &str, hook: InetHookNumber, priority: i32, rules: Vec<Rule>) -> Chain {
+    Chain {
+        name: name.to_owned(),
         kind: "filter",
         at: At::Ip(hook),
         priority,
@@ -182,7 +212,7 @@ fn chains() -> Vec<Chain> {
         filter("forward", Hook::Forward, 0, forward()),
         filter("deliver", Hook::PostRouting, 0, deliver),
         Chain {
-            name: "masquerade",
+            name: "masquerade".to_owned(),
             kind: "nat",
             at: At::Ip(Hook::PostRouting),
             priority: 100,

@@ -78,8 +78,8 @@ pub(super) const MAPS: [Map; 8] = [
 
 /// The chains that ask them.
 pub(super) fn chains() -> Vec<Chain> {
-    let nat = |name, hook, priority, rules| Chain {
-        name,
+    let nat = |name: &str, hook, priority, rules| Chain {
+        name: name.to_owned(),
         kind: "nat",
         at: At::Ip(hook),
         priority,

@@ -3,6 +3,7 @@
 //! An expression that finds no match ends the rule. Some also end it when the packet has no such header, so a rule must
 //! never be the only thing that drops: each chain accepts what is known to be good and ends in a plain drop.
 
+mod gate;
 mod service;
 
 use ipnetwork::Ipv4Network;
@@ -296,20 +297,6 @@ impl Rule {
             attributes.push(DefaultNla::new(7 | NLA_F_NESTED, bytes_of(&expression)));
         }
         self.other("dynset", attributes)
-    }
-
-    /// The packet is for this host, whatever the interface made of it.
-    pub(super) fn for_us(self) -> Self {
-        // PACKET_HOST.
-        let host = DataAttribute::Value(vec![0]);
-        self.then(Expressions::Immediate(vec![
-            Immediate::DestinationRegister(Register::Reg1),
-            Immediate::Data(host),
-        ]))
-        .then(Expressions::Meta(vec![
-            Meta::Key(MetaKey::PacketType),
-            Meta::SourceRegister(Register::Reg1),
-        ]))
     }
 
     /// The packet goes on.

@@ -15,7 +15,7 @@ use super::set::Set;
 use crate::error::{During, Error, Result};
 
 /// Changed whenever rules change, so that tables of older versions are found.
-pub(super) const VERSION: u32 = 6;
+pub(super) const VERSION: u32 = 7;
 /// What a table of condo's says of itself, whatever becomes of its rules; the mark of a version begins with it.
 const OURS: &str = "condo ";
 
@@ -31,7 +31,7 @@ pub(super) enum At {
 /// A base chain.
 #[derive(Debug)]
 pub(super) struct Chain {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) kind: &'static str,
     pub(super) at: At,
     pub(super) priority: i32,
@@ -117,7 +117,7 @@ impl Ruleset<'_> {
         let query = NfTablesMessage::GetRule(RuleMessage {
             attributes: vec![
                 RuleAttribute::Table(self.table.to_owned()),
-                RuleAttribute::Chain(chain.name.into()),
+                RuleAttribute::Chain(chain.name.clone()),
             ],
         });
         match channel.request(self.message(query), NLM_F_DUMP) {
@@ -174,13 +174,16 @@ impl Ruleset<'_> {
         match &chain.at {
             At::Ip(point) => hook.push(Hook::Number(HookNumber::Inet(*point))),
             At::Interface(name) => hook.extend([
-                Hook::Number(HookNumber::Dev(DevHookNumber::Ingress)),
+                Hook::Number(match self.family {
+                    NetfilterProtoFamily::NetDev => HookNumber::Dev(DevHookNumber::Ingress),
+                    _ => HookNumber::Inet(InetHookNumber::Ingress),
+                }),
                 Hook::NetDeviceName(name.clone()),
             ]),
         }
         let attributes = vec![
             ChainAttribute::Table(self.table.to_owned()),
-            ChainAttribute::Name(chain.name.into()),
+            ChainAttribute::Name(chain.name.clone()),
             ChainAttribute::Hook(hook),
             ChainAttribute::Policy(1),
             ChainAttribute::Type(chain.kind.into()),
@@ -192,7 +195,7 @@ impl Ruleset<'_> {
     fn flush_chain(&self, chain: &Chain) -> Entry {
         let attributes = vec![
             RuleAttribute::Table(self.table.to_owned()),
-            RuleAttribute::Chain(chain.name.into()),
+            RuleAttribute::Chain(chain.name.clone()),
         ];
         let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
         (self.message(message), 0)
@@ -201,7 +204,7 @@ impl Ruleset<'_> {
     fn new_rule(&self, chain: &Chain, rule: &Rule, comment: Option<Vec<u8>>) -> Entry {
         let mut attributes = vec![
             RuleAttribute::Table(self.table.to_owned()),
-            RuleAttribute::Chain(chain.name.into()),
+            RuleAttribute::Chain(chain.name.clone()),
         ];
         attributes.extend(comment.map(RuleAttribute::UserData));
         attributes.push(RuleAttribute::Expressions(rule.expressions().to_vec()));

@@ -47,8 +47,8 @@ const DIRECTIONS: [Direction; 2] = [Direction::In, Direction::Out];
 
 /// The chains that ask them.
 pub(super) fn chains() -> Vec<Chain> {
-    let chain = |name, hook, priority, rules| Chain {
-        name,
+    let chain = |name: &str, hook, priority, rules| Chain {
+        name: name.to_owned(),
         kind: "filter",
         at: At::Ip(hook),
         priority,

@@ -47,7 +47,11 @@ impl Network {
             return Ok(true);
         }
         let mut channel = Channel::netfilter()?;
-        for ruleset in [firewall::gate(&self.bridge), firewall::rules(&self.table)] {
+        for ruleset in [
+            firewall::gate(&self.bridge),
+            firewall::opener(&self.table, &self.bridge),
+            firewall::rules(&self.table),
+        ] {
             if ruleset.state(&mut channel)? != State::Current {
                 return Ok(false);
             }
