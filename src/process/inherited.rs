@@ -6,7 +6,9 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, getrlimit, set_machine_check_memory_corruption_kill_policy, setrlimit,
+};
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 
 use crate::sys;
@@ -14,6 +16,9 @@ use crate::sys::task::Scheduling;
 
 /// Nanoseconds by which a sleep may be longer (`PR_SET_TIMERSLACK`).
 const TIMER_SLACK: u64 = 50_000;
+/// Whom audit takes a process for (`pam_loginuid(8)`), and nobody.
+const LOGIN: &str = "/proc/self/loginuid";
+const NOBODY: &str = "4294967295";
 /// Which memory a core dump has (`core(5)`): what the kernel begins with.
 const CORE_FILTER: &str = "0x33";
 const MIB: u64 = 1 << 20;
@@ -51,9 +56,10 @@ fn half_of_all_tasks() -> Option<u64> {
 }
 
 /// Takes this process back to where a boot begins: limits, priorities, processors, scheduler, out-of-memory score, timer
-/// slack, personality, memory policy, umask, and a child's end that is not ignored.
+/// slack, personality, memory policy, sharing of equal memory, errors of memory, user of the login, umask, and a child's end that is
+/// not ignored.
 ///
-/// What takes a privilege that this process has not is left and named.
+/// What takes a privilege that this process has not, and what nobody can change back, is left and named.
 pub fn shed() -> Vec<String> {
     let mut kept = Vec::new();
     let mut note = |what: &str, result: std::io::Result<()>| {
@@ -91,6 +97,15 @@ pub fn shed() -> Vec<String> {
     );
     note("personality", sys::task::set_personality(0));
     note("memory policy", default_memory_policy());
+    note("memory shared with equals", sys::task::keep_memory_apart());
+    note(
+        "errors of memory",
+        set_machine_check_memory_corruption_kill_policy(None).map_err(Into::into),
+    );
+    // As after a boot; `pam_loginuid(8)` could not set another one. Kernels without audit have none.
+    if Path::new(LOGIN).exists() {
+        note("user of the login", write_if_other(LOGIN, NOBODY));
+    }
     note(
         "huge pages",
         rustix::thread::disable_transparent_huge_pages(false).map_err(Into::into),
@@ -98,7 +113,36 @@ pub fn shed() -> Vec<String> {
     // Ignored, it would take the exit status of every child with it (`wait(2)`).
     note("signals", sys::signal::set_default(Signal::SIGCHLD as i32));
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    kept.extend(irrevocable());
     kept
+}
+
+/// What a process is never rid of: set-user-ID programs that do not become another user, system calls that are refused, code that
+/// cannot be made at run time. Where the machine's first process has it, everybody has.
+fn irrevocable() -> Vec<String> {
+    let of = |process: &str| std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let (own, first) = (of("self"), of("1"));
+    let differs = |field: &str| {
+        let value = |status: &str| {
+            status
+                .lines()
+                .find(|line| line.starts_with(field))
+                .map(str::to_owned)
+        };
+        value(&first).is_some() && value(&own) != value(&first)
+    };
+    [
+        ("no new privileges", differs("NoNewPrivs:")),
+        ("filter of system calls", differs("Seccomp:")),
+        (
+            "no memory both written and executed",
+            sys::task::denies_write_execute(),
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, is_so)| *is_so)
+    .map(|(what, _)| what.to_owned())
+    .collect()
 }
 
 /// As high as this process may; the rest is an error.

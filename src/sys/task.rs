@@ -87,6 +87,27 @@ pub fn set_personality(persona: libc::c_ulong) -> io::Result<()> {
     check(libc::c_long::from(unsafe { libc::personality(persona) })).map(drop)
 }
 
+/// Ends that the kernel looks for equal pages in all memory of this process (`PR_SET_MEMORY_MERGE`, Linux 6.4), so that what others
+/// have in theirs could be found out by how long a write takes.
+///
+/// # Errors
+/// Those of `prctl(2)`; a kernel that does not do so is none.
+pub fn keep_memory_apart() -> io::Result<()> {
+    const SET_MEMORY_MERGE: libc::c_int = 67;
+    // SAFETY: plain numbers.
+    match check(unsafe { libc::prctl(SET_MEMORY_MERGE, 0_u64, 0_u64, 0_u64, 0_u64) }.into()) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Whether this process and those that it starts are refused memory that is both written and executed (`PR_SET_MDWE`, Linux 6.3).
+pub fn denies_write_execute() -> bool {
+    const GET_MDWE: libc::c_int = 66;
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(GET_MDWE, 0_u64, 0_u64, 0_u64, 0_u64) > 0 }
+}
+
 /// Sets from which nodes this thread gets its memory (`set_mempolicy(2)`): a mode with its flags, and a bit for each node.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::harness;
+use crate::vps::debian;
 use crate::vps::house::{House, eventually};
 
 tests![
@@ -76,9 +77,19 @@ fn held(house: &House, name: &str) -> Result<u32> {
 fn a_hundred_vpss_have_what_an_init_holds() -> Result<()> {
     let mut house = House::new()?;
     house.import_program("holder", &holder(USUAL))?;
-    let many = harness::rounds(100);
+    // Some are Debian, where there is an image of it.
+    let systems = if house.take_in_debian()? { 4 } else { 0 };
+    let many = harness::rounds(100) - systems;
     for n in 0..many {
         house.ok(&format!("create v{n} --image holder --memory 32M --start"))?;
+    }
+    for n in 0..systems {
+        house.ok(&format!(
+            "create debian{n} --image debian-12 --memory 256M --start"
+        ))?;
+    }
+    for n in 0..systems {
+        debian::up(&house, &format!("debian{n}"))?;
     }
     for n in 0..many {
         let name = format!("v{n}");
@@ -172,6 +183,7 @@ fn nature(pid: i32) -> Result<Vec<String>> {
         "CapInh",
         "CapAmb",
         "Groups",
+        "NoNewPrivs",
     ];
     let mut all: Vec<String> = status
         .lines()
@@ -190,29 +202,53 @@ fn nature(pid: i32) -> Result<Vec<String>> {
     for file in ["oom_score_adj", "coredump_filter", "timerslack_ns", "personality"] {
         all.push(format!("{file} {}", read(file)?.trim()));
     }
+    // Kernels without audit, without NUMA, and before 6.4 have not all of these.
+    for file in ["loginuid", "sessionid", "ksm_stat"] {
+        all.push(format!("{file} {}", read(file).unwrap_or_default().trim()));
+    }
+    let memory = read("numa_maps").unwrap_or_default();
+    all.extend(
+        memory
+            .lines()
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .map(Into::into),
+    );
     let stat = read("stat")?;
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     // Priority, nice value, real-time priority, policy (proc(5), from field 3 on).
     all.extend([15, 16, 37, 38].map(|at| format!("stat[{at}] {}", fields[at])));
+    // What becomes of it when memory fails (PF_MCE_PROCESS: it has its own choice).
+    let flags: u64 = fields[6].parse()?;
+    all.push(format!("memory errors {:#x}", flags & 0x80));
     let io = harness::run(Command::new("ionice").args(["-p", &pid.to_string()]))?;
     all.push(io.trim().to_owned());
     Ok(all)
 }
 
+/// Calls of the kernel that have no program: no huge pages, equal memory shared, memory errors told early, memory of node 0, a login.
+fn odder() -> String {
+    let (prctl, set_mempolicy) = (libc::SYS_prctl, libc::SYS_set_mempolicy);
+    format!(
+        "syscall({prctl}, 41, 1, 0, 0, 0); syscall({prctl}, 67, 1, 0, 0, 0); syscall({prctl}, 33, 1, 1, 0, 0); \
+         my $node = pack 'Q', 1; syscall({set_mempolicy}, 2, $node, 64); open F, '>', '/proc/self/loginuid' and syswrite F, '4242'; exec @ARGV"
+    )
+}
+
 /// What a caller may have that a VPS must not have.
 const ODD: &str = "umask 077; trap '' CHLD INT; ulimit -S -t 5 -f 100 -n 200 -c 1000 -s 1024; \
                    echo 300 > /proc/self/oom_score_adj; echo 0x7f > /proc/self/coredump_filter; echo 123456 > /proc/$$/timerslack_ns; \
-                   exec nice -n 15 ionice -c 3 chrt -b 0 taskset -c 0 setarch -R \"$@\"";
+                   exec nice -n 15 ionice -c 3 chrt -b 0 taskset -c 0 setarch -R perl -e \"$ODDER\" \"$@\"";
 
 fn whoever_starts_it() -> Result<()> {
-    needs!(program:taskset, program:ionice, program:chrt, program:setarch);
+    needs!(program:taskset, program:ionice, program:chrt, program:setarch, program:perl);
     let house = House::quick()?;
     house.ok("create plain --image quick --start")?;
     house.ok("create odd --image quick")?;
     let condo = harness::condo();
     let mut start = Command::new("sh");
     start.args(["-c", ODD, "odd"]).arg(&condo).args(["start", "odd"]);
-    harness::run(start.env("CONDO_ROOT", &house.root))?;
+    harness::run(start.env("CONDO_ROOT", &house.root).env("ODDER", odder()))?;
     let (plain, odd) = (nature(house.init("plain")?)?, nature(house.init("odd")?)?);
     let differ: Vec<_> = plain.iter().zip(&odd).filter(|(a, b)| a != b).collect();
     ensure!(differ.is_empty(), "{differ:#?}");
@@ -236,11 +272,11 @@ fn whoever_starts_it() -> Result<()> {
 }
 
 fn an_exec_is_the_same_whoever_calls() -> Result<()> {
-    needs!(program:taskset, program:ionice, program:chrt, program:setarch);
+    needs!(program:taskset, program:ionice, program:chrt, program:setarch, program:perl);
     let house = House::quick()?;
     house.ok("create web --image quick --start")?;
     let look = "exec busybox cat /proc/self/limits /proc/self/oom_score_adj /proc/self/personality /proc/self/coredump_filter; \
-                exec busybox cat /proc/self/timerslack_ns";
+                exec busybox cat /proc/self/timerslack_ns /proc/self/loginuid /proc/self/ksm_stat";
     let look = format!(
         "umask; busybox grep -E 'Cpus_allowed_list|SigIgn|SigBlk' /proc/self/status; busybox nice; {look}"
     );
@@ -251,7 +287,7 @@ fn an_exec_is_the_same_whoever_calls() -> Result<()> {
     odd.args(["-c", ODD, "odd"])
         .arg(&condo)
         .args(["exec", "web", "--", "sh", "-c", &look]);
-    let odd = harness::run(odd.env("CONDO_ROOT", &house.root))?;
+    let odd = harness::run(odd.env("CONDO_ROOT", &house.root).env("ODDER", odder()))?;
     ensure!(plain == odd, "{plain}\n{odd}");
     house.leave()
 }
@@ -274,6 +310,16 @@ fn hard_limits_are_lifted_or_named() -> Result<()> {
         .any(|line| line.starts_with("Max cpu time") && line.contains("unlimited"));
     let named = crate::vps::house::said(&output).contains("limit `cpu`, limit `fsize`, limit `nofile`");
     ensure!(lifted != named, "{limits}{output:?}");
+    // What nobody can take back is named as well.
+    house.ok("stop web --timeout 10")?;
+    let mut start = Command::new("setpriv");
+    start
+        .arg("--no-new-privs")
+        .arg(harness::condo())
+        .args(["start", "web"]);
+    let output = start.env("CONDO_ROOT", &house.root).output()?;
+    let named = crate::vps::house::said(&output).contains("no new privileges");
+    ensure!(output.status.success() && named, "{output:?}");
     // A program that is run by a caller with limits runs all the same.
     let mut exec = Command::new("sh");
     exec.args(["-c", script, "limited"])

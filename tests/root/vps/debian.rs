@@ -40,7 +40,7 @@ fn debian_13_boots() -> Result<()> {
     settle(&image, &house.root)?;
     house.settle_in();
     let key = create(&house, "debian-13")?;
-    up(&house)?;
+    up(&house, "web")?;
     first_booted(&house, &key)?;
     let release = house.sh("web", "cat /etc/debian_version")?;
     ensure!(release.starts_with("13"), "{release}");
@@ -56,7 +56,7 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
     settle(&image, &house.root)?;
     house.settle_in();
     let key = create(&house, "debian-12")?;
-    up(&house)?;
+    up(&house, "web")?;
     ensure!(
         house
             .sh("web", "cat /proc/1/comm; systemd-detect-virt -c || true")?
@@ -74,7 +74,7 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
         let vps = house.show("web")?;
         Ok(vps["status"] == "running" && vps["pid"].as_i64() != Some(before.into()))
     })?;
-    up(&house)?;
+    up(&house, "web")?;
     house.ok("stop web --timeout 60")?;
     let exit = house.show("web")?["last_exit"].clone();
     ensure!(exit["reason"] == "exited", "{exit}");
@@ -97,14 +97,14 @@ fn create(house: &House, image: &str) -> Result<String> {
     Ok(key)
 }
 
-pub(super) fn up(house: &House) -> Result<()> {
+pub(crate) fn up(house: &House, name: &str) -> Result<()> {
     eventually("systemd is up", || {
-        let state = house.try_sh("web", "systemctl is-system-running")?;
+        let state = house.try_sh(name, "systemctl is-system-running")?;
         let state = String::from_utf8_lossy(&state.stdout).into_owned();
         ensure!(
             !state.contains("degraded"),
             "{}",
-            house.sh("web", "systemctl --failed --no-legend")?
+            house.sh(name, "systemctl --failed --no-legend")?
         );
         Ok(state.trim() == "running")
     })
@@ -139,7 +139,7 @@ fn rebuilt(house: &House, host_key: &str) -> Result<()> {
         &format!("{}\n", first_boot::PASSWORD),
     )?;
     ensure!(rebuilt.status.success(), "{rebuilt:?}");
-    up(house)?;
+    up(house, "web")?;
     ensure!(
         house.sh("web", HOST_KEY)? != host_key,
         "the host key is the old one"

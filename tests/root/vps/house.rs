@@ -77,6 +77,17 @@ impl House {
         Ok(house)
     }
 
+    /// Takes in the image `debian-12` that `CONDO_TEST_DEBIAN_IMAGE` names; false where it names none.
+    pub fn take_in_debian(&mut self) -> Result<bool> {
+        let Some(image) = std::env::var_os("CONDO_TEST_DEBIAN_IMAGE").filter(|i| Path::new(i).is_dir())
+        else {
+            return Ok(false);
+        };
+        super::debian::settle(Path::new(&image), &self.root)?;
+        self.settle_in();
+        Ok(true)
+    }
+
     /// What is here now is no leftover.
     pub fn settle_in(&mut self) {
         self.furniture = files(&self.root);

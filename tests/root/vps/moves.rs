@@ -288,7 +288,7 @@ fn a_debian_moves_while_it_serves() -> Result<()> {
     debian::settle(&image, &other.root)?;
     house.settle_in();
     house.ok("create web --image debian-12 --memory 256M --disk 512M --start")?;
-    debian::up(&house)?;
+    debian::up(&house, "web")?;
     house.sh("web", SERVICE)?;
     let address = house.address("web")?;
     eventually("it serves", || Ok(serves(&address)))?;

@@ -69,7 +69,7 @@ fn report(kept: &[String], figures: Option<&Error>, early: Option<&Early>) -> St
     let mut lines = Vec::new();
     if !kept.is_empty() {
         lines.push(format!(
-            "it has what its starter has, which takes CAP_SYS_RESOURCE to change: {}; start it from a shell without",
+            "it has what its starter has and may not change back: {}; start it from a shell without",
             kept.join(", ")
         ));
     }
