@@ -131,7 +131,7 @@ impl<R: Read> Tarball<R> {
             if self.entries > self.limits.entries {
                 return Err(too_much("entries", self.limits.entries));
             }
-            self.set_size(header.entry_size().map_err(corrupt)?)?;
+            self.set_size(size(&header).map_err(corrupt)?)?;
             match header.entry_type().as_byte() {
                 // `X` is what Solaris wrote before pax had a name for it.
                 b'x' | b'X' => extensions.add_pax(&self.extension()?)?,
@@ -331,6 +331,14 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     bytes.truncate(end);
     bytes
+}
+
+/// How long what follows is. GNU tar leaves it out of the label of a volume, which nothing follows.
+fn size(header: &tar::Header) -> io::Result<u64> {
+    match header.entry_type().as_byte() {
+        b'V' if header.as_old().size == [0; 12] => Ok(0),
+        _ => header.entry_size(),
+    }
 }
 
 /// An owner that a VPS can have: with any other a file could not even be removed by its root.

@@ -263,6 +263,14 @@ fn sparse_files_that_contradict_themselves_are_refused() {
     }
 }
 
+/// Takes mode, owner and size out of a header, as GNU tar's labels have none.
+fn forget_numbers(header: &mut [u8]) {
+    header[100..136].fill(0);
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().copied().map(u32::from).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
 #[test]
 fn labels_and_a_missing_end_are_no_fault() {
     let mut data = archive(&[
@@ -271,9 +279,13 @@ fn labels_and_a_missing_end_are_no_fault() {
         (b'D', "d/", b"Yfile\0\0"),
     ]);
     data.truncate(data.len() - 1024);
-    let all = read_all(&data, Limits::default()).unwrap();
-    assert_eq!((all.len(), all[0].1.as_slice()), (2, &b"x"[..]));
-    assert_eq!(all[1].0.kind, Kind::Dir);
+    let mut by_gnu_tar = data.clone();
+    forget_numbers(&mut by_gnu_tar[..BLOCK]);
+    for data in [&data, &by_gnu_tar] {
+        let all = read_all(data, Limits::default()).unwrap();
+        assert_eq!((all.len(), all[0].1.as_slice()), (2, &b"x"[..]));
+        assert_eq!(all[1].0.kind, Kind::Dir);
+    }
     data.extend_from_slice(&[0; 100]);
     assert!(
         read_all(&data, Limits::default())
