@@ -24,9 +24,10 @@ pub(super) fn replace(condo: &Condo, before: &Record, record: &Record) -> Result
     let replaced = with(condo, before, &before.config.firewall, |old| {
         with(condo, record, &record.config.firewall, |new| new.replace(old))
     });
+    // Somebody was killed who did this: its ports lead to the record's addresses already, and its firewall is asked for them.
+    let done = [Errno::EXIST, Errno::BUSY].map(|errno| Some(errno.raw_os_error()));
     match replaced {
-        // Its ports lead to the record's addresses already: somebody was killed who did this.
-        Err(e) if e.errno() == Some(Errno::EXIST.raw_os_error()) => provide(condo, record),
+        Err(e) if done.contains(&e.errno()) => provide(condo, record),
         other => other,
     }
 }
