@@ -66,8 +66,9 @@ fn processors(key: &str, text: &str) -> Result<f64, Problem> {
     number.ok_or_else(|| Problem::value(key, text, "is not a number of processors"))
 }
 
-/// The keys that a project's limits are.
-fn keys(limits: &Allowance) -> Keys {
+/// The keys that a project has: its limits, and what is the host's. The default project has that as its own.
+fn keys(project: &ProjectView) -> Keys {
+    let limits = &project.limits;
     let said = [
         ("limits.instances", limits.vpss.map(|n| n.to_string())),
         ("limits.cpu", limits.cpus.map(|n| n.to_string())),
@@ -77,23 +78,22 @@ fn keys(limits: &Allowance) -> Keys {
     let said = said
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    let shared = SHARED.map(|key| (key.to_owned(), "false".to_owned()));
+    let own = is_default(project).to_string();
+    let shared = SHARED.map(|key| (key.to_owned(), own.clone()));
     said.chain(shared).collect()
 }
 
-/// The default project has what is the host's.
+fn is_default(project: &ProjectView) -> bool {
+    project.name.as_str() == DEFAULT
+}
+
 fn object(project: &ProjectView) -> Value {
-    let mut config = keys(&project.limits);
-    let is_default = project.name.as_str() == DEFAULT;
-    if is_default {
-        config.extend(SHARED.map(|key| (key.to_owned(), "true".to_owned())));
-    }
-    let users = project.vpss.iter().map(|vps| match is_default {
+    let users = project.vpss.iter().map(|vps| match is_default(project) {
         true => format!("/1.0/instances/{vps}"),
         false => format!("/1.0/instances/{vps}?project={}", project.name),
     });
     json!({
-        "name": project.name, "description": "", "config": config, "used_by": users.collect::<Vec<_>>(),
+        "name": project.name, "description": "", "config": keys(project), "used_by": users.collect::<Vec<_>>(),
     })
 }
 
@@ -180,7 +180,7 @@ pub(crate) async fn put(
 ) -> Answer {
     let before = one(&server, &text).await?;
     unchanged(&headers, &object(&before)["config"])?;
-    change(&server, before, wanted.limits()?).await
+    change(&server, before, wanted).await
 }
 
 /// `PATCH /1.0/projects/NAME`: other limits where some are given.
@@ -192,23 +192,20 @@ pub(crate) async fn patch(
 ) -> Answer {
     let before = one(&server, &text).await?;
     unchanged(&headers, &object(&before)["config"])?;
-    let mut keys = keys(&before.limits);
-    keys.extend(wanted.config.clone());
-    let whole = Wanted {
-        config: keys,
-        ..wanted
-    };
-    change(&server, before, whole.limits()?).await
+    let mut config = keys(&before);
+    config.extend(wanted.config);
+    change(&server, before, Wanted { config, ..wanted }).await
 }
 
 /// Limits that have no key stay as they are.
-async fn change(server: &Server, before: ProjectView, wanted: Allowance) -> Answer {
-    if before.name.as_str() == DEFAULT {
-        return match wanted == before.limits {
+async fn change(server: &Server, before: ProjectView, wanted: Wanted) -> Answer {
+    if is_default(&before) {
+        return match wanted.config == keys(&before) {
             true => Ok(Reply::empty()),
             false => Err(Problem::bad("The project `default` has no limits")),
         };
     }
+    let wanted = wanted.limits()?;
     let name = before.name;
     let tell = (name.to_string(), place(name.as_str()));
     server
@@ -272,7 +269,13 @@ mod tests {
             (limits.cpus, limits.vpss, limits.memory, limits.disk),
             (Some(2.5), Some(3), Some(2 << 30), None)
         );
-        let back = keys(&limits);
+        let project = ProjectView {
+            name: "shop".parse().unwrap(),
+            limits,
+            used: Allowance::default(),
+            vpss: Vec::new(),
+        };
+        let back = keys(&project);
         assert!(pairs.iter().all(|(key, value)| back[*key] == *value), "{back:?}");
     }
 

@@ -56,6 +56,10 @@ fn lxc_works_within_projects() -> Result<()> {
 }
 
 fn what_has_no_place_is_refused(all: &Reception) -> Result<()> {
+    // What was read can be written.
+    let (_, read) = all.ask("GET", "/1.0/projects/default", "")?;
+    let (code, said) = all.ask("PUT", "/1.0/projects/default", &read["metadata"].to_string())?;
+    ensure!(code == 200, "{said}");
     for (refused, why) in [
         (
             &["project", "set", "shop", "limits.processes", "7"][..],
