@@ -12,6 +12,7 @@ use crate::harness;
 tests![
     among_the_callers_mounts_nothing_stays in guest,
     a_mount_namespace_is_joined_by_path in guest,
+    without_a_cgroup_namespace_all_of_cgroup2_is_seen in guest,
     new_ones_are_not_the_hosts in guest,
     shared_ones_are_the_hosts,
     joined_ones_are_the_others,
@@ -37,6 +38,27 @@ const FILES: [(&str, &str); 6] = [
     ("mount", "mnt"),
     ("cgroup", "cgroup"),
 ];
+
+/// The hierarchy as the host has it, to be written where the config says so.
+fn without_a_cgroup_namespace_all_of_cgroup2_is_seen() -> Result<()> {
+    needs!(root, cgroup2);
+    let own = "/sys/fs/cgroup$(cut -d : -f 3 /proc/self/cgroup)";
+    // Only what is no root has events.
+    let look = format!(
+        "test -d {own} && test -e {own}/cgroup.events && test ! -e /sys/fs/cgroup/cgroup.events && echo whole; \
+         mkdir {own}/inner 2>/dev/null && rmdir {own}/inner && echo writable; true"
+    );
+    for (options, seen) in [(json!(["ro"]), "whole\n"), (json!(["rw"]), "whole\nwritable\n")] {
+        let mut c = Container::sh(&look)?;
+        c.namespace("cgroup", None)?;
+        let mut mount = harness::usual_mount("/sys/fs/cgroup");
+        mount["options"] = options;
+        c.push("/mounts", mount)?;
+        ensure_eq!(c.run()?.ok()?, seen);
+        c.nothing_left()?;
+    }
+    Ok(())
+}
 
 fn of(pid: i32, file: &str) -> Result<PathBuf> {
     Ok(fs::read_link(format!("/proc/{pid}/ns/{file}"))?)
