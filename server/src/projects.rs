@@ -178,9 +178,7 @@ pub(crate) async fn put(
     headers: HeaderMap,
     Body(wanted): Body<Wanted>,
 ) -> Answer {
-    let before = one(&server, &text).await?;
-    unchanged(&headers, &object(&before)["config"])?;
-    change(&server, before, wanted).await
+    change(&server, &text, &headers, wanted, false).await
 }
 
 /// `PATCH /1.0/projects/NAME`: other limits where some are given.
@@ -190,15 +188,18 @@ pub(crate) async fn patch(
     headers: HeaderMap,
     Body(wanted): Body<Wanted>,
 ) -> Answer {
-    let before = one(&server, &text).await?;
-    unchanged(&headers, &object(&before)["config"])?;
-    let mut config = keys(&before);
-    config.extend(wanted.config);
-    change(&server, before, Wanted { config, ..wanted }).await
+    change(&server, &text, &headers, wanted, true).await
 }
 
 /// Limits that have no key stay as they are.
-async fn change(server: &Server, before: ProjectView, wanted: Wanted) -> Answer {
+async fn change(server: &Server, text: &str, headers: &HeaderMap, mut wanted: Wanted, adds: bool) -> Answer {
+    let before = one(server, text).await?;
+    unchanged(headers, &object(&before)["config"])?;
+    if adds {
+        let mut config = keys(&before);
+        config.extend(wanted.config);
+        wanted.config = config;
+    }
     if is_default(&before) {
         return match wanted.config == keys(&before) {
             true => Ok(Reply::empty()),

@@ -2,7 +2,12 @@
 //!
 //! What is compared with packets is compared in memory order, so that values are written down as they stand in the packet.
 
-use crate::sys::bpf::instruction;
+use crate::sys::bpf::assembly::Assembly;
+use crate::sys::bpf::op::{
+    ADD, ADD_REGISTER, AND, CALL, EXIT, JUMP, JUMP_IF_AT_LEAST_32, JUMP_IF_EQUAL, JUMP_IF_EQUAL_32,
+    JUMP_UNLESS_EQUAL_32, LOAD_WORD, MOVE, MOVE_LONG, MOVE_REGISTER, SHIFT_RIGHT, STORE_REGISTER, STORE_WORD,
+    XOR,
+};
 
 // Registers of the calling convention: the answer, five arguments, those that survive calls, the frame.
 const ANSWER: u8 = 0;
@@ -16,27 +21,6 @@ const SUM: u8 = 7;
 const CURSOR: u8 = 8;
 const FRAME: u8 = 10;
 
-// Instruction classes and operations.
-const LOAD: u8 = 0x61;
-const LOAD_LONG: u8 = 0x18;
-const STORE: u8 = 0x62;
-const STORE_REGISTER: u8 = 0x63;
-const MOVE: u8 = 0xb7;
-const MOVE_REGISTER: u8 = 0xbf;
-const ADD: u8 = 0x07;
-const AND: u8 = 0x57;
-const ADD_REGISTER: u8 = 0x0f;
-const SHIFT_RIGHT: u8 = 0x77;
-const XOR: u8 = 0xa7;
-const CALL: u8 = 0x85;
-const EXIT: u8 = 0x95;
-const JUMP: u8 = 0x05;
-/// Jumps that compare 32 bits: no value is extended by its sign.
-const JUMP_IF_EQUAL: u8 = 0x16;
-const JUMP_IF_AT_LEAST: u8 = 0x36;
-const JUMP_IF_NOT_EQUAL: u8 = 0x56;
-/// Compares 64 bits, as an address has.
-const JUMP_IF_ADDRESS_EQUAL: u8 = 0x15;
 /// `BPF_PSEUDO_MAP_FD`: the number that is loaded is a descriptor, in place of which the kernel puts the map's address.
 const A_MAP: u8 = 1;
 
@@ -71,37 +55,29 @@ pub(super) enum Argument {
 
 /// A program under construction; `L` names the places that are jumped to.
 #[derive(Debug)]
-pub(super) struct Code<L> {
-    instructions: Vec<(u8, u8, i16, i32)>,
-    jumps: Vec<(usize, L)>,
-    labels: Vec<(L, usize)>,
-}
+pub(super) struct Code<L>(Assembly<L>);
 
 impl<L: Copy + PartialEq> Code<L> {
     /// A program that has kept its context and done nothing yet.
     pub(super) fn new() -> Self {
-        let mut code = Self {
-            instructions: Vec::new(),
-            jumps: Vec::new(),
-            labels: Vec::new(),
-        };
+        let mut code = Self(Assembly::default());
         code.push(MOVE_REGISTER, FIRST << 4 | CONTEXT, 0, 0);
         code
     }
 
     /// Here is what `label` names; jumps go forward only.
     pub(super) fn label(&mut self, label: L) {
-        self.labels.push((label, self.instructions.len()));
+        self.0.label(label);
     }
 
     /// Takes a field of `struct __sk_buff` into the working register.
     pub(super) fn field(&mut self, offset: i16) {
-        self.push(LOAD, CONTEXT << 4 | SECOND, offset, 0);
+        self.push(LOAD_WORD, CONTEXT << 4 | SECOND, offset, 0);
     }
 
     /// Takes what is in the frame into the working register.
     pub(super) fn load(&mut self, size: Size, place: i16) {
-        self.push(LOAD | size as u8, FRAME << 4 | SECOND, place, 0);
+        self.push(LOAD_WORD | size as u8, FRAME << 4 | SECOND, place, 0);
     }
 
     /// Puts the working register into the frame.
@@ -112,13 +88,13 @@ impl<L: Copy + PartialEq> Code<L> {
     /// Puts bytes into the frame, whose number is a multiple of four.
     pub(super) fn write(&mut self, place: i16, bytes: &[u8]) {
         for (n, word) in (0..).step_by(4).zip(bytes.chunks_exact(4)) {
-            self.push(STORE, FRAME, place + n, value(word));
+            self.push(STORE_WORD, FRAME, place + n, value(word));
         }
     }
 
     /// Puts a byte into the frame.
     pub(super) fn write_byte(&mut self, place: i16, byte: u8) {
-        self.push(STORE | Size::Byte as u8, FRAME, place, byte.into());
+        self.push(STORE_WORD | Size::Byte as u8, FRAME, place, byte.into());
     }
 
     /// Begins a checksum (RFC 1071) with what is known of its sum.
@@ -162,17 +138,17 @@ impl<L: Copy + PartialEq> Code<L> {
 
     /// Jumps when the working register holds these bytes of a packet.
     pub(super) fn if_is(&mut self, bytes: &[u8], to: L) {
-        self.jump(JUMP_IF_EQUAL, SECOND, value(bytes), to);
+        self.jump(JUMP_IF_EQUAL_32, SECOND, value(bytes), to);
     }
 
     /// Jumps when the working register holds other bytes.
     pub(super) fn unless_is(&mut self, bytes: &[u8], to: L) {
-        self.jump(JUMP_IF_NOT_EQUAL, SECOND, value(bytes), to);
+        self.jump(JUMP_UNLESS_EQUAL_32, SECOND, value(bytes), to);
     }
 
     /// Jumps when the byte in the working register is at least this.
     pub(super) fn if_at_least(&mut self, byte: u8, to: L) {
-        self.jump(JUMP_IF_AT_LEAST, SECOND, byte.into(), to);
+        self.jump(JUMP_IF_AT_LEAST_32, SECOND, byte.into(), to);
     }
 
     /// Jumps.
@@ -198,7 +174,7 @@ impl<L: Copy + PartialEq> Code<L> {
 
     /// Looks up what the place in the frame holds in a map, by the map's descriptor.
     pub(super) fn look_up(&mut self, map: i32, place: i16) {
-        self.push(LOAD_LONG, A_MAP << 4 | FIRST, 0, map);
+        self.push(MOVE_LONG, A_MAP << 4 | FIRST, 0, map);
         self.push(0, 0, 0, 0);
         self.push(MOVE_REGISTER, FRAME << 4 | SECOND, 0, 0);
         self.push(ADD, SECOND, 0, place.into());
@@ -207,12 +183,12 @@ impl<L: Copy + PartialEq> Code<L> {
 
     /// Jumps when the map had nothing.
     pub(super) fn if_nothing(&mut self, to: L) {
-        self.jump(JUMP_IF_ADDRESS_EQUAL, ANSWER, 0, to);
+        self.jump(JUMP_IF_EQUAL, ANSWER, 0, to);
     }
 
     /// Ends with a redirection of the packet to be sent by the interface whose number the map had.
     pub(super) fn send_to_found(&mut self) {
-        self.push(LOAD, ANSWER << 4 | FIRST, 0, 0);
+        self.push(LOAD_WORD, ANSWER << 4 | FIRST, 0, 0);
         self.push(MOVE, SECOND, 0, 0);
         self.push(CALL, 0, 0, Helper::Redirect as i32);
         self.push(EXIT, 0, 0, 0);
@@ -220,12 +196,12 @@ impl<L: Copy + PartialEq> Code<L> {
 
     /// Jumps when the helper failed.
     pub(super) fn if_failed(&mut self, to: L) {
-        self.jump(JUMP_IF_NOT_EQUAL, ANSWER, 0, to);
+        self.jump(JUMP_UNLESS_EQUAL_32, ANSWER, 0, to);
     }
 
     /// Ends with the helper's answer to a redirection of the packet, out of the interface that it came in by.
     pub(super) fn send_back(&mut self, interface_field: i16) {
-        self.push(LOAD, CONTEXT << 4 | FIRST, interface_field, 0);
+        self.push(LOAD_WORD, CONTEXT << 4 | FIRST, interface_field, 0);
         self.push(MOVE, SECOND, 0, 0);
         self.push(CALL, 0, 0, Helper::Redirect as i32);
         self.push(EXIT, 0, 0, 0);
@@ -237,27 +213,23 @@ impl<L: Copy + PartialEq> Code<L> {
         self.push(EXIT, 0, 0, 0);
     }
 
-    /// The instructions in the kernel's encoding; a jump to a label that was never set goes nowhere, which the kernel refuses.
-    pub(super) fn finish(mut self) -> Vec<u64> {
-        for (at, to) in &self.jumps {
-            let target = self.labels.iter().find(|(label, _)| label == to);
-            let distance = target.and_then(|(_, place)| place.checked_sub(at + 1));
-            self.instructions[*at].2 = distance.and_then(|d| d.try_into().ok()).unwrap_or(i16::MAX);
-        }
-        let encode = |(operation, registers, offset, number)| {
-            // Two registers share a byte: the one that is written, and above it the one that is read.
-            instruction(operation, registers & 0x0f, registers >> 4, offset, number)
-        };
-        self.instructions.into_iter().map(encode).collect()
+    /// The instructions in the kernel's encoding; see [`Assembly::finish`].
+    pub(super) fn finish(self) -> Vec<u64> {
+        self.0.finish()
     }
 
     fn jump(&mut self, operation: u8, register: u8, number: i32, to: L) {
-        self.jumps.push((self.instructions.len(), to));
-        self.push(operation, register, 0, number);
+        match self.0.has(to) {
+            // Back: leads nowhere, which the kernel refuses.
+            true => self.push(operation, register, i16::MAX, number),
+            false => self.0.jump(operation, [register, 0], number, to),
+        }
     }
 
+    /// Two registers share a byte: the one that is written, and above it the one that is read.
     fn push(&mut self, operation: u8, registers: u8, offset: i16, number: i32) {
-        self.instructions.push((operation, registers, offset, number));
+        self.0
+            .op(operation, [registers & 0x0f, registers >> 4], offset, number);
     }
 }
 

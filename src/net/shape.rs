@@ -29,6 +29,9 @@ use super::rate::Rates;
 use super::{Network, Port, link, sysctl};
 use crate::error::{During, Error, Result};
 use crate::sys::bpf::instruction;
+use crate::sys::bpf::op::{
+    AND, CALL, EXIT, JUMP_IF_LESS_32, JUMP_UNLESS_EQUAL_32, LOAD_WORD, MOVE, MOVE_REGISTER, STORE_REGISTER,
+};
 
 /// How long a packet may wait, in thousandths of a second.
 const PATIENCE: u64 = 50;
@@ -210,7 +213,7 @@ const BACK: i32 = i32::MIN;
 
 /// Hands all to the interface: r1 = the interface; r2 = the way; call redirect; exit.
 fn to(interface: u32, way: Way) -> Vec<u64> {
-    let mut code = vec![instruction(0xb7, 1, 0, 0, interface.cast_signed())];
+    let mut code = vec![instruction(MOVE, 1, 0, 0, interface.cast_signed())];
     code.extend(redirected(way));
     code
 }
@@ -218,17 +221,17 @@ fn to(interface: u32, way: Way) -> Vec<u64> {
 /// r2 = the way; call redirect; exit.
 fn redirected(way: Way) -> [u64; 3] {
     [
-        instruction(0xb7, 2, 0, 0, way as i32),
-        instruction(0x85, 0, 0, 0, 23),
-        instruction(0x95, 0, 0, 0, 0),
+        instruction(MOVE, 2, 0, 0, way as i32),
+        instruction(CALL, 0, 0, 0, 23),
+        instruction(EXIT, 0, 0, 0, 0),
     ]
 }
 
 /// r3 = the mark; store it.
 fn mark(number: i32) -> [u64; 2] {
     [
-        instruction(0xb7, 3, 0, 0, number),
-        instruction(0x63, 1, 3, MARK, 0),
+        instruction(MOVE, 3, 0, 0, number),
+        instruction(STORE_REGISTER, 1, 3, MARK, 0),
     ]
 }
 
@@ -243,13 +246,13 @@ fn marked_to(onwards: u32, interface: u32) -> Vec<u64> {
 /// no mark; r0 = the next filter; exit.
 fn unless_turned_to(onwards: i32, interface: u32) -> Vec<u64> {
     let mut code = vec![
-        instruction(0x61, 0, 1, MARK, 0),
-        instruction(0x56, 0, 0, 4, TURNED),
+        instruction(LOAD_WORD, 0, 1, MARK, 0),
+        instruction(JUMP_UNLESS_EQUAL_32, 0, 0, 4, TURNED),
     ];
     code.extend(mark(0));
     code.extend([
-        instruction(0xb7, 0, 0, 0, classifier::NEXT),
-        instruction(0x95, 0, 0, 0, 0),
+        instruction(MOVE, 0, 0, 0, classifier::NEXT),
+        instruction(EXIT, 0, 0, 0, 0),
     ]);
     code.extend(mark(onwards));
     code.extend(to(interface, Way::Out));
@@ -260,23 +263,26 @@ fn unless_turned_to(onwards: i32, interface: u32) -> Vec<u64> {
 /// the same with [`TURNED`] as the mark, and r4 without [`BACK`].
 fn onwards() -> Vec<u64> {
     let handed = |code: &mut Vec<u64>| {
-        code.push(instruction(0xbf, 1, 4, 0, 0));
+        code.push(instruction(MOVE_REGISTER, 1, 4, 0, 0));
         code.extend(redirected(Way::In));
     };
-    let mut code = vec![instruction(0x61, 4, 1, MARK, 0), instruction(0xc6, 4, 0, 6, 0)];
+    let mut code = vec![
+        instruction(LOAD_WORD, 4, 1, MARK, 0),
+        instruction(JUMP_IF_LESS_32, 4, 0, 6, 0),
+    ];
     code.extend(mark(0));
     handed(&mut code);
     code.extend(mark(TURNED));
-    code.push(instruction(0x57, 4, 0, 0, !BACK));
+    code.push(instruction(AND, 4, 0, 0, !BACK));
     handed(&mut code);
     code
 }
 
 /// At the near end, what the VPS receives: r4 = the mark; marked as turned; r1 = r4; out by it.
 fn turned() -> Vec<u64> {
-    let mut code = vec![instruction(0x61, 4, 1, MARK, 0)];
+    let mut code = vec![instruction(LOAD_WORD, 4, 1, MARK, 0)];
     code.extend(mark(TURNED));
-    code.push(instruction(0xbf, 1, 4, 0, 0));
+    code.push(instruction(MOVE_REGISTER, 1, 4, 0, 0));
     code.extend(redirected(Way::Out));
     code
 }

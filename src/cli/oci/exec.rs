@@ -112,7 +112,8 @@ fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<s
     }
 }
 
-/// The process: from its file, which may vanish once we return, with what it names not as the container's own has it, or the container's own with the flags' changes.
+/// The process: from its file, which may vanish once we return, or the container's own with the flags' changes. What a file does not
+/// name, the container's own has.
 fn process(args: &Exec, base: Option<&oci::Process>, adopted: bool) -> Result<Process> {
     if let Some(path) = &args.process {
         let raw = files::read(path)?;

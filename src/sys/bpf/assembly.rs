@@ -33,6 +33,11 @@ impl<L: Copy + PartialEq> Assembly<L> {
         self.labels.push((label, self.instructions.len()));
     }
 
+    /// Whether a label was set already.
+    pub fn has(&self, label: L) -> bool {
+        self.labels.iter().any(|(set, _)| *set == label)
+    }
+
     /// Goes to a place.
     pub fn go(&mut self, to: L) {
         self.jump(JUMP, [0, 0], 0, to);

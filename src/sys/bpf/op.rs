@@ -54,6 +54,17 @@ pub const JUMP_IF_BELOW: u8 = 0xa5;
 pub const JUMP_IF_BEYOND: u8 = 0x2d;
 /// The same if `r != r`.
 pub const JUMP_UNLESS_SAME: u8 = 0x5d;
+/// `r ^= value`.
+pub const XOR: u8 = 0xa7;
+// Jumps that compare 32 bits: no value is extended by its sign.
+/// Goes on `offset` instructions further if `r == value`.
+pub const JUMP_IF_EQUAL_32: u8 = 0x16;
+/// The same if `r != value`.
+pub const JUMP_UNLESS_EQUAL_32: u8 = 0x56;
+/// The same if `r >= value`, without signs.
+pub const JUMP_IF_AT_LEAST_32: u8 = 0x36;
+/// The same if `r < value`, with signs.
+pub const JUMP_IF_LESS_32: u8 = 0xc6;
 /// Calls a function of the kernel's, by its number.
 pub const CALL: u8 = 0x85;
 /// Ends the program: the answer is in the first register.

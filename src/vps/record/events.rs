@@ -20,8 +20,7 @@ use serde_json::{Map, Value};
 
 use super::instance::Condo;
 use super::name::Name;
-use super::store::Record;
-use super::store::{ExitReason, LastExit};
+use super::store::{ExitReason, LastExit, Record};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 
