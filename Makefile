@@ -1,12 +1,15 @@
 # Every target is a line or a script of its own in scripts/, which says at its top what it does. `make` shows this list.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test quick check test-root test-vm bench fuzz install deb doc book clean
+.PHONY: help build web demo test quick check test-root test-vm bench fuzz install deb doc book clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 build: ## release binaries into target/release
 	@scripts/build
+
+web: ## what the browser's console needs for its terminal and graphs, for the next build
+	@scripts/web
 
 demo: ## a VPS from nothing to a login, with the limits shown holding
 	@scripts/demo

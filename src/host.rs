@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::thread::CapabilitySet;
 
-use crate::error::{Error, Result};
+use crate::error::{During, Error, Result};
 use crate::files;
 
 /// Where cgroup filesystems are mounted, by the conventions of every distribution.
@@ -67,6 +67,16 @@ impl Caller {
     };
 }
 
+/// What tells this boot from others (`random(4)`).
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn boot() -> Result<String> {
+    let text = files::read_text(Path::new("/proc/sys/kernel/random/boot_id"))
+        .during(|| "tell this boot from others")?;
+    Ok(text.trim().to_owned())
+}
+
 /// Whether the user namespace is the one the kernel began with, whose number is fixed (`PROC_USER_INIT_INO`).
 fn in_first_user_namespace() -> bool {
     const FIRST: u64 = 0xEFFF_FFFD;
@@ -108,6 +118,23 @@ impl Hierarchy {
     /// The options that mount this hierarchy again: its controllers, comma separated.
     pub fn mount_options(&self) -> String {
         self.controllers.join(",")
+    }
+}
+
+impl CgroupLayout {
+    /// What of it can stop processes.
+    pub fn freezers(&self) -> Self {
+        match self {
+            Self::Hybrid { v1, unified } => Self::Hybrid {
+                v1: v1
+                    .iter()
+                    .filter(|hierarchy| hierarchy.controllers.iter().any(|name| name == "freezer"))
+                    .cloned()
+                    .collect(),
+                unified: unified.clone(),
+            },
+            whole => whole.clone(),
+        }
     }
 }
 

@@ -33,6 +33,7 @@ const EXTENSIONS: &[&str] = &[
     "instances",
     "metrics",
     "network",
+    "network_acl",
     "network_forward",
     "network_leases",
     "network_state",

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::trust::{self, TrustCommand};
+use crate::trust::{self, LinkArgs, TrustCommand};
 use crate::{listen, log_lines};
 
 const EXAMPLES: &str = "\
@@ -43,6 +43,8 @@ enum Command {
     /// Say who may use the API over TLS.
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// Print a link that logs one browser in, once, within ten minutes: the console is served with --listen.
+    Ui(LinkArgs),
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -54,6 +56,7 @@ pub(crate) fn main() -> ExitCode {
     let mut args = args;
     let done = match args.command.take() {
         Some(Command::Trust(command)) => trust::run(args.root.as_deref(), command),
+        Some(Command::Ui(link)) => trust::print_link(args.root.as_deref(), link),
         None => listen::serve(args),
     };
     match done {

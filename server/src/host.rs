@@ -34,9 +34,9 @@ pub(crate) async fn no_cluster() -> Answer {
     ))
 }
 
-/// The addresses of all instances.
+/// The addresses of all instances of the request's project.
 fn instances(condo: &Condo) -> condo::error::Result<Vec<String>> {
-    let records = condo.store.list()?;
+    let records = condo.members()?;
     Ok(records
         .iter()
         .map(|record| format!("/1.0/instances/{}", record.name))
@@ -44,7 +44,7 @@ fn instances(condo: &Condo) -> condo::error::Result<Vec<String>> {
 }
 
 /// `GET /1.0/storage-pools`.
-pub(crate) async fn pools(State(server): State<Server>, params: Params) -> Answer {
+pub(crate) async fn pools(server: Server, params: Params) -> Answer {
     Ok(Reply::Sync(match params.recursion() {
         0 => json!(["/1.0/storage-pools/default"]),
         _ => json!([the_pool(&server).await?]),
@@ -70,7 +70,7 @@ fn must_be_the_pool(name: &str) -> Result<(), Problem> {
 }
 
 /// `GET /1.0/storage-pools/NAME`.
-pub(crate) async fn pool(State(server): State<Server>, Path(name): Path<String>) -> Answer {
+pub(crate) async fn pool(server: Server, Path(name): Path<String>) -> Answer {
     must_be_the_pool(&name)?;
     let object = the_pool(&server).await?;
     Ok(Reply::marked(&object, &object["config"]))

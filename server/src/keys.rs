@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use condo::net::filter::Filter;
 use condo::vps::record::config::VpsConfig;
 use condo::vps::record::first_boot::FirstBoot;
 use condo::vps::record::ids;
@@ -23,6 +24,9 @@ pub(crate) use values::truth;
 const USER_DATA: &str = "cloud-init.user-data";
 /// What it was called before.
 const OLD_USER_DATA: &str = "user.user-data";
+
+/// Whether `sysinfo(2)` is answered.
+const SYSINFO: &str = "security.syscalls.intercept.sysinfo";
 
 /// Keys with their values.
 pub(crate) type Keys = BTreeMap<String, String>;
@@ -58,12 +62,19 @@ impl Setup {
         config.env.clear();
         config.ip = None;
         config.nesting = false;
+        config.own_sysinfo = true;
         config.ids = None;
         config.boot.autostart = false;
         config.boot.delay = 0;
+        config.boot.order = 0;
         config.disk.size = None;
         config.devices.clear();
         config.publish.clear();
+        // Its rules are an object of their own.
+        config.firewall = Filter {
+            rules: std::mem::take(&mut config.firewall.rules),
+            ..Filter::default()
+        };
         for (key, value) in self.keys.iter().filter(|(_, value)| !value.is_empty()) {
             set(config, key, value)?;
         }
@@ -91,44 +102,19 @@ impl Setup {
                 found.insert(key.to_owned(), value.unwrap_or_default());
             }
         };
+        let mut shown = config.clone();
+        // Nobody said so, and all have it.
+        let usual = said.limits.pids.is_none() && shown.limits.pids == Some(DEFAULT_PIDS);
+        shown.limits.pids = shown.limits.pids.filter(|_| !usual);
+        for ((key, is), (_, was)) in single(&shown).into_iter().zip(single(&said)) {
+            differs(key, is != was, is);
+        }
         let (is, was) = (&config.limits, &said.limits);
-        differs(
-            "limits.memory",
-            is.memory != was.memory,
-            is.memory.map(values::bytes),
-        );
-        let pids = is.pids.filter(|pids| *pids != DEFAULT_PIDS || was.pids.is_some());
-        differs(
-            "limits.processes",
-            pids != was.pids,
-            pids.map(|pids| pids.to_string()),
-        );
         if (is.cpus, &is.cpuset, is.cpu_weight) != (was.cpus, &was.cpuset, was.cpu_weight) {
             let (cpu, allowance) = cpu::keys(is);
             differs("limits.cpu", true, cpu);
             differs("limits.cpu.allowance", true, allowance);
         }
-        let truth = |is: bool| is.then(|| "true".to_owned());
-        differs(
-            "security.nesting",
-            config.nesting != said.nesting,
-            truth(config.nesting),
-        );
-        differs(
-            "security.idmap.size",
-            config.ids != said.ids,
-            config.ids.map(|ids| ids.to_string()),
-        );
-        let (boots, booted) = (config.boot, said.boot);
-        differs(
-            "boot.autostart",
-            boots.autostart != booted.autostart,
-            truth(boots.autostart),
-        );
-        let delay = Some(boots.delay)
-            .filter(|delay| *delay > 0)
-            .map(|delay| delay.to_string());
-        differs("boot.autostart.delay", boots.delay != booted.delay, delay);
         for key in config.env.keys().chain(said.env.keys()) {
             let (is, was) = (config.env.get(key), said.env.get(key));
             differs(&format!("environment.{key}"), is != was, is.cloned());
@@ -144,6 +130,33 @@ impl Setup {
         }
         devices::correct(self, expanded, config, &said);
     }
+}
+
+/// The keys that say one thing each, with what they say of a VPS.
+fn single(config: &VpsConfig) -> [(&'static str, Option<String>); 9] {
+    let (limits, boot) = (&config.limits, config.boot);
+    let truth = |is: bool| is.then(|| "true".to_owned());
+    let priority = limits.io_weight.map(values::priority);
+    let delay = Some(boot.delay).filter(|delay| *delay > 0);
+    let order = Some(boot.order).filter(|order| *order != 0);
+    [
+        ("limits.memory", limits.memory.map(values::bytes)),
+        ("limits.processes", limits.pids.map(|pids| pids.to_string())),
+        (
+            "limits.disk.priority",
+            priority.map(|priority| priority.to_string()),
+        ),
+        ("security.nesting", truth(config.nesting)),
+        (SYSINFO, (!config.own_sysinfo).then(|| "false".to_owned())),
+        ("security.idmap.size", config.ids.map(|ids| ids.to_string())),
+        ("boot.autostart", truth(boot.autostart)),
+        ("boot.autostart.delay", delay.map(|delay| delay.to_string())),
+        // Whoever has the higher one comes first.
+        (
+            "boot.autostart.priority",
+            order.map(|order| order.saturating_neg().to_string()),
+        ),
+    ]
 }
 
 /// Keys without those that are made up anew whenever they are read.
@@ -165,10 +178,14 @@ fn set(config: &mut VpsConfig, key: &str, value: &str) -> Result<(), Problem> {
                 limits.swap = Some(0);
             }
         }
+        "limits.disk.priority" => limits.io_weight = values::weight(key, value)?,
         "limits.processes" => limits.pids = Some(values::number(key, value)?),
         "security.nesting" => config.nesting = truth(key, value)?,
+        SYSINFO => config.own_sysinfo = truth(key, value)?,
         "security.idmap.size" => config.ids = Some(ids::check(values::number(key, value)?)?),
         "boot.autostart" => config.boot.autostart = truth(key, value)?,
+        // Whoever has the higher one comes first.
+        "boot.autostart.priority" => config.boot.order = -values::whole(key, value)?,
         "boot.autostart.delay" => config.boot.delay = values::seconds(key, value)?,
         // What is given once, before the first start.
         USER_DATA => {}
@@ -232,6 +249,7 @@ mod tests {
                 ("limits.cpu", "2"),
                 ("limits.cpu.allowance", "50%"),
                 ("limits.processes", "100"),
+                ("limits.disk.priority", "10"),
                 ("environment.TZ", "UTC"),
                 ("user.x", "y"),
             ],
@@ -253,7 +271,7 @@ mod tests {
             (limits.pids, limits.io_read, limits.iops_write),
             (Some(100), Some(30_000_000), Some(100))
         );
-        assert_eq!(config.env["TZ"], "UTC");
+        assert_eq!((config.env["TZ"].as_str(), limits.io_weight), ("UTC", Some(200)));
     }
 
     #[test]
@@ -261,6 +279,7 @@ mod tests {
         for (key, value) in [
             ("limits.memory", "4G"),
             ("limits.cpu", "x"),
+            ("limits.disk.priority", "11"),
             ("limits.cpu.allowance", "50"),
             ("security.privileged", "true"),
             ("raw.lxc", "x"),

@@ -9,6 +9,7 @@
 //!  keys        LXD's configuration keys and devices as condo's configuration, and back
 //!  operations events websocket     what goes on in the background, and whoever watches it
 //!  openapi     a description of all of it
+//!  web         the console in the browser
 //!  spool       long bodies, on their way
 //!  errand      what is done to VPSs: in a process of its own
 //!  server      what all requests share
@@ -46,6 +47,7 @@ mod routes;
 mod server;
 mod spool;
 mod trust;
+mod web;
 
 /// The command line, for manual pages and completions.
 pub fn command() -> clap::Command {

@@ -1,5 +1,6 @@
 //! `/1.0/networks`: networks that VPSs are on.
 
+use std::collections::BTreeSet;
 use std::path::Path as FilePath;
 
 use axum::extract::{Path, State};
@@ -15,9 +16,10 @@ use serde_json::{Value, json};
 use crate::errand::{NetworkTask, Task};
 use crate::keys::Keys;
 use crate::reply::{Answer, Problem, Reply};
-use crate::request::{Body, Params, unchanged};
+use crate::request::{Body, Params, must_be_empty, unchanged};
 use crate::server::Server;
 
+pub(crate) mod acls;
 pub(crate) mod forwards;
 mod setup;
 
@@ -32,7 +34,7 @@ pub(crate) struct Wanted {
     config: Keys,
 }
 
-/// A network with the VPSs that are on it.
+/// A network with the VPSs that are on it, of those that are there for the request's project.
 type Known = (NetworkRecord, Vec<Name>);
 
 fn object((record, users): &Known) -> Value {
@@ -50,19 +52,26 @@ pub(crate) fn name(text: &str) -> Result<Name, Problem> {
 
 async fn one(server: &Server, text: &str) -> Result<Known, Problem> {
     let name = name(text)?;
-    server.read(move |condo| condo.network(&name)).await
+    server.read(move |condo| known(condo, &name)).await
+}
+
+fn known(condo: &Condo, name: &Name) -> condo::error::Result<Known> {
+    let (record, mut users) = condo.network(name)?;
+    let members: BTreeSet<Name> = condo.members()?.into_iter().map(|member| member.name).collect();
+    users.retain(|user| members.contains(user));
+    Ok((record, users))
 }
 
 fn all(condo: &Condo) -> condo::error::Result<Vec<Known>> {
     condo
         .networks()?
         .iter()
-        .map(|record| condo.network(&record.name))
+        .map(|record| known(condo, &record.name))
         .collect()
 }
 
 /// `GET /1.0/networks`.
-pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer {
+pub(crate) async fn list(server: Server, params: Params) -> Answer {
     let all = server.read(all).await?;
     let shown = all.iter().map(|known| match params.recursion() {
         0 => json!(format!("/1.0/networks/{}", known.0.name)),
@@ -72,7 +81,7 @@ pub(crate) async fn list(State(server): State<Server>, params: Params) -> Answer
 }
 
 /// `GET /1.0/networks/NAME`.
-pub(crate) async fn get(State(server): State<Server>, Path(text): Path<String>) -> Answer {
+pub(crate) async fn get(server: Server, Path(text): Path<String>) -> Answer {
     let object = object(&one(&server, &text).await?);
     Ok(Reply::marked(&object, &object["config"]))
 }
@@ -99,14 +108,11 @@ impl Wanted {
         if !["", "bridge"].contains(&self.kind.as_str()) {
             return Err(Problem::value("type", &self.kind, "is not supported: bridge is"));
         }
-        if !self.description.is_empty() {
-            return Err(Problem::value(
-                "description",
-                &self.description,
-                "is not supported: networks have none",
-            ));
-        }
-        Ok(())
+        must_be_empty(
+            "description",
+            &self.description,
+            "is not supported: networks have none",
+        )
     }
 }
 
@@ -205,7 +211,7 @@ pub(crate) async fn state(State(server): State<Server>, Path(text): Path<String>
 }
 
 /// `GET /1.0/networks/NAME/leases`: the addresses of VPSs, which they have for as long as they are there.
-pub(crate) async fn leases(State(server): State<Server>, Path(text): Path<String>) -> Answer {
+pub(crate) async fn leases(server: Server, Path(text): Path<String>) -> Answer {
     let (record, users) = one(&server, &text).await?;
     let leases = server.read(move |condo| {
         let mut leases = Vec::new();

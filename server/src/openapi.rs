@@ -47,6 +47,13 @@ const FORWARD: Body = Json(&[
     ("listen_address", "string"),
     ("ports", "array"),
 ]);
+const ACL: Body = Json(&[
+    ("config", "object"),
+    ("description", "string"),
+    ("egress", "array"),
+    ("ingress", "array"),
+    ("name", "string"),
+]);
 const ALIAS: Body = Json(&[
     ("description", "string"),
     ("name", "string"),
@@ -147,6 +154,12 @@ const REQUESTS: &[(&str, &str, &str, Body)] = &[
     ("get", "/1.0/networks/{name}/forwards/{address}", "One of them", No),
     ("put", "/1.0/networks/{name}/forwards/{address}", "Change its ports", FORWARD),
     ("delete", "/1.0/networks/{name}/forwards/{address}", "Delete it", No),
+    ("get", "/1.0/network-acls", "Firewalls of instances, which have their names", No),
+    ("post", "/1.0/network-acls", "Give an instance's firewall its first rules", ACL),
+    ("get", "/1.0/network-acls/{name}", "An instance's firewall", No),
+    ("put", "/1.0/network-acls/{name}", "Change its rules", ACL),
+    ("post", "/1.0/network-acls/{name}", "Refused: an ACL has the name of its instance", No),
+    ("delete", "/1.0/network-acls/{name}", "Remove its rules", No),
     ("get", "/1.0/certificates", "Clients that are trusted", No),
     ("post", "/1.0/certificates", "Trust a client, or be trusted by a token", CERTIFICATE),
     ("get", "/1.0/certificates/{fingerprint}", "A client", No),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::keys::{Keys, values};
 use crate::reply::{Answer, Problem, Reply};
-use crate::request::{Body, DEFAULT, Params, unchanged};
+use crate::request::{Body, DEFAULT, Params, must_be_empty, unchanged};
 use crate::server::Server;
 use crate::trust::Reach;
 
@@ -35,10 +35,8 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// The limits that these keys are.
     fn limits(&self) -> Result<Allowance, Problem> {
-        if !self.description.is_empty() {
-            let problem = "is not supported: projects have names only";
-            return Err(Problem::value("description", &self.description, problem));
-        }
+        let problem = "is not supported: projects have names only";
+        must_be_empty("description", &self.description, problem)?;
         let mut limits = Allowance::default();
         for (key, value) in &self.config {
             match key.as_str() {
@@ -211,10 +209,11 @@ async fn change(server: &Server, text: &str, headers: &HeaderMap, mut wanted: Wa
     let tell = (name.to_string(), place(name.as_str()));
     server
         .read(move |condo| {
-            condo.store.change_project(&name, &|now| {
+            condo.change_project(&name, &|now| {
                 Ok(Allowance {
                     addresses: now.addresses,
                     bandwidth: now.bandwidth,
+                    shared: now.shared,
                     ..wanted
                 })
             })

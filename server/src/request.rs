@@ -100,6 +100,14 @@ fn leave_out_nulls(value: &mut Value) {
     }
 }
 
+/// Refuses a value for something that there is no place for; `problem` says so.
+pub(crate) fn must_be_empty(field: &str, value: &str, problem: &str) -> Result<(), Problem> {
+    match value.is_empty() {
+        true => Ok(()),
+        false => Err(Problem::value(field, value, problem)),
+    }
+}
+
 /// A VPS's name out of an address.
 pub(crate) fn name(text: &str) -> Result<Name, Problem> {
     // What can be no name is nobody's.

@@ -10,12 +10,12 @@ use axum::routing::{any, get, post};
 
 use crate::images::aliases;
 use crate::instances::{backups, files, logs, snapshots};
-use crate::networks::forwards;
+use crate::networks::{acls, forwards};
 use crate::reply::Problem;
 use crate::request;
 use crate::server::Server;
 use crate::{
-    about, events, host, images, instances, networks, openapi, operations, profiles, projects, trust,
+    about, events, host, images, instances, networks, openapi, operations, profiles, projects, trust, web,
 };
 
 /// All of the API.
@@ -47,6 +47,7 @@ pub(crate) fn router(server: Server) -> Router {
                 .post(profiles::rename)
                 .delete(profiles::delete),
         )
+        .merge(web::routes())
         .fallback(async || Problem::of_status(axum::http::StatusCode::NOT_FOUND, "not found"))
         .layer(DefaultBodyLimit::max(request::MOST))
         .layer(map_response(enveloped))
@@ -100,6 +101,14 @@ fn of_networks() -> Router<Server> {
         .route(
             "/1.0/networks/{name}/forwards/{address}",
             get(forwards::get).put(forwards::put).delete(forwards::delete),
+        )
+        .route("/1.0/network-acls", get(acls::list).post(acls::create))
+        .route(
+            "/1.0/network-acls/{name}",
+            get(acls::get)
+                .put(acls::put)
+                .post(acls::rename)
+                .delete(acls::delete),
         )
 }
 

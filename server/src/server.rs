@@ -52,8 +52,8 @@ impl std::ops::Deref for Server {
     }
 }
 
-/// For requests about VPSs: those of the request's project are there, and no others. What is about the host's networks, profiles
-/// and the like takes the server as it is, by `State`.
+/// For requests about VPSs, and for those that say who uses what: those of the request's project are there, and no others. What
+/// changes the host's networks, profiles and the like takes the server as it is, by `State`.
 impl FromRequestParts<Server> for Server {
     type Rejection = Problem;
 

@@ -17,14 +17,16 @@ pub(super) fn settings(cpu: &LinuxCpu, version: Version) -> Result<Vec<Setting>>
     let mut settings = Vec::new();
     let idle = idle(cpu)?;
     settings.extend(idle.map(|i| Setting::new("cpu.idle", i)));
-    // The kernel refuses a weight while cpu.idle is 1: the group has the least weight there is.
-    if let Some(shares) = given(cpu.shares())
-        && idle != Some(1)
-    {
-        settings.push(match version {
+    match given(cpu.shares()) {
+        // The kernel refuses a weight while cpu.idle is 1: the group has the least weight there is. In runc's words.
+        Some(_) if idle == Some(1) => {
+            log::warn!("unable to apply both shares and idle of the CPU, ignoring shares");
+        }
+        Some(shares) => settings.push(match version {
             Version::V1 => Setting::new("cpu.shares", allowed(shares)?),
             Version::V2 => Setting::new("cpu.weight", weight(shares)),
-        });
+        }),
+        None => {}
     }
     settings.extend(match version {
         Version::V1 => bandwidth_v1(cpu),

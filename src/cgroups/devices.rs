@@ -243,6 +243,12 @@ mod tests {
     }
 
     #[test]
+    fn the_word_for_all_kinds_adds_no_access() {
+        let json = r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwa"}]"#;
+        assert_eq!(v1(json).unwrap(), ["devices.deny=a", "devices.allow=c 1:3 rw"]);
+    }
+
+    #[test]
     fn a_privileged_list_on_v1() {
         let json = r#"[{"allow":true,"type":"a","access":"rwm"},{"allow":false,"access":"m"}]"#;
         assert_eq!(

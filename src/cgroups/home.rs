@@ -1,12 +1,14 @@
 //! Where a container's cgroup is and who looks after it: what a later invocation needs to find it again.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::dir::is_gone;
-use super::systemd::{Placeholder, Scope};
+use super::systemd::{self, Placeholder, Scope};
+use super::unified::Unified;
 use super::{Cgroup, Limits};
 use crate::error::{Error, Failures, Result};
 use crate::host::{CgroupLayout, Host};
@@ -67,6 +69,10 @@ impl Home {
         match self {
             Self::Path(path) => Ok((Cgroup::create(layout, path)?, None)),
             Self::Scope(scope) => {
+                // Not ours to remove again: systemd would take it for its scope's.
+                if let Ok(found) = self.open(layout) {
+                    found.refuse_frozen()?;
+                }
                 let placeholder = scope.start(&roomy(limits))?;
                 let cgroup = self.open(layout).map_err(|e| match e {
                     Error::NotFound { name, .. } => Error::Status(format!(
@@ -76,6 +82,7 @@ impl Home {
                     e => e,
                 })?;
                 cgroup.refuse_frozen()?;
+                enable_missing(layout, scope.path(), limits);
                 Ok((cgroup, Some(placeholder)))
             }
         }
@@ -88,7 +95,7 @@ impl Home {
     pub fn confine(&self, cgroup: &Cgroup, limits: &Limits) -> Result<()> {
         match self {
             Self::Path(_) => cgroup.apply(limits),
-            Self::Scope(_) => cgroup.apply(&roomy(limits)),
+            Self::Scope(_) => cgroup.apply(&systemd::rounded(&roomy(limits))),
         }
     }
 
@@ -122,6 +129,15 @@ impl Home {
         Ok(cgroup)
     }
 
+    /// Whether the processes of the cgroup that was made here stand still. Nothing but what can stop them is looked at: each `start`
+    /// and `state` asks.
+    ///
+    /// # Errors
+    /// As [`Cgroup::open`].
+    pub fn is_frozen(&self, layout: &CgroupLayout) -> Result<bool> {
+        Cgroup::open(&layout.freezers(), self.path())?.is_frozen()
+    }
+
     /// Puts other limits in force.
     ///
     /// # Errors
@@ -129,10 +145,14 @@ impl Home {
     pub fn change(&self, layout: &CgroupLayout, limits: &Limits) -> Result<()> {
         let cgroup = self.open(layout)?;
         cgroup.check_ceilings(limits)?;
-        if let Self::Scope(scope) = self {
-            scope.set(limits)?;
+        match self {
+            Self::Path(_) => cgroup.apply(limits),
+            Self::Scope(scope) => {
+                scope.set(limits)?;
+                enable_missing(layout, scope.path(), limits);
+                cgroup.apply(&systemd::rounded(limits))
+            }
         }
-        cgroup.apply(limits)
     }
 
     /// Ends what is in the cgroup and removes it. One that is gone already counts as removed.
@@ -191,13 +211,32 @@ fn kill(cgroup: &Cgroup) -> Result<()> {
     }
 }
 
+/// Enables the controllers of these limits that systemd knows nothing of, down to its scope. Where one cannot be had, whoever writes
+/// the limit says so.
+fn enable_missing(layout: &CgroupLayout, path: &str, limits: &Limits) {
+    const UNKNOWN: [&str; 3] = ["hugetlb", "misc", "rdma"];
+    let path = Path::new(path.trim_start_matches('/'));
+    let scope = layout
+        .unified()
+        .and_then(|mount| Unified::find(mount, path).ok().flatten());
+    let files = limits
+        .settings()
+        .iter()
+        .map(|setting| setting.file.split('.').next());
+    let needed: BTreeSet<_> = files.flatten().filter(|name| UNKNOWN.contains(name)).collect();
+    for controller in needed {
+        let _ = scope.as_ref().map(|scope| scope.enable(controller));
+    }
+}
+
 /// Limits with room for the processes that are there while init is being born: a placeholder, and a stand-in that joins a user
 /// namespace for it.
 fn roomy(limits: &Limits) -> Cow<'_, Limits> {
     const TOGETHER: u64 = 3;
-    limits
-        .with_tasks(TOGETHER)
-        .map_or(Cow::Borrowed(limits), Cow::Owned)
+    limits.with("pids.max", |most| {
+        let is_tight = most.parse().is_ok_and(|most: u64| most < TOGETHER);
+        is_tight.then(|| TOGETHER.to_string())
+    })
 }
 
 #[cfg(test)]

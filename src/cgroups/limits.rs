@@ -1,5 +1,7 @@
 //! The pure table: what a spec's resources mean on this host.
 
+use std::borrow::Cow;
+
 use oci_spec::runtime::LinuxResources;
 
 use super::memory::Ceiling;
@@ -71,15 +73,26 @@ impl Limits {
         Self::without_devices(resources, &Controllers::of(layout))
     }
 
-    /// The same with room for so many processes at least, if they do not have it.
-    pub(super) fn with_tasks(&self, least: u64) -> Option<Self> {
-        let tight = |s: &Setting| s.file == "pids.max" && s.value.parse().is_ok_and(|n: u64| n < least);
-        self.settings.iter().any(tight).then(|| {
-            let mut limits = self.clone();
-            let tight = limits.settings.iter_mut().filter(|s| tight(s));
-            tight.for_each(|setting| setting.value = least.to_string());
-            limits
-        })
+    /// The same with another value for a file, where `other` has one for what it is.
+    pub(super) fn with(&self, file: &str, other: impl Fn(&str) -> Option<String>) -> Cow<'_, Self> {
+        let found = self
+            .settings
+            .iter()
+            .enumerate()
+            .filter(|(_, setting)| setting.file == file)
+            .filter_map(|(at, setting)| Some((at, other(&setting.value)?)));
+        let mut limits = Cow::Borrowed(self);
+        for (at, value) in found {
+            limits.to_mut().settings[at].value = value;
+        }
+        limits
+    }
+
+    /// The same without a file.
+    pub(super) fn without(&self, file: &str) -> Self {
+        let mut limits = self.clone();
+        limits.settings.retain(|setting| setting.file != file);
+        limits
     }
 
     /// Whether there is nothing to write.

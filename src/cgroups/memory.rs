@@ -176,6 +176,21 @@ fn or_max(value: i64) -> String {
     }
 }
 
+impl Cgroup {
+    /// The lines of `memory.stat`, in the kernel's order. None without the controller.
+    pub fn memory_stat(&self) -> Vec<(String, u64)> {
+        let text = self
+            .hierarchy
+            .place("memory")
+            .and_then(|dir| dir.read("memory.stat"));
+        let pair = |line: &str| {
+            let (name, value) = line.split_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        text.unwrap_or_default().lines().filter_map(pair).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::setting::tests::lines;

@@ -45,6 +45,7 @@ mod unified;
 mod verbatim;
 
 pub use below::Below;
+pub use cpuset::Cpuset;
 pub use devices::{Kind as DeviceKind, Rule as DeviceRule, default_devices};
 pub use guard::can_bound_tables;
 pub use home::{Home, Manager};

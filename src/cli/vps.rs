@@ -42,6 +42,7 @@ mod snapshot;
 mod stats;
 mod system;
 mod top;
+mod ui;
 mod usage;
 
 /// Runs the command line of this process.
@@ -93,10 +94,12 @@ fn dispatch(condo: &Condo, command: Command) -> Result<Exit> {
         Command::Set(args) => policy::set(condo, &args),
         Command::Autostart => policy::autostart(condo),
         Command::Events { names, follow, json } => events::run(condo, &names, follow, json),
+        Command::Watch { every } => events::watch(condo, every),
         Command::Stats { names, json } => stats::stats(condo, &names, json),
         Command::Top(args) => top::run(condo, &args),
         Command::Metrics => stats::metrics(condo),
         Command::Project { command } => project::run(condo, &command),
+        Command::Ui { address } => ui::run(condo, address.as_deref()),
         Command::Repair { json } => repair::run(condo, json),
         Command::Doctor(args) => doctor::run(condo, &args),
         Command::Door(command) => publish::run(condo, &command),

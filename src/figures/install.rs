@@ -17,7 +17,7 @@ use rustix::mount::{
     unmount,
 };
 
-use super::{Figure, Server, Source};
+use super::{Figure, Rate, Server, Source};
 use crate::error::{During, Error, Result};
 
 /// How long the thread may take.
@@ -35,6 +35,7 @@ pub(super) fn install(
     source: &mut dyn Source,
 ) -> Result<()> {
     let figures = server.figures();
+    let mut rate = Rate::default();
     let (mount, namespace) = (mount.try_clone_to_owned()?, namespace.try_clone_to_owned()?);
     // Its other end closes when the thread is done, whatever became of it.
     let (done, alive) = io::pipe()?;
@@ -61,7 +62,7 @@ pub(super) fn install(
         if !asked {
             return Err(Error::Busy("the places of its figures".into()));
         }
-        server.answer(source);
+        server.answer(source, &mut rate);
     }
     let died = || {
         Err(Error::Corrupt(

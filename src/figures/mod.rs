@@ -10,9 +10,11 @@
 //! `ENOTCONN`, and a new server is installed over them. The format of what is asked is in `wire`.
 
 mod install;
+mod rate;
 mod server;
 mod wire;
 
+pub use rate::Rate;
 pub use server::{Server, Source};
 
 /// A file that is answered for, and the one it stands for in a container.

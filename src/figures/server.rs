@@ -11,16 +11,12 @@ use rustix::mount::{
 };
 
 use super::wire::{self, Answer, Ask, FIRST, ROOT};
-use super::{Figure, install};
+use super::{Figure, Rate, install};
 use crate::error::{During, Error, Result};
 
 /// How long a text is good for whoever reads next: who reads in pieces gets those of one text, and a thousand readers do not cost
 /// a thousand texts.
 const FRESH: Duration = Duration::from_millis(20);
-/// How many questions are answered at once, and how many in a second after that. They are answered at the host's expense, outside of
-/// the container's limits; who asks more waits.
-const BURST: u32 = 4000;
-const RATE: u32 = 2000;
 
 /// Where the texts come from.
 pub trait Source {
@@ -38,8 +34,6 @@ pub struct Server {
     figures: &'static [Figure],
     texts: Vec<Option<(Instant, String)>>,
     owner: u32,
-    left: u32,
-    since: Instant,
 }
 
 impl Server {
@@ -94,8 +88,6 @@ impl Server {
             figures,
             texts: figures.iter().map(|_| None).collect(),
             owner,
-            left: BURST,
-            since: Instant::now(),
         }
     }
 
@@ -123,27 +115,13 @@ impl Server {
         self.device.as_fd()
     }
 
-    /// How long nothing is answered, because too much was asked.
-    pub fn pause(&mut self, now: Instant) -> Option<Duration> {
-        let passed = now.saturating_duration_since(self.since);
-        let more = u32::try_from(passed.as_millis())
-            .unwrap_or(u32::MAX)
-            .saturating_mul(RATE)
-            / 1000;
-        if more > 0 {
-            self.left = self.left.saturating_add(more).min(BURST);
-            self.since = now;
-        }
-        (self.left == 0).then_some(Duration::from_millis(10))
-    }
-
     /// Answers what is asked by now, as far as that is allowed; false when nobody can ask any more.
-    pub fn answer(&mut self, source: &mut dyn Source) -> bool {
+    pub fn answer(&mut self, source: &mut dyn Source, rate: &mut Rate) -> bool {
         let mut buffer = [0; wire::LARGEST];
-        while self.left > 0 {
+        while !rate.is_used_up() {
             match rustix::io::read(&self.device, &mut buffer) {
                 Ok(length) => {
-                    self.left -= 1;
+                    rate.spend(1);
                     if let Some(answer) = self.reply(&buffer[..length], source) {
                         // Whoever asked may have gone (ENOENT).
                         let _ = rustix::io::write(&self.device, &answer);

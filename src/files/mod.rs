@@ -7,6 +7,7 @@ mod place;
 mod root;
 
 use std::ffi::CString;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -30,6 +31,17 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// Reads a whole file as text, naming it in the error.
 pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).during(|| format!("read `{}`", path.display()))
+}
+
+/// The fields of `/proc/PID/stat` behind the process's name, from its state on (`proc_pid_stat(5)`); of the caller's with `self`.
+pub fn stat_fields(process: impl fmt::Display) -> Option<String> {
+    behind_name(&fs::read(format!("/proc/{process}/stat")).ok()?)
+}
+
+/// A process gives itself its name, which may contain anything: parentheses, and bytes that are no text.
+fn behind_name(stat: &[u8]) -> Option<String> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    String::from_utf8(stat[end + 1..].to_vec()).ok()
 }
 
 /// Replaces `path` in one step: readers see the old content or the new, never a part.
@@ -253,6 +265,17 @@ pub fn written_at(seconds: i64) -> Timestamps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_does_not_confuse() {
+        let fields = " S 1 2 3";
+        for name in ["a", "a) R 1 (b)", ""] {
+            let line = format!("7 ({name}){fields}");
+            assert_eq!(behind_name(line.as_bytes()).as_deref(), Some(fields));
+        }
+        assert_eq!(behind_name(b"7 (\xff) S").as_deref(), Some(" S"));
+        assert_eq!(behind_name(b"nonsense"), None);
+    }
 
     #[test]
     fn a_tree_that_is_wide_at_every_level_is_removed() {

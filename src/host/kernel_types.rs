@@ -1,5 +1,7 @@
 //! What the kernel says of its own functions and types (BTF, `Documentation/bpf/btf.rst`): what programs need that look at both.
 
+mod kept;
+
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -14,24 +16,32 @@ const MAGIC: u16 = 0xeb9f;
 const STRUCT: u32 = 4;
 const FUNCTION: u32 = 12;
 
+/// Ids of functions and places of fields, each where it is there.
+pub type Places<const F: usize, const S: usize> = ([Option<u32>; F], [Option<i16>; S]);
+
+/// The ids of functions, and the places of fields in structures in bytes, in the order they are asked for. What is not there has none.
+///
+/// # Errors
+/// `Unsupported` when the kernel does not describe itself, `Corrupt` when it does so in a form that is not known.
+pub fn find<const F: usize, const S: usize>(
+    functions: [&str; F],
+    fields: [(&str, &str); S],
+) -> Result<Places<F, S>> {
+    let look = || KernelTypes::read()?.find(functions, fields);
+    kept::or_look(Path::new(kept::FILE), &super::boot()?, (functions, fields), look)
+}
+
 /// The kernel's own description of itself, read whole: some megabytes.
 #[derive(Debug)]
-pub struct KernelTypes {
+struct KernelTypes {
     bytes: Vec<u8>,
     /// Where descriptions of types begin, and where names do, which follow them.
     types: usize,
     names: usize,
 }
 
-/// Ids of functions and places of fields, each where it is there.
-pub type Places<const F: usize, const S: usize> = ([Option<u32>; F], [Option<i16>; S]);
-
 impl KernelTypes {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// `Unsupported` when the kernel has none, `Corrupt` when it is in a form that is not known.
-    pub fn read() -> Result<Self> {
+    fn read() -> Result<Self> {
         if !files::exists(Path::new(PLACE)) {
             return Err(Error::unsupported(
                 PLACE,
@@ -54,11 +64,8 @@ impl KernelTypes {
         })
     }
 
-    /// The ids of functions, and the places of fields in structures in bytes, in the order they are asked for. What is not there has none.
-    ///
-    /// # Errors
     /// `Corrupt` for a kind of type that came later than this program.
-    pub fn find<const F: usize, const S: usize>(
+    fn find<const F: usize, const S: usize>(
         &self,
         functions: [&str; F],
         fields: [(&str, &str); S],

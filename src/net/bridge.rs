@@ -56,18 +56,18 @@ impl Network {
             route::add_address(&mut channel, bridge.index, gateway, subnet.prefix())?;
             route::add_address(&mut channel, bridge.index, fence6::GATEWAY.into(), 64)?;
         }
-        self.ensure_delivery(&mut channel, bridge.index)?;
-        self.ensure_gate(&mut channel, bridge.index)?;
+        let is_new = self.ensure_delivery(&mut channel, bridge.index)?;
+        self.ensure_gate(&mut channel, bridge.index, is_new)?;
         if !bridge.up {
             link::set_up(&mut channel, bridge.index)?;
         }
         Ok(())
     }
 
-    /// The fence first, and then the rule that lets packets past it.
-    pub(super) fn ensure_gate(&self, channel: &mut Channel, bridge: u32) -> Result<()> {
+    /// The fence first, and then the rule that lets packets past it. A new delivery has maps that the fence does not ask yet.
+    pub(super) fn ensure_gate(&self, channel: &mut Channel, bridge: u32, is_new: bool) -> Result<()> {
         // Newer kernels keep the rule for the next bridge of this name when one is deleted.
-        if !fence::stands(channel, bridge)? {
+        if is_new || !fence::stands(channel, bridge)? {
             fence::guard_bridge(channel, bridge)?;
         }
         let mut channel = Channel::netfilter()?;

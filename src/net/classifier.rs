@@ -1,27 +1,21 @@
-//! Places where eBPF programs see the packets of an interface (`tc-bpf(8)`, `clsact`): what they are, and what is at them.
+//! Places where eBPF programs see the packets of an interface: what they are, and what is at them.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+mod clsact;
+mod tcx;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage as Message;
-use netlink_packet_route::tc::{
-    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
-};
-use nix::errno::Errno;
+use std::os::fd::OwnedFd;
 
-use super::netlink::{Channel, forgive_exists, is, is_gone};
+use super::netlink::Channel;
 use crate::error::{During, Result};
 use crate::sys::bpf;
+use tcx::List;
 
-/// Verdicts of `linux/pkt_cls.h`: the next filter decides, and dropped.
+/// Verdicts of `linux/pkt_cls.h`, of both kinds of places: the next program decides, and dropped.
 pub(super) const NEXT: i32 = -1;
 pub(super) const DROP: i32 = 2;
 
-/// `ETH_P_ALL` as the lower half of a filter's information.
-const ALL: u32 = 3_u16.to_be() as u32;
-
 /// A place at an interface, for one program. What is there is replaced, and there is no moment without it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// Before all else, what comes in.
     In,
@@ -32,6 +26,8 @@ pub(super) enum Place {
 }
 
 impl Place {
+    const ALL: [Self; 3] = [Self::In, Self::Behind, Self::Out];
+
     /// The name its programs have in the kernel's lists, at most 15 bytes.
     fn name(self) -> &'static str {
         match self {
@@ -39,27 +35,6 @@ impl Place {
             Self::Behind => "condo_way",
             Self::Out => "condo_delivery",
         }
-    }
-
-    /// The one filter at it.
-    fn of(self, link: u32) -> TcMessage {
-        let (minor, priority) = match self {
-            Self::In => (TcHandle::MIN_INGRESS, 1),
-            Self::Behind => (TcHandle::MIN_INGRESS, 2),
-            Self::Out => (TcHandle::MIN_EGRESS, 1),
-        };
-        let major = u16::MAX;
-        let mut filter = about(link, TcHandle { major, minor });
-        filter.header.handle = 1.into();
-        filter.header.info = priority << 16 | ALL;
-        filter
-    }
-
-    /// For asking about it.
-    fn named(self, link: u32) -> TcMessage {
-        let mut filter = self.of(link);
-        filter.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.into())];
-        filter
     }
 }
 
@@ -69,78 +44,54 @@ pub(super) fn load(place: Place, instructions: &[u64]) -> Result<OwnedFd> {
     bpf::load_classifier(instructions, name).during(|| format!("load the program `{name}`"))
 }
 
-/// Puts a program there, in place of what is there.
-pub(super) fn put(channel: &mut Channel, link: u32, place: Place, program: &OwnedFd) -> Result<()> {
-    send(channel, link, (place, program), NLM_F_REPLACE)
+/// What becomes of a program that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// It goes.
+    Replace,
+    /// It stays, and the new one is not needed.
+    Leave,
 }
 
-/// Puts a program there, unless there is one.
-pub(super) fn put_first(channel: &mut Channel, link: u32, place: Place, program: &OwnedFd) -> Result<()> {
-    forgive_exists(send(channel, link, (place, program), NLM_F_EXCL))
+/// Puts a program there.
+pub(super) fn put(
+    channel: &mut Channel,
+    link: u32,
+    (place, program): (Place, &OwnedFd),
+    manner: Manner,
+) -> Result<()> {
+    // As often as others change the list meanwhile.
+    loop {
+        match List::read(link, place)? {
+            Some(list) if manner == Manner::Leave && list.id_at(place).is_some() => return Ok(()),
+            Some(list) if !list.is_empty() || !is_older(channel, link, place)? => {
+                if list.put(link, place, program)? {
+                    return Ok(());
+                }
+            }
+            _ => return clsact::put(channel, link, (place, program), manner),
+        }
+    }
 }
 
-fn send(channel: &mut Channel, link: u32, (place, program): (Place, &OwnedFd), flags: u16) -> Result<()> {
-    let name = place.name();
-    let options = [
-        TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned()),
-        TcFilterBpfOption::ProgName(name.into()),
-        TcFilterBpfOption::Flags(TcBpfFlags::DirectAction),
-    ];
-    let mut filter = place.named(link);
-    let options = options.into_iter().map(TcOption::Bpf).collect();
-    filter.attributes.push(TcAttribute::Options(options));
-    channel
-        .request(Message::NewTrafficFilter(filter), NLM_F_CREATE | flags)
-        .map(drop)
-        .during(|| format!("attach the program `{name}`"))
+/// Whether the interface has filters of an older version. The lists come before all filters, so a new way would lead past an old fence.
+fn is_older(channel: &mut Channel, link: u32, place: Place) -> Result<bool> {
+    Ok(clsact::find(channel, link, Place::In)?.is_some()
+        || place != Place::In && clsact::find(channel, link, place)?.is_some())
 }
 
 /// The number of the program that is there; nothing is where there is none.
 pub(super) fn find(channel: &mut Channel, link: u32, place: Place) -> Result<Option<u32>> {
-    let name = place.name();
-    let answers = match channel.request(Message::GetTrafficFilter(place.named(link)), 0) {
-        // No such filter, and no such queueing discipline.
-        Err(e) if is_gone(&e) || is(&e, Errno::EINVAL) => return Ok(None),
-        other => other.during(|| format!("look up the program `{name}`"))?,
-    };
-    let options = answers.into_iter().flat_map(|answer| match answer {
-        Message::NewTrafficFilter(filter) => filter.attributes,
-        _ => Vec::new(),
-    });
-    Ok(options.into_iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => options.into_iter().find_map(|option| match option {
-            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(id),
-            _ => None,
-        }),
-        _ => None,
-    }))
+    match List::read(link, place)?.and_then(|list| list.id_at(place)) {
+        None => clsact::find(channel, link, place),
+        found => Ok(found),
+    }
 }
 
 /// Removes the program that is there; none is fine.
 pub(super) fn remove(channel: &mut Channel, link: u32, place: Place) -> Result<()> {
-    match channel.request(Message::DelTrafficFilter(place.named(link)), 0) {
-        Err(e) if is_gone(&e) || is(&e, Errno::EINVAL) => Ok(()),
-        other => other
-            .map(drop)
-            .during(|| format!("remove the program `{}`", place.name())),
+    if let Some(list) = List::read(link, place)? {
+        list.remove(link, place)?;
     }
-}
-
-/// Makes the places of an interface, unless they are there.
-pub(super) fn ensure_places(channel: &mut Channel, link: u32) -> Result<()> {
-    let mut qdisc = about(link, TcHandle::CLSACT);
-    qdisc.header.handle = TcHandle {
-        major: u16::MAX,
-        minor: 0,
-    };
-    qdisc.attributes = vec![TcAttribute::Kind("clsact".into())];
-    let made = channel.request(Message::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_EXCL);
-    forgive_exists(made.map(drop)).during(|| "add the `clsact` queueing discipline")
-}
-
-fn about(link: u32, parent: TcHandle) -> TcMessage {
-    let mut message = TcMessage::default();
-    message.header.index = link.cast_signed();
-    message.header.parent = parent;
-    message
+    clsact::remove(channel, link, place)
 }

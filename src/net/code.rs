@@ -4,9 +4,9 @@
 
 use crate::sys::bpf::assembly::Assembly;
 use crate::sys::bpf::op::{
-    ADD, ADD_REGISTER, AND, CALL, EXIT, JUMP, JUMP_IF_AT_LEAST_32, JUMP_IF_EQUAL, JUMP_IF_EQUAL_32,
-    JUMP_UNLESS_EQUAL_32, LOAD_WORD, MOVE, MOVE_LONG, MOVE_REGISTER, SHIFT_RIGHT, STORE_REGISTER, STORE_WORD,
-    XOR,
+    ADD, ADD_REGISTER, AND, CALL, EXIT, JUMP, JUMP_IF_AT_LEAST_32, JUMP_IF_BEYOND, JUMP_IF_EQUAL,
+    JUMP_IF_EQUAL_32, JUMP_UNLESS_EQUAL_32, LOAD_LONG, LOAD_WORD, MOVE, MOVE_LONG, MOVE_REGISTER,
+    SHIFT_RIGHT, STORE_REGISTER, STORE_REGISTER_LONG, STORE_WORD, XOR,
 };
 
 // Registers of the calling convention: the answer, five arguments, those that survive calls, the frame.
@@ -19,6 +19,7 @@ const FIFTH: u8 = 5;
 const CONTEXT: u8 = 6;
 const SUM: u8 = 7;
 const CURSOR: u8 = 8;
+const FOUND: u8 = 9;
 const FRAME: u8 = 10;
 
 /// `BPF_PSEUDO_MAP_FD`: the number that is loaded is a descriptor, in place of which the kernel puts the map's address.
@@ -28,7 +29,10 @@ const A_MAP: u8 = 1;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Helper {
     LookUp = 1,
+    Update = 2,
+    Now = 5,
     StoreBytes = 9,
+    ReplaceSum = 10,
     Redirect = 23,
     LoadBytes = 26,
     ChangeType = 32,
@@ -51,6 +55,8 @@ pub(super) enum Argument {
     Place(i16),
     /// Where in the packet the cursor is.
     Cursor,
+    /// The address of a place in what a map had.
+    Found(i32),
 }
 
 /// A program under construction; `L` names the places that are jumped to.
@@ -163,32 +169,78 @@ impl<L: Copy + PartialEq> Code<L> {
             match argument {
                 Argument::Number(n) => self.push(MOVE, register, 0, *n),
                 Argument::Cursor => self.push(MOVE_REGISTER, CURSOR << 4 | register, 0, 0),
-                Argument::Place(place) => {
-                    self.push(MOVE_REGISTER, FRAME << 4 | register, 0, 0);
-                    self.push(ADD, register, 0, (*place).into());
-                }
+                Argument::Found(place) => self.address(register, FOUND, *place),
+                Argument::Place(place) => self.address(register, FRAME, (*place).into()),
             }
         }
         self.push(CALL, 0, 0, helper as i32);
     }
 
-    /// Looks up what the place in the frame holds in a map, by the map's descriptor.
-    pub(super) fn look_up(&mut self, map: i32, place: i16) {
+    /// Adds to the working register.
+    pub(super) fn add(&mut self, number: i32) {
+        self.push(ADD, SECOND, 0, number);
+    }
+
+    /// Looks up what the place in the frame holds in a map, by the map's descriptor, and goes on when it is there.
+    pub(super) fn look_up(&mut self, map: i32, place: i16, otherwise: L) {
+        self.map_and_key(map, place);
+        self.push(CALL, 0, 0, Helper::LookUp as i32);
+        self.jump(JUMP_IF_EQUAL, ANSWER, 0, otherwise);
+        self.push(MOVE_REGISTER, ANSWER << 4 | FOUND, 0, 0);
+    }
+
+    /// Enters the value into the map, under the key, both at these places in the frame. A map that is full forgets others.
+    pub(super) fn enter(&mut self, map: i32, key: i16, value: i16) {
+        self.map_and_key(map, key);
+        self.address(THIRD, FRAME, value.into());
+        self.push(MOVE, FOURTH, 0, 0);
+        self.push(CALL, 0, 0, Helper::Update as i32);
+    }
+
+    fn map_and_key(&mut self, map: i32, key: i16) {
         self.push(MOVE_LONG, A_MAP << 4 | FIRST, 0, map);
         self.push(0, 0, 0, 0);
-        self.push(MOVE_REGISTER, FRAME << 4 | SECOND, 0, 0);
-        self.push(ADD, SECOND, 0, place.into());
-        self.push(CALL, 0, 0, Helper::LookUp as i32);
+        self.address(SECOND, FRAME, key.into());
     }
 
-    /// Jumps when the map had nothing.
-    pub(super) fn if_nothing(&mut self, to: L) {
-        self.jump(JUMP_IF_EQUAL, ANSWER, 0, to);
+    /// Takes the address of a place behind what a register points to into another.
+    fn address(&mut self, register: u8, base: u8, place: i32) {
+        self.push(MOVE_REGISTER, base << 4 | register, 0, 0);
+        self.push(ADD, register, 0, place);
     }
 
-    /// Ends with a redirection of the packet to be sent by the interface whose number the map had.
-    pub(super) fn send_to_found(&mut self) {
-        self.push(LOAD_WORD, ANSWER << 4 | FIRST, 0, 0);
+    /// Takes a number from a place in what the map had into the working register.
+    pub(super) fn load_found(&mut self, place: i16) {
+        self.push(LOAD_WORD, FOUND << 4 | SECOND, place, 0);
+    }
+
+    /// Puts into the frame the time that it is so many nanoseconds from now.
+    pub(super) fn store_time_in(&mut self, nanoseconds: i32, place: i16) {
+        self.push(CALL, 0, 0, Helper::Now as i32);
+        self.push(ADD, ANSWER, 0, nanoseconds);
+        self.push(STORE_REGISTER_LONG, ANSWER << 4 | FRAME, place, 0);
+    }
+
+    /// Jumps when the time at a place in what the map had is over.
+    pub(super) fn if_over(&mut self, place: i16, to: L) {
+        self.push(CALL, 0, 0, Helper::Now as i32);
+        self.push(LOAD_LONG, FOUND << 4 | SECOND, place, 0);
+        self.jump(JUMP_IF_BEYOND, SECOND << 4, 0, to);
+    }
+
+    /// Puts the working register into a field of `struct __sk_buff`.
+    pub(super) fn set_field(&mut self, offset: i16) {
+        self.push(STORE_REGISTER, SECOND << 4 | CONTEXT, offset, 0);
+    }
+
+    /// Takes a number into the working register.
+    pub(super) fn number(&mut self, number: i32) {
+        self.push(MOVE, SECOND, 0, number);
+    }
+
+    /// Ends with a redirection of the packet to be sent by the interface whose number is in the working register.
+    pub(super) fn send_by(&mut self) {
+        self.push(MOVE_REGISTER, SECOND << 4 | FIRST, 0, 0);
         self.push(MOVE, SECOND, 0, 0);
         self.push(CALL, 0, 0, Helper::Redirect as i32);
         self.push(EXIT, 0, 0, 0);
@@ -222,7 +274,9 @@ impl<L: Copy + PartialEq> Code<L> {
         match self.0.has(to) {
             // Back: leads nowhere, which the kernel refuses.
             true => self.push(operation, register, i16::MAX, number),
-            false => self.0.jump(operation, [register, 0], number, to),
+            false => self
+                .0
+                .jump(operation, [register & 0x0f, register >> 4], number, to),
         }
     }
 

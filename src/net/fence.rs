@@ -1,21 +1,26 @@
-//! The fence that no `nft flush ruleset` removes: eBPF classifiers at the ingress of ports and bridge (`tc-bpf(8)`, `clsact`).
+//! The fence that no `nft flush ruleset` removes: eBPF programs that see first what comes in by ports and bridge.
 //!
 //! ```text
 //! port     what the tenant sends, before anything else of the host sees it: IP from its own addresses to the gateway's
 //!          hardware address, ARP about its own addresses, and nothing else. DHCP is answered here (see lease), and so are
 //!          questions about neighbours of IPv6 (see fence6).
 //! bridge   what the ports let through becomes a packet for somebody else, which the host's IP and ARP ignore. Only a rule of
-//!          the firewall makes it the host's again (see gate): no firewall, no traffic.
+//!          the firewall makes it the host's again (see gate): no firewall, no traffic. What the rules have let through just
+//!          before goes on at once (see shortcut).
 //! ```
 //! The port's part keeps link-local destinations (01:80:c2:…) away, which an operator's bridge hands to its host as input of the *port*,
 //! and ARP of invented senders, each of which would take a place in the host's neighbour table. It has a program of its own
 //! with the addresses in its code, so it costs the same whatever the number of ports.
 
-use super::classifier::{self, DROP, NEXT, Place};
+use std::os::fd::OwnedFd;
+
+use super::classifier::{self, DROP, Manner, NEXT, Place};
 use super::code::{Argument, Code, Helper, Size};
+use super::delivery;
 use super::fence6;
 use super::lease::{self, Lease};
 use super::netlink::Channel;
+use super::shortcut;
 use crate::error::Result;
 
 /// `PACKET_OTHERHOST`.
@@ -61,15 +66,15 @@ pub(super) fn guard_port(channel: &mut Channel, link: u32, lease: &Lease<'_>) ->
     attach(channel, link, &port_program(lease))
 }
 
-/// Puts up the fence of a bridge.
+/// Puts up the fence of a bridge, in place of the one it has. The delivery at its way out has the map of connections.
 pub(super) fn guard_bridge(channel: &mut Channel, link: u32) -> Result<()> {
-    attach(channel, link, &bridge_program())
+    let connections = delivery::connections(channel, link)?;
+    attach(channel, link, &bridge_program(connections.as_ref()))
 }
 
 fn attach(channel: &mut Channel, link: u32, instructions: &[u64]) -> Result<()> {
     let program = classifier::load(Place::In, instructions)?;
-    classifier::ensure_places(channel, link)?;
-    classifier::put(channel, link, Place::In, &program)
+    classifier::put(channel, link, (Place::In, &program), Manner::Replace)
 }
 
 /// Whether there is a fence at the link.
@@ -77,12 +82,27 @@ pub(super) fn stands(channel: &mut Channel, link: u32) -> Result<bool> {
     Ok(classifier::find(channel, link, Place::In)?.is_some())
 }
 
-fn bridge_program() -> Vec<u64> {
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Past {
+    Ip6,
+    Keyed,
+    Counted6,
+    Counted,
+    Long,
+    Drop,
+}
+
+fn bridge_program(connections: Option<&OwnedFd>) -> Vec<u64> {
     let mut code = Code::new();
+    if let Some(connections) = connections {
+        let places = [Past::Ip6, Past::Keyed, Past::Counted6, Past::Counted];
+        shortcut::take(&mut code, connections, places, [Past::Long, Past::Drop]);
+    }
+    code.label(Past::Long);
     code.call(Helper::ChangeType, &[Argument::Number(FOR_OTHERS)]);
-    code.if_failed(To::Drop);
+    code.if_failed(Past::Drop);
     code.answer(NEXT);
-    code.label(To::Drop);
+    code.label(Past::Drop);
     code.answer(DROP);
     code.finish()
 }

@@ -246,6 +246,26 @@ impl Filter {
     }
 }
 
+/// An address, or a network of which only the part that its length names may be set. `field` is for the error.
+///
+/// # Errors
+/// [`Error::Invalid`] for anything else.
+pub fn network(field: &str, text: &str) -> Result<IpNetwork> {
+    let refuse = |problem: &str| Error::invalid(field, text, problem);
+    let network: IpNetwork = text
+        .parse()
+        .map_err(|_| refuse("is not an address or a network such as 198.51.100.0/24 or 2001:db8::/32"))?;
+    if network.ip() == network.network() {
+        return Ok(network);
+    }
+    let right = format!(
+        "has bits behind its length; the network is {}/{}",
+        network.network(),
+        network.prefix()
+    );
+    Err(refuse(&right))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

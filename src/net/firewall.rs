@@ -2,9 +2,8 @@
 //!
 //! ```text
 //! inet     antispoof   prerouting   from a port itself, past its link: dropped
-//!                                   from the bridge: (ether saddr . ip saddr) in @tenants, or dropped; so is all IPv6
-//!          fragments   prerouting   faster than a VPS may make the host wait for the rest of a packet (@fragments), dropped
-//!          share       prerouting   from the bridge: new connections beyond a VPS's share (@connections) are dropped
+//!                                   from the bridge: (ether saddr . ip saddr) in @tenants, or dropped; parts of packets faster
+//!                                   than a VPS may make the host wait for the rest (@fragments), dropped
 //!          input       input        from the bridge to the host: answers, ping and, at @resolvers, questions for names, the rest
 //!                                   dropped
 //!          forward     forward      VPS to VPS: (ip saddr . ip daddr) in @pairs, or by a redirected port, or dropped
@@ -15,13 +14,17 @@
 //!          deliver     postrouting  to the bridge: ip daddr in @addresses and no ICMP redirect, or dropped
 //!          masquerade  postrouting  VPS to outside: under the host's address
 //!          publish …   see publish
-//!          leaving …   see screen
+//!          leaving     prerouting   from the bridge: new connections beyond a VPS's share (@connections) are dropped; see screen
+//!          arriving    postrouting  see screen
 //!          gate-LINK   ingress      of the bridge, one for each network: a mark, so that the table is seen to be there
 //! netdev   gate        ingress      of the bridge, right behind: what the fence has made somebody else's packet is the host's
 //!                                   again where it has the mark
 //! ```
+//! Each chain costs a packet as much as some rules, so those that are asked at one place, with nobody's between, are one.
+//!
 //! Only the netdev family can make a packet the host's, and only the mark tells it of the other table: with either of them
 //! deleted the gate is closed. Marks of tenants end where a packet leaves their namespace.
+//! TCP of a pair is marked, so that its connection is known for a moment and does not come here again before (see shortcut).
 //! VPS to VPS needs no connection tracking: pairs are entered both ways, so taking a pair away cuts what is open.
 //! What relates to a connection (ICMP errors) is let through to VPSs but not to the host, whose path MTU is nothing that a
 //! tenant may have an opinion on. Whatever does not touch the bridge is accepted in the first rules of each chain; other
@@ -37,6 +40,7 @@ use super::link::PORTS;
 use super::rule::{Connection, DESTINATION, DESTINATION6, ETHER_SOURCE, Field, Rule, SOURCE, SOURCE6};
 use super::ruleset::{At, Chain, Ruleset};
 use super::set::{self, Family, LINKS, OPEN, OUTWARD, RESOLVERS, V4, V6};
+use super::shortcut::KNOWN;
 use super::{publish, screen};
 
 /// `ICMP_REDIRECT` and `ICMP_ECHO`, `NDISC_REDIRECT` and `ICMPV6_ECHO_REQUEST`.
@@ -97,24 +101,23 @@ pub(super) fn rules(table: &str) -> Ruleset<'_> {
         family: NetfilterProtoFamily::Inet,
         sets: &set::ALL,
         maps: [&publish::MAPS[..], &screen::MAPS[..]].concat(),
-        chains: [chains(), publish::chains(), screen::chains()]
-            .into_iter()
-            .flatten()
-            .collect(),
+        retired: &["fragments", "share"],
+        chains: chains().into_iter().chain(publish::chains()).collect(),
     }
 }
 
 /// The gate of a network, in a table of its link's name; it needs the link to be there.
 pub(super) fn gate(link: &str) -> Ruleset<'_> {
     let open = vec![
+        Rule::new().marked(PASSED).mark(0).for_us().accept(),
         Rule::new().arp().for_us(),
-        Rule::new().marked(PASSED).mark(0).for_us(),
     ];
     Ruleset {
         table: link,
         family: NetfilterProtoFamily::NetDev,
         sets: &[],
         maps: Vec::new(),
+        retired: &[],
         chains: vec![coming_in("gate".to_owned(), link, 0, open)],
     }
 }
@@ -127,6 +130,7 @@ pub(super) fn opener<'a>(table: &'a str, link: &str) -> Ruleset<'a> {
         family: NetfilterProtoFamily::Inet,
         sets: &[],
         maps: Vec::new(),
+        retired: &[],
         chains: vec![coming_in(opener_of(link), link, -10, mark)],
     }
 }
@@ -168,20 +172,20 @@ fn chains() -> Vec<Chain> {
         Rule::new().not_from(LINKS).accept(),
         Rule::new().loopback().drop(),
     ];
-    antispoof.extend(each(|v| {
-        (v.about)(Rule::new().ethernet())
-            .in_set(&[ETHER_SOURCE, v.source], v.sets.tenants)
-            .accept()
-    }));
-    antispoof.push(Rule::new().drop());
-    let parts = |rule: Rule, v: Version| rule.oftener(FRAGMENTS, v.source, v.sets.fragments).drop();
-    let fragments = vec![
-        parts(Rule::new().from(LINKS).fragment(), VERSIONS[0]),
-        parts(Rule::new().from(LINKS).header6(FRAGMENT6), VERSIONS[1]),
-        parts(Rule::new().from(LINKS).header6(OPTIONS6), VERSIONS[1]),
-    ];
+    let own = |rule: Rule, v: Version| rule.in_set(&[ETHER_SOURCE, v.source], v.sets.tenants);
+    let part = |rule: Rule, v| own(rule, v).oftener(FRAGMENTS, v.source, v.sets.fragments).drop();
+    let ethernet = || Rule::new().ethernet();
+    let [v4, v6] = VERSIONS;
+    antispoof.extend([
+        part(ethernet().fragment(), v4),
+        own(ethernet().ipv4(), v4).accept(),
+        part(ethernet().header6(FRAGMENT6), v6),
+        part(ethernet().header6(OPTIONS6), v6),
+        own(ethernet().ipv6(), v6).accept(),
+        Rule::new().drop(),
+    ]);
     let share = each(|v| {
-        (v.about)(Rule::new().from(LINKS).connection(Connection::New))
+        (v.about)(Rule::new().connection(Connection::New).from(LINKS))
             .beyond(SHARE, v.source, v.sets.connections)
             .drop()
     });
@@ -205,9 +209,10 @@ fn chains() -> Vec<Chain> {
     vec![
         // Before reassembly (-400), so that no forged fragment joins another's packet, and before connection tracking (-200).
         filter("antispoof", Hook::PreRouting, -450, antispoof),
-        filter("fragments", Hook::PreRouting, -440, fragments),
-        // After connection tracking.
-        filter("share", Hook::PreRouting, -150, share.collect()),
+        // After connection tracking, before destinations are translated (-100).
+        filter("leaving", Hook::PreRouting, -140, screen::leaving(share)),
+        // Before sources are translated (100).
+        filter("arriving", Hook::PostRouting, -10, screen::arriving()),
         filter("input", Hook::LocalIn, 0, input()),
         filter("forward", Hook::Forward, 0, forward()),
         filter("deliver", Hook::PostRouting, 0, deliver),
@@ -244,12 +249,18 @@ fn input() -> Vec<Rule> {
 }
 
 fn forward() -> Vec<Rule> {
-    let mut rules: Vec<Rule> = each(|v| {
-        (v.about)(Rule::new().from(LINKS).to(LINKS))
-            .in_set(&[v.source, v.destination], v.sets.pairs)
+    let paired = |v: Version, rule: Rule| {
+        (v.about)(rule.from(LINKS).to(LINKS)).in_set(&[v.source, v.destination], v.sets.pairs)
+    };
+    // The next packets of the connection may take the shortcut.
+    let tcp = |v| {
+        paired(v, Rule::new().carrying(TCP))
+            .untranslated()
+            .mark(KNOWN)
             .accept()
-    })
-    .collect();
+    };
+    let mut rules: Vec<Rule> = each(tcp).collect();
+    rules.extend(each(|v| paired(v, Rule::new()).accept()));
     // By a published port neighbours reach each other as everybody does.
     rules.push(Rule::new().from(LINKS).to(LINKS).not_redirected().drop());
     rules.push(Rule::new().from(LINKS).not_from(OUTWARD).drop());

@@ -2,15 +2,14 @@
 //! port are in them: whatever source they claim, nobody else's.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use netlink_packet_route::link::InfoKind;
 
 use super::link::{self, Link};
 use super::netlink::Channel;
 use super::shape::turn_names;
-use crate::error::{During, Result};
-use crate::files;
+use crate::error::Result;
+use crate::host;
 
 /// Bytes, with the headers of Ethernet, and packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,13 +45,7 @@ pub fn read(ports: &[String]) -> Result<Vec<Reading>> {
         own.extend(link::find(&mut channel, port)?);
         turns.extend(link::find(&mut channel, &near)?);
     }
-    Ok(readings(&boot()?, own.iter(), turns.iter()))
-}
-
-fn boot() -> Result<String> {
-    let text = files::read_text(Path::new("/proc/sys/kernel/random/boot_id"))
-        .during(|| "tell this boot from others")?;
-    Ok(text.trim().to_owned())
+    Ok(readings(&host::boot()?, own.iter(), turns.iter()))
 }
 
 /// What ports have counted, and the links that limit what comes from them.
@@ -96,7 +89,7 @@ impl Meters {
         let mut channel = Channel::route()?;
         Ok(Self {
             links: link::all(&mut channel)?,
-            boot: boot()?,
+            boot: host::boot()?,
         })
     }
 

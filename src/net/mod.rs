@@ -61,6 +61,7 @@ mod screen;
 mod service;
 mod set;
 mod shape;
+mod shortcut;
 mod standing;
 mod subnet;
 mod sysctl;
@@ -83,12 +84,13 @@ pub use resolver::{PUBLIC_RESOLVERS, resolver_file, resolvers};
 pub use route::routes;
 pub use service::Services;
 pub use shape::{give_up, shape};
-pub use standing::generation;
+pub use standing::{Generation, generation};
 pub use subnet::{choose_subnet, choose_subnet6};
 pub use sysctl::has_ipv6;
 
 use crate::error::{During, Error, Failures, Result};
 use elements::Change;
+pub use netlink::changes;
 use netlink::{Channel, forgive_gone};
 
 /// A network of a condo instance.

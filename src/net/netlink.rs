@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
@@ -86,15 +87,25 @@ impl Channel {
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {
+        self.ask(message, flags)
+    }
+
+    /// As [`Channel::request`], where not all of an answer is to be read.
+    pub(super) fn ask<M, A>(&mut self, message: M, flags: u16) -> Result<Vec<A>>
+    where
+        M: NetlinkSerializable,
+        A: NetlinkDeserializable,
+    {
         let mut answers = Vec::new();
         self.request_each(message, flags, |answer| answers.push(answer))?;
         Ok(answers)
     }
 
     /// As [`Channel::request`], for answers that may be too long to be kept.
-    pub(super) fn request_each<M>(&mut self, message: M, flags: u16, take: impl FnMut(M)) -> Result<()>
+    pub(super) fn request_each<M, A>(&mut self, message: M, flags: u16, take: impl FnMut(A)) -> Result<()>
     where
-        M: NetlinkSerializable + NetlinkDeserializable,
+        M: NetlinkSerializable,
+        A: NetlinkDeserializable,
     {
         let acknowledge = if flags & NLM_F_DUMP == NLM_F_DUMP {
             0
@@ -121,7 +132,9 @@ impl Channel {
         }
         self.append(&mut bytes, control(ControlMessage::BatchEnd), 0);
         self.send(&bytes)?;
-        self.receive_all::<NetfilterMessage>(|_| {})
+        self.receive_all::<NetfilterMessage>(|_| {})?;
+        BATCHES.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn append<M: NetlinkSerializable>(&self, bytes: &mut Vec<u8>, message: M, flags: u16) {
@@ -209,6 +222,14 @@ impl Line {
             is_waiting: Cell::new(false),
         })
     }
+}
+
+/// Batches that the kernel has applied.
+static BATCHES: AtomicU32 = AtomicU32::new(0);
+
+/// How many changes of rules this process has made.
+pub fn changes() -> u32 {
+    BATCHES.load(Ordering::Relaxed)
 }
 
 /// The calling thread's network namespace.

@@ -191,10 +191,25 @@ fn links_of_route(route: &RouteMessage) -> Vec<u32> {
 /// # Errors
 /// Those of the netlink socket.
 pub fn routes() -> Result<Vec<Ipv4Network>> {
-    routes_beside(&mut Channel::route()?, None)
+    let mut channel = Channel::route()?;
+    let mut found = routes_beside(&mut channel, None)?;
+    let mut query = AddressMessage::default();
+    query.header.family = AddressFamily::Inet;
+    for answer in channel
+        .request(Message::GetAddress(query), NLM_F_DUMP)
+        .during(|| "list addresses")?
+    {
+        if let Message::NewAddress(address) = answer {
+            found.extend(network_of(&address));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
-/// As [`routes`], without those by one link.
+/// Every IPv4 network that a route names which is not by this link. An address that is in use has a route; those that are not, the
+/// kernel would look for at each of its interfaces.
 pub(super) fn routes_beside(channel: &mut Channel, link: Option<u32>) -> Result<Vec<Ipv4Network>> {
     let mut found = Vec::new();
     let mut query = RouteMessage::default();
@@ -211,18 +226,6 @@ pub(super) fn routes_beside(channel: &mut Channel, link: Option<u32>) -> Result<
             if by.is_none() || by != link {
                 found.extend(destination(&route));
             }
-        }
-    }
-    let mut query = AddressMessage::default();
-    query.header.family = AddressFamily::Inet;
-    for answer in channel
-        .request(Message::GetAddress(query), NLM_F_DUMP)
-        .during(|| "list addresses")?
-    {
-        if let Message::NewAddress(address) = answer
-            && Some(address.header.index) != link
-        {
-            found.extend(network_of(&address));
         }
     }
     found.sort_unstable();

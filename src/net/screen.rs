@@ -8,13 +8,10 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_netfilter::nftables::InetHookNumber as Hook;
-
 use super::filter::{Action, Direction, Filter, FilterRule, Protocol};
 use super::map::{self, Element, Family, Leads, Map, To};
 use super::netlink::Entry;
 use super::rule::{ICMP, ICMPV6, Rule};
-use super::ruleset::{At, Chain};
 use super::set::address_key;
 
 /// ICMPv6 types that find routers and neighbours (RFC 4861), without which no address is worth anything.
@@ -45,25 +42,19 @@ fn maps(direction: Direction) -> &'static [Map; 2] {
 
 const DIRECTIONS: [Direction; 2] = [Direction::In, Direction::Out];
 
-/// The chains that ask them.
-pub(super) fn chains() -> Vec<Chain> {
-    let chain = |name: &str, hook, priority, rules| Chain {
-        name: name.to_owned(),
-        kind: "filter",
-        at: At::Ip(hook),
-        priority,
-        rules,
-    };
-    vec![
-        // After connection tracking and a VPS's share of it, before destinations are translated (-100).
-        chain("leaving", Hook::PreRouting, -140, asking(Direction::Out)),
-        // Before sources are translated (100).
-        chain("arriving", Hook::PostRouting, -10, asking(Direction::In)),
-    ]
+/// What is asked of packets that leave a VPS: `share` of those that nobody waits for.
+pub(super) fn leaving(share: impl Iterator<Item = Rule>) -> Vec<Rule> {
+    asking(Direction::Out, share)
 }
 
-fn asking(direction: Direction) -> Vec<Rule> {
+/// What is asked of packets that arrive at a VPS.
+pub(super) fn arriving() -> Vec<Rule> {
+    asking(Direction::In, std::iter::empty())
+}
+
+fn asking(direction: Direction, first: impl Iterator<Item = Rule>) -> Vec<Rule> {
     let mut rules = vec![Rule::new().answering().accept(), Rule::new().relating().accept()];
+    rules.extend(first);
     rules.extend(Family::ALL.into_iter().zip(maps(direction)).map(|(family, map)| {
         let field = match direction {
             Direction::In => family.destination(),

@@ -22,7 +22,7 @@ use netlink_packet_route::link::InfoKind;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use nix::errno::Errno;
 
-use super::classifier::{self, Place};
+use super::classifier::{self, Manner, Place};
 use super::link::Link;
 use super::netlink::{Channel, forgive_exists, forgive_gone, is, is_gone};
 use super::rate::Rates;
@@ -103,7 +103,6 @@ impl Network {
         };
         if let Some(turn) = turn {
             for (end, code) in [(turn.far, onwards()), (turn.near, turned())] {
-                classifier::ensure_places(channel, end)?;
                 redirect(channel, end, Place::Behind, &code)?;
             }
         }
@@ -290,7 +289,7 @@ fn turned() -> Vec<u64> {
 /// Does this to what goes by an interface.
 fn redirect(channel: &mut Channel, at: u32, place: Place, code: &[u64]) -> Result<()> {
     let program = classifier::load(place, code)?;
-    classifier::put(channel, at, place, &program)
+    classifier::put(channel, at, (place, &program), Manner::Replace)
 }
 
 /// Puts the bucket at the interface's way out, or takes it away.

@@ -1,6 +1,8 @@
 //! Whether what condo made for a network is still there. Rules are read one by one; the kernel's count of changes to them tells in
 //! one question whether those that were read before are still the same.
 
+use std::fmt;
+
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage, NfTablesMessage};
@@ -65,12 +67,34 @@ impl Network {
     }
 }
 
-/// Names all rules of the calling thread's network namespace as they are now, and what this condo would have them be.
-/// Whoever changes a rule, a set or an element changes the name.
+/// All rules of a network namespace as they are at one moment, and what this condo would have them be. As text it is their name, on one
+/// line: whoever changes a rule, a set or an element changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    namespace: u64,
+    number: u32,
+}
+
+impl Generation {
+    /// The one that so many changes lead to: the kernel counts each transaction.
+    #[must_use]
+    pub fn after(self, changes: u32) -> Self {
+        let number = self.number.wrapping_add(changes);
+        Self { number, ..self }
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.namespace, self.number, ruleset::VERSION)
+    }
+}
+
+/// The rules of the calling thread's network namespace as they are now.
 ///
 /// # Errors
 /// Those of the netlink socket.
-pub fn generation() -> Result<String> {
+pub fn generation() -> Result<Generation> {
     let query = NfTablesMessage::GetGen(GenMessage { attributes: vec![] });
     let answers = Channel::netfilter()?.request(about(NetfilterProtoFamily::Unspec, query), 0)?;
     let number = answers
@@ -86,5 +110,6 @@ pub fn generation() -> Result<String> {
             _ => None,
         })
         .ok_or_else(|| Error::Status("the kernel does not count changes of its firewall".into()))?;
-    Ok(format!("{} {number} {}", home()?, ruleset::VERSION))
+    let namespace = home()?;
+    Ok(Generation { namespace, number })
 }

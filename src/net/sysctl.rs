@@ -17,6 +17,11 @@ pub(super) fn set_for_bridge(bridge: &str, has_ipv6: bool) -> Result<()> {
     // First, because a change of it resets other settings of every interface (ip-sysctl).
     set(Path::new("/proc/sys/net/ipv4/ip_forward"), "1")?;
     set_at_least(Path::new("/proc/sys/net/ipv4/ipfrag_high_thresh"), FRAGMENTS)?;
+    // Of connections between VPSs it sees a part of the packets, and would take the end of one for a packet of none (see `shortcut`).
+    let liberal = Path::new("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");
+    if files::exists(liberal) {
+        set(liberal, "1")?;
+    }
     let conf = PathBuf::from("/proc/sys/net/ipv4/conf").join(bridge);
     // The host answers ARP for the neighbours of a VPS (RFC 3069), so that they talk through it and its firewall.
     set(&conf.join("proxy_arp_pvlan"), "1")?;

@@ -44,15 +44,16 @@ pub fn add_home(env: &mut Vec<OsString>, uid: u32) {
     env.push(OsString::from_vec([b"HOME=", home.as_bytes()].concat()));
 }
 
-/// The home directory of a user by `passwd(5)`; `/` for one who is not there or has none.
+/// The home directory of a user by `passwd(5)`, which may be empty; `/` for one who is not there.
 fn home_of(uid: u32, passwd: &[u8]) -> OsString {
     let home = passwd.split(|b| *b == b'\n').find_map(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         let fields: Vec<&[u8]> = line.split(|b| *b == b':').collect();
         let number = std::str::from_utf8(fields.get(2)?).ok()?.parse::<u32>().ok()?;
         (number == uid).then(|| fields.get(5).copied().unwrap_or_default())
     });
     // A NUL byte would end the variable, and the list of them.
-    let usable = home.filter(|home| !home.is_empty() && !home.contains(&0));
+    let usable = home.filter(|home| !home.contains(&0));
     OsStr::from_bytes(usable.unwrap_or(b"/")).to_owned()
 }
 
@@ -99,11 +100,13 @@ mod tests {
 
     #[test]
     fn homes_are_found_by_number() {
-        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbad\n:x:x\nuser:x:7:7::/home/\xff:\nuser2:x:7:7::/other:\nnone:x:8:8:::\nshort:x:9";
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbad\n:x:x\nuser:x:7:7::/home/\xff:\nuser2:x:7:7::/other:\nnone:x:8:8:::\nshort:x:9\nwindows:x:11:11::/w\r\n";
         assert_eq!(home_of(0, passwd), "/root");
         assert_eq!(home_of(7, passwd).as_bytes(), b"/home/\xff");
-        for nowhere in [8, 9, 10] {
-            assert_eq!(home_of(nowhere, passwd), "/");
+        assert_eq!(home_of(11, passwd), "/w");
+        for empty in [8, 9] {
+            assert_eq!(home_of(empty, passwd), "");
         }
+        assert_eq!(home_of(10, passwd), "/");
     }
 }

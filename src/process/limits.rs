@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use oci_spec::runtime::{PosixRlimitType, Process};
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::error::{During, Error, Result};
@@ -15,7 +16,7 @@ use crate::sys;
 /// The limit of open files that this process began with.
 static FILES: OnceLock<Rlimit> = OnceLock::new();
 
-/// Allows this process and its children as many open files as its hard limit does; see [`Limits::own_files`].
+/// Allows this process and its children as many open files as its hard limit does; see [`Limits::complete`].
 pub fn raise_files() {
     let before = FILES.get_or_init(|| rustix::process::getrlimit(Resource::Nofile));
     let all = Rlimit {
@@ -85,8 +86,14 @@ impl Limits {
         }
     }
 
-    /// The process's own part: without a limit of open files in its config it has the caller's.
-    pub fn own_files(&self) -> Result<()> {
+    /// The process's own part: what its parent had no say over, and without a limit of open files in its config its caller's.
+    pub fn complete(&self) -> Result<()> {
+        for named in &self.rlimits {
+            let (resource, limit) = limit(named);
+            if rustix::process::getrlimit(resource) != limit {
+                rustix::process::setrlimit(resource, limit).during(|| setting(named))?;
+            }
+        }
         let named = self
             .rlimits
             .iter()
@@ -130,19 +137,30 @@ impl Limits {
         }
     }
 
-    /// Sets the resource limits of a process that waits.
+    /// Sets the resource limits of a process that waits, as only we may raise them. Over one that has another's user ids by now we have no
+    /// say without `CAP_SYS_RESOURCE` (`prlimit(2)`): it completes them itself.
     pub fn bound(&self, pid: i32) -> Result<()> {
-        for (typ, soft, hard) in &self.rlimits {
-            let limit = Rlimit {
-                current: bounded(*soft),
-                maximum: bounded(*hard),
-            };
-            rustix::process::prlimit(Pid::from_raw(pid), resource(*typ), limit).during(|| {
-                format!("set limit `{typ}` to {soft}:{hard} (raising a hard limit needs CAP_SYS_RESOURCE)")
-            })?;
+        for named in &self.rlimits {
+            let (resource, limit) = limit(named);
+            match rustix::process::prlimit(Pid::from_raw(pid), resource, limit) {
+                Err(Errno::PERM) => {}
+                other => drop(other.during(|| setting(named))?),
+            }
         }
         Ok(())
     }
+}
+
+fn limit((typ, soft, hard): &(PosixRlimitType, u64, u64)) -> (Resource, Rlimit) {
+    let limit = Rlimit {
+        current: bounded(*soft),
+        maximum: bounded(*hard),
+    };
+    (resource(*typ), limit)
+}
+
+fn setting((typ, soft, hard): &(PosixRlimitType, u64, u64)) -> String {
+    format!("set limit `{typ}` to {soft}:{hard} (raising a hard limit needs CAP_SYS_RESOURCE)")
 }
 
 /// `RLIM_INFINITY` is all ones in the spec's 64 bits, and an absent value for rustix.

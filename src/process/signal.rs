@@ -8,7 +8,12 @@ use crate::error::{Error, Result};
 /// Lowest and highest realtime signals as the kernel numbers them; C libraries keep the first two for themselves.
 const REALTIME: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// Reads `TERM`, `SIGTERM`, `15` or `SIGRTMIN+3`; `field` names the option in the error.
+/// Whether a text names signal 0, by which `kill(2)` only asks whether there is somebody.
+pub fn is_question(text: &str) -> bool {
+    number(text) == Some(0)
+}
+
+/// Reads `TERM`, `SIGTERM`, `15`, `+15` or `SIGRTMIN+3`; `field` names the option in the error.
 pub fn parse(field: &str, text: &str) -> Result<Signal> {
     let unknown = || {
         Error::invalid(
@@ -17,7 +22,7 @@ pub fn parse(field: &str, text: &str) -> Result<Signal> {
             "is not a signal: use a name such as TERM or a number",
         )
     };
-    let number = match digits(text) {
+    let number = match number(text) {
         Some(number) => number,
         None => named(&text.to_ascii_uppercase()).ok_or_else(unknown)?,
     };
@@ -53,6 +58,11 @@ fn offset_by(sign: char, text: &str) -> Option<i32> {
     digits(text.strip_prefix(sign)?)
 }
 
+/// A number as Go reads one, as far as it is not negative.
+fn number(text: &str) -> Option<i32> {
+    digits(text.strip_prefix('+').unwrap_or(text))
+}
+
 /// A number without a sign.
 fn digits(text: &str) -> Option<i32> {
     let plain = text.bytes().all(|b| b.is_ascii_digit());
@@ -70,6 +80,8 @@ mod tests {
             ("SIGKILL", 9),
             ("hup", 1),
             ("15", 15),
+            ("+15", 15),
+            ("015", 15),
             ("SIGRTMIN+3", 37),
             ("RTMAX-1", 63),
         ] {
@@ -85,7 +97,11 @@ mod tests {
             "SIGRTMIN+40",
             "RTMIN+-1",
             "15x",
-            "+9",
+            "+",
+            "++9",
+            "+-9",
+            "+TERM",
+            "+0",
             "9 ",
             "TERMINATE",
             "RTMIN+31",
@@ -96,6 +112,20 @@ mod tests {
             "RTMIN+99999999999",
         ] {
             assert!(parse("signal", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn zero_is_a_question() {
+        for (text, is) in [
+            ("0", true),
+            ("+0", true),
+            ("00", true),
+            ("", false),
+            ("-0", false),
+            ("1", false),
+        ] {
+            assert_eq!(is_question(text), is, "{text}");
         }
     }
 }

@@ -131,6 +131,14 @@ pub struct Options {
     pub data: Vec<String>,
 }
 
+/// The options in one that are for the filesystem, separated as `mount(2)` has them. What is quoted or escaped (labels, paths of
+/// overlayfs) keeps its commas.
+fn parts(option: &str) -> impl Iterator<Item = String> {
+    let whole = option.contains(['"', '\\']);
+    let parts = option.split(move |c| c == ',' && !whole);
+    parts.filter(|part| !part.is_empty()).map(str::to_owned)
+}
+
 impl Options {
     /// Sorts the options of a mount; later ones win over earlier ones.
     pub fn parse<S: AsRef<str>>(options: &[S]) -> Self {
@@ -138,8 +146,7 @@ impl Options {
         for option in options {
             match effect(option.as_ref()) {
                 Some(effect) => parsed.apply(effect),
-                None if option.as_ref().is_empty() => {}
-                None => parsed.data.push(option.as_ref().to_owned()),
+                None => parsed.data.extend(parts(option.as_ref())),
             }
         }
         parsed
@@ -373,6 +380,21 @@ mod tests {
         let o = Options::parse(&["size=64m", "defaults", "sync", "newinstance"]);
         assert_eq!(o.data, ["size=64m", "newinstance"]);
         assert_eq!(o.superblock, ["sync"]);
+        let together = Options::parse(&[
+            "size=1m,mode=700,",
+            "",
+            r"lowerdir=/a\,b",
+            r#"context="u:r:t:s0:c1,c2""#,
+        ]);
+        assert_eq!(
+            together.data,
+            [
+                "size=1m",
+                "mode=700",
+                r"lowerdir=/a\,b",
+                r#"context="u:r:t:s0:c1,c2""#
+            ]
+        );
     }
 
     #[test]

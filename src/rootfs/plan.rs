@@ -63,9 +63,15 @@ impl RootfsPlan {
         let own_dev = !mounts.iter().any(|m| m.binds_dev());
         let spec_devices = linux.and_then(|l| l.devices().as_deref()).unwrap_or_default();
         let devices = devices::plan(spec_devices, &mounts, own_dev)?;
+        let readonly_paths = paths(
+            "linux.readonlyPaths",
+            linux.and_then(|l| l.readonly_paths().as_deref()),
+        )?;
+        let readonly = spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false);
         Ok(Self {
             root: rootfs.to_path_buf(),
-            readonly: spec.root().as_ref().and_then(|r| r.readonly()).unwrap_or(false),
+            // A cover of the root would be above it, where nobody looks.
+            readonly: readonly || readonly_paths.iter().any(|path| is_root(path)),
             inherited: inherited(propagation, facts.confined()),
             propagation,
             confined: facts.confined(),
@@ -79,10 +85,7 @@ impl RootfsPlan {
                 "linux.maskedPaths",
                 linux.and_then(|l| l.masked_paths().as_deref()),
             )?,
-            readonly_paths: paths(
-                "linux.readonlyPaths",
-                linux.and_then(|l| l.readonly_paths().as_deref()),
-            )?,
+            readonly_paths,
             label: context.label.map(str::to_owned),
         })
     }
@@ -107,6 +110,11 @@ fn paths(field: &str, list: Option<&[String]>) -> Result<Vec<PathBuf>> {
         .enumerate()
         .map(absolute)
         .collect()
+}
+
+fn is_root(path: &Path) -> bool {
+    path.components()
+        .all(|part| !matches!(part, Component::Normal(_)))
 }
 
 /// Among the mounts of others only root of the machine mounts anything.

@@ -149,7 +149,7 @@ fn find_nul(field: &str, value: &Value) -> Option<(String, String)> {
 fn adapt(process: &mut Value) {
     drop_unknown_capabilities(process);
     rename_scheduler_flags(process);
-    drop_empty_affinity(process);
+    tidy_affinity(process);
 }
 
 /// The type has two of the spec's names otherwise.
@@ -167,14 +167,23 @@ fn rename_scheduler_flags(process: &mut Value) {
     }
 }
 
-/// To the spec an empty list of processors is none; the type refuses it.
-fn drop_empty_affinity(process: &mut Value) {
+/// To the spec an empty list of processors is none, and blanks and commas too many do no harm; the type refuses them.
+fn tidy_affinity(process: &mut Value) {
     let lists = process
         .pointer_mut("/execCPUAffinity")
         .and_then(Value::as_object_mut);
-    if let Some(lists) = lists {
-        lists.retain(|_, list| list.as_str() != Some(""));
+    let Some(lists) = lists else { return };
+    for list in lists.values_mut() {
+        if let Some(text) = list.as_str() {
+            let parts: Vec<&str> = text
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .collect();
+            *list = parts.join(",").into();
+        }
     }
+    lists.retain(|_, list| list.as_str() != Some(""));
 }
 
 /// Removes names the kernel interface of this version does not have.
@@ -211,7 +220,7 @@ mod tests {
     #[test]
     fn the_spec_s_own_words_are_read() {
         let process = parse_process(
-            br#"{"user":{},"args":["a"],"cwd":"/","execCPUAffinity":{"initial":"","final":"0"},"scheduler":{
+            br#"{"user":{},"args":["a"],"cwd":"/","execCPUAffinity":{"initial":"","final":" 0,"},"scheduler":{
             "policy":"SCHED_DEADLINE","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]}}"#,
         )
         .unwrap();

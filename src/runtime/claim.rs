@@ -148,8 +148,11 @@ impl<'a> Claim<'a> {
     /// From here on the container can be found by its init.
     ///
     /// # Errors
-    /// [`Error::Init`] for one that has died.
+    /// [`Error::Init`] for one that has died, or whose container a hook has deleted.
     pub fn name_init(&mut self, init: i32) -> Result<()> {
+        if self.folder.is_called_off() {
+            return Err(Error::Init("one of its hooks has deleted the container".into()));
+        }
         let died = || Error::Init("init died before it was ready".into());
         self.state.init = Some(Identity::of(init).ok_or_else(died)?);
         self.save()

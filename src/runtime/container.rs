@@ -2,6 +2,7 @@
 
 mod delete;
 mod members;
+mod update;
 
 use std::fs::File;
 use std::io::Read;
@@ -10,14 +11,12 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
-use serde_json::Value;
 
 use super::hooks::{self, Surroundings};
 use super::id::Id;
 use super::state::{Folder, State};
 use super::status::{Identity, Status};
-use super::zero;
-use crate::cgroups::{Cgroup, Limits};
+use crate::cgroups::{Cgroup, Home};
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 use crate::host::Host;
@@ -136,11 +135,10 @@ impl Container {
         if !init.is_alive() {
             return Status::Stopped;
         }
-        if files::exists(&self.folder.fifo()) && self.waits() {
-            return Status::Created;
-        }
-        match self.cgroup(host) {
-            Ok(Some(cgroup)) if cgroup.is_frozen().unwrap_or(false) => Status::Paused,
+        let is_frozen = |home: &Home| home.is_frozen(&host.cgroups).unwrap_or(false);
+        match &self.state.cgroup {
+            Some(home) if is_frozen(home) => Status::Paused,
+            _ if files::exists(&self.folder.fifo()) && self.waits() => Status::Created,
             _ => Status::Running,
         }
     }
@@ -265,7 +263,7 @@ impl Container {
     }
 
     fn joins_pids(&self) -> Result<bool> {
-        let config: Value = serde_json::from_slice(&self.config()?)?;
+        let config: serde_json::Value = serde_json::from_slice(&self.config()?)?;
         let namespaces = config["linux"]["namespaces"].as_array();
         let mut pids = namespaces.into_iter().flatten().filter(|n| n["type"] == "pid");
         Ok(pids.any(|n| n["path"].as_str().is_some_and(|path| !path.is_empty())))
@@ -279,43 +277,6 @@ impl Container {
         match self.cgroup(host) {
             Ok(Some(cgroup)) if cgroup.is_frozen().unwrap_or(false) => cgroup.thaw(),
             _ => Ok(()),
-        }
-    }
-
-    /// Puts new limits in force: a `LinuxResources` document that changes what it names and leaves the rest.
-    ///
-    /// Period and quota, limit and swap depend on each other, so the new document is laid over the container's own before
-    /// it is read as a whole. Device rules change only when they are named.
-    pub fn update(&self, host: &Host, mut wanted: Value) -> Result<()> {
-        unlimit_swap(&mut wanted);
-        let _lock = self.lock_or_join()?;
-        if self.status(host) == Status::Stopped {
-            return Err(Error::Status("cannot update a stopped container".into()));
-        }
-        let lacks = || Error::unsupported("`update`", self.lacks_cgroup());
-        let home = self.state.cgroup.as_ref().ok_or_else(lacks)?;
-        let mut config: Value = serde_json::from_slice(&self.config()?)?;
-        let devices = wanted.get("devices").is_some();
-        let resources = &mut config["linux"]["resources"];
-        lay_over(resources, wanted);
-        let mut effective = resources.clone();
-        if !devices && let Some(fields) = effective.as_object_mut() {
-            fields.remove("devices");
-        }
-        zero::fill_resources(&mut effective);
-        let effective = serde_json::from_value(effective).during(|| "resources")?;
-        home.change(&host.cgroups, &Limits::for_update(&effective, &host.cgroups)?)?;
-        self.folder.save_config(&serde_json::to_vec(&config)?)
-    }
-
-    /// Gives its class of `linux.intelRdt` other schemata.
-    pub fn reallocate(&self, schemata: &[String]) -> Result<()> {
-        let _lock = self.lock_or_join()?;
-        match &self.state.resctrl {
-            Some(allocation) => allocation.write_schemata(schemata),
-            None => Err(Error::Status(
-                "the container was created without linux.intelRdt, and so has no cache or bandwidth to change".into(),
-            )),
         }
     }
 
@@ -361,59 +322,4 @@ fn hear(mut answer: File) -> Result<()> {
 /// Engines match this text.
 fn not_running() -> Error {
     Error::Status("container not running".into())
-}
-
-/// A limit for memory and swap together cannot outlive that for memory: without a word about it, it goes as well.
-fn unlimit_swap(wanted: &mut Value) {
-    let Some(memory) = wanted.get_mut("memory").and_then(Value::as_object_mut) else {
-        return;
-    };
-    let unsaid = |swap: &Value| swap.is_null() || *swap == 0;
-    if memory.get("limit").is_some_and(|limit| *limit == -1) && memory.get("swap").is_none_or(unsaid) {
-        memory.insert("swap".into(), (-1).into());
-    }
-}
-
-/// Replaces what `new` names in `old`, object by object; `null` names nothing.
-fn lay_over(old: &mut Value, new: Value) {
-    match (old, new) {
-        (Value::Object(old), Value::Object(new)) => {
-            for (key, value) in new {
-                lay_over(old.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (_, Value::Null) => {}
-        (old, new) => *old = new,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn without_a_limit_of_memory_there_is_none_of_swap() {
-        for (wanted, swap) in [
-            (json!({ "memory": { "limit": -1 } }), json!(-1)),
-            (json!({ "memory": { "limit": -1, "swap": 0 } }), json!(-1)),
-            (json!({ "memory": { "limit": -1, "swap": 7 } }), json!(7)),
-            (json!({ "memory": { "limit": 5 } }), Value::Null),
-        ] {
-            let mut wanted = wanted;
-            unlimit_swap(&mut wanted);
-            assert_eq!(wanted["memory"]["swap"], swap);
-        }
-    }
-
-    #[test]
-    fn an_update_changes_what_it_names() {
-        let mut old = json!({ "cpu": { "quota": 5, "period": 10 }, "pids": { "limit": 3 } });
-        lay_over(
-            &mut old,
-            json!({ "cpu": { "quota": 7, "shares": null }, "memory": { "limit": 1 } }),
-        );
-        let expected = json!({ "cpu": { "quota": 7, "period": 10, "shares": null }, "pids": { "limit": 3 }, "memory": { "limit": 1 } });
-        assert_eq!(old, expected);
-    }
 }

@@ -7,12 +7,12 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::SeekFrom;
-use rustix::process::{WaitId, WaitIdOptions};
 use rustix::termios::{OptionalActions, OutputModes, Termios};
 
 use super::flow::{End, Flow};
 use super::init::Newborn;
-use crate::error::{During, Error, Result};
+use super::init::minder::Minded;
+use crate::error::{During, Result};
 use crate::process::signal;
 use crate::rootfs;
 
@@ -159,12 +159,12 @@ impl Flows {
     }
 
     /// Waits until something happens; says whether the process ended and whether there are signals.
-    fn step(&mut self, process: Option<&Newborn>, signals: &Signals) -> Result<(bool, bool)> {
+    fn step(&mut self, process: Option<&OwnedFd>, signals: &Signals) -> Result<(bool, bool)> {
         let mut fds = vec![PollFd::new(&signals.all, PollFlags::IN)];
         let wants = self.input.iter().chain(&self.outputs).filter_map(Flow::wants);
         fds.extend(wants.map(|(fd, what)| PollFd::from_borrowed_fd(fd, what)));
         let flows = fds.len();
-        fds.extend(process.map(|process| PollFd::new(&process.pidfd, PollFlags::IN)));
+        fds.extend(process.map(|process| PollFd::new(process, PollFlags::IN)));
         let patience = (process.is_none() && self.ending).then_some(&LAST_LOOK);
         match rustix::event::poll(&mut fds, patience) {
             Err(rustix::io::Errno::INTR) => return Ok((false, false)),
@@ -211,10 +211,35 @@ impl Flows {
     }
 }
 
+/// The process that is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Awaited<'a> {
+    process: &'a OwnedFd,
+    /// The child of ours that ends as it does.
+    child: &'a Newborn,
+}
+
+impl<'a> From<&'a Newborn> for Awaited<'a> {
+    fn from(child: &'a Newborn) -> Self {
+        let process = &child.pidfd;
+        Self { process, child }
+    }
+}
+
+impl<'a> From<&'a Minded> for Awaited<'a> {
+    fn from(minded: &'a Minded) -> Self {
+        Self {
+            process: &minded.process,
+            child: &minded.minder,
+        }
+    }
+}
+
 /// Waits for the process's end and returns its exit status, 128 and the signal's number for a killed one.
 ///
 /// What others write to its streams after its end is not waited for: a daemon that keeps them open does not hold us.
-pub fn wait(process: &Newborn, mut flows: Flows, signals: &Signals) -> Result<u8> {
+pub fn wait<'a>(awaited: impl Into<Awaited<'a>>, mut flows: Flows, signals: &Signals) -> Result<u8> {
+    let Awaited { process, child } = awaited.into();
     flows.terminal.iter().for_each(copy_size);
     let raw = flows.terminal.as_ref().filter(|_| flows.raw).map(Raw::enter);
     // A program may close its terminal and open it again; without an open slave that would read as its end.
@@ -229,7 +254,7 @@ pub fn wait(process: &Newborn, mut flows: Flows, signals: &Signals) -> Result<u8
         }
         if ended {
             // Before a slow reader is waited for: no init ends before all of its container has been waited for.
-            let status = status(process)?;
+            let status = child.exit_code()?;
             flows.finish(signals)?;
             drop(raw);
             return Ok(status);
@@ -238,7 +263,7 @@ pub fn wait(process: &Newborn, mut flows: Flows, signals: &Signals) -> Result<u8
 }
 
 /// Says whether one of them asks for our end.
-fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Result<bool> {
+fn pass_on(process: &OwnedFd, signals: &Signals, master: Option<&OwnedFd>) -> Result<bool> {
     let mut asked = false;
     while let Some(number) = signals.next()? {
         match (Signal::try_from(number), signal::from_number(number)) {
@@ -246,7 +271,7 @@ fn pass_on(process: &Newborn, signals: &Signals, master: Option<&OwnedFd>) -> Re
             (Ok(Signal::SIGWINCH), _) => master.into_iter().for_each(copy_size),
             (named, Some(signal)) => {
                 asked |= named.is_ok_and(|signal| ENDING.contains(&signal));
-                let _ = rustix::process::pidfd_send_signal(&process.pidfd, signal);
+                let _ = rustix::process::pidfd_send_signal(process, signal);
             }
             _ => {}
         }
@@ -265,16 +290,4 @@ pub fn copy_size(master: impl AsFd) {
     if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
         let _ = rustix::termios::tcsetwinsize(master, size);
     }
-}
-
-fn status(process: &Newborn) -> Result<u8> {
-    let end = rustix::process::waitid(WaitId::PidFd(process.pidfd.as_fd()), WaitIdOptions::EXITED)
-        .during(|| "wait for the process")?
-        .ok_or_else(|| Error::Corrupt("a process ended without a status".into()))?;
-    let code = match (end.exit_status(), end.terminating_signal()) {
-        (Some(code), _) => code,
-        (_, Some(signal)) => 128 + signal,
-        _ => 255,
-    };
-    Ok(u8::try_from(code & 0xff).unwrap_or(255))
 }

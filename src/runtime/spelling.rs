@@ -1,4 +1,4 @@
-//! The spelling of JSON keys: callers that are written in Go rely on its reading them without regard to case.
+//! The spelling of JSON: callers that are written in Go rely on its reading keys without regard to case, and halves of characters.
 
 use std::borrow::Cow;
 
@@ -30,9 +30,10 @@ const FREE: &[&str] = &[
 ];
 
 /// Gives keys that differ from a field's name in case only that name, and leaves out what follows the first object, which readers in
-/// Go do not look at. They take U+FFFD for what is no UTF-8. What is no JSON comes back as it is: its reader complains.
+/// Go do not look at. They take U+FFFD for what is no UTF-8, and for an escape that is half of a pair of UTF-16 (`\ud83d` alone). What is
+/// no JSON comes back as it is: its reader complains.
 ///
-/// A name of the same length takes its place, so that nothing else moves: neither order nor the columns in error messages.
+/// Text of the same length takes its place, so that nothing else moves: neither order nor the columns in error messages.
 pub fn correct(json: &[u8]) -> Cow<'_, [u8]> {
     if let Cow::Owned(text) = String::from_utf8_lossy(json) {
         return correct(text.as_bytes()).into_owned().into();
@@ -46,7 +47,43 @@ pub fn correct(json: &[u8]) -> Cow<'_, [u8]> {
     for (at, name) in misspelt {
         text.to_mut()[at..at + name.len()].copy_from_slice(name.as_bytes());
     }
+    for at in halves(&text) {
+        text.to_mut()[at..at + UNKNOWN.len()].copy_from_slice(UNKNOWN);
+    }
     text
+}
+
+/// The replacement character as an escape, as long as what it replaces.
+const UNKNOWN: &[u8] = b"\\ufffd";
+
+/// Where there are escapes of one half of a pair without the other.
+fn halves(json: &[u8]) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(distance) = json
+        .get(at..)
+        .and_then(|rest| rest.iter().position(|byte| *byte == b'\\'))
+    {
+        at += distance;
+        at += match (unit(json, at), unit(json, at + UNKNOWN.len())) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 2 * UNKNOWN.len(),
+            (Some(0xd800..=0xdfff), _) => {
+                found.push(at);
+                UNKNOWN.len()
+            }
+            (Some(_), _) => UNKNOWN.len(),
+            (None, _) => 2,
+        };
+    }
+    found
+}
+
+/// The unit of UTF-16 that an escape at `at` stands for.
+fn unit(json: &[u8], at: usize) -> Option<u16> {
+    let digits = json.get(at..at + UNKNOWN.len())?.strip_prefix(b"\\u")?;
+    let hexadecimal = digits.iter().all(u8::is_ascii_hexdigit);
+    let text = std::str::from_utf8(digits).ok().filter(|_| hexadecimal)?;
+    u16::from_str_radix(text, 16).ok()
 }
 
 /// The name that a text is but for its case.
@@ -184,6 +221,29 @@ mod tests {
         let inner = r#"{"rdma":{"Limit":{"HCAHandles":1}},"Annotations":{"PIDS":"x"},"PIDS":1}"#;
         let right = r#"{"rdma":{"Limit":{"hcaHandles":1}},"annotations":{"PIDS":"x"},"pids":1}"#;
         assert_eq!(corrected(inner), right);
+    }
+
+    #[test]
+    fn half_a_character_is_the_replacement_character() {
+        for (given, right) in [
+            (r#"{"a":"\ud800"}"#, r#"{"a":"\ufffd"}"#),
+            (
+                r#"{"a":"x\uDC00y\ud83d\uDE00z"}"#,
+                r#"{"a":"x\ufffdy\ud83d\uDE00z"}"#,
+            ),
+            (r#"{"\ud800\ud800":"\ud800\n"}"#, r#"{"\ufffd\ufffd":"\ufffd\n"}"#),
+            (r#"{"a":"\ud800\\udc00\u00e4"}"#, r#"{"a":"\ufffd\\udc00\u00e4"}"#),
+        ] {
+            assert_eq!(corrected(given), right);
+        }
+        for same in [
+            r#"{"a":"\\ud800\ud7ff\ue000"}"#,
+            r#"{"a":"\ud80"#,
+            r#"{"a":"\ud+00"}"#,
+            r#"{"a":"\"#,
+        ] {
+            assert_eq!(corrected(same), same);
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //!        lock             flock(2), held by every operation that changes the container
 //!        state.json       facts; written before the cgroup is made, and again before init is released
 //!        config.json      the bundle's, as it was at create
+//!        called-off       there when a hook of `create` has deleted the container, which `create` then does
 //!        exec.fifo        there until `start`; init waits for a byte from it
+//!        figures.json     who tells the container's figures, where somebody does
 //!        notify/          for the container's socket of `sd_notify(3)`, where the caller of `create` had one
 //! ```
 
@@ -172,8 +174,37 @@ impl Folder {
     }
 
     /// Waits until no other operation changes the container.
+    ///
+    /// # Errors
+    /// [`Error::Status`] where that operation waits for us, who are one of its hooks.
     pub fn lock(&self) -> Result<Lock> {
-        Lock::wait(&self.path.join("lock")).map_err(|e| self.missing(e))
+        match self.try_lock() {
+            Err(Error::Busy(_)) if self.waits_for_us() => Err(Error::Status(format!(
+                "container `{}` is still being made, and waits for the hook that calls this",
+                self.id
+            ))),
+            Err(Error::Busy(_)) => Lock::wait(&self.path.join("lock")).map_err(|e| self.missing(e)),
+            other => other,
+        }
+    }
+
+    /// Whether who changes the container waits for us, one of its hooks.
+    pub fn waits_for_us(&self) -> bool {
+        Lock::is_held_above(&self.path.join("lock"))
+    }
+
+    /// Has the `create` that is under way fail, and clear up, when its hooks have run.
+    pub fn call_off(&self) -> Result<()> {
+        files::write_atomic(&self.called_off(), b"", 0o600)
+    }
+
+    /// Whether a hook has called the container off.
+    pub fn is_called_off(&self) -> bool {
+        files::exists(&self.called_off())
+    }
+
+    fn called_off(&self) -> PathBuf {
+        self.path.join("called-off")
     }
 
     /// The lock, or [`Error::Busy`] while another operation has it.
@@ -228,6 +259,16 @@ impl Folder {
     /// The fifo that init waits on.
     pub fn fifo(&self) -> PathBuf {
         self.path.join("exec.fifo")
+    }
+
+    /// Where it says who tells the container's figures.
+    pub fn figures(&self) -> PathBuf {
+        self.path.join("figures.json")
+    }
+
+    /// Who tells them, dead or alive.
+    pub fn teller(&self) -> Option<Identity> {
+        serde_json::from_slice(&files::read(&self.figures()).ok()?).ok()
     }
 
     /// The directory that the container sees with its socket of `sd_notify(3)`. On the host nobody but the owner gets as far.

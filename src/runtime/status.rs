@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Clock ticks a second in `/proc`: `USER_HZ`, which is 100 on every architecture condo is built for.
 const TICKS: u64 = 100;
@@ -80,14 +81,13 @@ impl Identity {
     }
 }
 
-/// State letter and start time out of `/proc/PID/stat`, whose second field may contain anything.
+/// State letter and start time.
 fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&text)
+    parse_stat(&files::stat_fields(pid)?)
 }
 
-fn parse_stat(text: &str) -> Option<(char, u64)> {
-    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+fn parse_stat(fields: &str) -> Option<(char, u64)> {
+    let mut fields = fields.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     // Field 3 was the state; 22 is the nineteenth after it.
     Some((state, fields.nth(18)?.parse().ok()?))
@@ -98,10 +98,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_does_not_confuse() {
-        let line = "7 (a) R 1 (b)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 0";
-        assert_eq!(parse_stat(line), Some(('S', 99)));
+    fn state_and_start_are_found() {
+        let fields = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 0";
+        assert_eq!(parse_stat(fields), Some(('S', 99)));
         assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    /// Else a tenant's init would be taken for dead by what it calls itself.
+    #[test]
+    fn a_name_that_is_no_text_hides_nobody() {
+        use std::os::unix::ffi::OsStrExt;
+        let mut name = b"\xff) R 1 (".to_vec();
+        name.extend(std::process::id().to_string().into_bytes());
+        let program = std::env::temp_dir().join(std::ffi::OsStr::from_bytes(&name));
+        let _ = std::fs::remove_file(&program);
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("100").spawn().unwrap();
+        let found = Identity::of(child.id() as i32);
+        let lives = found.as_ref().is_some_and(Identity::is_alive);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        std::fs::remove_file(&program).unwrap();
+        assert!(lives && found.is_some_and(|found| !found.is_alive()));
     }
 
     #[test]

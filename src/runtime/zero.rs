@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 /// What is 0, `false` or empty where it is absent: the objects (`*` stands for every element), and their fields.
-const ZEROS: [(&str, &[(&str, Zero)]); 13] = [
+const ZEROS: [(&str, &[(&str, Zero)]); 14] = [
     ("process", &[("user", Zero::Object)]),
     ("process/user", &[("uid", Zero::Number), ("gid", Zero::Number)]),
     (
@@ -23,6 +23,7 @@ const ZEROS: [(&str, &[(&str, Zero)]); 13] = [
     ("linux/resources/devices/*", &[("allow", Zero::False)]),
     ("linux/resources/blockIO/weightDevice/*", NUMBERS),
     ("linux/resources/hugepageLimits/*", &[("limit", Zero::Number)]),
+    ("linux/seccomp/syscalls/*", &[("names", Zero::List)]),
     (
         "linux/seccomp/syscalls/*/args/*",
         &[
@@ -56,11 +57,15 @@ const RATES: &[(&str, Zero)] = &[
 /// Objects whose keys are the user's: a value that is `null` there is an empty one.
 const MAPS: [&str; 3] = ["annotations", "linux/sysctl", "linux/resources/unified"];
 
+/// Those whose values are objects: `null` there is one without a word.
+const MAPS_OF_OBJECTS: [&str; 3] = ["linux/netDevices", "linux/timeOffsets", "linux/resources/rdma"];
+
 #[derive(Clone, Copy)]
 enum Zero {
     Number,
     False,
     Object,
+    List,
 }
 
 impl Zero {
@@ -69,17 +74,21 @@ impl Zero {
             Self::Number => 0.into(),
             Self::False => false.into(),
             Self::Object => Map::new().into(),
+            Self::List => Vec::<Value>::new().into(),
         }
     }
 }
 
 /// Fills in a whole config.
 pub(super) fn fill(config: &mut Value) {
-    for map in MAPS {
+    let empty = Value::from("");
+    let maps = MAPS.map(|map| (map, empty.clone()));
+    let of_objects = MAPS_OF_OBJECTS.map(|map| (map, Zero::Object.value()));
+    for (map, zero) in maps.into_iter().chain(of_objects) {
         each(config, map, &mut |map| {
             map.values_mut()
                 .filter(|v| v.is_null())
-                .for_each(|v| *v = "".into());
+                .for_each(|v| *v = zero.clone());
         });
     }
     drop_nulls(config);
@@ -157,8 +166,28 @@ fn drop_nulls(value: &mut Value) {
             object.retain(|_, value| !value.is_null());
             object.values_mut().for_each(drop_nulls);
         }
-        Value::Array(list) => list.iter_mut().for_each(drop_nulls),
+        Value::Array(list) => {
+            let zero = list
+                .iter()
+                .find(|value| !value.is_null())
+                .map_or("".into(), zero_like);
+            list.iter_mut()
+                .filter(|value| value.is_null())
+                .for_each(|value| *value = zero.clone());
+            list.iter_mut().for_each(drop_nulls);
+        }
         _ => {}
+    }
+}
+
+/// What stands for nothing beside this value in a list. A list of nothing else is one of texts, as most are.
+fn zero_like(value: &Value) -> Value {
+    match value {
+        Value::Bool(_) => Zero::False.value(),
+        Value::Number(_) => Zero::Number.value(),
+        Value::Array(_) => Zero::List.value(),
+        Value::Object(_) => Zero::Object.value(),
+        Value::String(_) | Value::Null => "".into(),
     }
 }
 
@@ -201,6 +230,31 @@ mod tests {
         assert_eq!(
             filled(json)["linux"],
             serde_json::json!({"sysctl": {"kernel.sem": ""}, "namespaces": [{"type": "pid"}]})
+        );
+    }
+
+    #[test]
+    fn null_among_others_is_their_zero() {
+        let json = r#"{"process":{"args":["a",null],"user":{"additionalGids":[null,5]},"env":[null]},
+            "mounts":[{"destination":"/a"},null],"linux":{"netDevices":{"eth0":null},"timeOffsets":{"boottime":null},
+            "seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":null},{}]}}}"#;
+        let config = filled(json);
+        assert_eq!(config["process"]["args"], serde_json::json!(["a", ""]));
+        assert_eq!(
+            config["process"]["user"]["additionalGids"],
+            serde_json::json!([0, 5])
+        );
+        assert_eq!(config["process"]["env"], serde_json::json!([""]));
+        assert_eq!(config["mounts"][1], serde_json::json!({}));
+        assert_eq!(config["linux"]["netDevices"], serde_json::json!({"eth0": {}}));
+        assert_eq!(
+            config["linux"]["timeOffsets"],
+            serde_json::json!({"boottime": {}})
+        );
+        let names = serde_json::json!({"names": []});
+        assert_eq!(
+            config["linux"]["seccomp"]["syscalls"],
+            serde_json::json!([names, names])
         );
     }
 

@@ -7,8 +7,18 @@ use std::path::PathBuf;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, LinuxSeccompAction, SECCOMP_FD_NAME, State};
+use seccompiler::sock_filter;
 
 use crate::error::{During, Error, Result};
+use crate::sys::seccomp as sys;
+
+/// `BPF_RET | BPF_K` with `SECCOMP_RET_ALLOW`: a filter of one instruction.
+const ALLOW_ALL: sock_filter = sock_filter {
+    code: 0x06,
+    jt: 0,
+    jf: 0,
+    k: 0x7fff_0000,
+};
 
 /// Where the listener's descriptor goes, and what goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +51,19 @@ impl Listener {
             metadata: self.metadata.clone(),
         })
     }
+}
+
+/// Whether a filter with a listener can be installed: the kernel has one listener for a process, and who started this one under a filter
+/// may have it.
+pub fn can_ask() -> bool {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+    if mode.is_some_and(|mode| mode.trim() == "0") {
+        return true;
+    }
+    // A thread's filters are its own and end with it.
+    let attempt = std::thread::spawn(|| sys::set_filter(&[ALLOW_ALL], sys::NEW_LISTENER).is_ok());
+    attempt.join().unwrap_or(false)
 }
 
 /// A connection to the agent.
@@ -121,5 +144,21 @@ pub(super) fn check(profile: &LinuxSeccomp, notify: bool) -> Result<()> {
             ))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_one_who_is_asked() {
+        // What a thread installs is its own.
+        let seen = std::thread::spawn(|| {
+            let listener = sys::set_filter(&[ALLOW_ALL], sys::NEW_LISTENER);
+            (listener.is_ok(), can_ask())
+        });
+        let (installed, another) = seen.join().unwrap();
+        assert!(!(installed && another));
     }
 }

@@ -8,6 +8,7 @@
 //! Calls that are newer than this list are `ENOSYS` until they have been looked at: programs have a fallback for that.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder,
@@ -143,6 +144,32 @@ pub fn vps_profile(concessions: Concessions) -> LinuxSeccomp {
             Arch::ScmpArchAarch64,
         ]))
         .set_syscalls(Some(entries));
+    profile
+}
+
+/// Has a system call of a profile answered by whoever listens at `agent`.
+pub fn ask(profile: &mut LinuxSeccomp, call: &str, agent: &Path) {
+    let mut entries = profile.syscalls().clone().unwrap_or_default();
+    for other in &mut entries {
+        let names = other.names().iter().filter(|name| *name != call).cloned();
+        let names = names.collect();
+        other.set_names(names);
+    }
+    entries.push(entry(vec![call.to_owned()], Action::ScmpActNotify, None));
+    profile.set_syscalls(Some(entries));
+    profile.set_listener_path(Some(agent.to_owned()));
+}
+
+/// The same profile where nobody is there to answer: what would be asked about is allowed.
+pub fn without_agent(profile: &LinuxSeccomp) -> LinuxSeccomp {
+    let mut profile = profile.clone();
+    let mut entries = profile.syscalls().clone().unwrap_or_default();
+    let asked = |entry: &&mut LinuxSyscall| entry.action() == Action::ScmpActNotify;
+    for entry in entries.iter_mut().filter(asked) {
+        entry.set_action(Action::ScmpActAllow);
+    }
+    profile.set_syscalls(Some(entries));
+    profile.set_listener_path(None);
     profile
 }
 

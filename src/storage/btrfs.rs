@@ -136,8 +136,10 @@ impl Volume for Subvolume {
             } else {
                 None
             };
+            let used = value("referenced")?;
             Ok(Usage {
-                used: value("referenced")?,
+                used,
+                free: size.map(|size| size.saturating_sub(used)),
                 inodes: None,
                 quota: Quota { size, inodes: None },
             })

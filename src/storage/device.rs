@@ -51,6 +51,38 @@ pub fn whole_disk_of(path: &Path) -> Result<(u32, u32)> {
     work().during(|| format!("find the disk of `{}`", path.display()))
 }
 
+/// Refuses a disk whose requests nobody weighs: that is the scheduler bfq, or on cgroup v2, whose root this is, the controller io.cost
+/// (`Documentation/block/bfq-iosched.rst` and `admin-guide/cgroup-v2.rst` of the kernel).
+///
+/// # Errors
+/// [`Error::Unsupported`] with what to do about it.
+pub fn check_weighed(disk: (u32, u32), cgroup2: Option<&Path>) -> Result<()> {
+    let (major, minor) = disk;
+    let link = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let device = fs::canonicalize(&link).during(|| format!("look up block device {major}:{minor}"))?;
+    let schedulers = files::read_text(&device.join("queue/scheduler")).unwrap_or_default();
+    let costs = cgroup2.map(|root| files::read_text(&root.join("io.cost.qos")).unwrap_or_default());
+    if schedulers.contains("[bfq]") || costs.is_some_and(|costs| is_costed(&costs, disk)) {
+        return Ok(());
+    }
+    let name = device.file_name().unwrap_or_default().to_string_lossy();
+    let remedy = match schedulers.contains("bfq") {
+        true => format!("give it the scheduler that does (`echo bfq > /sys/block/{name}/queue/scheduler`)"),
+        false => "leave the weight away, and limit rates instead".into(),
+    };
+    let what = format!("a weight of requests to the disk `{name}`");
+    Err(Error::unsupported(
+        what,
+        format!("nobody weighs them there: {remedy}"),
+    ))
+}
+
+/// Whether io.cost weighs this disk's requests: a line such as `8:16 enable=1 ctrl=auto …`.
+fn is_costed(qos: &str, (major, minor): (u32, u32)) -> bool {
+    let enabled = format!("{major}:{minor} enable=1 ");
+    qos.lines().any(|line| line.starts_with(&enabled))
+}
+
 /// The disk of a disk or partition.
 fn whole_disk(major: u32, minor: u32) -> Result<(u32, u32)> {
     let link = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
@@ -129,6 +161,13 @@ fn parse(number: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_controller_of_costs_is_on_for_a_disk_or_off() {
+        let qos = "8:16 enable=1 ctrl=auto rpct=95.00\n8:0 enable=0 ctrl=user\n";
+        let costed = [(8, 16), (8, 0), (8, 1)].map(|disk| is_costed(qos, disk));
+        assert_eq!(costed, [true, false, false]);
+    }
 
     #[test]
     fn a_btrfs_is_counted_by_its_devices() {

@@ -221,6 +221,7 @@ impl Volume for DiskFile {
             let held = Superblock::read(&file)?;
             return Ok(Usage {
                 used: held.used,
+                free: None,
                 inodes: Some(held.inodes_used),
                 quota: quota(held.inodes),
             });
@@ -228,6 +229,7 @@ impl Volume for DiskFile {
         let held = rustix::fs::fstatvfs(&self.layer()?)?;
         Ok(Usage {
             used: (held.f_blocks - held.f_bfree) * held.f_frsize,
+            free: Some(held.f_bavail * held.f_frsize),
             inodes: Some(held.f_files - held.f_ffree),
             quota: quota(held.f_files),
         })

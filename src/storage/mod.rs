@@ -17,7 +17,7 @@ pub mod tree;
 mod usage;
 mod volume;
 
-pub use device::whole_disk_of;
+pub use device::{check_weighed, whole_disk_of};
 pub use disk::RootDisk;
 pub use volume::{Backend, Quota, Usage, Volume, remove_copy};
 

@@ -124,6 +124,7 @@ impl Volume for Project {
         let limit = |value| Some(value).filter(|value| *value > 0);
         Ok(Usage {
             used: account.bytes,
+            free: limit(account.bytes_limit).map(|most| most.saturating_sub(account.bytes)),
             inodes: Some(account.inodes),
             quota: Quota {
                 size: limit(account.bytes_limit),

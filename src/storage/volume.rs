@@ -114,6 +114,8 @@ pub struct Quota {
 pub struct Usage {
     /// Bytes in use.
     pub used: u64,
+    /// Bytes that still fit, where that is less than the host's disk has, and known.
+    pub free: Option<u64>,
     /// Inodes in use, where they are counted.
     pub inodes: Option<u64>,
     /// What holds now.

@@ -1,6 +1,7 @@
 //! `bpf(2)`: programs of cgroup2 directories, classifiers of packets, and maps that these ask.
 
 pub mod assembly;
+pub mod interface;
 pub mod map;
 pub mod op;
 

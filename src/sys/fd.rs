@@ -51,8 +51,8 @@ pub fn close_others(first: RawFd, needed: &[BorrowedFd<'_>]) -> io::Result<()> {
 }
 
 fn close_range(from: RawFd, to: RawFd) -> io::Result<()> {
-    // SAFETY: the caller is a cloned process on its way to `execve(2)` or `_exit(2)`: no value that owns one of these
-    // descriptors is used again.
+    // SAFETY: the caller is a cloned process on its way to `execve(2)` or `_exit(2)`, or a program at its beginning: no value that
+    // owns one of these descriptors is used again.
     check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).map(drop)
 }
 

@@ -2,7 +2,7 @@
 //! no-new-privs, which would break `sudo`, `su` and file capabilities below the filter.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use seccompiler::sock_filter;
 
@@ -20,6 +20,9 @@ pub const NEW_LISTENER: u32 = 1 << 3;
 pub const TSYNC_ESRCH: u32 = 1 << 4;
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`: a call that a listener has received ends by fatal signals only (Linux 5.19).
 pub const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+
+/// `SECCOMP_USER_NOTIF_FLAG_CONTINUE`: the call goes on as if there were no filter.
+const CONTINUE: u32 = 1 << 0;
 
 /// Adds a filter to this thread (to all threads with [`TSYNC`]); the descriptor is there with [`NEW_LISTENER`], close-on-exec.
 ///
@@ -73,4 +76,76 @@ pub fn action_available(action: u32) -> io::Result<bool> {
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// A system call that waits for its answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    /// By which it is answered.
+    pub id: u64,
+    /// The thread that called, in our pid namespace; 0 when it is not in there.
+    pub pid: u32,
+    /// `AUDIT_ARCH_*`.
+    pub arch: u32,
+    /// The first argument.
+    pub first: u64,
+}
+
+/// The next call that a listener has. It does not block when the listener was found readable.
+///
+/// # Errors
+/// `ENOENT` when the caller has been killed meanwhile.
+pub fn receive(listener: BorrowedFd<'_>) -> io::Result<Waiting> {
+    // SAFETY: a structure of numbers, for which the kernel demands zeros.
+    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and the structure, of the size that the request states, outlives the call.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_RECV,
+            &raw mut call,
+        )
+    };
+    check(result.into())?;
+    Ok(Waiting {
+        id: call.id,
+        pid: call.pid,
+        arch: call.data.arch,
+        first: call.data.args[0],
+    })
+}
+
+/// Whether the caller still waits: until then its pid is nobody else's.
+pub fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: as in `receive`; the kernel reads the number.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ID_VALID,
+            &raw const id,
+        )
+    };
+    result == 0
+}
+
+/// Ends a call: with success, with an error (`errno`), or as the kernel would have it (`None`).
+///
+/// # Errors
+/// `ENOENT` when the caller has gone.
+pub fn answer(listener: BorrowedFd<'_>, id: u64, errno: Option<i32>) -> io::Result<()> {
+    let mut answer = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: -errno.unwrap_or(0),
+        flags: if errno.is_none() { CONTINUE } else { 0 },
+    };
+    // SAFETY: as in `receive`.
+    let result = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SEND,
+            &raw mut answer,
+        )
+    };
+    check(result.into()).map(drop)
 }

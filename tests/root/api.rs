@@ -1,13 +1,18 @@
 //! `condo-server` as clients see it: LXD's own, and requests that no client sends.
 
+pub(crate) mod acls;
+pub(crate) mod ansible;
+pub(crate) mod browser;
 pub(crate) mod clients;
 pub(crate) mod files;
 pub(crate) mod host;
 pub(crate) mod images;
 pub(crate) mod load;
+pub(crate) mod metrics;
 pub(crate) mod projects;
 mod reception;
 pub(crate) mod remote;
+pub(crate) mod schema;
 pub(crate) mod setup;
 pub(crate) mod socket;
 pub(crate) mod tenants;

@@ -124,6 +124,16 @@ pub fn in_dir<T>(dir: &Path, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// A process that ends with the test, whatever becomes of that.
+pub struct Ended(pub std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A fresh directory of this test, mode 0755. The runner removes it, also when the test dies.
 pub fn tempdir() -> PathBuf {
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);

@@ -6,6 +6,7 @@ pub mod frame;
 pub mod others;
 pub mod room;
 pub mod shape;
+pub mod shortcut;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -15,9 +16,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use condo::error::Error;
 use condo::net::{Network, Port, link_exists, routes};
+use condo::sys::bpf::interface::Side;
 
 use frame::{ARP_REPLY, ARP_REQUEST, BROADCAST, arp, carries, fragment, udp, udp6};
-use room::{Ears, Room, Vps, address, host, host_with_ipv6, mac, ping};
+use room::{Ears, Room, Vps, address, host, host_with_ipv6, mac, ping, strip};
 
 tests![
     vpss_talk_only_where_allowed in guest,
@@ -503,7 +505,7 @@ fn flushed_rules_come_back() -> Result<()> {
     ensure!(ruleset() == before);
     ensure!(a.reaches(network.gateway())?);
     // Rules of another version are replaced, and who is entered stays.
-    nft(&["flush chain inet condo share"])?;
+    nft(&["flush chain inet condo leaving"])?;
     ensure!(ruleset() != before && !network.stands()?);
     network.ensure()?;
     ensure!(network.stands()?);
@@ -869,7 +871,7 @@ fn ports_of_an_older_version_move_over() -> Result<()> {
         let mut words = line.split(' ');
         crate::harness::run(Command::new(words.next().unwrap_or_default()).args(words))
     };
-    run("tc filter del dev condo0 egress")?;
+    strip("condo0", &[Side::Out])?;
     for port in [&a.port, &b.port] {
         let name = &port.host_if;
         run(&format!("ip link set {name} arp on group 5656659 master condo0"))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::harness::{self, Bundle, Test};
@@ -131,7 +131,12 @@ fn failures_are_reported() -> anyhow::Result<()> {
     )?;
     expect(
         &text,
-        &["FAIL sleeps_too_long", "timed out", "SKIP lacks_something"],
+        &[
+            "FAIL sleeps_too_long",
+            "timed out while these ran:",
+            "system call",
+            "SKIP lacks_something",
+        ],
     )?;
     ensure!(text.ends_with("\n0 passed, 3 failed, 1 skipped\n"), "{text}");
     Ok(())
@@ -161,8 +166,7 @@ fn leftovers_are_reported() -> anyhow::Result<()> {
     let cgroup = hierarchy().join(harness::unique());
     fs::create_dir(&cgroup)?;
     let in_cgroup = run_culprits(&["leaves_cgroup"], &cgroup, None);
-    fs::remove_dir(cgroup.join("condo-left"))?;
-    fs::remove_dir(&cgroup)?;
+    let cleared = fs::remove_dir(&cgroup);
     expect(
         &in_cgroup?,
         &[
@@ -171,6 +175,7 @@ fn leftovers_are_reported() -> anyhow::Result<()> {
             "/condo-left",
         ],
     )?;
+    cleared.context("what is left is removed")?;
 
     let dir = harness::tempdir();
     let text = run_culprits(&["leaves_mount"], &dir, None);

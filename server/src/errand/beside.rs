@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use condo::error::Result;
+use condo::net::filter::Filter;
 use condo::net::publication::Publication;
 use condo::vps::record::images::ImportRequest;
 use condo::vps::record::instance::Condo;
@@ -89,6 +90,8 @@ pub(crate) enum NetworkTask {
     Publish(Name, Vec<Publication>),
     /// Ports that do so no more.
     Unpublish(Name, Vec<Publication>),
+    /// The firewall of a VPS.
+    Screen(Name, Filter),
 }
 
 impl NetworkTask {
@@ -99,6 +102,13 @@ impl NetworkTask {
             Self::Delete(name) => condo.delete_network(&name).map(nothing),
             Self::Publish(vps, ports) => condo.publish(&vps, &ports).map(done),
             Self::Unpublish(vps, ports) => condo.unpublish(&vps, &texts(&ports)).map(done),
+            Self::Screen(vps, wanted) => {
+                let change = |filter: &mut Filter| {
+                    filter.clone_from(&wanted);
+                    Ok(())
+                };
+                condo.change_firewall(&vps, &change).map(done)
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use condo::error::Result;
+use condo::net::filter::{Direction, Filter};
 use condo::vps::copy::export::ExportOptions;
 use condo::vps::copy::snapshot::SnapshotOptions;
 use condo::vps::record::attachment::Attachment;
@@ -192,6 +193,19 @@ fn configure(condo: &Condo, name: &Name, wanted: &VpsConfig) -> Result<()> {
         condo.publish(name, &new)?;
     }
     connect(condo, &record, wanted)?;
+    let policies = [Direction::In, Direction::Out].map(|way| (way, wanted.firewall.policy(way)));
+    if policies
+        .iter()
+        .any(|(way, action)| before.firewall.policy(*way) != *action)
+    {
+        let change = |filter: &mut Filter| {
+            policies
+                .iter()
+                .for_each(|(way, action)| filter.set_policy(*way, *action));
+            Ok(())
+        };
+        condo.change_firewall(name, &change)?;
+    }
     let stored = condo.store.reconfigure(name, &|config| {
         config.env.clone_from(&wanted.env);
         config.boot = wanted.boot;

@@ -1,5 +1,6 @@
 //! Network interfaces: each is on a network of condo's.
 
+use condo::net::filter::{Action, Direction};
 use condo::vps::record::attachment::{Attachment, DEFAULT_NETWORK, network_name};
 use condo::vps::record::config::VpsConfig;
 use condo::vps::record::name::Name;
@@ -9,8 +10,12 @@ use super::devices::{amend, each, free, put, remove};
 use super::{Devices, Keys, Setup, values};
 use crate::reply::Problem;
 
-/// The interface that shows the bandwidth, which each interface of the VPS has for itself.
+/// The interface that shows what all interfaces of the VPS have together.
 const FIRST: &str = "eth0";
+
+/// What becomes of packets that no rule of the instance's ACL is about.
+const INGRESS: &str = "security.acls.default.ingress.action";
+const EGRESS: &str = "security.acls.default.egress.action";
 
 /// Sets what the interfaces say. One that says nothing but the usual is one of which nothing was said.
 pub(super) fn set(config: &mut VpsConfig, devices: &Devices) -> Result<(), Problem> {
@@ -23,9 +28,10 @@ pub(super) fn set(config: &mut VpsConfig, devices: &Devices) -> Result<(), Probl
         each(name, options, |key, value| {
             option(config, &mut attachment, &mut place, key, value)
         })?;
-        if !all.is_empty() && options.keys().any(|key| key.starts_with("limits.")) {
+        let is_common = |key: &String| key.starts_with("limits.") || key.starts_with("security.acls.");
+        if let Some(key) = options.keys().find(|key| !all.is_empty() && is_common(key)) {
             return Err(Problem::bad(format!(
-                "devices.{name}: `limits.*` is for the first nic: all nics of the instance have the same bandwidth"
+                "devices.{name}: `{key}` is for the first nic: all nics of the instance share it"
             )));
         }
         all.push((place.unwrap_or_else(|| name.clone()), attachment));
@@ -102,6 +108,16 @@ fn option(
         }
         "limits.ingress" => config.limits.rate_in = Some(values::bits(key, value)?),
         "limits.egress" => config.limits.rate_out = Some(values::bits(key, value)?),
+        INGRESS => config
+            .firewall
+            .set_policy(Direction::In, values::policy(key, value)?),
+        EGRESS => config
+            .firewall
+            .set_policy(Direction::Out, values::policy(key, value)?),
+        "security.acls" => {
+            let problem = "is not supported: the ACL of an instance has its name, and is always in force";
+            return Err(Problem::value(key, value, problem));
+        }
         "limits.max" => {
             config.limits.rate_in = Some(values::bits(key, value)?);
             config.limits.rate_out = config.limits.rate_in;
@@ -149,25 +165,33 @@ pub(super) fn correct(own: &mut Setup, expanded: &mut Setup, config: &VpsConfig,
             }
         });
     }
-    let rates = |config: &VpsConfig| (config.limits.rate_in, config.limits.rate_out);
-    if rates(config) != rates(said) {
+    let common = |config: &VpsConfig| {
+        let (limits, firewall) = (&config.limits, &config.firewall);
+        (
+            limits.rate_in,
+            limits.rate_out,
+            firewall.incoming,
+            firewall.outgoing,
+        )
+    };
+    if common(config) != common(said) {
         let nics = || expanded.devices.iter().filter(|(_, options)| is_nic(options));
         let first = nics().find(|(name, _)| *name == FIRST).or(nics().next());
         let Some(name) = first.map(|(name, _)| name.clone()) else {
             return;
         };
-        amend(own, expanded, &name, |options| {
-            options.remove("limits.max");
-            put(
-                options,
-                "limits.ingress",
-                config.limits.rate_in.map(values::bit_rate),
-            );
-            put(
-                options,
-                "limits.egress",
-                config.limits.rate_out.map(values::bit_rate),
-            );
-        });
+        amend(own, expanded, &name, |options| show_common(options, config));
+    }
+}
+
+/// What all interfaces have together, as options of the first.
+fn show_common(options: &mut Keys, config: &VpsConfig) {
+    options.remove("limits.max");
+    let (limits, firewall) = (&config.limits, &config.firewall);
+    put(options, "limits.ingress", limits.rate_in.map(values::bit_rate));
+    put(options, "limits.egress", limits.rate_out.map(values::bit_rate));
+    for (key, action) in [(INGRESS, firewall.incoming), (EGRESS, firewall.outgoing)] {
+        let denies = action == Action::Deny;
+        put(options, key, denies.then(|| "drop".to_owned()));
     }
 }

@@ -1,6 +1,7 @@
 //! Values of keys, as LXD spells them.
 
 use condo::host::Host;
+use condo::net::filter::Action;
 use condo::vps::record::facts::Facts;
 
 use crate::reply::Problem;
@@ -19,6 +20,11 @@ const BYTES: [(&str, u64); 11] = [
     ("TB", 1_000_000_000_000),
     ("B", 1),
 ];
+
+/// The priority of those for whom none is set.
+const USUAL: u64 = 5;
+/// What a step of priority is in weight, of which those have 100.
+const WEIGHT: u64 = 100 / USUAL;
 
 /// A whole number.
 pub(crate) fn number(key: &str, text: &str) -> Result<u64, Problem> {
@@ -88,6 +94,22 @@ pub(super) fn bit_rate(bits: u64) -> String {
     })
 }
 
+/// The weight that a priority from 0 to 10 stands for; nothing for 5, which all have.
+pub(super) fn weight(key: &str, text: &str) -> Result<Option<u64>, Problem> {
+    match number(key, text)? {
+        USUAL => Ok(None),
+        // The kernel's schedulers have no weight of 0.
+        0 => Ok(Some(WEIGHT / 2)),
+        priority @ 1..=10 => Ok(Some(priority * WEIGHT)),
+        _ => Err(Problem::value(key, text, "is not a priority from 0 to 10")),
+    }
+}
+
+/// The priority that comes next to a weight.
+pub(super) fn priority(weight: u64) -> u64 {
+    (weight / WEIGHT).min(10)
+}
+
 /// A number of seconds.
 pub(super) fn seconds(key: &str, text: &str) -> Result<u32, Problem> {
     let number = number(key, text)?;
@@ -113,6 +135,21 @@ pub(super) fn only(key: &str, text: &str, known: &[&str]) -> Result<(), Problem>
         text,
         &format!("is not supported: {} is", known.join(", ")),
     ))
+}
+
+/// A whole number, of either sign.
+pub(crate) fn whole(key: &str, text: &str) -> Result<i32, Problem> {
+    let number = text.parse().ok().filter(|number| *number != i32::MIN);
+    number.ok_or_else(|| Problem::value(key, text, "is not a whole number"))
+}
+
+/// What becomes of packets, as ACLs say it.
+pub(crate) fn policy(key: &str, text: &str) -> Result<Action, Problem> {
+    match text {
+        "allow" => Ok(Action::Allow),
+        "drop" => Ok(Action::Deny),
+        _ => Err(Problem::value(key, text, "is not supported: allow and drop are")),
+    }
 }
 
 /// A size in the largest unit that it is a multiple of.

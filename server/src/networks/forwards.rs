@@ -15,7 +15,7 @@ use super::{name, one};
 use crate::errand::{NetworkTask, Task};
 use crate::keys::Keys;
 use crate::reply::{Answer, Problem, Reply};
-use crate::request::{Body, Params};
+use crate::request::{Body, Params, must_be_empty};
 use crate::server::Server;
 
 /// What forwards without any port are kept as: `NETWORK/ADDRESS`.
@@ -211,20 +211,18 @@ pub(crate) async fn delete(
 
 /// Makes an address have these ports and no others. Those that go, go first: they may come back for another.
 async fn set(server: &Server, network: &Name, address: IpAddr, wanted: Wanted) -> Result<(), Problem> {
-    if let Some((key, value)) = wanted.config.iter().find(|(_, value)| !value.is_empty()) {
-        return Err(Problem::value(
+    for (key, value) in &wanted.config {
+        must_be_empty(
             &format!("config.{key}"),
             value,
             "is not supported: name ports one by one",
-        ));
+        )?;
     }
-    if !wanted.description.is_empty() {
-        return Err(Problem::value(
-            "description",
-            &wanted.description,
-            "is not supported: forwards have none",
-        ));
-    }
+    must_be_empty(
+        "description",
+        &wanted.description,
+        "is not supported: forwards have none",
+    )?;
     let (of, network) = (address, network.clone());
     let tasks = server
         .read(move |condo| Ok(tasks(condo, &network, of, &wanted.ports)))

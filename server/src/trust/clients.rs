@@ -1,26 +1,25 @@
 //! Certificates that are trusted, and tokens: each lets one client in once.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use condo::error::{Error, Result};
+use condo::error::Result;
 use condo::image::hex;
 use condo::vps::record::instance::Condo;
-use condo::vps::record::name::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Reach;
+use super::secrets::{self, Given, Projects, must_exist, reach_of, read};
 use crate::events::time;
 use crate::reply::Problem;
 
 /// What they are kept as.
 const CERTIFICATE: &str = "certificate";
-const TOKEN: &str = "token";
-/// How long a token can be used.
-const LASTS: Duration = Duration::from_secs(24 * 3600);
+/// And how long one can be used.
+const TOKEN: (&str, Duration) = ("token", Duration::from_secs(24 * 3600));
 /// The longest name.
 const LONGEST: usize = 255;
 
@@ -32,18 +31,16 @@ pub(crate) struct Certificate {
     pub(crate) der: String,
     /// The projects that it is for, if not for all that there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) projects: Option<Vec<Name>>,
+    pub(crate) projects: Projects,
 }
 
-/// A token that was given out. Its secret is not kept.
+/// A token that was given out.
 #[derive(Debug, Serialize, Deserialize)]
 struct Token {
     name: String,
-    /// In seconds since 1970.
-    expires: u64,
     /// What the certificate will be for.
     #[serde(default)]
-    projects: Option<Vec<Name>>,
+    projects: Projects,
 }
 
 /// What a certificate is known by: the SHA-256 of its DER.
@@ -84,19 +81,12 @@ pub(crate) fn all(condo: &Condo) -> Result<Vec<(String, Certificate)>> {
         .collect()
 }
 
-fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text)
-        .map_err(|e| Error::Corrupt(format!("the database holds unusable words of trust: {e}")))
-}
-
 /// How far a certificate is trusted.
 pub(crate) fn reach(condo: &Condo, fingerprint: &str) -> Result<Reach> {
     let Some(text) = condo.store.kept(CERTIFICATE)?.remove(fingerprint) else {
         return Ok(Reach::Nothing);
     };
-    Ok(read::<Certificate>(&text)?
-        .projects
-        .map_or(Reach::All, Reach::Projects))
+    Ok(reach_of(read::<Certificate>(&text)?.projects))
 }
 
 /// The only one whose fingerprint begins so, or that has this name.
@@ -134,64 +124,18 @@ pub(crate) fn distrust(condo: &Condo, fingerprint: &str) -> Result<()> {
     condo.store.let_go(CERTIFICATE, fingerprint)
 }
 
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
-/// What a token says to a client.
-pub(crate) struct Issued {
-    pub(crate) secret: String,
-    pub(crate) expires: String,
-}
-
 /// Gives a token out.
-pub(crate) fn issue(condo: &Condo, name: &str, projects: Option<Vec<Name>>) -> Result<Issued> {
-    projects
-        .iter()
-        .flatten()
-        .try_for_each(|project| condo.store.must_have_project(project))?;
-    let mut bytes = [0; 32];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
-    let secret = hex(&bytes);
-    // Those that were never used go when others come.
-    for (key, text) in condo.store.kept(TOKEN)? {
-        if read::<Token>(&text)?.expires < now() {
-            let _ = condo.store.let_go(TOKEN, &key);
-        }
-    }
-    let token = Token {
-        name: name.to_owned(),
-        expires: now() + LASTS.as_secs(),
-        projects,
-    };
-    condo.store.keep_new(
-        TOKEN,
-        &hex(&Sha256::digest(&secret)),
-        &serde_json::to_string(&token)?,
-    )?;
-    Ok(Issued {
-        secret,
-        expires: time(UNIX_EPOCH + Duration::from_secs(token.expires)),
-    })
+pub(crate) fn issue(condo: &Condo, name: &str, projects: Projects) -> Result<Given> {
+    must_exist(condo, &projects)?;
+    let name = name.to_owned();
+    secrets::give(condo, TOKEN, Token { name, projects })
 }
 
 /// Takes a token back: the name that it was given for, and what for. Of several who bring the same, one gets in.
-pub(crate) fn redeem(condo: &Condo, given: &str) -> Result<Option<(String, Option<Vec<Name>>)>> {
+pub(crate) fn redeem(condo: &Condo, given: &str) -> Result<Option<(String, Projects)>> {
     let secret = secret_of(given).unwrap_or_else(|| given.to_owned());
-    let key = hex(&Sha256::digest(secret));
-    let kept = condo.store.kept(TOKEN)?;
-    let Some(token) = kept.get(&key).map(|text| read::<Token>(text)).transpose()? else {
-        return Ok(None);
-    };
-    match condo.store.let_go(TOKEN, &key) {
-        Err(e) if e.is_gone() => return Ok(None),
-        other => other?,
-    }
-    Ok(Some(token)
-        .filter(|token| token.expires >= now())
-        .map(|token| (token.name, token.projects)))
+    let token = secrets::take::<Token>(condo, TOKEN.0, &secret)?;
+    Ok(token.map(|token| (token.name, token.projects)))
 }
 
 /// The secret in a token as it was given out, which some clients send whole.
@@ -201,10 +145,10 @@ fn secret_of(token: &str) -> Option<String> {
 }
 
 /// What a client is given to come in with: `lxc remote add NAME TOKEN`.
-pub(crate) fn token(issued: &Issued, name: &str, server: &str, addresses: &[String]) -> String {
+pub(crate) fn token(issued: &Given, name: &str, server: &str, addresses: &[String]) -> String {
     let value: Value = json!({
         "client_name": name, "fingerprint": server, "addresses": addresses,
-        "secret": issued.secret, "expires_at": issued.expires,
+        "secret": issued.secret, "expires_at": time(issued.expires),
     });
     STANDARD.encode(value.to_string())
 }

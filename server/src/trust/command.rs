@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use condo::vps::record::instance::Condo;
 use condo::vps::record::name::Name;
 
-use super::{Identity, clients};
+use super::{Identity, clients, secrets, sessions};
 use crate::server::PORT;
 
 /// Questions and orders about trust.
@@ -35,6 +35,27 @@ pub(crate) enum TrustCommand {
     },
 }
 
+/// Whose link, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct LinkArgs {
+    /// Where the browser finds the server; the first address of this host with port 8443, if not given.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    address: Option<String>,
+    /// Let the person do nothing but work with the VPSs of this project. May be given again.
+    #[arg(long, value_name = "PROJECT")]
+    project: Vec<Name>,
+}
+
+/// Prints a link by which one person logs in at a browser.
+pub(crate) fn print_link(root: Option<&Path>, args: LinkArgs) -> Result<()> {
+    let condo = Condo::open(root)?;
+    let found = args.address.or_else(|| addresses(PORT).into_iter().next());
+    let address = found.unwrap_or_else(|| format!("127.0.0.1:{PORT}"));
+    let code = sessions::link(&condo, secrets::named(args.project))?;
+    writeln!(std::io::stdout(), "https://{address}/ui/login?code={code}")?;
+    Ok(())
+}
+
 /// Does one of them.
 pub(crate) fn run(root: Option<&Path>, command: TrustCommand) -> Result<()> {
     let condo = Condo::open(root)?;
@@ -52,7 +73,7 @@ pub(crate) fn run(root: Option<&Path>, command: TrustCommand) -> Result<()> {
                 address
             };
             let own = super::fingerprint(&Identity::of(&condo)?.certificate);
-            let issued = clients::issue(&condo, &name, Some(project).filter(|all| !all.is_empty()))?;
+            let issued = clients::issue(&condo, &name, secrets::named(project))?;
             writeln!(out, "{}", clients::token(&issued, &name, &own, &address))?;
         }
         TrustCommand::List => {

@@ -56,7 +56,7 @@ impl Reach {
         let path: Vec<&str> = path.split('/').collect();
         let looks = *request.method() == Method::GET;
         Some(match path.as_slice() {
-            ["instances" | "containers", ..] => within,
+            ["instances" | "containers" | "network-acls", ..] => within,
             ["events" | "operations" | "profiles"] | ["profiles", _] => looks && within,
             ["operations", id, ..] => match server.operations.find(id) {
                 Ok(operation) => self.has(operation.project()),
@@ -75,6 +75,10 @@ pub(crate) fn must_not_empower(granted: &VpsConfig, wanted: &VpsConfig) -> Resul
     let (a, b) = (granted, wanted);
     let same = [
         ("security.nesting", a.nesting == b.nesting),
+        (
+            "security.syscalls.intercept.sysinfo",
+            a.own_sysinfo == b.own_sysinfo,
+        ),
         ("security.idmap.size", a.ids == b.ids),
         ("devices", a.devices == b.devices && a.permit == b.permit),
         ("proxy devices", a.publish == b.publish),

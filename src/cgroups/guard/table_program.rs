@@ -15,7 +15,7 @@ use std::path::Path;
 use super::Cgroup;
 use crate::error::{During, Error, Result};
 use crate::files;
-use crate::host::kernel_types::KernelTypes;
+use crate::host::kernel_types;
 use crate::sys::bpf::assembly::Assembly;
 use crate::sys::bpf::op::{
     ADD, ADD_REGISTER, AND, CALL, EXIT, FETCH, FETCH_AND_ADD, JUMP_IF_AT_MOST, JUMP_IF_BELOW, JUMP_IF_BEYOND,
@@ -152,7 +152,7 @@ pub fn can_bound_tables() -> Result<()> {
     let mut code = Assembly::<To>::default();
     code.op(MOVE, [ANSWER, 0], 0, 1);
     code.op(EXIT, [0, 0], 0, 0);
-    let hook = Hook::Security(Found::by(&KernelTypes::read()?)?.netlink);
+    let hook = Hook::Security(Found::look()?.netlink);
     bpf::load(hook, &code.finish(), NAME).during(|| "load a program as a security module")?;
     Ok(())
 }
@@ -164,7 +164,7 @@ impl Cgroup {
     /// `Unsupported` where the kernel cannot: before Linux 6.0, or without `bpf` among its security modules or its own description.
     /// Those of `bpf(2)`: some kernels refuse such programs to everybody.
     pub fn bound_tables(&self, budget: u64) -> Result<()> {
-        let found = Found::by(&KernelTypes::read()?)?;
+        let found = Found::look()?;
         let ledger = ledger(budget).during(|| "make a map of what tables of the network take")?;
         let (messages, ioctls, options) = (
             messages(found.fields, ledger.as_fd()),
@@ -194,8 +194,8 @@ struct Found {
 }
 
 impl Found {
-    fn by(types: &KernelTypes) -> Result<Self> {
-        match types.find(FUNCTIONS, FIELDS)? {
+    fn look() -> Result<Self> {
+        match kernel_types::find(FUNCTIONS, FIELDS)? {
             ([Some(netlink), others @ ..], [Some(data), Some(len), Some(protocol)]) => Ok(Self {
                 netlink,
                 others,

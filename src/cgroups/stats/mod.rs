@@ -135,6 +135,8 @@ pub struct Pids {
     pub current: u64,
     /// The limit; `None` without one.
     pub limit: Option<u64>,
+    /// How often one more was refused. Before Linux 6.10 those of cgroups below count there.
+    pub refused: u64,
 }
 
 /// One block device.
@@ -190,6 +192,11 @@ fn pids(dir: &Dir) -> Result<Option<Pids>> {
     let Some(current) = number(dir, "pids.current")? else {
         return Ok(None);
     };
-    let limit = number(dir, "pids.max")?;
-    Ok(Some(Pids { current, limit }))
+    let events = text(dir, "pids.events")?.unwrap_or_default();
+    let refused = events.split_whitespace().nth(1).and_then(|n| n.parse().ok());
+    Ok(Some(Pids {
+        current,
+        limit: number(dir, "pids.max")?,
+        refused: refused.unwrap_or_default(),
+    }))
 }

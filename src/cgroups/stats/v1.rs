@@ -33,9 +33,11 @@ pub(in super::super) fn read<'d>(place: &dyn Fn(&str) -> Option<&'d Dir>, stats:
         stats.pids = pids(dir)?;
     }
     if let Some(dir) = place("blkio") {
-        let bytes = text(dir, "blkio.throttle.io_service_bytes_recursive")?;
-        let count = text(dir, "blkio.throttle.io_serviced_recursive")?;
-        stats.io = io(&bytes.unwrap_or_default(), &count.unwrap_or_default());
+        stats.io = io_of(dir, "throttle")?;
+        // Throttles count only on disks where somebody has one; the scheduler bfq counts on its own.
+        if stats.io.is_empty() {
+            stats.io = io_of(dir, "bfq")?;
+        }
     }
     if let Some(dir) = place("hugetlb") {
         stats.hugetlb = hugetlb(dir)?;
@@ -87,6 +89,13 @@ fn limit(dir: &Dir, file: &str) -> Result<Option<u64>> {
 }
 
 /// Lines of `8:0 Read 4096`, once with bytes and once with operations.
+/// What one of those who count has counted.
+fn io_of(dir: &Dir, who: &str) -> Result<Vec<Device>> {
+    let bytes = text(dir, &format!("blkio.{who}.io_service_bytes_recursive"))?;
+    let count = text(dir, &format!("blkio.{who}.io_serviced_recursive"))?;
+    Ok(io(&bytes.unwrap_or_default(), &count.unwrap_or_default()))
+}
+
 fn io(bytes: &str, operations: &str) -> Vec<Device> {
     let mut devices: BTreeMap<(u32, u32), Device> = BTreeMap::new();
     for (text, is_bytes) in [(bytes, true), (operations, false)] {

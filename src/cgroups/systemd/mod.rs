@@ -30,6 +30,7 @@ use bus::{Connection, Fault};
 use message::{Message, Target};
 pub use placeholder::Placeholder;
 pub use properties::Property;
+pub(super) use properties::rounded;
 use value::Value;
 
 /// Where `sd_booted(3)` looks.
@@ -125,16 +126,18 @@ impl Scope {
         let pid = u32::try_from(placeholder.pid).unwrap_or(0);
         let mut fixed = self.fixed(pid);
         fixed.extend(self.properties.iter().cloned());
+        let limits = properties::of_limits(limits);
         let mut pause = Duration::from_millis(10);
         for attempt in 1.. {
-            let job = with_known(properties::of_limits(limits), |known| {
+            let job = with_known(limits.clone(), |known| {
                 let all: Vec<&Property> = fixed.iter().chain(known).collect();
                 connection.call(MANAGER, "StartTransientUnit", &self.transient(&all))
             });
             match job {
                 Err(Fault::Refused { name, .. }) if name.ends_with(".UnitExists") => {
                     if attempt == ATTEMPTS {
-                        let problem = "is the name of a unit that is there already";
+                        let problem =
+                            "is the name of a unit that is there already: container's cgroup is not empty";
                         return Err(Error::invalid("linux.cgroupsPath", &self.unit, problem));
                     }
                     self.forget_failure(&mut connection);
@@ -158,8 +161,6 @@ impl Scope {
             Property::new("PIDs", Value::List("u".into(), vec![Value::U32(pid)])),
             yes("Delegate"),
             Property::new("DefaultDependencies", Value::Bool(false)),
-            // One that failed would else stay until somebody resets it.
-            Property::new("CollectMode", Value::str("inactive-or-failed")),
             yes("CPUAccounting"),
             yes("IOAccounting"),
             yes("MemoryAccounting"),

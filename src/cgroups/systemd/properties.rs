@@ -1,6 +1,7 @@
 //! Limits as properties of a unit: systemd writes them again whenever it likes (`daemon-reload`), and what it does not know
 //! of it resets.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::super::Limits;
@@ -44,10 +45,11 @@ impl Property {
 /// know it does not touch either, and the limit stands by its file alone.
 pub(super) fn of_limits(limits: &Limits) -> Vec<Property> {
     let mut found: BTreeMap<&str, Value> = BTreeMap::new();
-    let idle = limits
-        .settings()
-        .iter()
-        .any(|s| s.file == "cpu.idle" && s.value.trim() == "1");
+    let has = |file: &str| limits.settings().iter().find(|setting| setting.file == file);
+    let idle = is_idle(limits);
+    if idle && has("cpu.weight").is_some() {
+        log::warn!("unable to apply both cpu.weight and cpu.idle to systemd, ignoring cpu.weight");
+    }
     for setting in limits.settings() {
         let same = of_setting(setting).unwrap_or_default();
         // A weight of 0 is systemd's word for idle (since 252).
@@ -60,6 +62,15 @@ pub(super) fn of_limits(limits: &Limits) -> Vec<Property> {
         .into_iter()
         .map(|(name, value)| Property::new(name, value))
         .collect()
+}
+
+/// By what is written last: `unified` names files that `cpu` named before.
+fn is_idle(limits: &Limits) -> bool {
+    let idle = limits
+        .settings()
+        .iter()
+        .rfind(|setting| setting.file == "cpu.idle");
+    idle.is_some_and(|setting| setting.value.trim() == "1")
 }
 
 /// `None` for a file or a value that has no property; the kernel will judge it.
@@ -95,9 +106,30 @@ fn amount(value: &str) -> Option<Value> {
     Some(Value::U64(amount))
 }
 
-/// `cpu.max`. Rounded up to what systemd can remember, so that it never takes away what was granted: the exact quota is in
-/// the file, until a `daemon-reload` at most.
+/// The limits as systemd can remember them: else a `daemon-reload` would change what is in force. As with runc (1.3.2). What is idle
+/// has no weight, which the kernel would refuse.
+pub(in crate::cgroups) fn rounded(limits: &Limits) -> Cow<'_, Limits> {
+    if is_idle(limits) && limits.settings().iter().any(|s| s.file == "cpu.weight") {
+        return Cow::Owned(rounded(&limits.without("cpu.weight")).into_owned());
+    }
+    limits.with("cpu.max", |value| {
+        let (per_second, period) = bandwidth(value)?;
+        let quota = u128::from(per_second) * u128::from(period) / 1_000_000;
+        (per_second != INFINITY).then(|| format!("{quota} {period}"))
+    })
+}
+
 fn quota(value: &str) -> Option<Vec<(&'static str, Value)>> {
+    let (per_second, period) = bandwidth(value)?;
+    Some(vec![
+        ("CPUQuotaPerSecUSec", Value::U64(per_second)),
+        ("CPUQuotaPeriodUSec", Value::U64(period)),
+    ])
+}
+
+/// `cpu.max` as time in a second, and the period, in microseconds. Rounded up to what systemd can remember, so that nothing is taken
+/// away of what was granted.
+fn bandwidth(value: &str) -> Option<(u64, u64)> {
     let mut words = value.split_ascii_whitespace();
     let quota = words.next()?;
     let period: u64 = words
@@ -115,10 +147,7 @@ fn quota(value: &str) -> Option<Vec<(&'static str, Value)>> {
                 .max(PERCENT)
         }
     };
-    Some(vec![
-        ("CPUQuotaPerSecUSec", Value::U64(per_second)),
-        ("CPUQuotaPeriodUSec", Value::U64(period)),
-    ])
+    Some((per_second, period))
 }
 
 /// `0-2,5` as a bit mask, the lowest numbers in the first byte.
@@ -208,10 +237,13 @@ mod tests {
     use super::*;
     use crate::host::CgroupLayout;
 
-    fn lines(resources: &str) -> Vec<String> {
+    fn limits(resources: &str) -> Limits {
         let layout = CgroupLayout::Unified("/nonexistent".into());
-        let limits = Limits::from_spec(&serde_json::from_str(resources).unwrap(), &layout).unwrap();
-        let properties = of_limits(&limits);
+        Limits::from_spec(&serde_json::from_str(resources).unwrap(), &layout).unwrap()
+    }
+
+    fn lines(resources: &str) -> Vec<String> {
+        let properties = of_limits(&limits(resources));
         properties
             .iter()
             .map(|p| format!("{}={:?}", p.name, p.value))
@@ -263,6 +295,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_idle_has_no_weight() {
+        let files = |json| {
+            let limits = limits(json);
+            let rounded = rounded(&limits);
+            rounded
+                .settings()
+                .iter()
+                .map(|s| s.file.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            files(r#"{"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#),
+            ["cpu.idle"]
+        );
+        let busy = r#"{"unified":{"cpu.idle":"0","cpu.weight":"8"}}"#;
+        assert_eq!(files(busy), ["cpu.idle", "cpu.weight"]);
+        let idle_at_last = r#"{"cpu":{"idle":0},"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#;
+        assert_eq!(files(idle_at_last), ["cpu.idle", "cpu.idle"]);
+    }
+
+    #[test]
     fn a_quota_is_rounded_up_to_what_systemd_remembers() {
         for (file, expected) in [
             ("12345 100000", 130_000),
@@ -271,6 +324,23 @@ mod tests {
             ("200000", 2_000_000),
         ] {
             assert_eq!(quota(file).unwrap()[0].1, Value::U64(expected), "{file}");
+        }
+        let layout = CgroupLayout::Unified("/nonexistent".into());
+        for (cpu, expected) in [
+            (r#"{"quota":500000,"period":900000}"#, "504000 900000"),
+            (r#"{"quota":12345,"period":100000}"#, "13000 100000"),
+            (r#"{"quota":-1,"period":100000}"#, "max 100000"),
+        ] {
+            let resources = format!(r#"{{"cpu":{cpu}}}"#);
+            let limits = Limits::from_spec(&serde_json::from_str(&resources).unwrap(), &layout).unwrap();
+            let rounded = rounded(&limits);
+            assert!(
+                rounded
+                    .settings()
+                    .iter()
+                    .any(|s| s.file == "cpu.max" && s.value == expected),
+                "{rounded:?}"
+            );
         }
         assert!(quota("5 0").is_none() && quota("x").is_none());
     }

@@ -6,8 +6,10 @@ mod update;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::numbers::whole;
 use crate::cgroups::Manager;
 use crate::host::Caller;
 pub(super) use saved::{Checkpoint, Images, Restore};
@@ -15,7 +17,11 @@ pub(super) use update::Update;
 
 /// An OCI runtime with runc's command line: namespaces, cgroups, seccomp and capabilities for containers.
 #[derive(Debug, Parser)]
-#[command(name = "condo-runtime", disable_version_flag = true)]
+#[command(
+    name = "condo-runtime",
+    disable_version_flag = true,
+    args_override_self = true
+)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: Global,
@@ -182,7 +188,7 @@ pub(super) struct Create {
     #[arg(long)]
     pub(super) no_new_keyring: bool,
     /// Pass this many descriptors from 3 on to the program
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = whole::<u32>)]
     pub(super) preserve_fds: u32,
     /// The new container's id
     #[arg(value_name = "ID")]
@@ -237,13 +243,14 @@ pub(super) struct Exec {
     #[arg(long, value_name = "PROFILE")]
     pub(super) apparmor: Option<String>,
     /// The process can gain no privileges
-    #[arg(long)]
-    pub(super) no_new_privs: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = BoolishValueParser::new())]
+    pub(super) no_new_privs: Option<bool>,
     /// Add a capability
     #[arg(long = "cap", short, value_name = "CAPABILITY")]
     pub(super) cap: Vec<String>,
     /// Pass this many descriptors from 3 on to the program
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = whole::<u32>)]
     pub(super) preserve_fds: u32,
     /// Socket that receives the master of the process's terminal
     #[arg(long, value_name = "SOCKET")]

@@ -136,6 +136,10 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
         container::delete(host, root, id, true)?;
         return Err(e);
     }
+    if adopts && adopt::processors::are_ours(host, &made.container) {
+        adopt::processors::fit(host, &made.container);
+    }
+    adopt::figures::tend(root, &made.container);
     Ok(made)
 }
 

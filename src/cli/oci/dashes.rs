@@ -1,5 +1,6 @@
 //! Flags as the flag library of runc takes them and its callers therefore send them: long ones with a single dash
-//! (`-no-subreaper`), and those that are on or off with a value (`--systemd-cgroup=false`).
+//! (`-no-subreaper`), those that are on or off with a value (`--systemd-cgroup=false`), and those without one (`--cwd ""`), which scripts
+//! write for a variable that is not set.
 
 use std::ffi::{OsStr, OsString};
 
@@ -7,11 +8,30 @@ use clap::{Arg, Command, CommandFactory};
 
 use super::args::Cli;
 
-/// The same words, with two dashes before every long flag, and without flags that are off. What belongs to the container's program is
-/// left alone.
+/// The flags that empty text is a value for, or a wrong one. To all others it is as if they were not there.
+const NEED_A_VALUE: [&str; 12] = [
+    "blkio-weight",
+    "cap",
+    "cgroup",
+    "cpu-idle",
+    "env",
+    "format",
+    "interval",
+    "no-new-privs",
+    "pids-limit",
+    "preserve-fds",
+    "root",
+    "status-fd",
+];
+
+/// The same words, with two dashes before every long flag, and without flags that are off or have an empty value. What belongs to the
+/// container's program is left alone.
 pub(super) fn normal(words: Vec<OsString>) -> Vec<OsString> {
     // The table of flags costs more than it takes to see that nobody needs it.
-    if words.iter().any(|word| is_single(word) || has_value(word)) {
+    if words
+        .iter()
+        .any(|word| is_single(word) || has_value(word) || word.is_empty())
+    {
         let mut known = Cli::command();
         known.build();
         rewrite(&known, words)
@@ -34,7 +54,8 @@ fn has_value(word: &OsStr) -> bool {
 fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
     let mut level = root;
     let mut words = words.into_iter();
-    let mut done: Vec<OsString> = words.next().into_iter().collect();
+    // With the flag that each is of, so that a later empty value can take it away.
+    let mut done: Vec<(Option<&Arg>, OsString)> = words.next().map(|word| (None, word)).into_iter().collect();
     while let Some(word) = words.next() {
         let text = word.to_str().unwrap_or_default();
         if text.len() > 1 && text.starts_with('-') && text != "--" {
@@ -43,6 +64,10 @@ fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
                 .is_some_and(|f| takes_next(f, text))
                 .then(|| words.next())
                 .flatten();
+            if let Some(flag) = flag.filter(|flag| is_unset(flag, text, value.as_deref())) {
+                done.retain(|(of, _)| of.is_none_or(|of| of.get_id() != flag.get_id()));
+                continue;
+            }
             let switch = flag.filter(|flag| !flag.get_action().takes_values());
             let (word, text) = match switch.and_then(|_| text.split_once('=')) {
                 Some((name, value)) if is_true(value) => (OsString::from(name), name),
@@ -51,21 +76,30 @@ fn rewrite(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
             };
             // A single letter keeps its single dash.
             let long = is_single(&word) && flag.is_some_and(|f| f.get_long() == Some(name(text)));
-            done.push(if long { format!("-{text}").into() } else { word });
-            done.extend(value);
+            done.push((flag, if long { format!("-{text}").into() } else { word }));
+            done.extend(value.map(|value| (flag, value)));
             continue;
         }
         let inner = level.find_subcommand(text);
         let ends = text == "--" || level.get_positionals().any(Arg::is_trailing_var_arg_set);
-        done.push(word);
+        done.push((None, word));
         match inner {
             Some(command) => level = command,
             None if ends => break,
             None => {}
         }
     }
-    done.extend(words);
-    done
+    done.into_iter().map(|(_, word)| word).chain(words).collect()
+}
+
+/// Whether a flag that could do without is given an empty value.
+fn is_unset(flag: &Arg, text: &str, next: Option<&OsStr>) -> bool {
+    let empty = match text.split_once('=') {
+        Some((_, value)) => value.is_empty(),
+        None => next.is_some_and(OsStr::is_empty),
+    };
+    let needed = flag.get_long().is_some_and(|name| NEED_A_VALUE.contains(&name));
+    empty && flag.get_action().takes_values() && !needed
 }
 
 /// As `strconv.ParseBool` of Go has it.
@@ -143,6 +177,36 @@ mod tests {
             ("x exec -e A=false id", "x exec -e A=false id"),
         ] {
             assert_eq!(normal(given), wanted);
+        }
+    }
+
+    #[test]
+    fn an_empty_value_is_as_if_the_flag_were_not_there() {
+        for (given, wanted) in [
+            (
+                &["x", "--log", "", "run", "--bundle", "", "id"][..],
+                &["x", "run", "id"][..],
+            ),
+            (&["x", "run", "-b", "", "--pid-file=", "id"], &["x", "run", "id"]),
+            // Of several the last counts.
+            (
+                &[
+                    "x", "exec", "--cwd=/a", "-cwd", "/b", "--cwd", "", "-t", "id", "", "--cwd", "",
+                ],
+                &["x", "exec", "-t", "id", "", "--cwd", ""],
+            ),
+            (
+                &["x", "exec", "--cwd", "", "--cwd", "/b", "id"],
+                &["x", "exec", "--cwd", "/b", "id"],
+            ),
+            // What needs one, and what is no flag's.
+            (&["x", "exec", "-e", "", "id"], &["x", "exec", "-e", "", "id"]),
+            (&["x", "list", "--format="], &["x", "list", "--format="]),
+            (&["x", "kill", "id", ""], &["x", "kill", "id", ""]),
+            (&["x", "exec", "id", "--cwd="], &["x", "exec", "id", "--cwd="]),
+        ] {
+            let words = given.iter().map(OsString::from).collect();
+            assert_eq!(super::normal(words), *wanted, "{given:?}");
         }
     }
 

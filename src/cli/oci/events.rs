@@ -4,11 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::args::Events;
 use super::output::print;
-use crate::cgroups::Stats;
+use super::stats::Figures;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::runtime::container::Container;
@@ -67,8 +66,9 @@ fn oom_kills(host: &Host, container: &Container) -> Result<u64> {
 }
 
 fn report(host: &Host, container: &Container) -> Result<u8> {
-    let stats = container.need_cgroup(host, "events")?.stats()?;
-    print(&line("stats", container, Some(shape(&stats)))?)
+    let cgroup = container.need_cgroup(host, "events")?;
+    let figures = Figures::of(&cgroup)?;
+    print(&line("stats", container, Some(&figures))?)
 }
 
 /// An event as runc writes it. Scripts match the text, and so the order of the keys counts.
@@ -78,10 +78,10 @@ struct Event<'a> {
     kind: &'a str,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Value>,
+    data: Option<&'a Figures>,
 }
 
-fn line(kind: &str, container: &Container, data: Option<Value>) -> Result<String> {
+fn line(kind: &str, container: &Container, data: Option<&Figures>) -> Result<String> {
     let id = container.state().id.as_str();
     Ok(format!("{}\n", serde_json::to_string(&Event { kind, id, data })?))
 }
@@ -123,52 +123,6 @@ fn duration(text: &str) -> Option<Duration> {
 
 fn in_number(c: char) -> bool {
     c.is_ascii_digit() || c == '.'
-}
-
-/// runc's shape: times in nanoseconds, an absent limit as the largest number.
-fn shape(stats: &Stats) -> Value {
-    let cpu = stats.cpu.clone().unwrap_or_default();
-    let memory = stats.memory.clone().unwrap_or_default();
-    let pids = stats.pids.clone().unwrap_or_default();
-    let io = |read: fn(&crate::cgroups::Device) -> u64,
-              write: fn(&crate::cgroups::Device) -> u64|
-     -> Vec<Value> {
-        let entry = |d: &crate::cgroups::Device, op: &str, value: u64| json!({ "major": d.major, "minor": d.minor, "op": op, "value": value });
-        stats
-            .io
-            .iter()
-            .flat_map(|d| [entry(d, "Read", read(d)), entry(d, "Write", write(d))])
-            .collect()
-    };
-    json!({
-        "cpu": {
-            "usage": { "total": cpu.usage * 1000, "kernel": cpu.system * 1000, "user": cpu.user * 1000 },
-            "throttling": {
-                "periods": cpu.periods,
-                "throttledPeriods": cpu.throttled_periods,
-                "throttledTime": cpu.throttled * 1000
-            }
-        },
-        "memory": {
-            "cache": memory.file,
-            "usage": usage(memory.usage, memory.limit, memory.peak, memory.events.max),
-            "swap": usage(memory.swap, memory.swap_limit, None, 0),
-            "kernel": usage(memory.kernel, None, None, 0),
-            "raw": { "anon": memory.anon, "file": memory.file, "inactive_file": memory.inactive_file }
-        },
-        "pids": { "current": pids.current, "limit": pids.limit.unwrap_or(0) },
-        "blkio": {
-            "ioServiceBytesRecursive": io(|d| d.read_bytes, |d| d.write_bytes),
-            "ioServicedRecursive": io(|d| d.reads, |d| d.writes)
-        },
-        "hugetlb": stats.hugetlb.iter().map(|(size, h)| {
-            (size.clone(), json!({ "usage": h.usage, "failcnt": h.failures }))
-        }).collect::<serde_json::Map<String, Value>>()
-    })
-}
-
-fn usage(now: u64, limit: Option<u64>, peak: Option<u64>, failures: u64) -> Value {
-    json!({ "usage": now, "limit": limit.unwrap_or(u64::MAX), "max": peak.unwrap_or(0), "failcnt": failures })
 }
 
 #[cfg(test)]

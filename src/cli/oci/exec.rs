@@ -38,6 +38,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         plan::check_user(&process, &ids)?;
     }
     let init = runnable(&container, host, args.ignore_paused)?;
+    adopt::figures::tend(root, &container);
     // Detached too: who is asked to end while the process is not there yet has something to clear away.
     let signals = Signals::take()?;
     let given = args.console_socket.as_deref().map(console::connect).transpose()?;
@@ -168,7 +169,7 @@ fn inherit(process: &mut oci::Process, base: &oci::Process) {
 }
 
 fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
-    if let Some(user) = &args.user {
+    if let Some(user) = args.user.as_deref().filter(|user| !user.is_empty()) {
         let (uid, gid) = credentials::user_and_group(user)
             .ok_or_else(|| Error::invalid("--user", user, "is not UID or UID:GID in digits"))?;
         process.credentials.uid = uid;
@@ -181,7 +182,7 @@ fn adjust(process: &mut Process, args: &Exec) -> Result<()> {
             None => log::warn!("--cap: ignoring unknown capability `{name}`"),
         }
     }
-    process.no_new_privileges |= args.no_new_privs;
+    process.no_new_privileges = args.no_new_privs.unwrap_or(process.no_new_privileges);
     process.apparmor_profile = args.apparmor.clone().or(process.apparmor_profile.take());
     process.selinux_label = args.process_label.clone().or(process.selinux_label.take());
     Ok(())

@@ -22,8 +22,7 @@ pub(super) fn start(host: &Host, root: &Path, args: &args::Id) -> Result<u8> {
 /// `kill`
 pub(super) fn kill(host: &Host, root: &Path, args: &args::Kill) -> Result<u8> {
     let container = load(root, &args.id)?;
-    // As with kill(2), 0 only asks whether there is somebody to signal.
-    if args.signal == "0" {
+    if signal::is_question(&args.signal) {
         return match args.all {
             // The processes of one that has stopped have all been asked.
             true => Ok(0),

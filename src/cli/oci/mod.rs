@@ -11,12 +11,14 @@ mod help;
 mod list;
 mod log;
 mod manage;
+mod numbers;
 mod output;
 mod passed;
 mod ps;
 mod restore;
 mod root;
 mod spec;
+mod stats;
 mod update;
 
 use std::ffi::OsString;
@@ -28,6 +30,7 @@ use clap::{CommandFactory, Parser};
 use crate::error::Error;
 use crate::host::Host;
 use crate::process::protect;
+use crate::vps::run::adopt::figures;
 use args::{Cli, Command};
 
 /// Status of a failed `exec`, which callers tell from the program's own.
@@ -37,6 +40,9 @@ const UNKNOWN_COMMAND: u8 = 3;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    if let Some(ended) = figures::main() {
+        return ended;
+    }
     // Before anything else is done, because all of it is done again; `run` reports a failure where the log goes.
     if std::env::args_os().any(|arg| makes_processes(&arg)) {
         let _ = protect::protect();

@@ -6,13 +6,14 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::args::Update;
+use super::numbers;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::spelling;
-use crate::vps::record::size;
+use crate::vps::run::adopt::{self, processors};
 
 /// `update`
 pub(super) fn update(host: &Host, root: &Path, args: &Update) -> Result<u8> {
@@ -32,7 +33,15 @@ pub(super) fn update(host: &Host, root: &Path, args: &Update) -> Result<u8> {
     if wanted.as_object().is_some_and(Map::is_empty) {
         return Ok(0);
     }
-    container.update(host, wanted).map(|()| 0)
+    let named = wanted["cpu"]["cpus"]
+        .as_str()
+        .is_some_and(|list| !list.is_empty());
+    let ours = !named && adopt::is_adopted(&container) && processors::are_ours(host, &container);
+    container.update(host, wanted)?;
+    if ours {
+        processors::fit(host, &container);
+    }
+    Ok(0)
 }
 
 /// `LinuxResources` as JSON, from a file or from standard input (`-`).
@@ -74,7 +83,11 @@ fn from_flags(args: &Update) -> Result<Value> {
             wanted.insert(section.into(), given.into());
         }
     };
-    let bytes = |option: &str, text: &Option<String>| text.as_deref().map(|t| amount(option, t)).transpose();
+    // Callers that pass their own user's words on may have none.
+    let bytes = |option: &str, text: &Option<String>| {
+        let text = text.as_deref().filter(|text| !text.is_empty());
+        text.map(|text| numbers::bytes(option, text)).transpose()
+    };
     put(
         "cpu",
         &[
@@ -106,13 +119,4 @@ fn from_flags(args: &Update) -> Result<Value> {
     put("pids", &[("limit", args.pids_limit.map(Value::from))]);
     put("blockIO", &[("weight", args.blkio_weight.map(Value::from))]);
     Ok(json!(wanted))
-}
-
-/// A size, or -1 for no limit.
-fn amount(option: &str, text: &str) -> Result<i64> {
-    if text == "-1" {
-        return Ok(-1);
-    }
-    let bytes = size::parse(option, text)?;
-    i64::try_from(bytes).map_err(|_| Error::invalid(option, text, "is too large"))
 }

@@ -29,6 +29,7 @@ use super::resize::{self, ResizeArgs};
 use super::stats;
 use super::system::{RebuildArgs, RescueArgs};
 use super::top::{self, TopArgs};
+use super::ui;
 use super::usage::{address, assignment, digits};
 use crate::process::signal;
 use crate::vps::record::name::Name;
@@ -183,12 +184,26 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell of limits that VPSs meet, as events, and put back what others take away of the firewall; for a unit.
+    #[command(after_help = events::WATCH_EXAMPLES)]
+    Watch {
+        /// How often to look, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = |t: &str| digits("--every", t))]
+        every: u64,
+    },
     /// Show what VPSs use in a table that fills the terminal and follows.
     #[command(after_help = top::EXAMPLES)]
     Top(TopArgs),
     /// Print what all VPSs use for Prometheus (OpenMetrics).
     #[command(after_help = "Example:\n  condo metrics > /var/lib/prometheus/node-exporter/condo.prom")]
     Metrics,
+    /// Print a link to the console in the browser; it logs one browser in, once, within ten minutes.
+    #[command(after_help = ui::EXAMPLES)]
+    Ui {
+        /// Where the browser finds condo-server; the first address of this host with port 8443, if not given.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        address: Option<String>,
+    },
     /// Look for what of this host stands in the way of VPSs, with what mends it.
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(DoctorArgs),

@@ -44,6 +44,7 @@ pub(super) fn wanted(args: CreateArgs) -> error::Result<NewVps> {
         publish: args.publish.publish.into_iter().collect(),
         devices: args.inside.device.into_iter().collect(),
         nesting: args.inside.nesting,
+        own_sysinfo: !args.inside.host_sysinfo,
         ids: args.inside.ids,
         disk: Disk::wanted(args.disk.into()),
         ..VpsConfig::new(args.image)

@@ -1,12 +1,14 @@
 //! `condo events`.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use nix::errno::Errno;
 use serde_json::Value;
 
 use crate::cli::exit::Exit;
 use crate::cli::output::unwritten;
-use crate::error;
+use crate::error::{self, Error};
 use crate::vps::record::events::Event;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -15,6 +17,22 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   condo events
   condo events --follow --json web | jq -r .event";
+
+pub(super) const WATCH_EXAMPLES: &str = "\
+The units have it as condo-watch.service.
+
+Examples:
+  condo watch --every 5
+  systemctl enable --now condo-watch";
+
+/// `condo watch`.
+pub(super) fn watch(condo: &Condo, every: u64) -> Result<Exit> {
+    if every == 0 {
+        return Err(Error::invalid("--every", every, "must be 1 at least").into());
+    }
+    condo.watch(Duration::from_secs(every))?;
+    Ok(Exit::Success)
+}
 
 pub(super) fn run(condo: &Condo, names: &[Name], follow: bool, json: bool) -> Result<Exit> {
     let mut show = |event: &Event| -> error::Result<()> {

@@ -9,7 +9,7 @@ use super::usage::digits;
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_json, table};
 use crate::error::{self, Error};
-use crate::net::filter::{Action, Direction, Filter, FilterRule, Ports, Protocol};
+use crate::net::filter::{Action, Direction, Filter, FilterRule, Ports, Protocol, network};
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 
@@ -159,23 +159,6 @@ fn remove(filter: &mut Filter, numbers: &[u64]) -> error::Result<()> {
         !numbers.contains(&number)
     });
     Ok(())
-}
-
-/// An address, or a network of which only the part that its length names may be set.
-fn network(option: &str, text: &str) -> error::Result<IpNetwork> {
-    let refuse = |problem: &str| Error::invalid(option, text, problem);
-    let network: IpNetwork = text
-        .parse()
-        .map_err(|_| refuse("is not an address or a network such as 198.51.100.0/24 or 2001:db8::/32"))?;
-    if network.ip() == network.network() {
-        return Ok(network);
-    }
-    let right = format!(
-        "has bits behind its length; the network is {}/{}",
-        network.network(),
-        network.prefix()
-    );
-    Err(refuse(&right))
 }
 
 /// A rule as `list --json` has it.

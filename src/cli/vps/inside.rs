@@ -17,6 +17,10 @@ pub(super) struct InsideArgs {
     /// Make it ready for containers and sandboxes of its own: Docker, Podman, bubblewrap.
     #[arg(long)]
     pub(super) nesting: bool,
+    /// Leave sysinfo(2) to the kernel, which tells the host's memory and load. For programs inside that let others answer their system
+    /// calls (the interception of LXC and Incus): a process can have one who is asked.
+    #[arg(long)]
+    pub(super) host_sysinfo: bool,
     /// User and group ids it has, a multiple of 65536; 65536 by default, and 262144 with --nesting.
     #[arg(long, value_name = "N", value_parser = |t: &str| digits("--ids", t).and_then(ids::check))]
     pub(super) ids: Option<u32>,

@@ -41,6 +41,9 @@ pub(super) struct LimitArgs {
     /// Writes to the disk per second.
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = |t: &str| digits("--iops-write", t))]
     iops_write: Option<u64>,
+    /// Share of the disk's time when it is short, 10 to 1000; others have 100.
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = |t: &str| digits("--io-weight", t))]
+    io_weight: Option<u64>,
     /// Bandwidth both ways, of all interfaces together: --rate-in and --rate-out in one.
     #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = |t: &str| rate::parse("--rate", t))]
     rate: Option<u64>,
@@ -68,6 +71,7 @@ impl From<LimitArgs> for Limits {
             io_write: args.io_write,
             iops_read: args.iops_read,
             iops_write: args.iops_write,
+            io_weight: args.io_weight,
             rate_in: args.rate_in.or(args.rate),
             rate_out: args.rate_out.or(args.rate),
             burst: args.burst,

@@ -25,8 +25,8 @@ pub(super) struct PolicyArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     autostart: Option<bool>,
     /// Its turn when the host comes up: lower numbers first; 0 by default.
-    #[arg(long, value_name = "N", value_parser = |t: &str| small("--boot-order", t))]
-    boot_order: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = turn)]
+    boot_order: Option<i32>,
     /// Seconds that the next VPS waits after it when the host comes up.
     #[arg(long, value_name = "SECONDS", value_parser = |t: &str| small("--boot-delay", t))]
     boot_delay: Option<u32>,
@@ -34,6 +34,14 @@ pub(super) struct PolicyArgs {
     /// Without it daily, of which 7 stay.
     #[arg(long, value_name = "WHEN[,KEEP]")]
     schedule: Option<Schedule>,
+}
+
+fn turn(text: &str) -> crate::error::Result<i32> {
+    const OPTION: &str = "--boot-order";
+    let refuse = || Error::invalid(OPTION, text, "is no whole number, or too large");
+    let number = digits(OPTION, text.strip_prefix('-').unwrap_or(text)).map_err(|_| refuse())?;
+    let turn = i32::try_from(number).map_err(|_| refuse())?;
+    Ok(if text.starts_with('-') { -turn } else { turn })
 }
 
 fn small(option: &str, text: &str) -> crate::error::Result<u32> {

@@ -17,6 +17,7 @@ Names of VPSs are the machine's: two projects cannot both have a `web`.
 
 Examples:
   condo project create shop --vpss 10 --memory 16G --cpus 4
+  condo project create lab --memory 16G --cpus 4 --shared
   condo --project shop create web --image busybox --memory 512M --cpus 1";
 
 #[derive(Debug, Subcommand)]
@@ -36,7 +37,7 @@ pub(super) enum ProjectCommand {
         name: Name,
         #[command(flatten)]
         limits: AllowanceArgs,
-        /// Limits that are to hold no longer: vpss, addresses, cpus, memory, disk, bandwidth.
+        /// Limits that are to hold no longer: vpss, addresses, cpus, memory, disk, bandwidth, shared.
         #[arg(long, value_name = "LIMIT", value_delimiter = ',')]
         no_limit: Vec<String>,
     },
@@ -85,6 +86,10 @@ pub(super) struct AllowanceArgs {
     /// The sum of their --rate, the greater of both directions of each.
     #[arg(long, value_name = "RATE", allow_hyphen_values = true, value_parser = |t: &str| rate::parse("--bandwidth", t))]
     bandwidth: Option<u64>,
+    /// Have the kernel hold --cpus and --memory for all VPSs together, from the next start of each on: they need no limits of their own,
+    /// and what each may use is not added up.
+    #[arg(long)]
+    shared: bool,
 }
 
 impl AllowanceArgs {
@@ -96,6 +101,7 @@ impl AllowanceArgs {
             memory: self.memory,
             disk: self.disk,
             bandwidth: self.bandwidth,
+            shared: self.shared.then_some(true),
         }
     }
 }
@@ -112,7 +118,7 @@ pub(super) fn run(condo: &Condo, command: &ProjectCommand) -> Result<Exit> {
             limits,
             no_limit,
         } => {
-            store.change_project(name, &|before| before.changed(limits.limits(), no_limit))?;
+            condo.change_project(name, &|before| before.changed(limits.limits(), no_limit))?;
             print(&format!("{name} changed"))?;
         }
         ProjectCommand::List { json: true } => print_json(&store.projects()?)?,

@@ -139,16 +139,22 @@ fn shown(vps: &VpsView) -> String {
         lines.push(("firewall", firewall(&vps.firewall)));
     }
     lines.push(("traffic", traffic(&vps.traffic)));
-    if vps.nesting {
-        lines.push(("nesting", "yes".to_owned()));
-    }
+    lines.extend(inside(vps));
+    lines.extend(limited(&vps.limits));
+    fields(&lines)
+}
+
+/// What it is used for.
+fn inside(vps: &VpsView) -> Vec<(&'static str, String)> {
+    let yes = |is: bool, what| is.then(|| (what, "yes".to_owned()));
+    let mut lines: Vec<_> = yes(vps.nesting, "nesting").into_iter().collect();
+    lines.extend(yes(!vps.own_sysinfo, "host's sysinfo"));
     lines.push(("user ids", vps.ids.to_string()));
     if !vps.devices.is_empty() {
         let paths: Vec<_> = vps.devices.iter().map(ToString::to_string).collect();
         lines.push(("devices", paths.join(", ")));
     }
-    lines.extend(limited(&vps.limits));
-    fields(&lines)
+    lines
 }
 
 /// Whether it comes up with the host, and when.
@@ -199,6 +205,7 @@ fn limited(limits: &Limits) -> Vec<(&'static str, String)> {
         ("io-write", limits.io_write.map(bytes)),
         ("iops-read", limits.iops_read.map(times)),
         ("iops-write", limits.iops_write.map(times)),
+        ("io-weight", limits.io_weight.map(|n| n.to_string())),
         ("rate-in", limits.rate_in.map(rate::display)),
         ("rate-out", limits.rate_out.map(rate::display)),
         ("burst", limits.burst.map(size::display)),
@@ -289,6 +296,7 @@ mod tests {
             traffic: Traffic::of([("2026-11".into(), flow())].into()),
             devices: vec!["kvm".parse().unwrap()],
             nesting: true,
+            own_sysinfo: true,
             ids: 262_144,
             created: 0,
             last_exit: None,
@@ -315,6 +323,7 @@ mod tests {
             traffic: Traffic::default(),
             devices: Vec::new(),
             nesting: false,
+            own_sysinfo: true,
             last_exit: Some(LastExit {
                 reason: ExitReason::Oom,
                 status: None,

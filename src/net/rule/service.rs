@@ -84,6 +84,15 @@ impl Rule {
             .compare(Operator::Equal, &[0; 4])
     }
 
+    /// Neither end of the connection was translated, nor a port of theirs.
+    pub(in super::super) fn untranslated(self) -> Self {
+        // NFT_CT_STATUS with IPS_SRC_NAT and IPS_DST_NAT.
+        let attributes = vec![number(CT_REGISTER, Register::Reg1.into()), number(CT_KEY, 2)];
+        self.other("ct", attributes)
+            .mask(&(3_u32 << 4).to_ne_bytes())
+            .compare(Operator::Equal, &[0; 4])
+    }
+
     /// The packet has this protocol above IP.
     pub(in super::super) fn carrying(self, protocol: u8) -> Self {
         self.meta(MetaKey::L4Proto).compare(Operator::Equal, &[protocol])

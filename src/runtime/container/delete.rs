@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Removes a container and all that belongs to it; with `force` also one that runs, is half-made or is not there.
 pub fn delete(host: &Host, root: &Path, id: &Id, force: bool) -> Result<()> {
     let folder = Folder::new(root, id);
+    if force && matches!(folder.try_lock(), Err(Error::Busy(_))) && folder.waits_for_us() {
+        return folder.call_off();
+    }
     // It may go between the two: the lock's file is made anew by whoever waits for it.
     let found = patient_lock(&folder, force).and_then(|lock| Ok((lock, folder.load()?)));
     let (_lock, state) = match found {
@@ -54,6 +57,7 @@ fn patient_lock(folder: &Folder, force: bool) -> Result<Lock> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match folder.try_lock() {
+            Err(Error::Busy(_)) if folder.waits_for_us() => return folder.lock(),
             Err(Error::Busy(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             other => return other,
         }
@@ -114,6 +118,7 @@ impl Container {
         }
         drop_default_parent(host, self.state.cgroup.as_ref());
         failures.into_result()?;
+        self.end_telling();
         self.release_ids()?;
         self.folder.remove()?;
         let around = Surroundings::of_bundle(&self.state.bundle);
@@ -136,6 +141,15 @@ impl Container {
         drop_default_parent(host, self.state.cgroup.as_ref());
         self.release_ids()?;
         self.folder.remove()
+    }
+
+    /// Who tells its figures ends with init. An engine removes the cgroup of its own process next, and in that it is.
+    fn end_telling(&self) {
+        if let Some(teller) = self.folder.teller().and_then(|teller| teller.open()) {
+            let _ = rustix::process::pidfd_send_signal(&teller, rustix::process::Signal::KILL);
+            // Nothing else depends on it.
+            let _ = wait_for_death(&teller);
+        }
     }
 
     /// When none of its processes has them any more.

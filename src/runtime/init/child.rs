@@ -322,7 +322,7 @@ pub fn become_process(
     }
     sys::fd::close_on_exec_from(first_own(preserve_fds)).during(|| "close inherited descriptors")?;
     log::debug!("init: becomes {:?}", process.args);
-    process.limits.own_files()?;
+    process.limits.complete()?;
     process.lower(seccomp)
 }
 

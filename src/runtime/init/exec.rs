@@ -90,7 +90,7 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     limits::raise_files();
     let agent = agent_of(request.seccomp)?;
     let (parent, link) = link::pair::<Entering>()?;
-    let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?);
+    let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?.for_workers());
     let confined = request.process.affinity.begin()?;
     let (side, outside) = bear(host, request)?;
     match side {

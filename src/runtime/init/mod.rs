@@ -1,10 +1,11 @@
 //! Making processes in containers: the conversation ([`link`]), init's side ([`child`]), the runtime's side ([`parent`]),
-//! and further processes ([`exec`]).
+//! and further processes ([`exec`]), which somebody has to wait for ([`minder`]).
 
 pub mod announce;
 pub mod child;
 pub mod exec;
 pub mod link;
+pub mod minder;
 pub mod parent;
 pub mod patience;
 
@@ -52,6 +53,11 @@ impl Newborn {
     /// Ends it like [`Newborn::kill`], but does not wait for one that a v1 cgroup holds frozen: that dies once it is thawed.
     pub fn give_up(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        self.reap_soon();
+    }
+
+    /// Waits for its end, but not for long.
+    fn reap_soon(&self) {
         let gone = Patience::new(Some(DEATH), None).and_then(|patience| patience.wait(self.pidfd.as_fd()));
         if gone.is_ok() {
             let _ = self.reap();
@@ -80,13 +86,28 @@ impl Newborn {
             }
         }
     }
+
+    /// Waits for its end and returns its exit status as a shell tells it: 128 and the signal's number for a killed one.
+    pub fn exit_code(&self) -> Result<u8> {
+        let end = self
+            .end()?
+            .ok_or_else(|| Error::Corrupt("a process ended without a status".into()))?;
+        let code = match (end.exit_status(), end.terminating_signal()) {
+            (Some(code), _) => code,
+            (_, Some(signal)) => 128 + signal,
+            _ => 255,
+        };
+        Ok(u8::try_from(code & 0xff).unwrap_or(255))
+    }
 }
 
-/// Clones into a cgroup; outside of it, which the flag says, where the kernel lets the caller move nothing from the cgroup it is
-/// in: a session of the system's systemd, seen from the user's own.
+/// Clones into a cgroup; outside of it, which the flag says, where the kernel lets the caller move nothing there: from a session of
+/// the system's systemd, seen from the user's own (EACCES), and from a joined cgroup namespace that does not hold the cgroup, with the
+/// mount option `nsdelegate` (ENOENT, `cgroups(7)`).
 fn born_in(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> std::io::Result<(Side, bool)> {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
     match (Clone { flags, cgroup }).spawn() {
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && cgroup.is_some() => {
+        Err(e) if matches!(e.kind(), PermissionDenied | NotFound) && cgroup.is_some() => {
             let side = Clone { flags, cgroup: None }.spawn()?;
             Ok((side, true))
         }
@@ -96,7 +117,8 @@ fn born_in(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> std::io::Result<(Side,
 
 /// The part of a stand-in: makes the process that goes on in its place as its sibling, names it to the parent, and ends.
 ///
-/// The new process returns from here only after it has been named, so that the parent hears of it before it speaks.
+/// The new process returns from here only after it has been named, so that the parent hears of it before it speaks. Where the stand-in
+/// is killed before (by a cgroup that is out of memory), nobody knows of the new process, and it ends.
 fn step_aside(flags: u64, reporter: &Reporter) -> Result<()> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     match (Clone {
@@ -107,11 +129,16 @@ fn step_aside(flags: u64, reporter: &Reporter) -> Result<()> {
     {
         Side::Child => {
             drop(write);
-            let _ = rustix::io::read(&read, &mut [0u8; 1]);
-            Ok(())
+            match rustix::io::read(&read, &mut [0u8; 1]) {
+                Ok(1) => Ok(()),
+                _ => sys::clone::exit(1),
+            }
         }
         Side::Parent { pidfd, .. } => {
             let told = reporter.hand_over(pidfd.as_fd());
+            if told.is_ok() {
+                let _ = rustix::io::write(&write, b"1");
+            }
             sys::clone::exit(i32::from(told.is_err()))
         }
     }

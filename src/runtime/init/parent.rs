@@ -129,11 +129,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let held = work().map_err(|e| explain(e, cgroup))?;
     // Only now: the limits are the program's, and more files than it may open are open while mounts are made. The hooks up to here run at
     // the caller's priority, and a process with deadlines could not fork them.
-    {
-        // Another's limits are for who has CAP_SYS_RESOURCE over it, as the owner of its namespace always has (prlimit(2)).
-        let _acting = act_as_owner(&plan)?;
-        plan.process.limits.bound(init.pid)?;
-    }
+    plan.process.limits.bound(init.pid)?;
     plan.process.prioritise(init.pid)?;
     claim.state.streams = streams(&plan, inherited);
     claim.name_init(init.pid)?;

@@ -105,7 +105,8 @@ pub(super) fn cgroup_path(linux: &Linux, id: &Id, above: &str) -> Result<String>
 }
 
 /// "Cgroup ownership" of the spec: a cgroup2 that is mounted writable in a cgroup namespace of its own goes to the
-/// container's root, which systemd as PID 1 needs.
+/// container's root, which systemd as PID 1 needs. That root is known also where a user namespace is joined, such as a pod's, of
+/// which the config has the maps.
 pub(super) fn delegates(spec: &Spec, namespaces: &Namespaces, layout: &CgroupLayout) -> bool {
     let writable = spec.mounts().iter().flatten().any(|mount| {
         let cgroup2 = match mount.typ().as_deref() {
@@ -115,7 +116,7 @@ pub(super) fn delegates(spec: &Spec, namespaces: &Namespaces, layout: &CgroupLay
         };
         cgroup2 && !mount.options().iter().flatten().any(|option| option == "ro")
     });
-    writable && namespaces.is_new(Kind::Cgroup) && namespaces.is_new(Kind::User)
+    writable && namespaces.is_new(Kind::Cgroup) && namespaces.has(Kind::User)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_FD_BY_ID: libc::c_int = 14;
 const MAP_TYPE_HASH: u32 = 1;
+const MAP_TYPE_LRU_HASH: u32 = 9;
 const NO_PREALLOC: u32 = 1;
 
 /// The part of `union bpf_attr` that `BPF_MAP_CREATE` needs here.
@@ -50,12 +51,28 @@ struct ById {
 /// # Errors
 /// `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`, `ENOMEM`.
 pub fn create<const K: usize, const V: usize>(most: u32, name: &str) -> io::Result<OwnedFd> {
+    make::<K, V>((MAP_TYPE_HASH, NO_PREALLOC), most, name)
+}
+
+/// The same, but its memory is taken at once, and when it is full it forgets what was not asked for of late.
+///
+/// # Errors
+/// As for [`create`].
+pub fn create_forgetful<const K: usize, const V: usize>(most: u32, name: &str) -> io::Result<OwnedFd> {
+    make::<K, V>((MAP_TYPE_LRU_HASH, 0), most, name)
+}
+
+fn make<const K: usize, const V: usize>(
+    (map_type, map_flags): (u32, u32),
+    most: u32,
+    name: &str,
+) -> io::Result<OwnedFd> {
     let mut attributes = Create {
-        map_type: MAP_TYPE_HASH,
+        map_type,
         key_size: K as u32,
         value_size: V as u32,
         max_entries: most,
-        map_flags: NO_PREALLOC,
+        map_flags,
         ..Create::default()
     };
     for (to, from) in attributes.map_name[..NAME_LEN - 1].iter_mut().zip(name.bytes()) {
@@ -98,15 +115,18 @@ pub fn remove<const K: usize>(map: BorrowedFd<'_>, key: [u8; K]) -> io::Result<(
     bpf(MAP_DELETE_ELEM, &mut element).map(drop)
 }
 
-/// Opens the one map that a program asks.
+/// How many maps of one program are told apart.
+const MAPS: usize = 2;
+
+/// Opens a map that a program asks, by its place among them, of which it names the first first.
 ///
 /// # Errors
-/// `ENOENT` when it asks none, `EPERM` without `CAP_SYS_ADMIN`.
-pub fn of_program(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut id = 0_u32;
+/// `ENOENT` when it asks fewer, `EPERM` without `CAP_SYS_ADMIN`.
+pub fn of_program(program: BorrowedFd<'_>, place: usize) -> io::Result<OwnedFd> {
+    let mut ids = [0_u32; MAPS];
     let mut info = ProgramInfo {
-        nr_map_ids: 1,
-        map_ids: std::ptr::from_mut(&mut id) as u64,
+        nr_map_ids: MAPS as u32,
+        map_ids: ids.as_mut_ptr() as u64,
         ..ProgramInfo::default()
     };
     let mut attributes = super::Info {
@@ -115,8 +135,9 @@ pub fn of_program(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         info: std::ptr::from_mut(&mut info) as u64,
     };
     bpf(OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    // No map has the number 0.
     let mut attributes = ById {
-        map_id: id,
+        map_id: ids.get(place).copied().unwrap_or_default(),
         next_id: 0,
         open_flags: 0,
     };

@@ -14,6 +14,8 @@ pub const STORE_WORD: u8 = 0x62;
 pub const STORE_LONG: u8 = 0x7a;
 /// `*(u32 *)(r + offset) = r`.
 pub const STORE_REGISTER: u8 = 0x63;
+/// `*(u64 *)(r + offset) = r`.
+pub const STORE_REGISTER_LONG: u8 = 0x7b;
 /// `r = *(u64 *)(to + offset)`, and adds the old `r` there, as one step.
 pub const FETCH_AND_ADD: u8 = 0xdb;
 /// What [`FETCH_AND_ADD`] has for its value (`BPF_ADD | BPF_FETCH`).

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,9 @@ pub struct VpsConfig {
     /// Whether it is made ready for containers of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nesting: bool,
+    /// Whether `sysinfo(2)` is answered with its own memory and load.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub own_sysinfo: bool,
     /// How many user ids it has, if not as many as usual.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<u32>,
@@ -110,6 +114,11 @@ pub struct VpsConfig {
     pub arrived: Option<String>,
 }
 
+/// What a record that says nothing means.
+fn yes() -> bool {
+    true
+}
+
 impl VpsConfig {
     /// A configuration with nothing but an image.
     pub fn new(image: impl Into<String>) -> Self {
@@ -124,6 +133,7 @@ impl VpsConfig {
             permit: BTreeSet::new(),
             devices: BTreeSet::new(),
             nesting: false,
+            own_sysinfo: true,
             ids: None,
             disk: Disk::default(),
             pending: None,
@@ -176,6 +186,7 @@ impl VpsConfig {
         }
         at_least("--iops-read", limits.iops_read, 1, "must be above 0")?;
         at_least("--iops-write", limits.iops_write, 1, "must be above 0")?;
+        check_weight("--io-weight", limits.io_weight, 10..=1000)?;
         limits.rates().check()?;
         self.firewall.check()?;
         check_controllers(limits, facts)?;
@@ -205,20 +216,20 @@ fn check_cpu(limits: &Limits, facts: &Facts) -> Result<()> {
         }
         _ => {}
     }
-    match limits.cpu_weight {
-        Some(weight) if !(1..=10_000).contains(&weight) => {
-            return Err(Error::invalid(
-                "--cpu-weight",
-                weight,
-                "must be from 1 to 10000 (100 is what others have)",
-            ));
-        }
-        _ => {}
-    }
+    check_weight("--cpu-weight", limits.cpu_weight, 1..=10_000)?;
     limits
         .cpuset
         .as_deref()
         .map_or(Ok(()), |text| check_cpuset(text, facts))
+}
+
+fn check_weight(option: &str, weight: Option<u64>, range: RangeInclusive<u64>) -> Result<()> {
+    let Some(weight) = weight.filter(|weight| !range.contains(weight)) else {
+        return Ok(());
+    };
+    let (least, most) = (range.start(), range.end());
+    let problem = format!("must be from {least} to {most} (100 is what others have)");
+    Err(Error::invalid(option, weight, problem))
 }
 
 fn check_cpuset(text: &str, facts: &Facts) -> Result<()> {
@@ -277,7 +288,7 @@ fn check_controllers(limits: &Limits, facts: &Facts) -> Result<()> {
         ("--memory", limits.memory.is_some(), "memory"),
         ("--pids", limits.pids.is_some(), "pids"),
         (
-            "--io-read, --io-write, --iops-read, --iops-write",
+            "--io-read, --io-write, --iops-read, --iops-write, --io-weight",
             limits.any_io(),
             "io",
         ),
@@ -379,7 +390,7 @@ mod tests {
     fn what_the_host_can_hold_is_accepted() {
         let limits = limits! {
             cpus: 3.0, cpu_weight: 10_000, cpuset: "0-1,3".into(), memory: 4 << 30, swap: 0, pids: 1,
-            io_read: 4096, io_write: 1 << 40, iops_read: 1, iops_write: 1
+            io_read: 4096, io_write: 1 << 40, iops_read: 1, iops_write: 1, io_weight: 1000
         };
         with(limits).validate(&facts()).unwrap();
         VpsConfig::new("busybox").validate(&facts()).unwrap();
@@ -423,6 +434,8 @@ mod tests {
             limits! { cpus: -1.0 },
             limits! { cpus: 0.001 },
             limits! { cpu_weight: 10_001 },
+            limits! { io_weight: 9 },
+            limits! { io_weight: 1001 },
             limits! { cpuset: "0-".into() },
             limits! { memory: 512 },
             limits! { swap: 0 },

@@ -76,6 +76,10 @@ pub enum Kind {
     Renamed,
     /// Its disk was emptied for another system.
     Rebuilt,
+    /// It met a limit of its own, and goes on within it.
+    Limited,
+    /// Its disk has little room left.
+    Full,
     /// It is gone, with all it had.
     Deleted,
 }
@@ -98,6 +102,8 @@ impl Kind {
             Self::Thawed => "thawed",
             Self::Renamed => "renamed",
             Self::Rebuilt => "rebuilt",
+            Self::Limited => "limited",
+            Self::Full => "full",
             Self::Deleted => "deleted",
         }
     }

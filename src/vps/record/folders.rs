@@ -255,6 +255,11 @@ impl Folders {
         format!("{}/{name}", self.cgroup_parent())
     }
 
+    /// The cgroup that the VPSs of a project are in, if it has one for all. No VPS has a name that begins with a dot.
+    pub fn project_cgroup(&self, project: &Name) -> String {
+        format!("{}/.project-{project}", self.cgroup_parent())
+    }
+
     /// The bridge of this instance (at most 15 bytes, IFNAMSIZ).
     pub fn bridge(&self) -> String {
         self.named("condo0", "condo-")

@@ -6,7 +6,7 @@ use super::folders::Folders;
 use super::name::Name;
 use super::store::{Record, Store};
 use super::view::VpsStatus;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::Lock;
 use crate::host::Host;
 use crate::image::Images;
@@ -37,6 +37,20 @@ impl Condo {
             store,
             root: root.map(Into::into),
         })
+    }
+
+    /// Refuses root of a user namespace (in a VPS, in a container), who has all capabilities there and still cannot give a VPS its files.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    pub(in crate::vps) fn refuse_inside(&self) -> Result<()> {
+        let caller = &self.host.caller;
+        if !caller.admin || caller.privileged {
+            return Ok(());
+        }
+        let why = "this root is one of a user namespace (of a VPS or a container), and the kernel maps owners of files \
+                   for the machine's root alone; condo-runtime works here";
+        Err(Error::unsupported("a VPS inside another", why))
     }
 
     /// The same instance for work within a project: what is made goes into it, and of all VPSs only its are there.
@@ -71,7 +85,7 @@ impl Condo {
     }
 
     /// The `--root` this instance was opened with.
-    pub(in crate::vps) fn root(&self) -> Option<&Path> {
+    pub fn root(&self) -> Option<&Path> {
         self.root.as_deref()
     }
 

@@ -47,6 +47,9 @@ pub struct Limits {
     /// Writes per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iops_write: Option<u64>,
+    /// Share of the disk's time under contention, 10 to 1000; 100 is what others have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_weight: Option<u64>,
     /// Bits received from the network per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_in: Option<u64>,
@@ -70,9 +73,14 @@ impl Limits {
 
     /// Whether any limit concerns the disk, so that the device behind the VPS must be found.
     pub fn any_io(&self) -> bool {
-        [self.io_read, self.io_write, self.iops_read, self.iops_write]
-            .iter()
-            .any(Option::is_some)
+        let all = [
+            self.io_read,
+            self.io_write,
+            self.iops_read,
+            self.iops_write,
+            self.io_weight,
+        ];
+        all.iter().any(Option::is_some)
     }
 
     /// Memory for buffers of sockets where they do not count as memory (cgroup v1), in bytes: about what a machine with this much
@@ -89,8 +97,15 @@ impl Limits {
 
     /// Processor time per [`CPU_PERIOD`], in microseconds.
     pub fn cpu_quota(&self) -> Option<i64> {
-        // The product is below 2^53 for every processor count there is, so nothing is cut off.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-        self.cpus.map(|cpus| (cpus * CPU_PERIOD as f64).round() as i64)
+        self.cpus.map(quota)
+    }
+}
+
+/// The time that so many processors have per [`CPU_PERIOD`], in microseconds.
+pub fn quota(cpus: f64) -> i64 {
+    // The product is below 2^53 for every processor count there is, so nothing is cut off.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+    {
+        (cpus * CPU_PERIOD as f64).round() as i64
     }
 }

@@ -24,7 +24,14 @@ use crate::error::{During, Error, Result};
 use crate::storage::Quota;
 
 /// The limits of a plan that are no sizes.
-const NUMBERS: [&str; 5] = ["cpus", "cpu_weight", "pids", "iops_read", "iops_write"];
+const NUMBERS: [&str; 6] = [
+    "cpus",
+    "cpu_weight",
+    "pids",
+    "iops_read",
+    "iops_write",
+    "io_weight",
+];
 
 /// What a plan gives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

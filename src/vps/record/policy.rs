@@ -63,7 +63,7 @@ pub struct Boot {
     /// Whether it does.
     pub autostart: bool,
     /// Those with a lower number are up before those with a higher one are started.
-    pub order: u32,
+    pub order: i32,
     /// How long the next one waits after it, in seconds.
     pub delay: u32,
 }

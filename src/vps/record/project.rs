@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::limits::Limits;
 use super::name::Name;
 use super::size;
 use super::store::Record;
@@ -31,6 +32,9 @@ pub struct Allowance {
     pub disk: Option<u64>,
     /// Bits a second, of the greater of both directions of each.
     pub bandwidth: Option<u64>,
+    /// Whether the kernel holds processors and memory for all of them together, in one cgroup: then what each may use is not added up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
 }
 
 /// A project of this instance.
@@ -65,6 +69,8 @@ struct Resource {
     taken: fn(&Record) -> Option<u64>,
     limit: fn(&Allowance) -> Option<u64>,
     shown: fn(u64) -> String,
+    /// Whether a cgroup can hold it for several VPSs.
+    holds: bool,
 }
 
 /// Processors are counted in thousandths.
@@ -92,6 +98,7 @@ const RESOURCES: [Resource; 6] = [
         taken: |_| Some(1),
         limit: |all| all.vpss,
         shown: |n| n.to_string(),
+        holds: false,
     },
     Resource {
         field: "addresses",
@@ -102,6 +109,7 @@ const RESOURCES: [Resource; 6] = [
         },
         limit: |all| all.addresses,
         shown: |n| n.to_string(),
+        holds: false,
     },
     Resource {
         field: "cpus",
@@ -109,6 +117,7 @@ const RESOURCES: [Resource; 6] = [
         taken: |vps| vps.config.limits.cpus.map(thousandths),
         limit: |all| all.cpus.map(thousandths),
         shown: |n| processors(n).to_string(),
+        holds: true,
     },
     Resource {
         field: "memory",
@@ -116,6 +125,7 @@ const RESOURCES: [Resource; 6] = [
         taken: |vps| vps.config.limits.memory,
         limit: |all| all.memory,
         shown: size::display,
+        holds: true,
     },
     Resource {
         field: "disk",
@@ -123,6 +133,7 @@ const RESOURCES: [Resource; 6] = [
         taken: |vps| vps.config.disk.size,
         limit: |all| all.disk,
         shown: size::display,
+        holds: false,
     },
     Resource {
         field: "bandwidth",
@@ -133,6 +144,7 @@ const RESOURCES: [Resource; 6] = [
         },
         limit: |all| all.bandwidth,
         shown: rate::display,
+        holds: false,
     },
 ];
 
@@ -147,15 +159,17 @@ impl Project {
             let Some(limit) = (resource.limit)(&self.limits) else {
                 return Ok(());
             };
+            let together = resource.holds && self.limits.is_shared();
             let Some(wanted) = (resource.taken)(after) else {
-                if before.is_some_and(|before| (resource.taken)(before).is_none()) {
+                if together || before.is_some_and(|before| (resource.taken)(before).is_none()) {
                     return Ok(());
                 }
                 let problem = format!("must be given: the project `{}` has a limit of it", self.name);
                 return Err(Error::invalid(resource.option, "", problem));
             };
             let had = before.and_then(resource.taken).unwrap_or(0);
-            let used: u64 = others.iter().filter_map(resource.taken).sum();
+            let others = others.iter().filter(|_| !together);
+            let used: u64 = others.filter_map(resource.taken).sum();
             if wanted <= had || used.saturating_add(wanted) <= limit {
                 return Ok(());
             }
@@ -175,6 +189,15 @@ impl Project {
         }
     }
 
+    /// Gives a VPS that names no limit of its own what the project has for all, if the kernel holds that for all together: so that it
+    /// sees inside how much there is at most.
+    pub fn lend(&self, limits: &mut Limits) {
+        if self.limits.is_shared() {
+            limits.cpus = limits.cpus.or(self.limits.cpus);
+            limits.memory = limits.memory.or(self.limits.memory);
+        }
+    }
+
     /// The project with what its VPSs, `members`, may use together.
     pub fn view(self, members: &[Record]) -> ProjectView {
         let sum = |resource: &Resource| members.iter().filter_map(resource.taken).sum::<u64>();
@@ -189,6 +212,7 @@ impl Project {
                 memory: Some(memory),
                 disk: Some(disk),
                 bandwidth: Some(bandwidth),
+                shared: None,
             },
             vpss: members.iter().map(|vps| vps.name.clone()).collect(),
         }
@@ -196,6 +220,11 @@ impl Project {
 }
 
 impl Allowance {
+    /// Whether processors and memory are held for all VPSs together.
+    pub fn is_shared(&self) -> bool {
+        self.shared == Some(true)
+    }
+
     /// With what `set` says in its place, and without the limits that `lift` names.
     ///
     /// # Errors
@@ -209,7 +238,10 @@ impl Allowance {
         for name in lift {
             if after.insert(name.clone(), Value::Null).is_none() {
                 let all: Vec<&str> = RESOURCES.iter().map(|resource| resource.field).collect();
-                let problem = format!("is no limit of a project; they are {}", all.join(", "));
+                let problem = format!(
+                    "is no limit of a project; they are {}, and shared",
+                    all.join(", ")
+                );
                 return Err(Error::invalid("--no-limit", name, problem));
             }
         }

@@ -116,6 +116,9 @@ pub struct VpsView {
     /// Whether it is made ready for containers of its own.
     #[serde(default)]
     pub nesting: bool,
+    /// Whether `sysinfo(2)` is answered with its own memory and load.
+    #[serde(default)]
+    pub own_sysinfo: bool,
     /// How many user and group ids it has.
     #[serde(default)]
     pub ids: u32,

@@ -101,6 +101,7 @@ impl Condo {
             boot: record.config.boot,
             devices: record.config.devices.iter().cloned().collect(),
             nesting: record.config.nesting,
+            own_sysinfo: record.config.own_sysinfo,
             ids: record.ids(),
             allowed: peers.into_iter().map(|(name, _)| name).collect(),
             created: record.created,

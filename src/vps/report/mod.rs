@@ -8,3 +8,4 @@ pub mod metrics;
 pub mod repair;
 pub mod stats;
 mod tables;
+pub mod watch;

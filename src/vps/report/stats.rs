@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::cgroups::{Cgroup, MemoryParts, Stall, Stats};
 use crate::error::Result;
 use crate::net::meter::Meters;
+use crate::storage::Usage;
 use crate::vps::record::attachment::Interface;
 use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
@@ -51,10 +52,14 @@ pub struct VpsStats {
     pub pids: u64,
     /// How many it may have.
     pub pids_limit: Option<u64>,
+    /// How often it was refused one more.
+    pub pids_refused: u64,
     /// Bytes that fit on its disk, where that is limited.
     pub disk_size: Option<u64>,
     /// Bytes in use of it, where the back end counts them.
     pub disk_used: Option<u64>,
+    /// Bytes that still fit on it, where its back end knows. A file system of its own takes some of its size for itself.
+    pub disk_free: Option<u64>,
     /// Bytes read from disks.
     pub read_bytes: u64,
     /// Bytes written to disks.
@@ -125,8 +130,10 @@ impl VpsStats {
             oom_kills: 0,
             pids: 0,
             pids_limit: None,
+            pids_refused: 0,
             disk_size: None,
             disk_used: None,
+            disk_free: None,
             read_bytes: 0,
             write_bytes: 0,
             reads: 0,
@@ -155,6 +162,7 @@ impl VpsStats {
             swap: memory.swap,
             oom_kills: memory.events.oom_kill,
             pids: used.pids.as_ref().map_or(0, |pids| pids.current),
+            pids_refused: used.pids.as_ref().map_or(0, |pids| pids.refused),
             read_bytes: used.io.iter().map(|device| device.read_bytes).sum(),
             write_bytes: used.io.iter().map(|device| device.write_bytes).sum(),
             reads: used.io.iter().map(|device| device.reads).sum(),
@@ -218,23 +226,21 @@ impl Condo {
             .as_ref()
             .and_then(|cgroup| cgroup.stats().ok())
             .unwrap_or_default();
+        let disk = self.counted_disk(record);
         Ok(VpsStats {
             status,
             is_watched: self.is_watched(&record.name),
             pressure: cgroup.as_ref().and_then(pressure),
-            disk_used: self.disk_used(record),
+            disk_used: disk.as_ref().map(|disk| disk.used),
+            disk_free: disk.and_then(|disk| disk.free),
             ..stopped.used(&used).sent(self.interfaces(record, meters))
         })
     }
 
     /// Only where somebody counts anyhow: to measure takes long.
-    fn disk_used(&self, record: &Record) -> Option<u64> {
+    fn counted_disk(&self, record: &Record) -> Option<Usage> {
         let volume = self.volume(record);
-        volume
-            .is_counted()
-            .then(|| volume.usage().ok())
-            .flatten()
-            .map(|usage| usage.used)
+        volume.is_counted().then(|| volume.usage().ok()).flatten()
     }
 
     /// What went through its ports since they were made.

@@ -16,17 +16,18 @@ use crate::vps::wire::{doors, network};
 
 impl Condo {
     /// Claims name, address and uids for a new VPS, once its configuration is complete and has passed the one check, and makes its disk.
-    pub fn create(&self, new: NewVps) -> Result<Record> {
+    pub fn create(&self, mut new: NewVps) -> Result<Record> {
+        self.refuse_inside()?;
         let facts = Facts::probe(&self.host)?;
-        let mut new = NewVps {
-            config: new.config.with_defaults(&facts),
-            ..new
-        };
         // Of a VPS that is copied, perhaps.
         new.config.rescue = None;
         if let Some(project) = self.project() {
             new.config.project = Some(project.clone()).filter(|name| name.as_str() != project::DEFAULT);
         }
+        if let Some(project) = &new.config.project {
+            self.store.find_project(project)?.lend(&mut new.config.limits);
+        }
+        new.config = new.config.with_defaults(&facts);
         new.config.validate(&facts)?;
         new.config.disk = self.new_disk(&new.config.disk)?;
         let config = &new.config;
@@ -40,7 +41,8 @@ impl Condo {
             .iter()
             .try_for_each(|device| device.find().map(drop))?;
         if config.limits.any_io() {
-            storage::whole_disk_of(self.folders.lib())?;
+            let disk = storage::whole_disk_of(self.folders.lib())?;
+            self.check_weighed(&config.limits, disk)?;
         }
         doors::check(&config.publish)?;
         network::of(self)?;

@@ -1,8 +1,9 @@
 //! The root disk of a VPS, made when it is first needed.
 
-use crate::error::{Error, Result};
-use crate::storage::{RootDisk, Volume};
+use crate::error::{During, Error, Result};
+use crate::storage::{self, RootDisk, Volume};
 use crate::vps::record::instance::Condo;
+use crate::vps::record::limits::Limits;
 use crate::vps::record::rescue::Rescue;
 use crate::vps::record::store::Record;
 
@@ -18,6 +19,24 @@ impl Condo {
         self.made(&rescue.image, record, &|| {
             record.config.disk.backend.volume(place.clone())
         })
+    }
+
+    /// The disk behind a VPS, where one of these limits is about it.
+    pub(super) fn limited_disk(&self, record: &Record, limits: &Limits) -> Result<Option<(u32, u32)>> {
+        if !limits.any_io() {
+            return Ok(None);
+        }
+        let disk = self.volume(record).device()?;
+        self.check_weighed(limits, disk)?;
+        Ok(Some(disk))
+    }
+
+    /// Refuses a weight on a disk whose requests nobody weighs.
+    pub(super) fn check_weighed(&self, limits: &Limits, disk: (u32, u32)) -> Result<()> {
+        match limits.io_weight {
+            Some(_) => storage::check_weighed(disk, self.host.cgroups.unified()).during(|| "--io-weight"),
+            None => Ok(()),
+        }
     }
 
     fn made(&self, image: &str, record: &Record, volume: &dyn Fn() -> Box<dyn Volume>) -> Result<RootDisk> {

@@ -1,5 +1,6 @@
 //! Running programs in a VPS.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,11 @@ use crate::process::{Process, inherited};
 use crate::runtime::container::Container;
 use crate::runtime::foreground::{self, Signals};
 use crate::runtime::init::exec::{self, Place, Request};
+use crate::runtime::init::minder;
+use crate::runtime::init::patience::Patience;
 use crate::runtime::status::Status;
 use crate::runtime::{bundle, console};
+use crate::seccomp;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 
@@ -60,29 +64,34 @@ impl Condo {
         let pair = streams.terminal.then(console::pair).transpose()?;
         let (ours, theirs) = pair.unzip();
         let cgroup = container.cgroup(&self.host)?;
-        let made = exec::exec(
-            &self.host,
-            &Request {
-                process: &process,
-                init: init.as_fd(),
-                init_pid: pid,
-                state: &container.oci_state("running"),
-                namespaces: &container.state().namespaces,
-                chrooted: false,
-                cgroup: cgroup.as_ref(),
-                place: Place::BesideInit,
-                seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
-                console: theirs,
-                copied: false,
-                streams: streams.theirs(),
-                pid_file: None,
-                pidfd_socket: None,
-                preserve_fds: 0,
-                patience: Some(exec::PATIENCE),
-                interrupt: Some(signals.ending()),
+        let linux = spec.linux().as_ref();
+        let filter = linux.and_then(|l| l.seccomp().as_ref()).map(answered);
+        let made = minder::make(
+            |given_up| {
+                let request = Request {
+                    process: &process,
+                    init: init.as_fd(),
+                    init_pid: pid,
+                    state: &container.oci_state("running"),
+                    namespaces: &container.state().namespaces,
+                    chrooted: false,
+                    cgroup: cgroup.as_ref(),
+                    place: Place::BesideInit,
+                    seccomp: filter.as_deref(),
+                    console: theirs,
+                    copied: false,
+                    streams: streams.theirs(),
+                    pid_file: None,
+                    pidfd_socket: None,
+                    preserve_fds: 0,
+                    patience: Some(exec::PATIENCE),
+                    interrupt: Some(given_up),
+                };
+                let made = exec::exec(&self.host, &request);
+                made.map_err(|e| crowded::explain(e, name, cgroup.as_ref()))
             },
-        )
-        .map_err(|e| crowded::explain(e, name, cgroup.as_ref()))?;
+            Patience::new(None, Some(signals.ending()))?,
+        )?;
         let master = ours.map(|ours| console::receive_fd(ours.as_fd())).transpose()?;
         foreground::wait(&made, streams.relay(master), &signals).map(i32::from)
     }
@@ -96,6 +105,16 @@ impl Condo {
                 "the VPS is not running; start it: condo start {name}"
             ))),
         }
+    }
+}
+
+/// Its filter. Where nobody answers the calls that it has asked about, or somebody else is asked about ours, they are the kernel's again.
+fn answered(profile: &oci::LinuxSeccomp) -> Cow<'_, oci::LinuxSeccomp> {
+    match seccomp::Listener::of(profile) {
+        Some(listener) if !seccomp::can_ask() || listener.connect().is_err() => {
+            Cow::Owned(seccomp::without_agent(profile))
+        }
+        _ => Cow::Borrowed(profile),
     }
 }
 

@@ -22,6 +22,8 @@ impl Condo {
         let lock = self.lock(name)?;
         match self.store.get(name) {
             Err(e) if e.is_gone() => {
+                // A deletion was killed behind the removal of the record.
+                self.release_all_uids(name)?;
                 self.forget(name)?;
                 Err(e)
             }

@@ -12,28 +12,23 @@ mod boot;
 mod early;
 mod end;
 mod figures;
+mod keep;
 mod log;
 mod watch;
 
-use std::ffi::{CString, OsStr, OsString};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::pipe::PipeFlags;
-
 pub(super) use self::log::older as older_log;
+use super::resident::{self, OWN_PROGRAM, tell};
 use super::still;
 use crate::cgroups::Cgroup;
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result};
 use crate::files::Lock;
 use crate::runtime::init::Newborn;
-use crate::sys::born::Birth;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 
@@ -41,8 +36,6 @@ use crate::vps::record::name::Name;
 pub(super) const CALLED: &str = "condo-monitor";
 /// What `boot` says last when the VPS runs. Lines before it are remarks.
 const RUNNING: &str = "running\n";
-/// The program that this process is.
-const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Stands for the host's own instance where a root is expected.
 const NO_ROOT: &str = "-";
 
@@ -77,49 +70,14 @@ pub(super) fn tell_figures(condo: &Condo, name: &Name) -> Result<()> {
     Err(Error::Init(said.trim().into()))
 }
 
-/// Starts a process that stays, in a first role, and returns what it said until it closed its standard error.
+/// Starts a process that stays, in a first role, and returns what it said until it closed its standard error. Where its birth in the
+/// monitors' cgroup fails, it moves there by itself, and says what is wrong with that cgroup.
 fn start(condo: &Condo, name: &Name, role: &str, input: Option<BorrowedFd<'_>>) -> Result<(Newborn, String)> {
-    let null: OwnedFd = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    let (listen, say) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let root = root_argument(condo);
-    let words = [
-        OsStr::new(CALLED),
-        OsStr::new(role),
-        &root,
-        OsStr::new(name.as_str()),
-    ];
-    // It stays for weeks, and needs to find programs at most.
-    let path = std::env::var_os("PATH").map(|path| [OsStr::new("PATH="), &path].join(OsStr::new("")));
-    let born = Birth {
-        program: c"/proc/self/exe",
-        args: &strings(words)?,
-        env: &strings(path)?,
-        streams: [input.unwrap_or(null.as_fd()), null.as_fd(), say.as_fd()],
-        cgroup: None,
-    };
-    let child = bear(condo, born).during(|| "start the monitor")?;
-    drop(say);
-    let mut said = String::new();
-    File::from(listen)
-        .read_to_string(&mut said)
-        .during(|| "listen to the monitor")?;
-    Ok((child, said))
-}
-
-/// Where its birth in the monitors' cgroup fails, it moves there by itself, and says what is wrong with that cgroup.
-fn bear(condo: &Condo, birth: Birth<'_>) -> Result<Newborn> {
+    let [called, role, name] = [CALLED, role, name.as_str()].map(OsStr::new);
     let refuge = Cgroup::refuge(&condo.host.cgroups, &cgroup(condo)).ok();
-    let at_home = Birth {
-        cgroup: refuge.as_ref().and_then(Cgroup::birth),
-        ..birth
-    };
-    let (pid, pidfd) = at_home.give().or_else(|_| birth.give())?;
-    Ok(Newborn { pid, pidfd })
-}
-
-fn strings(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Vec<CString>> {
-    let string = |word: &OsStr| CString::new(word.as_bytes()).map_err(|e| Error::Io(e.into()));
-    words.into_iter().map(|word| string(word.as_ref())).collect()
+    let words = [called, role, &root, name];
+    resident::start((Path::new(OWN_PROGRAM), &words), input, refuge.as_ref())
 }
 
 /// Where all monitors of an instance are: a systemd unit, CI job or login session that ends takes along whoever is in its
@@ -144,20 +102,14 @@ pub fn main() -> Option<ExitCode> {
     Some(tell(take_role(&args)))
 }
 
-/// How a role ended, and why on standard error.
-fn tell(result: Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            let _ = write!(std::io::stderr(), "{e}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
 fn take_role(args: &[OsString]) -> Result<()> {
     let text = |at: usize| args.get(at).and_then(|a| a.to_str()).unwrap_or_default();
     let root = args.get(1).filter(|root| *root != NO_ROOT).map(PathBuf::from);
+    if let [role, folder] = args
+        && role == alone::KEEP
+    {
+        return keep::keep(Path::new(folder));
+    }
     let name: Name = text(2).parse()?;
     match text(0) {
         "boot" => boot::first(root.as_deref(), &name),

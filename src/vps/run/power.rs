@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 
 use super::freeze::frozen;
 use super::{monitor, names};
-use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
 use crate::runtime::container::{self, Container};
@@ -56,6 +55,7 @@ struct Ending {
 impl Condo {
     /// Starts a stopped VPS.
     pub fn start(&self, name: &Name) -> Result<()> {
+        self.refuse_inside()?;
         let (record, lock) = self.hold(name)?;
         pending::refuse(&record)?;
         self.settle(&record)?;
@@ -262,7 +262,8 @@ impl Condo {
         let name = &record.name;
         let mut failures = Failures::default();
         let seen = self.container(name)?.is_some() || files::exists(&self.folders.running(name));
-        failures.note(self.free_container(name));
+        failures.note(self.free_container(name, record.config.project.as_ref()));
+        self.release_listeners(name);
         failures.note(network::detach(self, record));
         failures.into_result()?;
         let told = files::exists(&self.recorded(name)) || self.is_watched(name);
@@ -277,7 +278,7 @@ impl Condo {
     }
 
     /// Ends what runs in a VPS, and removes its container and cgroup.
-    pub(super) fn free_container(&self, name: &Name) -> Result<()> {
+    pub(super) fn free_container(&self, name: &Name, project: Option<&Name>) -> Result<()> {
         let mut failures = Failures::default();
         failures.note(container::delete(
             &self.host,
@@ -285,18 +286,8 @@ impl Condo {
             &Id::new(name.as_str())?,
             true,
         ));
-        failures.note(self.clear_cgroup(name));
+        failures.note(self.clear_cgroup(name, project));
         failures.into_result()
-    }
-
-    /// A cgroup may be left without a container when a start was killed in between.
-    fn clear_cgroup(&self, name: &Name) -> Result<()> {
-        if let Ok(cgroup) = Cgroup::open(&self.host.cgroups, &self.folders.cgroup(name)) {
-            cgroup.kill()?;
-            cgroup.remove()?;
-        }
-        self.tidy_cgroups();
-        Ok(())
     }
 
     /// Whether somebody is stopping the VPS: a reboot from inside then only stops it.

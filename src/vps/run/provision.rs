@@ -5,6 +5,7 @@
 
 mod access;
 mod clock;
+mod resolvers;
 mod script;
 
 use std::net::Ipv4Addr;
@@ -25,7 +26,6 @@ use crate::vps::record::store::Record;
 const LARGEST: u64 = 1 << 20;
 const HOSTNAME: &str = "/etc/hostname";
 const HOSTS: &str = "/etc/hosts";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How the script of the first boot is written down among what is to be done.
 const SCRIPT: &str = "script\n";
 
@@ -104,7 +104,7 @@ pub(super) fn first_start(
     let hostname = record.hostname();
     if files::exists(&seat.provisioned()) {
         follow_name(record, seat, &root)?;
-        follow_resolvers(resolvers, seat, &root)?;
+        resolvers::follow(resolvers, seat, &root)?;
         drop(identity);
         files::remove_file(&seat.first_boot())?;
         return left_to_do(&root, &seat.provisioned());
@@ -112,8 +112,7 @@ pub(super) fn first_start(
     let given = FirstBoot::load(&seat.first_boot())?;
     root.write(Path::new(HOSTNAME), format!("{hostname}\n").as_bytes(), 0o644)?;
     root.write(Path::new(HOSTS), hosts(hostname, record).as_bytes(), 0o644)?;
-    let resolvers = resolv_conf(resolvers);
-    root.write(Path::new(RESOLV_CONF), resolvers.as_bytes(), 0o644)?;
+    let resolvers = resolvers::give(&root, resolvers)?;
     let pending = Pending {
         keys: identity::renew(&root, &record.uuid)?,
         script: give(&root, record, &given).during(|| "set up the first boot")?,
@@ -178,26 +177,6 @@ fn follow_name(record: &Record, seat: &Seat, root: &Root) -> Result<()> {
     files::write_atomic(&seat.hostname(), wanted.as_bytes(), 0o600)
 }
 
-/// A VPS that is to ask elsewhere for names since its last start does, unless its tenant has said where.
-fn follow_resolvers(resolvers: &[Ipv4Addr], seat: &Seat, root: &Root) -> Result<()> {
-    let wanted = resolv_conf(resolvers);
-    let written = match files::read(&seat.resolvers()) {
-        // An earlier condo did not note it.
-        Err(e) if e.is_gone() => return Ok(()),
-        other => other?,
-    };
-    if written == wanted.as_bytes() {
-        return Ok(());
-    }
-    if root
-        .read(Path::new(RESOLV_CONF), LARGEST)
-        .is_ok_and(|there| there == written)
-    {
-        root.write(Path::new(RESOLV_CONF), wanted.as_bytes(), 0o644)?;
-    }
-    files::write_atomic(&seat.resolvers(), wanted.as_bytes(), 0o600)
-}
-
 /// `/etc/hosts` with other names in the lines that have exactly the old ones.
 fn renamed(hosts: &str, old: &str, new: &str) -> String {
     let line = |line: &str| match line.split_once('\t') {
@@ -222,13 +201,6 @@ fn hosts(hostname: &str, record: &Record) -> String {
         record.address,
         names_of(hostname)
     )
-}
-
-fn resolv_conf(resolvers: &[Ipv4Addr]) -> String {
-    resolvers
-        .iter()
-        .map(|address| format!("nameserver {address}\n"))
-        .collect()
 }
 
 /// Makes a symbolic link, in place of what has its name.

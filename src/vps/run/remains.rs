@@ -57,7 +57,7 @@ impl Condo {
     pub(super) fn delete_remains(&self, name: &Name) -> Result<()> {
         let _lock = self.lock(name)?;
         let monitor = self.monitor(name).and_then(|monitor| monitor.open());
-        self.free_container(name)?;
+        self.free_container(name, None)?;
         if let Some(monitor) = monitor {
             // It finds no record either, and ends; its cgroup is the last to go.
             wait_for_end(&monitor, MONITOR)?;

@@ -116,10 +116,10 @@ impl Condo {
     ) -> Result<()> {
         let before = &record.config.limits;
         let cgroup = container.need_cgroup(&self.host, "resize")?;
-        let disk = if limits.any_io() || before.any_io() {
-            Some(self.volume(record).device()?)
-        } else {
-            None
+        let held = before.any_io() && !limits.any_io();
+        let disk = match self.limited_disk(record, limits)? {
+            None if held => Some(self.volume(record).device()?),
+            disk => disk,
         };
         let resources = |from: &Limits, to: &Limits| -> Result<Value> {
             let wanted = spec::resources(record, to, disk, facts)?;
@@ -205,6 +205,9 @@ fn with_lifted(
             resources["blockIO"][key] = json!([{ "major": major, "minor": minor, "rate": 0 }]);
         }
     }
+    if gone(before.io_weight.is_some(), after.io_weight.is_some()) {
+        resources["blockIO"]["weightDevice"] = json!([{ "major": major, "minor": minor, "weight": 100 }]);
+    }
     resources
 }
 
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn what_is_lifted_is_named() {
         let before = limits(
-            r#"{"cpus":1.0,"cpu_weight":50,"cpuset":"0","memory":9,"swap":0,"pids":4,"io_read":9,"io_write":9,"iops_read":9,"iops_write":9}"#,
+            r#"{"cpus":1.0,"cpu_weight":50,"cpuset":"0","memory":9,"swap":0,"pids":4,"io_read":9,"io_write":9,"iops_read":9,"iops_write":9,"io_weight":9}"#,
         );
         let off = json!([{ "major": 8, "minor": 0, "rate": 0 }]);
         let mut expected = json!({
@@ -241,7 +244,8 @@ mod tests {
             "memory": { "limit": -1, "swap": -1 },
             "pids": { "limit": -1 },
             "blockIO": { "throttleReadBpsDevice": off, "throttleWriteBpsDevice": off,
-                "throttleReadIOPSDevice": off, "throttleWriteIOPSDevice": off },
+                "throttleReadIOPSDevice": off, "throttleWriteIOPSDevice": off,
+                "weightDevice": [{ "major": 8, "minor": 0, "weight": 100 }] },
         });
         let none = Limits::default();
         let lifted = |unified| with_lifted(json!({}), &before, &none, Some((8, 0)), &facts(unified));

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use super::network::{any_runs, between, lock, port, runs, seen};
+use super::network::{any_runs, between, lock, port, runs};
+use super::seen::Seen;
 use super::services;
-use crate::error::{During, Result};
+use crate::error::Result;
 use crate::net;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -19,11 +19,11 @@ pub(in crate::vps) fn restore_if_damaged(condo: &Condo) -> Result<()> {
     if !any_runs(condo) {
         return Ok(());
     }
-    let seen = Seen::now(condo)?;
+    let mut seen = Seen::now(condo)?;
     let mut damaged = Vec::new();
     for record in condo.store.networks()? {
         let network = &record.network;
-        if !(network.link_stands()? && (seen.stood || network.rules_stand()?)) {
+        if !(network.link_stands()? && seen.stand(network)?) {
             damaged.push(record);
         }
     }
@@ -35,34 +35,6 @@ pub(in crate::vps) fn restore_if_damaged(condo: &Condo) -> Result<()> {
     match damaged.is_empty() {
         true => seen.keep(),
         false => restore(condo, &damaged),
-    }
-}
-
-/// The rules as they were before they were read, so that a change meanwhile is not missed.
-struct Seen {
-    path: PathBuf,
-    rules: String,
-    /// Whether these were read and found whole, by an earlier command.
-    stood: bool,
-}
-
-impl Seen {
-    fn now(condo: &Condo) -> Result<Self> {
-        let path = seen(condo);
-        let rules = net::generation()?;
-        let stood = std::fs::read_to_string(&path).is_ok_and(|known| known == rules);
-        Ok(Self { path, rules, stood })
-    }
-
-    /// Spares the next command the reading.
-    fn keep(&self) -> Result<()> {
-        match self.stood {
-            true => Ok(()),
-            // In place: a part of it is the name of no rules, and a kill leaves no second file.
-            false => {
-                std::fs::write(&self.path, &self.rules).during(|| format!("write `{}`", self.path.display()))
-            }
-        }
     }
 }
 

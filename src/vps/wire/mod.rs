@@ -6,5 +6,6 @@ pub(super) mod live;
 pub(super) mod network;
 pub mod networks;
 pub(super) mod resolver;
+mod seen;
 pub(super) mod services;
 pub(super) mod traffic;

@@ -1,8 +1,11 @@
 //! The networks of an instance and the ports of its VPSs on them: made, taken away, put back, and who may talk to whom.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::{During, Failures, Result};
 use crate::files::{self, Lock};
@@ -13,6 +16,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::network::NetworkRecord;
 use crate::vps::record::store::Record;
+use crate::vps::wire::seen::{self, Seen};
 use crate::vps::wire::{resolver, services, traffic};
 
 /// The default network; its subnets are chosen on first use, so that they collide with no route of the host.
@@ -171,11 +175,6 @@ fn path(condo: &Condo) -> PathBuf {
     condo.folders.run().join("network.lock")
 }
 
-/// Where it is kept which rules were read last and found whole.
-pub(super) fn seen(condo: &Condo) -> PathBuf {
-    condo.folders.run().join("rules.seen")
-}
-
 /// Whether a VPS runs, or ended a moment ago and is not cleared away.
 pub(super) fn runs(condo: &Condo, record: &Record) -> bool {
     files::exists(&condo.folders.run_of(&record.name))
@@ -227,27 +226,56 @@ pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'
         set_up(condo, &network.network)?;
     }
     let _lock = share(condo)?;
-    for (network, port) in &ports {
-        network
-            .network
-            .attach(port, netns)
-            .during(|| format!("join the network `{}`", network.name))?;
-        resolver::tell(condo, record, network, port)?;
-    }
-    shape_new(record, &ports)?;
-    services::provide(condo, record)?;
-    allow_peers(condo, record, &ports)
+    seen::across(condo, || {
+        for (network, port) in &ports {
+            network
+                .network
+                .attach(port, netns)
+                .during(|| format!("join the network `{}`", network.name))?;
+            resolver::tell(condo, record, network, port)?;
+        }
+        shape_new(record, &ports)?;
+        services::provide(condo, record)?;
+        allow_peers(condo, record, &ports)
+    })
 }
 
 /// Makes what all VPSs on a network share, unless it stands. One at a time: of two that wrote the rules of one chain, each would find
 /// the other's in it.
 fn set_up(condo: &Condo, network: &Network) -> Result<()> {
     // An operator's bridge is looked at each time.
-    if !network.kind.is_bridged() && network.stands()? {
+    if !network.kind.is_bridged() && stands(condo, network)? {
         return Ok(());
     }
     let _lock = lock(condo)?;
     network.ensure()
+}
+
+/// For how long rules that stood are taken to stand.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// Whether all that VPSs share stands. Of many that one command starts each changes the rules while another does, so nothing would be known
+/// of them, and they would be read for each; ten times a second is enough.
+fn stands(condo: &Condo, network: &Network) -> Result<bool> {
+    static STOOD: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
+    let stood = || STOOD.lock().unwrap_or_else(PoisonError::into_inner);
+    // The last VPS takes all of it along, the link first.
+    if !network.link_stands()? {
+        return Ok(false);
+    }
+    if stood()
+        .get(&network.bridge)
+        .is_some_and(|at| at.elapsed() < MOMENT)
+    {
+        return Ok(true);
+    }
+    let mut seen = Seen::now(condo)?;
+    let stand = seen.stand(network)?;
+    seen.keep()?;
+    if stand {
+        stood().insert(network.bridge.clone(), Instant::now());
+    }
+    Ok(stand)
 }
 
 /// Holds new ports to the VPS's rates, if it has any.
@@ -294,6 +322,10 @@ pub(in crate::vps) fn sweep() -> Result<()> {
 
 fn disconnect(condo: &Condo, record: &Record) -> Result<()> {
     let _lock = share(condo)?;
+    seen::across(condo, || withdraw(condo, record))
+}
+
+fn withdraw(condo: &Condo, record: &Record) -> Result<()> {
     let mut failures = Failures::default();
     traffic::finish(condo, record);
     failures.note(services::withdraw(condo, record));
@@ -330,7 +362,7 @@ pub(in crate::vps) fn remove_if_unused(condo: &Condo) -> Result<()> {
         return Ok(());
     }
     let mut failures = Failures::default();
-    failures.note(files::remove_file(&seen(condo)));
+    failures.note(seen::forget(condo));
     for record in condo.store.networks()? {
         failures.note(record.network.remove());
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::reception::Reception;
 use crate::harness;
@@ -14,12 +14,17 @@ tests![
 
 const SCRIPT: &str = include_str!("../../data/clients/with_pylxd.py");
 
+/// What `scripts/clients` made; without it the test is skipped for want of the client.
+pub(super) fn folder(client: &str) -> Result<PathBuf> {
+    let folder = std::env::var_os("CONDO_TEST_CLIENTS").filter(|dir| Path::new(dir).is_dir());
+    if folder.is_none() {
+        harness::need(client);
+    }
+    folder.map(Into::into).context("the need ends a test")
+}
+
 fn pylxd_drives_a_vps() -> Result<()> {
-    let Some(clients) = std::env::var_os("CONDO_TEST_CLIENTS").filter(|dir| Path::new(dir).is_dir()) else {
-        harness::need("pylxd");
-        anyhow::bail!("unreachable");
-    };
-    let python = PathBuf::from(clients).join("bin/python3");
+    let python = folder("pylxd")?.join("bin/python3");
     let all = Reception::new()?;
     let socket = all.house.root.join("run/api.socket");
     let home = harness::tempdir();

@@ -36,6 +36,8 @@ fn lxc_works_within_projects() -> Result<()> {
     );
     ensure!(all.ok("list --format csv -c n")?.trim() == "other");
     ensure!(all.ok("list --format csv -c n --project shop")?.trim() == "web");
+    let leases = all.ok("network list-leases condo0 --format csv")?;
+    ensure!(leases.contains("other,") && !leases.contains("web,"), "{leases}");
     let everywhere = all.ok("list --format csv -c en --all-projects")?;
     ensure!(everywhere.trim() == "default,other\nshop,web", "{everywhere}");
     ensure!(all.ok("exec web --project shop -- echo in the shop")?.trim() == "in the shop");

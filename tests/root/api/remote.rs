@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -27,19 +28,29 @@ pub(super) fn trust(all: &Reception, words: &[&str]) -> Result<String> {
     )
 }
 
+/// A client with its own settings.
+fn lxc_at(home: &Path, words: &[&str]) -> Command {
+    let mut lxc = Command::new("lxc");
+    lxc.args(words).env("LXD_CONF", home).env("HOME", home);
+    lxc
+}
+
+/// Has the client with these settings trusted as `laptop`, and know the server as `here`. Its certificate and key are `client.crt` and
+/// `client.key` there. Returns the token.
+pub(super) fn befriend(all: &Reception, home: &Path, address: &str) -> Result<String> {
+    let token = trust(all, &["add", "laptop", "--address", address])?;
+    harness::run(&mut lxc_at(home, &["remote", "add", "here", token.trim()]))?;
+    Ok(token)
+}
+
 fn lxc_comes_in_by_a_token_over_tls() -> Result<()> {
     needs!(root, program: lxc, program: curl);
     let all = Reception::with(&["--listen", ADDRESS])?;
     all.house.ok("create web --image busybox")?;
     eventually("it listens", || Ok(TcpStream::connect(ADDRESS).is_ok()))?;
     let home = harness::tempdir();
-    let lxc = |words: &[&str]| {
-        let mut lxc = Command::new("lxc");
-        lxc.args(words).env("LXD_CONF", &home).env("HOME", &home);
-        lxc
-    };
-    let token = trust(&all, &["add", "laptop", "--address", ADDRESS])?;
-    harness::run(&mut lxc(&["remote", "add", "here", token.trim()]))?;
+    let lxc = |words: &[&str]| lxc_at(&home, words);
+    let token = befriend(&all, &home, ADDRESS)?;
     ensure!(harness::run(&mut lxc(&["list", "here:", "--format", "csv", "-c", "n"]))?.trim() == "web");
     // Streams, over websockets that are over TLS.
     harness::run(&mut lxc(&["start", "here:web"]))?;

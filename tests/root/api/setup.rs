@@ -14,13 +14,16 @@ fn devices_become_what_they_say() -> Result<()> {
     let all = Reception::new()?;
     all.house
         .ok("network create lan --kind isolated --subnet 10.77.0.0/24")?;
-    all.ok("init busybox web -c boot.autostart=true -c boot.autostart.delay=5 -c security.nesting=true -c security.idmap.size=131072")?;
+    all.ok("init busybox web -c boot.autostart=true -c boot.autostart.delay=5 -c boot.autostart.priority=7 -c security.nesting=true -c security.idmap.size=131072")?;
     all.ok("config device add web lan nic network=lan name=eth1")?;
     all.ok("config device add web http proxy listen=tcp:0.0.0.0:18080 connect=tcp:127.0.0.1:80")?;
     all.ok("config device override web eth0 limits.ingress=10Mbit limits.egress=5Mbit")?;
     let web = all.house.show("web")?;
     ensure!(
-        web["boot"]["autostart"] == true && web["boot"]["delay"] == 5 && web["nesting"] == true,
+        web["boot"]["autostart"] == true
+            && web["boot"]["delay"] == 5
+            && web["boot"]["order"] == -7
+            && web["nesting"] == true,
         "{web}"
     );
     ensure!(web["ids"] == 131_072, "{web}");
@@ -63,11 +66,11 @@ const REFUSED: &[(&[&str], &str)] = &[
         "security.idmap.size",
     ),
     (
-        &["config", "set", "web", "boot.autostart.priority", "7"],
+        &["config", "set", "web", "boot.autostart.priority", "soon"],
         "boot.autostart.priority",
     ),
     (
-        &["config", "set", "web", "limits.disk.priority", "7"],
+        &["config", "set", "web", "limits.disk.priority", "11"],
         "limits.disk.priority",
     ),
     (&["config", "device", "add", "web", "gpu", "gpu"], "gpu"),

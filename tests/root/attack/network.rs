@@ -13,8 +13,9 @@ use crate::net::frame::{
     arp, carries, datagram, discovery, ip6, tagged, too_long, udp, udp_ports, with_option,
 };
 use crate::net::nft;
-use crate::net::room::{Ears, Room, Vps, address, host, host_with_ipv6, mac};
+use crate::net::room::{Ears, Room, Vps, address, host, host_with_ipv6, mac, strip};
 use condo::net::Network;
+use condo::sys::bpf::interface::Side;
 
 tests![
     frames_past_the_bridge_reach_nobody in guest,
@@ -398,7 +399,7 @@ fn a_flush_of_all_rules_opens_nothing() -> Result<()> {
     let service = service()?;
     ensure!(a.reaches(network.gateway())? && b.reaches(network.gateway())? && a.reaches(c.ip())?);
     ensure!(network.stands()?);
-    harness::run(Command::new("tc").args(["qdisc", "del", "dev", "condo0", "clsact"]))?;
+    strip("condo0", &[Side::In, Side::Out])?;
     ensure!(!network.stands()?, "the bridge without its fence is not noticed");
     network.ensure()?;
     for wreck in [
@@ -442,12 +443,12 @@ fn knock(network: &Network, a: &Vps, b: &Vps) -> Result<()> {
 }
 
 fn a_port_without_its_fence_reaches_nothing() -> Result<()> {
-    needs!(root, tc);
+    needs!(root);
     let network = host()?;
     let a = Vps::new(&network, 2)?;
     let service = service()?;
     ensure!(a.reaches(network.gateway())?);
-    harness::run(Command::new("tc").args(["qdisc", "del", "dev", &a.port.host_if, "clsact"]))?;
+    strip(&a.port.host_if, &[Side::In])?;
     for to in link_local() {
         a.inject(&udp((a.port.mac, to), a.ip(), network.gateway(), "forged"))?;
     }

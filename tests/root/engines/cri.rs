@@ -12,8 +12,10 @@ use super::image;
 use super::room::Room;
 use crate::vps::house::eventually;
 
-tests![pods_live_and_end: 240, a_pod_is_a_vps: 240];
+tests![pods_live_and_end: 240, a_pod_is_a_vps: 240, systemd_and_docker_run_in_a_pod: 400,];
 
+/// An image of Debian's system.
+const DEBIAN: &str = "localhost/debian:latest";
 /// The image that holds a pod's namespaces.
 const PAUSE: &str = "localhost/pause:latest";
 
@@ -73,6 +75,82 @@ fn a_pod_is_a_vps() -> Result<()> {
         ensure!(left == 0, "{left} ranges of user ids are left claimed");
         containerd.daemon.stop()
     })
+}
+
+/// Debian's system in a container of a pod, and Docker in that: what the pod's own image has beside is the room's engines.
+fn systemd_and_docker_run_in_a_pod() -> Result<()> {
+    needs!(root, ours, userns, engine: containerd, engine: curl, engine: dockerd);
+    let debian = crate::vps::debian::image()?;
+    Room::test(|room| {
+        let containerd = Containerd::start(room, &config(room)?)?;
+        images(room, &containerd)?;
+        let archive = room.path("debian.tar");
+        image::of_directory(&archive, DEBIAN, &debian.join("rootfs"))?;
+        let archive = archive.display().to_string();
+        containerd
+            .client
+            .ok("--namespace k8s.io image import", &[&archive])?;
+        let kubelet = Kubelet::new(room, &room.path("containerd.sock"));
+        let pod = pod(room, "alone", POD);
+        let sandbox = run(&kubelet, &pod, "condo-vps")?;
+        let mount = |inside: &str, outside: String| Mount {
+            inside: inside.into(),
+            outside,
+            readonly: inside != "/srv",
+        };
+        let mut own = linux(POD, 768 << 20);
+        own.resources = own.resources.map(|r| Resources { cpu_quota: 0, ..r });
+        if let Some(security) = &mut own.security {
+            security.readonly_rootfs = false;
+            security.no_new_privileges = false;
+        }
+        let system = ContainerConfig {
+            metadata: Some(ContainerMetadata {
+                name: "debian".into(),
+            }),
+            image: Some(ImageSpec { image: DEBIAN.into() }),
+            command: vec!["/sbin/init".into()],
+            mounts: vec![
+                mount("/mnt/usr", "/usr".into()),
+                mount("/srv", room.dir.display().to_string()),
+            ],
+            log_path: "debian.log".into(),
+            linux: Some(own),
+        };
+        let id = begin(&kubelet, (&sandbox, &pod), system)?;
+        system_is_up(&kubelet, &id)?;
+        docker_inside(&kubelet, &id)?;
+        end(&kubelet, &id, 130)?;
+        let _: Nothing = kubelet.ask("StopPodSandbox", &Id { id: sandbox.clone() })?;
+        let _: Nothing = kubelet.ask("RemovePodSandbox", &Id { id: sandbox })?;
+        containerd.daemon.stop()
+    })
+}
+
+fn system_is_up(kubelet: &Kubelet, id: &str) -> Result<()> {
+    let mut last = None;
+    eventually("systemd is up", || {
+        let ran = last.insert(sh(
+            kubelet,
+            id,
+            "systemctl is-system-running; systemctl --failed --no-legend",
+        )?);
+        Ok(ran.stdout == b"running\n")
+    })
+    .with_context(|| format!("{last:?}"))
+}
+
+fn docker_inside(kubelet: &Kubelet, id: &str) -> Result<()> {
+    let script = "mount --bind /mnt/usr /usr && systemd-run --quiet --unit inner dockerd --bridge none --iptables=false --ip6tables=false --ip-forward=false
+        n=0; until docker info --format {{.Driver}} 2>/dev/null | grep -q overlay2 || [ $n = 60 ]; do sleep 0.5; n=$((n + 1)); done
+        docker load --quiet --input /srv/busybox.tar >&2 &&
+        docker run --rm --network none localhost/busybox sh -c 'echo hello from $(cat /proc/1/comm)'";
+    let ran = sh(kubelet, id, script)?;
+    ensure!(
+        ran.code == 0 && ran.stdout.ends_with(b"hello from sh\n"),
+        "{ran:?}"
+    );
+    Ok(())
 }
 
 /// What a node's administrator adds to the example: here, an image that needs no registry and a network that needs no plugins
@@ -164,17 +242,27 @@ fn start(
     script: &str,
     linux: LinuxContainer,
 ) -> Result<String> {
+    let config = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: name.into() }),
+        image: Some(ImageSpec {
+            image: image::IMAGE.into(),
+        }),
+        command: ["sh", "-c", script].map(String::from).to_vec(),
+        mounts: Vec::new(),
+        log_path: format!("{name}.log"),
+        linux: Some(linux),
+    };
+    begin(kubelet, (sandbox, pod), config)
+}
+
+fn begin(
+    kubelet: &Kubelet,
+    (sandbox, pod): (&str, &SandboxConfig),
+    config: ContainerConfig,
+) -> Result<String> {
     let request = CreateContainer {
         sandbox: sandbox.into(),
-        config: Some(ContainerConfig {
-            metadata: Some(ContainerMetadata { name: name.into() }),
-            image: Some(ImageSpec {
-                image: image::IMAGE.into(),
-            }),
-            command: ["sh", "-c", script].map(String::from).to_vec(),
-            log_path: format!("{name}.log"),
-            linux: Some(linux),
-        }),
+        config: Some(config),
         sandbox_config: Some(pod.clone()),
     };
     let id: Id = kubelet.ask("CreateContainer", &request)?;

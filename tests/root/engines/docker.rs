@@ -26,6 +26,12 @@ pub struct Docker<'a> {
 impl<'a> Docker<'a> {
     /// Starts it with the example's configuration; `more` are further words of its command line.
     pub fn start(room: &'a Room, more: &[&str]) -> Result<Self> {
+        // It gives its containerd 15 seconds to begin, which a busy emulated machine may not have: then it ends.
+        let again = |_| Self::begin(room, more);
+        Self::begin(room, more).or_else(again).or_else(again)
+    }
+
+    fn begin(room: &'a Room, more: &[&str]) -> Result<Self> {
         let text = include_str!("../../../examples/engines/docker-daemon.json");
         let config = room.write("daemon.json", &room.with_driver(&example(text)))?;
         let socket = room.path("docker.sock");

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -40,6 +41,41 @@ pub fn write(archive: &Path, name: &str, config: &Value) -> Result<()> {
         tar.append_data(&mut header, path, data)?;
     }
     Ok(tar.finish()?)
+}
+
+/// Writes an archive of an image with the files of a directory, which may be large: programs of this machine read them.
+pub fn of_directory(archive: &Path, name: &str, files: &Path) -> Result<()> {
+    let work = harness::tempdir();
+    let layer = work.join("layer.tar");
+    harness::run(
+        Command::new("tar")
+            .arg("-C")
+            .arg(files)
+            .arg("-cf")
+            .arg(&layer)
+            .arg("."),
+    )?;
+    let sum = harness::run(Command::new("sha256sum").arg(&layer))?;
+    let sum = sum.split(' ').next().unwrap_or_default();
+    let config = json!({
+        "architecture": match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
+        "os": "linux",
+        "config": {"Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/sbin/init"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
+    });
+    std::fs::write(work.join("config.json"), serde_json::to_vec(&config)?)?;
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    std::fs::write(work.join("manifest.json"), serde_json::to_vec(&manifest)?)?;
+    let parts = ["config.json", "layer.tar", "manifest.json"];
+    harness::run(
+        Command::new("tar")
+            .arg("-C")
+            .arg(&work)
+            .arg("-cf")
+            .arg(archive)
+            .args(parts),
+    )?;
+    Ok(std::fs::remove_dir_all(&work)?)
 }
 
 fn layer() -> Result<Vec<u8>> {

@@ -7,9 +7,11 @@ mod containerd;
 mod cri;
 mod docker;
 mod image;
+mod inside;
 mod long;
 mod podman;
 mod room;
+mod swarm;
 mod vps;
 
 /// The tests of all engines.
@@ -18,7 +20,9 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     containerd::TESTS,
     cri::TESTS,
     docker::TESTS,
+    inside::TESTS,
     podman::TESTS,
+    swarm::TESTS,
     vps::TESTS,
 ];
 

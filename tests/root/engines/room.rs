@@ -207,6 +207,13 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Ends it the hard way.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Asks it to end, as a service manager does, and waits for that.
     pub fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGTERM)?;

@@ -1,7 +1,5 @@
 //! Containers of engines that are VPSs: `docker run --runtime condo-vps`.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 
 use super::client::Client;
@@ -9,13 +7,12 @@ use super::docker::{Docker, NO_NETWORK, run_by};
 use super::image;
 use super::podman::podman;
 use super::room::Room;
-use crate::harness;
 use crate::vps::house::eventually;
 
 /// What the image of Debian is called.
 const DEBIAN: &str = "localhost/debian:latest";
 
-tests![docker_gives_a_vps: 240, podman_gives_a_vps: 240, systemd_and_docker_run_inside: 400];
+tests![docker_gives_a_vps: 240, podman_gives_a_vps: 240, systemd_and_docker_run_inside: 400, podman_boots_systemd: 300];
 
 /// Where the machine keeps who has which user ids.
 const CLAIMS: &str = "/run/condo-ids";
@@ -36,6 +33,7 @@ fn docker_gives_a_vps() -> Result<()> {
         users(room, &docker.client)?;
         volumes(room, &docker.client)?;
         inside(&docker.client)?;
+        figures(&docker.client)?;
         shared_is_refused(&docker.client)?;
         ensure!(claimed()? == 0, "user ids are left claimed");
         docker.daemon.stop()
@@ -143,6 +141,68 @@ fn inside(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// Its memory and processors, by who ends with it; they follow its limits, and come back after who told them was killed.
+fn figures(client: &Client) -> Result<()> {
+    let limits = "--network none --memory 128m --memory-swap 128m --cpus 1";
+    let id = client.ok(
+        &run(&format!("--detach --name told {limits}")),
+        &["sleep", "1000"],
+    )?;
+    let script = "sed -n 's/^MemTotal: *//p' /proc/meminfo; grep -c ^processor /proc/cpuinfo; cut -d. -f1 /proc/uptime";
+    let nproc = || client.ok("exec told busybox nproc", &[]);
+    let says = |memory: &str| -> Result<()> {
+        let told = client.ok("exec told", &["sh", "-c", script])?;
+        let lines: Vec<&str> = told.lines().collect();
+        let uptime: u64 = lines.get(2).context("no uptime")?.parse()?;
+        ensure!(lines[..2] == [memory, "1"] && uptime < 300, "{told}");
+        Ok(())
+    };
+    says("131072 kB")?;
+    client.ok("update --memory 96m --memory-swap 96m told", &[])?;
+    says("98304 kB")?;
+    // By affinity as well: as many as it has time for, unless the engine names them.
+    ensure!(nproc()? == "1");
+    let all = std::thread::available_parallelism()?.get();
+    client.ok(&format!("update --cpus {all} told"), &[])?;
+    ensure!(nproc()? == all.to_string());
+    client.ok("update --cpuset-cpus 0 told", &[])?;
+    client.ok(&format!("update --cpus {all} told"), &[])?;
+    ensure!(nproc()? == "1");
+    client.ok("update --cpus 1 told", &[])?;
+    let teller = teller(&id)?.context("nobody tells its figures")?;
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(teller),
+        nix::sys::signal::Signal::SIGKILL,
+    )?;
+    eventually("it is dead", || Ok(self::teller(&id)?.is_none()))?;
+    says("98304 kB")?;
+    ensure!(self::teller(&id)?.is_some(), "it was told by nobody");
+    // A sandbox inside mounts a procfs of its own, in spite of them.
+    client.ok(
+        "exec told busybox unshare -rUpf --mount-proc grep -q MemTotal /proc/meminfo",
+        &[],
+    )?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    ensure!(!table.contains("fuse.condo"), "the engine sees them too: {table}");
+    client.ok("rm --force told", &[])?;
+    eventually("who told them has ended", || Ok(self::teller(&id)?.is_none()))
+}
+
+/// The process that tells a container's figures.
+fn teller(id: &str) -> Result<Option<i32>> {
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = pid else { continue };
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        if words[0] == b"condo-figures" && words.get(2) == Some(&id.as_bytes()) {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
 fn shared_is_refused(client: &Client) -> Result<()> {
     for option in [
         "--pid host --network none",
@@ -185,6 +245,48 @@ fn podman_gives_a_vps() -> Result<()> {
                 "{options}: {said}"
             );
         }
+        let memory = "sed -n 's/^MemTotal: *//p' /proc/meminfo";
+        podman.says("65536 kB", &run("--memory 64m"), &["sh", "-c", memory])?;
+        // By the annotation, whatever the runtime is called.
+        let noted = run("--annotation io.condo.vps=true").replace("--runtime condo-vps", "--runtime condo");
+        let map = podman.ok(&noted, &["sh", "-c", map])?;
+        ensure!(map.trim().ends_with("262144"), "{map}");
+        ensure!(claimed()? == 0, "user ids are left claimed");
+        Ok(())
+    })
+}
+
+/// Debian's system in a container of Podman's, stopped as it wants to be.
+fn podman_boots_systemd() -> Result<()> {
+    needs!(root, ours, userns, engine: podman, engine: conmon);
+    let debian = crate::vps::debian::image()?;
+    Room::test(|room| {
+        let podman = podman(room)?;
+        let archive = room.path("debian.tar");
+        image::of_directory(&archive, DEBIAN, &debian.join("rootfs"))?;
+        podman.ok("load --quiet --input", &[&archive.display().to_string()])?;
+        let run = format!(
+            "--runtime condo-vps run --detach --name debian --network none --cgroup-parent {} {DEBIAN}",
+            room.cgroup
+        );
+        podman.ok(&run, &["/sbin/init"])?;
+        // Not by `podman exec`: it sets limits, which needs CAP_SYS_RESOURCE where the process is somebody else's.
+        let pid = podman.ok("inspect --format {{.State.Pid}}", &["debian"])?;
+        let mut last = None;
+        eventually("systemd is up", || {
+            let mut inside = room.command("nsenter");
+            inside.args(["--target", &pid, "--all", "systemctl", "is-system-running"]);
+            let said = last.insert(inside.output()?);
+            Ok(said.stdout == b"running\n")
+        })
+        .with_context(|| format!("{last:?}"))?;
+        podman.ok("stop --time 60 debian", &[])?;
+        podman.says(
+            "exited 130",
+            "inspect --format",
+            &["{{.State.Status}} {{.State.ExitCode}}", "debian"],
+        )?;
+        podman.ok("rm debian", &[])?;
         ensure!(claimed()? == 0, "user ids are left claimed");
         Ok(())
     })
@@ -198,16 +300,8 @@ fn systemd_and_docker_run_inside() -> Result<()> {
         let docker = Docker::start(room, NO_NETWORK)?;
         let client = &docker.client;
         let archive = room.path("debian.tar");
-        let rootfs = debian.join("rootfs");
-        harness::run(
-            Command::new("tar")
-                .arg("-C")
-                .arg(&rootfs)
-                .arg("-cf")
-                .arg(&archive)
-                .arg("."),
-        )?;
-        client.ok("import", &[&archive.display().to_string(), DEBIAN])?;
+        image::of_directory(&archive, DEBIAN, &debian.join("rootfs"))?;
+        client.ok("load --quiet --input", &[&archive.display().to_string()])?;
         // The engines of the room, which lie on an overlay, and an image for the one inside.
         let options = format!(
             "--detach --network none --name debian --memory 768m --volume /usr:/mnt/usr:ro --volume {}:/srv",
@@ -229,15 +323,17 @@ fn systemd_and_docker_run_inside() -> Result<()> {
 }
 
 fn systemd_is_up(client: &Client) -> Result<()> {
+    let mut last = None;
     eventually("systemd is up", || {
-        let ran = client.run("exec debian systemctl is-system-running", &[])?;
+        let ran = last.insert(client.run("exec debian systemctl is-system-running", &[])?);
         ensure!(
             !ran.out.contains("degraded"),
             "{}",
             client.ok("exec debian systemctl --failed --no-legend", &[])?
         );
         Ok(ran.out.trim() == "running")
-    })?;
+    })
+    .with_context(|| format!("{last:?}: {:?}", client.run("logs debian", &[])))?;
     client.says("systemd", "exec debian cat /proc/1/comm", &[])?;
     let service = "run --quiet --wait --pipe --property DynamicUser=yes --property PrivateTmp=yes --property PrivateUsers=yes id -u";
     let uid = client.ok(&format!("exec debian systemd-{service}"), &[])?;

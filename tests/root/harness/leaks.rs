@@ -175,6 +175,48 @@ fn reap() {
     }
 }
 
+/// The processes below this one, each with what it waits for in the kernel.
+pub fn what_runs() -> String {
+    let line = |(pid, name): (i32, String)| {
+        let read = |file| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        let (waits, place) = (read("wchan"), read("syscall"));
+        let number = String::from_utf8_lossy(&place)
+            .split(' ')
+            .next()
+            .map(str::to_owned);
+        format!(
+            "    {pid} ({name}) {words}: {}, system call {}\n",
+            String::from_utf8_lossy(&waits),
+            number.unwrap_or_default().trim()
+        )
+    };
+    descendants().into_iter().map(line).collect()
+}
+
+/// Removes what is left of a test whose files were in this directory, so that the next ones do not find it. A claim of user ids names
+/// its owner: one that another condo on this machine has made meanwhile stays.
+pub fn clear(left: &[String], dir: &Path) {
+    for line in left {
+        if let Some(cgroup) = line.strip_prefix(CGROUP) {
+            remove_cgroup(Path::new(cgroup));
+        } else if let Some(file) = line.strip_prefix("file ")
+            && fs::read_link(file).is_ok_and(|owner| owner.starts_with(dir))
+        {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+fn remove_cgroup(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
 /// Processes whose chain of parents leads here, with their command names.
 fn descendants() -> Vec<(i32, String)> {
     let mut all = Vec::new();

@@ -28,6 +28,8 @@ pub fn has(need: &str) -> bool {
         "selinux" => has_selinux(),
         // What sd_booted(3) asks.
         "systemd" => Path::new("/run/systemd/system").is_dir(),
+        // Built in, or loaded.
+        "vxlan" => Path::new("/sys/module/vxlan").exists(),
         "device_mapper" => has_device_mapper(),
         "userns" => has_userns(),
         "table_programs" => condo::cgroups::can_bound_tables().is_ok(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -25,6 +25,19 @@ enum Verdict {
     /// With the name of the need.
     Skipped(String),
 }
+
+impl Verdict {
+    /// It failed for this, whatever else it failed for.
+    fn and_failed(&mut self, why: &str) {
+        match self {
+            Self::Failed(before) => before.push_str(why),
+            _ => *self = Self::Failed(why.to_owned()),
+        }
+    }
+}
+
+/// A test whose time was over: what of it ran, a process a line.
+struct TimedOut(String);
 
 /// The command line.
 #[derive(Default)]
@@ -231,31 +244,33 @@ impl Runner {
         let untidy = remove_tree(&dir).err();
         let output = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         let mut verdict = match ended {
-            Some(status) => self.judge(status, &output),
-            None => Verdict::Failed("timed out\n".into()),
+            Ok(status) => self.judge(status, &output),
+            Err(TimedOut(ran)) => Verdict::Failed(format!("timed out while these ran:\n{ran}")),
         };
         if !left.is_empty() {
-            verdict = Verdict::Failed(format!("left behind: {}\n", left.join(", ")));
+            leaks::clear(&left, &dir);
+            verdict.and_failed(&format!("left behind: {}\n", left.join(", ")));
         }
         if let Some(e) = untidy {
-            verdict = Verdict::Failed(format!("{e:?}\n"));
+            verdict.and_failed(&format!("{e:?}\n"));
         }
         Ok((verdict, output))
     }
 
-    /// The test's exit status, or `None` after its time is over and all of it has been killed.
-    fn wait(&self, child: &mut Child, seconds: u64) -> anyhow::Result<Option<std::process::ExitStatus>> {
+    /// The test's exit status, unless its time was over and all of it has been killed.
+    fn wait(&self, child: &mut Child, seconds: u64) -> anyhow::Result<Result<ExitStatus, TimedOut>> {
         let pid = rustix::process::Pid::from_child(child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
             if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
+                return Ok(Ok(status));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                let ran = leaks::what_runs();
                 leaks::kill_descendants();
-                return Ok(None);
+                return Ok(Err(TimedOut(ran)));
             }
             let mut fds = [
                 PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
@@ -269,7 +284,7 @@ impl Runner {
         }
     }
 
-    fn judge(&self, status: std::process::ExitStatus, output: &str) -> Verdict {
+    fn judge(&self, status: ExitStatus, output: &str) -> Verdict {
         match status.code() {
             Some(0) => Verdict::Passed,
             Some(SKIPPED) => {

@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -12,7 +12,7 @@ use condo::image::registry::{PullOptions, Reference};
 use super::layers::{check_tree, view};
 use super::registry::alone;
 use super::{import, saved};
-use crate::harness;
+use crate::harness::{self, Ended};
 
 tests![what_skopeo_pushed_is_pulled: 60];
 
@@ -47,17 +47,7 @@ impl Packages {
     }
 }
 
-/// The registry, which ends with the test.
-struct Serving(Child);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn serve(packages: &Packages, dir: &Path) -> Result<Serving> {
+fn serve(packages: &Packages, dir: &Path) -> Result<Ended> {
     let data = dir.join("data");
     let config = format!(
         "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{ADDRESS}\"}}\nlog: {{level: error}}\n",
@@ -72,7 +62,7 @@ fn serve(packages: &Packages, dir: &Path) -> Result<Serving> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    let serving = Serving(child);
+    let serving = Ended(child);
     let deadline = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(ADDRESS).is_err() {
         ensure!(Instant::now() < deadline, "the registry does not answer");

@@ -12,7 +12,7 @@ use condo::net::{Network, Services, meter};
 
 use super::frame::udp;
 use super::outside;
-use super::room::{Room, Vps, host, mac};
+use super::room::{Room, Vps, host, mac, unfence};
 use crate::harness;
 use crate::vps::house::eventually;
 
@@ -388,7 +388,7 @@ fn a_thousand_firewalls_cost_a_packet_nothing() -> Result<()> {
 
 /// CVE-2020-8558: published ports at 127.0.0.1 need `route_localnet`.
 fn loopback_of_the_host_is_out_of_reach() -> Result<()> {
-    needs!(root, program:tc);
+    needs!(root);
     let network = host()?;
     let a = Vps::new(&network, 2)?;
     let service = UdpSocket::bind("127.0.0.1:9")?;
@@ -410,15 +410,7 @@ fn loopback_of_the_host_is_out_of_reach() -> Result<()> {
     };
     unheard()?;
     // Without the fence there is still the rule.
-    harness::run(Command::new("tc").args([
-        "filter",
-        "delete",
-        "dev",
-        &a.port.host_if,
-        "ingress",
-        "pref",
-        "1",
-    ]))?;
+    unfence(&a.port.host_if)?;
     unheard().context("without the fence")
 }
 

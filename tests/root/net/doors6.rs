@@ -1,21 +1,24 @@
 //! Published ports, firewalls and bandwidth of VPSs by IPv6, with real packets.
 
-use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use condo::net::Network;
 use condo::net::filter::{Action, Filter};
+use condo::net::{Kind, Network, Port, ipam};
 
 use super::doors::{filter, greet, hears, is_closed, provide};
-use super::room::{Room, Vps, host_with_ipv6};
+use super::room::{Ears, Room, Vps, host_with_ipv6};
 use super::wire;
+use crate::harness;
 
 tests![
     a_port_is_published_by_ipv6 in guest,
     datagrams_and_ranges_go_by_ipv6,
     loopback_is_refused_at_once_by_ipv6,
     a_firewall_holds_for_ipv6 in guest,
+    the_outside_reaches_routed_addresses,
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +32,53 @@ fn with_outside() -> Result<(Network, Room)> {
     let network = host_with_ipv6()?;
     let world = wire([&format!("{HOST}/64"), &format!("{CALLER}/64")])?;
     Ok((network, world))
+}
+
+/// A VPS on a routed network of its own, the `number`th, with these addresses.
+fn routed(number: u8, subnet6: &str) -> Result<Vps> {
+    let subnet = format!("10.18{number}.0.0/24").parse()?;
+    let network = Network {
+        kind: Kind::Routed,
+        subnet6: Some(subnet6.parse()?),
+        ..Network::new(&format!("condo{number}"), "condo", subnet)
+    };
+    network.ensure()?;
+    let port = Port::new(10 + u32::from(number), Ipv4Addr::new(10, 180 + number, 0, 2));
+    let port = Port {
+        address6: Some(ipam::derived6(subnet6.parse()?, port.mac)),
+        ..port
+    };
+    let room = Room::new()?;
+    network.attach(&port, room.fd())?;
+    let ears = room.run(Ears::open)?;
+    Ok(Vps { port, room, ears })
+}
+
+/// Those of a network that the host is on itself it answers for; others are led to it by routes of the outside's.
+fn the_outside_reaches_routed_addresses() -> Result<()> {
+    needs!(root, ip);
+    let nat = host_with_ipv6()?;
+    let world = wire([&format!("{HOST}/48"), &format!("{CALLER}/48")])?;
+    let hidden = Vps::with_ipv6(&nat, 2)?;
+    let (near, far) = (routed(1, "2001:db8:0:5::/64")?, routed(2, "2001:db8:9:5::/64")?);
+    for led in ["2001:db8:9:5::/64", "fd00:1:2:3::/64"] {
+        let line = format!("-6 route add {led} via {HOST}");
+        world.run(|| harness::run(Command::new("ip").args(line.split(' '))).map(drop))?;
+    }
+    for vps in [&hidden, &near, &far] {
+        greet(vps, 80)?;
+    }
+    for vps in [&near, &far] {
+        let is_reached = || world.run(|| hears((vps.ip6(), 80), &format!("80 {CALLER}")));
+        is_reached()?;
+        provide(vps, &[], &filter(Action::Deny, &["allow in tcp 81"]))?;
+        world.run(|| is_closed((vps.ip6(), 80)))?;
+        provide(vps, &[], &Filter::default())?;
+        is_reached()?;
+        hidden.room.run(|| is_closed((vps.ip6(), 80)))?;
+    }
+    near.room.run(|| is_closed((far.ip6(), 80)))?;
+    world.run(|| is_closed((hidden.ip6(), 80)))
 }
 
 fn a_port_is_published_by_ipv6() -> Result<()> {
@@ -105,10 +155,7 @@ fn loopback_is_refused_at_once_by_ipv6() -> Result<()> {
     }
     let own = TcpListener::bind((Ipv6Addr::LOCALHOST, 8080))?;
     std::net::TcpStream::connect(own.local_addr()?)?;
-    hears(
-        (std::net::Ipv4Addr::LOCALHOST, 8080),
-        &format!("80 {}", network.gateway()),
-    )
+    hears((Ipv4Addr::LOCALHOST, 8080), &format!("80 {}", network.gateway()))
 }
 
 fn a_firewall_holds_for_ipv6() -> Result<()> {

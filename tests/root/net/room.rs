@@ -2,10 +2,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use condo::net::{Network, Port};
+use condo::sys::bpf::interface::{Side, detach, programs};
+use condo::sys::bpf::{open_program, program_name};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto,
@@ -196,6 +199,43 @@ pub fn inject(interface: &str, frame: &[u8]) -> Result<()> {
     let (to, socket) = (link(interface)?, raw()?);
     sendto(socket.as_raw_fd(), frame, &to, MsgFlags::empty())?;
     Ok(())
+}
+
+/// Takes away the programs that see what comes in by an interface or goes out by it, as an operator could.
+pub fn strip(interface: &str, sides: &[Side]) -> Result<()> {
+    for side in sides {
+        if !detached(interface, *side, "")? {
+            let place = match side {
+                Side::In => "ingress",
+                Side::Out => "egress",
+            };
+            crate::harness::run(Command::new("tc").args(["filter", "del", "dev", interface, place]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away a port's fence alone.
+pub fn unfence(interface: &str) -> Result<()> {
+    if !detached(interface, Side::In, "condo_fence")? {
+        let line = format!("filter del dev {interface} ingress pref 1");
+        crate::harness::run(Command::new("tc").args(line.split(' ')))?;
+    }
+    Ok(())
+}
+
+/// Whether there were programs whose names begin so: kernels without lists of them have filters.
+fn detached(interface: &str, side: Side, name: &str) -> Result<bool> {
+    let index = nix::net::if_::if_nametoindex(interface)?;
+    let mut found = false;
+    for id in programs(index, side).map(|list| list.ids).unwrap_or_default() {
+        let program = open_program(id)?;
+        if program_name(program.as_fd())?.starts_with(name) {
+            detach(index, side, program.as_fd())?;
+            found = true;
+        }
+    }
+    Ok(found)
 }
 
 /// Sends echo requests until one is answered or the time is over.

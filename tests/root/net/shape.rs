@@ -1,7 +1,7 @@
 //! Bandwidth limits, measured with iperf3.
 
-use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::vps::house::eventually;
 
 tests![
     rates_hold_both_ways in guest: 180,
+    a_flow_of_known_size_takes_its_time in guest: 120,
     rates_hold_for_ipv6,
     a_full_line_answers_soon,
     rates_change_and_go,
@@ -136,6 +137,56 @@ fn rates_hold_both_ways() -> Result<()> {
     let twice = (RATE * 2).to_string();
     holds("UDP in", &a, &["--udp", "--bitrate", &twice])?;
     holds("UDP out", &a, &["--udp", "--bitrate", &twice, "--reverse"])?;
+    Ok(())
+}
+
+/// What a flow carries before it is timed, and then.
+const BEFORE: usize = 1 << 19;
+const SIZE: usize = 3 << 20;
+
+/// Bits a second of a TCP flow between the host, which asks for it, and the VPS.
+fn flow(vps: &Vps, to_the_vps: bool) -> Result<f64> {
+    let listener = vps.room.run(|| Ok(TcpListener::bind((vps.ip(), 0))?))?;
+    let host = TcpStream::connect(listener.local_addr()?)?;
+    let (inside, _) = listener.accept()?;
+    let (mut from, mut to) = if to_the_vps {
+        (host, inside)
+    } else {
+        (inside, host)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(move || from.write_all(&vec![7; BEFORE + SIZE]));
+        to.read_exact(&mut vec![0; BEFORE])?;
+        let begun = Instant::now();
+        to.read_exact(&mut vec![0; SIZE])?;
+        #[allow(clippy::cast_precision_loss)]
+        Ok((SIZE * 8) as f64 / begun.elapsed().as_secs_f64())
+    })
+}
+
+/// Without a program that measures: the guests have none.
+fn a_flow_of_known_size_takes_its_time() -> Result<()> {
+    needs!(root);
+    let network = host()?;
+    let a = Vps::new(&network, 2)?;
+    #[allow(clippy::cast_precision_loss)]
+    let limit = RATE as f64;
+    for to_the_vps in [true, false] {
+        shape(&[(&network, &a.port)], &both())?;
+        let held = flow(&a, to_the_vps)?;
+        shape(&[(&network, &a.port)], &Rates::default())?;
+        let free = flow(&a, to_the_vps)?;
+        eprintln!(
+            "to the VPS {to_the_vps}: {:.2} of 20 Mbit/s, {:.2} without",
+            held / 1e6,
+            free / 1e6
+        );
+        ensure!(
+            held < (1.0 + TOLERANCE) * limit && held > LEAST * limit,
+            "{held} bit/s"
+        );
+        ensure!(free > 2.0 * limit, "still {free} bit/s");
+    }
     Ok(())
 }
 

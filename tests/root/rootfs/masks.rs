@@ -1,11 +1,11 @@
 //! What is hidden or read-only.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bench::Bench;
 use super::inside::{errno_of, is_readonly, mounted, read, says_readonly};
@@ -53,16 +53,26 @@ fn masks_and_readonly_paths_hold() -> Result<()> {
 
 fn a_readonly_root_is_readonly() -> Result<()> {
     needs!(root);
-    let mut bench = Bench::new()?;
-    bench.base().mount("/tmp", "tmpfs", "tmpfs", &[]);
-    bench.spec["root"]["readonly"] = json!(true);
-    bench.run(|| {
-        ensure!(is_readonly("/") && is_readonly("/etc") && !is_readonly("/tmp") && !is_readonly("/dev"));
-        Ok(())
-    })?;
-    ensure!(
-        fs::write(bench.rootfs.join("probe"), "").is_ok(),
-        "the host's directory stays writable"
-    );
+    // By either of its names.
+    let ways: [fn(&mut Value); 2] = [
+        |spec| spec["root"]["readonly"] = json!(true),
+        |spec| spec["linux"]["readonlyPaths"] = json!(["/../."]),
+    ];
+    for say in ways {
+        let mut bench = Bench::new()?;
+        bench
+            .base()
+            .mount("/tmp", "tmpfs", "tmpfs", &["size=1m,mode=1700"]);
+        say(&mut bench.spec);
+        bench.run(|| {
+            ensure!(is_readonly("/") && is_readonly("/etc") && !is_readonly("/tmp") && !is_readonly("/dev"));
+            ensure!(fs::metadata("/tmp")?.permissions().mode() & 0o7777 == 0o1700);
+            Ok(())
+        })?;
+        ensure!(
+            fs::write(bench.rootfs.join("probe"), "").is_ok(),
+            "the host's directory stays writable"
+        );
+    }
     Ok(())
 }

@@ -70,7 +70,7 @@ fn system_calls() -> Result<()> {
     } else {
         Calls {
             create: 1060,
-            start: 140,
+            start: 148,
             exec: 520,
             delete: 200,
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Container, Ran, ensure_eq, to_the_end};
 use crate::harness;
@@ -19,6 +19,10 @@ tests![
     the_table_of_list_is_three_apart,
     json_of_list_ends_its_line,
     obsolete_limits_are_taken_and_ignored,
+    the_last_of_repeated_flags_counts,
+    an_empty_value_is_no_value,
+    figures_have_all_of_runc_s_keys in guest,
+    exec_may_lift_what_the_config_has,
     an_environment_needs_names,
     start_of_a_paused_container,
     exec_into_a_cgroup_below,
@@ -100,7 +104,10 @@ fn signal_zero_asks_whether_init_lives() -> Result<()> {
     let c = Container::idle()?;
     c.up()?;
     c.call(&["kill", "@", "0"])?.ok()?;
-    c.call(&["kill", "@", "KILL"])?.ok()?;
+    for same in ["+0", "00"] {
+        c.call(&["kill", "@", same])?.ok()?;
+    }
+    c.call(&["kill", "@", "+9"])?.ok()?;
     c.stopped()?;
     let fault = c.call(&["kill", "@", "0"])?.fault()?;
     ensure!(fault.contains("container not running"), "{fault}");
@@ -146,6 +153,132 @@ fn obsolete_limits_are_taken_and_ignored() -> Result<()> {
     Ok(())
 }
 
+/// As they come from programs that put command lines together.
+fn the_last_of_repeated_flags_counts() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    c.call(&[
+        "update",
+        "--pids-limit",
+        "30",
+        "--memory",
+        "",
+        "--pids-limit",
+        "40",
+        "@",
+    ])?
+    .ok()?;
+    ensure_eq!(
+        c.exec(&["--cwd", "/bin", "--cwd", "/etc", "@", "pwd"])?.ok()?,
+        "/etc\n"
+    );
+    let figures: Value = serde_json::from_str(&c.call(&["events", "--stats", "@"])?.ok()?)?;
+    ensure_eq!(figures["data"]["pids"]["limit"], 40);
+    Ok(())
+}
+
+/// As scripts write a flag whose variable is not set.
+fn an_empty_value_is_no_value() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set("/process/cwd", "/etc".into())?;
+    let create = [
+        "--log",
+        "",
+        "create",
+        "--bundle",
+        "",
+        "--pid-file=",
+        "--console-socket",
+        "",
+        "@",
+    ];
+    let mut command = c.command(&create);
+    command.current_dir(&c.bundle.dir);
+    c.create_with(command)?;
+    c.start()?;
+    let flags = [
+        "--cwd",
+        "",
+        "--user=",
+        "--process",
+        "",
+        "--pid-file",
+        "",
+        "--apparmor=",
+        "--process-label",
+        "",
+    ];
+    ensure_eq!(c.exec(&[&flags[..], &["@", "pwd"]].concat())?.ok()?, "/etc\n");
+    ensure_eq!(
+        c.exec(&["--cwd", "/bin", "--cwd", "", "@", "pwd"])?.ok()?,
+        "/etc\n"
+    );
+    let limits = ["update", "--cpu-quota", "", "--memory=", "--resources", "", "@"];
+    c.call(&limits)?.ok()?;
+    // A number is none, and a variable has to have a name.
+    for wrong in [
+        &["update", "--pids-limit", "", "@"][..],
+        &["exec", "--env", "", "@", "true"],
+        &["list", "--format", ""],
+    ] {
+        c.call(wrong)?.fault()?;
+    }
+    Ok(())
+}
+
+fn figures_have_all_of_runc_s_keys() -> Result<()> {
+    let c = Container::idle()?;
+    c.up()?;
+    let told = c.call(&["events", "--stats", "@"])?.ok()?;
+    let figures: Value = serde_json::from_str(&told)?;
+    let data = figures["data"].as_object().context("no figures")?;
+    let keys = [
+        "cpu",
+        "cpuset",
+        "memory",
+        "pids",
+        "blkio",
+        "hugetlb",
+        "intel_rdt",
+        "network_interfaces",
+    ];
+    for key in keys {
+        ensure!(data.contains_key(key), "no {key} in {told}");
+    }
+    let (cpuset, memory) = (&data["cpuset"], &data["memory"]);
+    for key in ["cpu_exclusive", "memory_spread_page", "sched_relax_domain_level"] {
+        ensure!(cpuset[key].is_number(), "no {key} in {told}");
+    }
+    // With v1's controller the processors of this machine, of which every container has one.
+    if harness::has("hybrid") {
+        ensure_eq!(cpuset["cpus"][0], 0);
+        ensure_eq!(cpuset["sched_load_balance"], 1);
+        ensure!(memory["raw"]["total_rss"].is_number(), "{told}");
+    }
+    ensure!(memory["kernelTCP"]["limit"].is_number(), "{told}");
+    let raw = memory["raw"].as_object().context("no lines of memory.stat")?;
+    ensure!(raw.len() > 10, "{told}");
+    ensure_eq!(data["pids"]["current"], 1);
+    Ok(())
+}
+
+fn exec_may_lift_what_the_config_has() -> Result<()> {
+    let mut c = Container::idle()?;
+    c.set("/process/noNewPrivileges", true.into())?
+        .set("/process/user", json!({"uid": 7, "gid": 8}))?;
+    c.up()?;
+    for (flags, bit) in [
+        (&[][..], 1),
+        (&["--no-new-privs=false"], 0),
+        (&["--no-new-privs", "--user", ""], 1),
+    ] {
+        let look = ["@", "sh", "-c", "id -u; grep NoNewPrivs /proc/self/status"];
+        let seen = c.exec(&[flags, &look].concat())?.ok()?;
+        ensure_eq!(seen, format!("7\nNoNewPrivs:\t{bit}\n"));
+    }
+    Ok(())
+}
+
 fn an_environment_needs_names() -> Result<()> {
     let c = Container::idle()?;
     c.up()?;
@@ -161,14 +294,19 @@ fn an_environment_needs_names() -> Result<()> {
 }
 
 fn start_of_a_paused_container() -> Result<()> {
-    let c = Container::idle()?;
-    c.up()?;
-    c.call(&["pause", "@"])?.ok()?;
-    let fault = c.call(&["start", "@"])?.fault()?;
-    ensure!(
-        fault.contains("cannot start a container in the paused state"),
-        "{fault}"
-    );
+    // Also of one whose init has yet to be told to.
+    for make in [Container::up, Container::create] {
+        let c = Container::idle()?;
+        make(&c)?;
+        c.call(&["pause", "@"])?.ok()?;
+        ensure_eq!(c.status()?, "paused");
+        let fault = c.call(&["start", "@"])?.fault()?;
+        ensure!(
+            fault.contains("cannot start a container in the paused state"),
+            "{fault}"
+        );
+        c.call(&["resume", "@"])?.ok()?;
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::harness;
 
 tests![
     killed_in_the_middle_of_create in guest: 300,
+    a_vps_of_an_engine_is_killed: 120,
     killed_in_the_middle_of_start_and_delete in guest: 120,
     fifty_at_once: 300,
     one_id_for_many: 120,
@@ -45,6 +46,43 @@ fn killed_in_the_middle_of_create() -> Result<()> {
     }
     ensure!(killed > 0, "no round was cut short");
     Ok(())
+}
+
+/// What a killed `create` of a VPS has claimed goes with it, or with the next one of its name: the range of user ids too.
+fn a_vps_of_an_engine_is_killed() -> Result<()> {
+    needs!(root, ours, userns, linux_6_3);
+    let mut c = Container::littering()?;
+    c.set("/annotations", serde_json::json!({ "io.condo.vps": "true" }))?;
+    let begin = std::time::Instant::now();
+    c.create()?;
+    let whole = u64::try_from(begin.elapsed().as_micros())?;
+    let map = std::fs::read_to_string(format!("/proc/{}/uid_map", c.pid()?))?;
+    ensure!(map.trim().ends_with("262144") && claims(&c) == 4, "{map}");
+    c.delete()?;
+    ensure!(claims(&c) == 0, "a delete leaves claims");
+    let mut killed = 0;
+    for round in 0..harness::rounds(15) {
+        let mut child = c.command(&["create", "--bundle", "%", "@"]).spawn()?;
+        std::thread::sleep(Duration::from_micros(random(whole * 5 / 4)));
+        let _ = child.kill();
+        killed += u32::from(!child.wait()?.success());
+        c.cleared().with_context(|| format!("round {round}"))?;
+    }
+    ensure!(killed > 0, "no round was cut short");
+    c.create()?;
+    c.delete()?;
+    ensure!(claims(&c) == 0, "{} claims are left", claims(&c));
+    Ok(())
+}
+
+/// How many ranges of user ids are claimed for what is below its runtime's root.
+fn claims(c: &Container) -> usize {
+    let links = std::fs::read_dir("/run/condo-ids")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let owners = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+    owners.filter(|owner| owner.starts_with(&c.root)).count()
 }
 
 fn killed_in_the_middle_of_start_and_delete() -> Result<()> {

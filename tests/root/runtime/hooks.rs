@@ -19,6 +19,8 @@ tests![
     failing_ones_after_the_fact_are_no_failure,
     a_failing_poststart_ends_the_container,
     hooks_may_call_the_runtime,
+    one_that_deletes_its_container_fails_create,
+    one_does_not_wait_for_who_waits_for_it,
     the_tree_is_at_its_path_for_hooks,
     one_that_hangs_is_ended,
     one_of_another_kind_that_hangs_is_ended: 120,
@@ -285,6 +287,62 @@ fn hooks_may_call_the_runtime() -> Result<()> {
     ensure_eq!(read(&dir, "updated"), "71\n72\n");
     ensure_eq!(c.status()?, "running");
     c.cleared()
+}
+
+/// A container with a hook that calls the runtime with these arguments, the id last, and what it says and ends with in a file.
+fn calling(kind: &str, args: &str, said: &Path) -> Result<Container> {
+    let mut c = Container::idle()?;
+    let line = format!(
+        "{} --root {} {args} {} > {said} 2>&1; echo ended $? >> {said}",
+        harness::condo_runtime().display(),
+        c.root.display(),
+        c.id,
+        said = said.display()
+    );
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", line], "env": ["PATH=/bin:/usr/bin"], "timeout": 20}]);
+    c.set(&format!("/hooks/{kind}"), hook)?;
+    Ok(c)
+}
+
+fn one_that_deletes_its_container_fails_create() -> Result<()> {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let dir = harness::tempdir();
+        let c = calling(kind, "delete --force", &dir.join("said"))?;
+        let fault = c.call(&["create", "--bundle", "%", "@"])?.fault()?;
+        ensure!(
+            !harness::is_ours() || fault.contains("one of its hooks has deleted the container"),
+            "{kind}: {fault}"
+        );
+        ensure_eq!((kind, &*read(&dir, "said")), (kind, "ended 0\n"));
+        c.nothing_left()?;
+    }
+    Ok(())
+}
+
+/// The runtime waits for the hook: what the hook calls must not wait for the runtime.
+fn one_does_not_wait_for_who_waits_for_it() -> Result<()> {
+    known_difference!(
+        "runc",
+        "has no state before its hooks have run, and `delete` removes what it has"
+    );
+    for (kind, args) in [
+        ("prestart", "delete"),
+        ("createRuntime", "start"),
+        ("createContainer", "delete"),
+        ("createContainer", "start"),
+    ] {
+        let dir = harness::tempdir();
+        let c = calling(kind, args, &dir.join("said"))?;
+        c.create()?;
+        let said = read(&dir, "said");
+        ensure!(
+            said.contains("waits for the hook that calls this") && said.ends_with("ended 1\n"),
+            "{kind}, {args}: {said}"
+        );
+        ensure_eq!(c.status()?, "created");
+        c.cleared()?;
+    }
+    Ok(())
 }
 
 /// What they mount below `root.path` in the container's mount namespace is the container's (NVIDIA's toolkit works so).

@@ -15,7 +15,7 @@ tests![
     without_a_cgroup_namespace_all_of_cgroup2_is_seen in guest,
     new_ones_are_not_the_hosts in guest,
     shared_ones_are_the_hosts,
-    joined_ones_are_the_others,
+    joined_ones_are_the_others in guest,
     a_pid_namespace_is_joined,
     a_user_namespace_is_joined,
     a_user_namespace_is_joined_with_the_others_it_owns in guest,
@@ -112,13 +112,19 @@ fn joined_ones_are_the_others() -> Result<()> {
     first.up()?;
     let pid = first.pid()?;
     let mut second = Container::idle()?;
-    for (kind, file) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts")] {
+    // That of cgroups does not hold the second's own.
+    for (kind, file) in [
+        ("network", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+        ("cgroup", "cgroup"),
+    ] {
         second.namespace(kind, Some(Path::new(&format!("/proc/{pid}/ns/{file}"))))?;
     }
     second.set("/hostname", "second".into())?;
     second.up()?;
     for (kind, file) in FILES {
-        let shared = matches!(kind, "network" | "ipc" | "uts");
+        let shared = matches!(kind, "network" | "ipc" | "uts" | "cgroup");
         ensure!((of(second.pid()?, file)? == of(pid, file)?) == shared, "{file}");
         ensure!(
             (second
@@ -198,7 +204,7 @@ fn a_user_namespace_is_joined_with_the_others_it_owns() -> Result<()> {
     first.up()?;
     let pid = first.pid()?;
     let mut second = Container::idle()?;
-    let kinds = ["user", "pid", "ipc", "uts", "network"];
+    let kinds = ["user", "pid", "ipc", "uts", "network", "cgroup"];
     let file = |kind: &str| {
         if kind == "network" {
             "net".to_owned()

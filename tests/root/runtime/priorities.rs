@@ -10,7 +10,8 @@ use super::{Container, ensure_eq};
 use crate::harness;
 
 tests![
-    a_process_of_a_file_has_the_container_s_where_it_names_none,
+    a_process_of_a_file_has_the_container_s_score_where_it_names_none,
+    a_process_of_a_file_has_the_container_s_niceness_where_it_names_none,
     personality_names_the_machine,
     scheduler_of_init_and_exec,
     scheduler_with_deadlines,
@@ -46,24 +47,33 @@ fn scheduled(scheduler: Value) -> Result<Container> {
     Ok(c)
 }
 
-fn a_process_of_a_file_has_the_container_s_where_it_names_none() -> Result<()> {
+fn a_process_of_a_file_has_the_container_s_score_where_it_names_none() -> Result<()> {
     let mut c = Container::idle()?;
     c.set("/process/oomScoreAdj", 400.into())?;
     c.up()?;
-    let file = harness::tempdir().join("process.json");
-    let process = json!({"args": ["cat", "/proc/self/oom_score_adj"], "cwd": "/", "env": ["PATH=/bin"]});
-    fs::write(&file, process.to_string())?;
-    let path = file.to_str().context("a path")?;
-    ensure_eq!(c.exec(&["--process", path, "@"])?.ok()?, "400\n");
+    ensure_eq!(exec_of_a_file(&c, &["cat", "/proc/self/oom_score_adj"])?, "400\n");
+    Ok(())
+}
+
+fn a_process_of_a_file_has_the_container_s_niceness_where_it_names_none() -> Result<()> {
     known_difference!("runc", "1.1 is older than these fields");
     let mut c = Container::idle()?;
     c.set("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 5}))?;
     c.up()?;
-    let process =
-        json!({"args": ["sh", "-c", "cut -d' ' -f19 /proc/$$/stat"], "cwd": "/", "env": ["PATH=/bin"]});
-    fs::write(&file, process.to_string())?;
-    ensure_eq!(c.exec(&["--process", path, "@"])?.ok()?, "5\n");
+    ensure_eq!(
+        exec_of_a_file(&c, &["sh", "-c", "cut -d' ' -f19 /proc/$$/stat"])?,
+        "5\n"
+    );
     Ok(())
+}
+
+/// What a process prints whose file names little more than its arguments.
+fn exec_of_a_file(c: &Container, args: &[&str]) -> Result<String> {
+    let file = harness::tempdir().join("process.json");
+    let process = json!({"args": args, "cwd": "/", "env": ["PATH=/bin"]});
+    fs::write(&file, process.to_string())?;
+    c.exec(&["--process", file.to_str().context("a path")?, "@"])?
+        .ok()
 }
 
 fn personality_names_the_machine() -> Result<()> {

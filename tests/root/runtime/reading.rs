@@ -14,6 +14,7 @@ use crate::harness;
 tests![
     null_and_twice_and_absent,
     a_process_without_a_user_is_roots,
+    calls_without_names_and_halves_of_characters,
     what_follows_the_first_object_is_not_looked_at,
     a_bundle_whose_path_is_no_text,
     escaped_colons_of_layers_are_names,
@@ -44,6 +45,24 @@ fn null_and_twice_and_absent() -> Result<()> {
     c.call(&["update", "--resources", limit.to_str().context("a path")?, "@"])?
         .ok()?;
     c.cleared()
+}
+
+fn calls_without_names_and_halves_of_characters() -> Result<()> {
+    let mut c = Container::sh("env | grep ^A=; mkdir /new || echo filtered")?;
+    c.push("/process/env", "A=HALVES".into())?.set(
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": null, "action": "SCMP_ACT_KILL"},
+            {"action": "SCMP_ACT_KILL"},
+            {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"},
+        ]}),
+    )?;
+    let path = c.bundle.dir.join("config.json");
+    let config = fs::read_to_string(&path)?.replace("HALVES", r"\ud800|\udc00|\ud83d\ude00|\\ud800");
+    fs::write(&path, config)?;
+    let seen = "A=\u{fffd}|\u{fffd}|\u{1f600}|\\ud800\nfiltered\n";
+    ensure_eq!(c.run()?.ok()?, seen);
+    Ok(())
 }
 
 fn a_process_without_a_user_is_roots() -> Result<()> {

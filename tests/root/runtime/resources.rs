@@ -12,6 +12,8 @@ use crate::harness;
 
 tests![
     init_is_in_its_cgroup_when_create_returns in guest,
+    a_new_weight_ends_idleness in guest,
+    a_vps_of_an_engine_has_processors_for_its_time: 60,
     a_pids_limit_holds in guest,
     keys_are_read_whatever_their_case,
     a_memory_limit_holds in guest,
@@ -56,6 +58,57 @@ fn init_is_in_its_cgroup_when_create_returns() -> Result<()> {
     }
     ensure!(text.lines().any(|l| l.ends_with(&c.cgroup())), "{text}");
     Ok(())
+}
+
+fn a_new_weight_ends_idleness() -> Result<()> {
+    known_difference!(
+        "runc",
+        "has the kernel refuse the weight, unless systemd makes the cgroup"
+    );
+    let c = Container::idle()?;
+    c.up()?;
+    let file = dir(&c, "cpu")?.join("cpu.idle");
+    let idle = || fs::read_to_string(&file).with_context(|| file.display().to_string());
+    c.call(&["update", "--cpu-idle", "1", "@"])?.ok()?;
+    // What says nothing of either changes neither.
+    c.call(&["update", "--pids-limit", "50", "@"])?.ok()?;
+    ensure_eq!(idle()?, "1\n");
+    c.call(&["update", "--cpu-share", "200", "@"])?.ok()?;
+    ensure_eq!(idle()?, "0\n");
+    Ok(())
+}
+
+/// As many as it has time for, unless the engine names them.
+fn a_vps_of_an_engine_has_processors_for_its_time() -> Result<()> {
+    needs!(root, ours, userns, linux_6_3);
+    let all = std::thread::available_parallelism()?.get();
+    let mut c = Container::idle()?;
+    c.set("/annotations", json!({ "io.condo.vps": "true" }))?;
+    c.set(
+        "/linux/resources/cpu",
+        json!({ "quota": 100_000, "period": 100_000 }),
+    )?;
+    c.up()?;
+    let has = |count: usize| -> Result<()> {
+        ensure_eq!(
+            c.exec(&["@", "busybox", "nproc"])?.ok()?.trim(),
+            count.to_string()
+        );
+        Ok(())
+    };
+    let update = |flags: &[&str]| c.call(&[&["update"], flags, &["@"]].concat())?.ok();
+    let whole = (all * 100_000).to_string();
+    has(1)?;
+    update(&["--cpu-quota", &whole])?;
+    has(all)?;
+    update(&["--cpu-quota", "100000"])?;
+    has(1)?;
+    update(&["--cpu-quota", "-1"])?;
+    has(all)?;
+    update(&["--cpuset-cpus", "0"])?;
+    update(&["--cpu-quota", &whole])?;
+    has(1)?;
+    c.delete()
 }
 
 fn a_pids_limit_holds() -> Result<()> {

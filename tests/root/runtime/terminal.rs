@@ -124,7 +124,9 @@ fn in_the_foreground_it_is_the_callers() -> Result<()> {
     File::from(master.try_clone()?).write_all(b"hello\r")?;
     let said = read_until(&master, "END")?;
     says_all(&said, OF_ITS_OWN)?;
-    says_all(&said, &["33 99\n", "got hello\n"])?;
+    says_all(&said, &["got hello\n"])?;
+    // runc gives it when the program may have asked already.
+    ensure!(said.contains("33 99\n") || !harness::is_ours(), "{said}");
     ensure_eq!(child.wait()?.code(), Some(6));
     c.nothing_left()
 }

@@ -13,6 +13,7 @@ tests![
     one_page_cache_serves_all_vpss_of_an_image in guest: 120,
     limits_hit_the_disk_below_a_partition,
     limits_hit_a_mapped_device in guest,
+    weights_divide_a_busy_disk,
 ];
 
 /// What several VPSs read of their image is in memory once, whichever back ends they have.
@@ -107,6 +108,50 @@ fn limits_hit_a_mapped_device() -> Result<()> {
     is_throttled(house, number)
 }
 
+/// Two that write at once get of the disk's time what their weights say.
+fn weights_divide_a_busy_disk() -> Result<()> {
+    needs!(root, busybox);
+    harness::need("program:mkfs.ext4");
+    harness::private_mounts()?;
+    let disk = Loop::new()?;
+    let name = disk.0.trim_start_matches("/dev/");
+    let scheduler = format!("/sys/block/{name}/queue/scheduler");
+    if !std::fs::read_to_string(&scheduler)?.contains("bfq") {
+        harness::need("scheduler:bfq");
+    }
+    let number = std::fs::metadata(&disk.0)?.rdev();
+    let house = on(&disk.0)?;
+    std::fs::write(&scheduler, "none")?;
+    house.refused("create web --image busybox --io-weight 500", "echo bfq >")?;
+    std::fs::write(&scheduler, "bfq")?;
+    // Else it gives programs that have just begun thirty times their weight.
+    std::fs::write(format!("/sys/block/{name}/queue/iosched/low_latency"), "0")?;
+    drop(disk);
+    house.running("light", "--io-weight 10")?;
+    house.running("heavy", "")?;
+    house.ok("resize heavy --io-weight 1000")?;
+    // Several each, so that somebody waits for the disk also while another waits for a processor.
+    let write = "for n in 1 2 3 4; do while :; do dd if=/dev/zero of=/root/file$n bs=1M count=8 oflag=direct conv=notrunc 2>/dev/null; done & done; wait";
+    let busy = ["light", "heavy"].map(|name| house.sh_spawn(name, write));
+    std::thread::sleep(Duration::from_secs(4));
+    let [light, heavy] = ["light", "heavy"].map(|name| written(&house, name, number));
+    house.ok("resize heavy --no-limit io-weight")?;
+    house.ok("stop --all --timeout 0")?;
+    for child in busy {
+        child?.wait()?;
+    }
+    let (light, heavy) = (light?, heavy?);
+    ensure!(light > 0 && heavy > light * 3 / 2, "{light} and {heavy} bytes");
+    house.leave()
+}
+
+fn written(house: &House, name: &str, device: u64) -> Result<u64> {
+    let device = (rustix::fs::major(device), rustix::fs::minor(device));
+    let all = house.cgroup(name)?.stats()?.io;
+    let found = all.iter().filter(|found| (found.major, found.minor) == device);
+    Ok(found.map(|found| found.write_bytes).sum())
+}
+
 /// An instance on a file system that this device gets.
 fn on(device: &str) -> Result<House> {
     let place = harness::tempdir();
@@ -127,12 +172,7 @@ fn is_throttled(house: House, device: u64) -> Result<()> {
         took > Duration::from_millis(1500),
         "3 MiB at 1 MiB/s took {took:?}"
     );
-    let io = house.cgroup("web")?.stats()?.io;
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    ensure!(
-        io.iter()
-            .any(|found| (found.major, found.minor) == (major, minor) && found.write_bytes >= 3 << 20),
-        "{major}:{minor} is not in {io:?}"
-    );
+    let bytes = written(&house, "web", device)?;
+    ensure!(bytes >= 3 << 20, "{bytes} bytes are counted for the device");
     house.leave()
 }

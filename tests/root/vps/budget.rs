@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 
 use super::house::House;
 use crate::harness::trace;
+use crate::net::nft;
 
 tests![
     commands_do_not_read_what_nobody_has_changed in guest: 120,
@@ -28,6 +29,20 @@ fn commands_do_not_read_what_nobody_has_changed() -> Result<()> {
     let first = calls(&house, "list")?;
     let again = calls(&house, "list")?;
     ensure!(again < first, "`list` made {first} system calls, then {again}");
+    house.ok("stop a")?;
+    house.ok("start a")?;
+    let own = calls(&house, "list")?;
+    ensure!(
+        own < first,
+        "`list` makes {own} system calls after a start, {again} before"
+    );
+    nft(&["add table inet condo_test_other"])?;
+    nft(&["delete table inet condo_test_other"])?;
+    let others = calls(&house, "list")?;
+    ensure!(
+        others > own,
+        "others changed rules, and `list` makes {others} system calls"
+    );
     for (line, most) in BUDGET {
         let used = calls(&house, line)?;
         ensure!(

@@ -70,10 +70,7 @@ fn systemd_boots_and_shuts_down() -> Result<()> {
     ensure!(seen == "secret\ninline", "{seen}");
     let before = house.init("web")?;
     house.sh_last("web", "systemctl reboot")?;
-    eventually("it has booted again", || {
-        let vps = house.show("web")?;
-        Ok(vps["status"] == "running" && vps["pid"].as_i64() != Some(before.into()))
-    })?;
+    house.boots_again("web", before)?;
     up(&house, "web")?;
     house.ok("stop web --timeout 60")?;
     let exit = house.show("web")?["last_exit"].clone();

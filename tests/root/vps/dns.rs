@@ -1,14 +1,13 @@
 //! Names by DNS: dnsmasq at a network's gateway knows the VPSs that run on it.
 
 use std::net::UdpSocket;
-use std::process::Child;
 
 use anyhow::{Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::house::{House, eventually};
-use crate::harness;
+use crate::harness::{self, Ended};
 use crate::net::wire;
 
 tests![
@@ -17,18 +16,13 @@ tests![
 ];
 
 /// A network's name server, until the test ends.
-struct Server(Child);
+struct Server(Ended);
 
 impl Server {
     fn new(house: &House, network: &str) -> Result<Self> {
-        house.spawn(&format!("network dns {network}")).map(Self)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        house
+            .spawn(&format!("network dns {network}"))
+            .map(|child| Self(Ended(child)))
     }
 }
 

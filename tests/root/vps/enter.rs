@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::house::{House, finish, said};
+use super::house::{House, eventually, finish, said};
 use super::terminal::Terminal;
 
 tests![
@@ -15,7 +16,29 @@ tests![
     a_shell,
     signals_are_passed_on,
     a_tenant_locks_nobody_out,
+    one_that_is_killed_leaves_nobody_to_wait_for,
 ];
+
+/// Here whoever takes its children over waits for none of them, like PID 1 of many a CI job.
+fn one_that_is_killed_leaves_nobody_to_wait_for() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let mut busy = house.sh_spawn("web", "touch /began; exec sleep 600")?;
+    eventually("it began", || {
+        Ok(house.try_sh("web", "test -e /began")?.status.success())
+    })?;
+    busy.kill()?;
+    busy.wait()?;
+    // At whatever step it is.
+    for milliseconds in (0..24).step_by(2) {
+        let mut early = house.sh_spawn("web", "sleep 600")?;
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        early.kill()?;
+        early.wait()?;
+    }
+    house.leave()
+}
 
 /// Home and user list belong to the tenant: neither a missing one nor a fifo in its place stops the operator.
 fn a_tenant_locks_nobody_out() -> Result<()> {

@@ -1,6 +1,10 @@
 //! What a VPS says of itself: its processors, memory, clocks and load are its own, as far as the kernel lets them be.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::house::{House, alive, eventually};
 
@@ -9,6 +13,8 @@ tests![
     processors_are_as_many_as_there_is_time_for in guest,
     figures_are_those_of_the_limits in guest: 60,
     figures_outlive_who_tells_them: 60,
+    sysinfo_is_its_own in guest: 60,
+    sysinfo_outlives_who_keeps_its_connections: 60,
 ];
 
 /// Seconds since the VPS's init was started, as the host counts them.
@@ -137,6 +143,12 @@ fn processor_time_is_its_own(house: &House) -> Result<()> {
     Ok(())
 }
 
+/// Kills one of condo's processes.
+fn end(pid: i32) -> Result<()> {
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    eventually("it is dead", || Ok(!alive(pid)))
+}
+
 /// A monitor that was killed takes nothing along: the next command puts others in its place.
 fn figures_outlive_who_tells_them() -> Result<()> {
     let house = House::new()?;
@@ -147,9 +159,7 @@ fn figures_outlive_who_tells_them() -> Result<()> {
         // So does who has taken its place.
         let teller = std::fs::read(house.run_of("web").join("figures.json"))?;
         let teller: serde_json::Value = serde_json::from_slice(&teller)?;
-        let pid = i32::try_from(teller["pid"].as_i64().context("no pid")?)?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
-        eventually("it is dead", || Ok(!alive(pid)))?;
+        end(i32::try_from(teller["pid"].as_i64().context("no pid")?)?)?;
     }
     let covers = house.sh("web", "grep -c ' /proc/meminfo ' /proc/self/mountinfo")?;
     ensure!(covers == "1", "{covers} covers");
@@ -160,6 +170,113 @@ fn figures_outlive_who_tells_them() -> Result<()> {
     )?;
     house.ok("stop web --timeout 20")?;
     house.ok("delete web")?;
+    house.nothing_left()?;
+    house.leave()
+}
+
+/// What a program is told by sysinfo(2) in KiB: busybox's `free` has its first column from there.
+const TOTAL: &str = "busybox free | busybox awk '/^Mem/ { print $2 }'";
+
+/// An image whose init writes down what it is told, again and again, after it has done something.
+fn asking(house: &mut House, first: &str) -> Result<()> {
+    let again = "while :; do busybox free > /told.new; busybox uptime >> /told.new; busybox mv /told.new /told; busybox sleep 0.1; done";
+    house.import("asking", &format!("{first}; {again}"))
+}
+
+/// Where that is, for whoever runs no command of condo's.
+fn told(house: &House) -> Result<PathBuf> {
+    Ok(format!("/proc/{}/root/told", house.init("web")?).into())
+}
+
+/// Waits until it is told of so much memory, from now on.
+fn told_by_init(told: &Path, total: &str) -> Result<()> {
+    // What was written before does not count.
+    let _ = std::fs::remove_file(told);
+    eventually(&format!("init is told of {total}"), || {
+        let text = std::fs::read_to_string(told).unwrap_or_default();
+        // busybox puts no space before a large number.
+        let is_it = |line: &str| {
+            line.strip_prefix("Mem:")
+                .is_some_and(|rest| rest.trim_start().starts_with(total))
+        };
+        Ok(text.contains("load average: ") && text.lines().any(is_it))
+    })
+}
+
+/// For what init has started and for what comes in, whatever becomes of who answers.
+fn sysinfo_is_its_own() -> Result<()> {
+    let mut house = House::new()?;
+    asking(&mut house, ":")?;
+    house.ok("create web --image asking --memory 64M --start")?;
+    ensure!(house.show("web")?["own_sysinfo"] == true);
+    ensure!(house.sh("web", TOTAL)? == "65536");
+    let told = told(&house)?;
+    told_by_init(&told, "65536")?;
+    house.ok("resize web --memory 48M")?;
+    told_by_init(&told, "49152")?;
+    ensure!(house.sh("web", "busybox uptime")?.contains("load average: "));
+    house.kill_monitor("web")?;
+    ensure!(house.sh("web", TOTAL)? == "49152");
+    house.ok("resize web --memory 32M")?;
+    told_by_init(&told, "32768")?;
+    // On request all is as the kernel has it.
+    house.ok("create other --image asking --memory 64M --host-sysinfo --start")?;
+    ensure!(house.sh("other", TOTAL)? != "65536");
+    house.ok("delete web --force")?;
+    house.ok("delete other --force")?;
+    house.nothing_left()?;
+    house.leave()
+}
+
+/// The process that keeps the listeners of all VPSs of this house.
+fn keeper(house: &House) -> Result<Option<i32>> {
+    let runs = house.run_of("web");
+    let runs = runs.parent().context("no parent")?.to_string_lossy().into_owned();
+    let wanted = format!("condo-monitor\0keep\0{runs}\0");
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if line == wanted.as_bytes() {
+            return Ok(entry.file_name().to_string_lossy().parse().ok());
+        }
+    }
+    Ok(None)
+}
+
+/// One process keeps the kernel's connections of all VPSs. Whichever of those that answer or keep is killed, calls neither fail nor hang.
+fn sysinfo_outlives_who_keeps_its_connections() -> Result<()> {
+    let mut house = House::new()?;
+    // busybox's `free` wants the file as well; here the kernel's, which needs nobody who tells it.
+    asking(&mut house, "busybox umount /proc/meminfo")?;
+    for name in ["web", "other"] {
+        house.ok(&format!("create {name} --image asking --memory 64M --start"))?;
+    }
+    let told = told(&house)?;
+    let first = keeper(&house)?.context("there is no keeper")?;
+    end(first)?;
+    eventually("there is another keeper", || {
+        Ok(keeper(&house)?.is_some_and(|other| other != first))
+    })?;
+    told_by_init(&told, "65536")?;
+    // Nobody answers for a while: the kernel does.
+    house.kill_monitor("web")?;
+    let host = std::fs::read_to_string("/proc/meminfo")?;
+    let host = host
+        .lines()
+        .next()
+        .and_then(|line| line.split_whitespace().nth(1));
+    told_by_init(&told, host.context("no memory")?)?;
+    ensure!(house.sh("web", TOTAL)? == "65536");
+    told_by_init(&told, "65536")?;
+    ensure!(house.sh("other", TOTAL)?.starts_with("65536"));
+    // It ends with the last of them.
+    for name in ["web", "other"] {
+        house.ok(&format!("stop {name} --timeout 0"))?;
+    }
+    let last = keeper(&house)?;
+    ensure!(last.is_none(), "{last:?} is left");
+    for name in ["web", "other"] {
+        house.ok(&format!("delete {name}"))?;
+    }
     house.nothing_left()?;
     house.leave()
 }

@@ -222,6 +222,14 @@ impl House {
         Ok(i32::try_from(pid)?)
     }
 
+    /// Waits until a VPS has another init than `before`.
+    pub fn boots_again(&self, name: &str, before: i32) -> Result<()> {
+        eventually("it has booted again", || {
+            let vps = self.show(name)?;
+            Ok(vps["status"] == "running" && vps["pid"].as_i64() != Some(before.into()))
+        })
+    }
+
     /// Pid of a VPS's monitor.
     pub fn monitor(&self, name: &str) -> Result<i32> {
         let text = std::fs::read(self.run_of(name).join("monitor.json"))?;
@@ -243,6 +251,14 @@ impl House {
     /// The cgroup of a VPS.
     pub fn cgroup(&self, name: &str) -> Result<Cgroup> {
         Ok(Cgroup::open(&self.layout, &self.folders.cgroup(&name.parse()?))?)
+    }
+
+    /// The cgroup that the VPSs of a project share.
+    pub fn project_cgroup(&self, name: &str) -> Result<Cgroup> {
+        Ok(Cgroup::open(
+            &self.layout,
+            &self.folders.project_cgroup(&name.parse()?),
+        )?)
     }
 
     /// The limits of a VPS as another implementation reads them.

@@ -173,10 +173,7 @@ fn poweroff_and_reboot_inside() -> Result<()> {
     let before = house.init("web")?;
     let monitor = house.monitor("web")?;
     house.sh_last("web", "echo kept > /root/file; reboot")?;
-    eventually("it has booted again", || {
-        let vps = house.show("web")?;
-        Ok(vps["status"] == "running" && vps["pid"].as_i64() != Some(before.into()))
-    })?;
+    house.boots_again("web", before)?;
     house.up("web")?;
     ensure!(house.sh("web", "cat /root/file")? == "kept");
     ensure!(house.monitor("web")? == monitor, "another monitor after a reboot");

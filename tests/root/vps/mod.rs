@@ -35,6 +35,7 @@ mod programs;
 mod projects;
 mod records;
 mod repair;
+mod services;
 mod storm;
 mod supervision;
 pub mod terminal;
@@ -76,6 +77,7 @@ pub const TESTS: &[&[crate::harness::Test]] = &[
     projects::TESTS,
     records::TESTS,
     repair::TESTS,
+    services::TESTS,
     storm::TESTS,
     supervision::TESTS,
     usage::TESTS,

@@ -1,8 +1,12 @@
 //! What programs inside of a VPS need that make containers, sandboxes and mounts of their own.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
+use serde_json::json;
 
 use super::house::House;
+use crate::harness::{self, Bundle};
 use crate::image::Tar;
 
 tests![
@@ -14,6 +18,8 @@ tests![
     as_many_ids_as_are_asked_for,
     devices_are_looked_at,
     engines_have_a_place_for_layers in guest: 120,
+    kubelet_finds_what_the_book_says in guest,
+    the_runtime_runs_two_levels_deep in guest: 60,
 ];
 
 fn sandboxes_mount_procfs_and_sysfs() -> Result<()> {
@@ -130,7 +136,7 @@ fn system_of(owner: u64) -> Result<Vec<u8>> {
 
 /// Imports an image `many` with a file of user 150,000, having been refused one of a user that no VPS can have.
 fn import_many(house: &mut House) -> Result<()> {
-    let archive = crate::harness::tempdir().join("rootfs.tar");
+    let archive = harness::tempdir().join("rootfs.tar");
     let import = format!("image import {} --name many", archive.display());
     std::fs::write(&archive, system_of(903_700_503)?)?;
     let missing = "owner of `home/ann`: `903700503` does not exist in any VPS";
@@ -183,7 +189,7 @@ fn as_many_ids_as_are_asked_for() -> Result<()> {
         "echo bob:x:196607:196607::/:/bin/sh >> /etc/passwd; busybox su bob -c 'echo his > /tmp/bobs'",
     )?;
     house.ok("stop web --timeout 1")?;
-    let kept = crate::harness::tempdir().join("web.condo");
+    let kept = harness::tempdir().join("web.condo");
     house.ok("clone web twin")?;
     house.ok(&format!("export web --output {}", kept.display()))?;
     house.ok("delete web")?;
@@ -264,6 +270,137 @@ fn engines_have_a_place_for_layers() -> Result<()> {
         std::fs::read_to_string(&kept)? == "new\n",
         "{} is gone",
         kept.display()
+    );
+    house.leave()
+}
+
+/// Kernel parameters that kubelet and kube-proxy set or look at, and whether a VPS may: the rest is for kubelet's gate
+/// `KubeletInUserNamespace` to pass over.
+const PARAMETERS: &[(&str, bool)] = &[
+    ("vm/overcommit_memory", false),
+    ("vm/panic_on_oom", false),
+    ("kernel/panic", false),
+    ("kernel/panic_on_oops", false),
+    ("kernel/keys/root_maxkeys", false),
+    ("kernel/keys/root_maxbytes", false),
+    ("net/netfilter/nf_conntrack_max", false),
+    ("net/netfilter/nf_conntrack_tcp_timeout_established", true),
+    ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", true),
+    ("net/ipv4/ip_forward", true),
+    ("net/ipv4/conf/all/route_localnet", true),
+    ("net/bridge/bridge-nf-call-iptables", true),
+];
+
+/// The table in docs/src/vps/inside.md.
+fn kubelet_finds_what_the_book_says() -> Result<()> {
+    let house = House::new()?;
+    house.running("node", "--nesting")?;
+    for (parameter, ours) in PARAMETERS {
+        let file = format!("/proc/sys/{parameter}");
+        // Some are there with a module of the host's only.
+        if !std::path::Path::new(&file).exists() {
+            continue;
+        }
+        house.sh("node", &format!("cat {file}"))?;
+        let set = house.try_sh(
+            "node",
+            &format!("cat {file} > /tmp/value && cat /tmp/value > {file}"),
+        )?;
+        ensure!(set.status.success() == *ours, "{parameter}: {set:?}");
+    }
+    for script in [
+        // The kernel's log is the host's, swap is not seen without a limit, modules are the host's.
+        "! test -e /dev/kmsg",
+        "test $(wc -l < /proc/swaps) = 1",
+        "! test -e /lib/modules",
+        // Volumes of pods: mounts that reach its containers.
+        "grep -q ' / / .* shared:' /proc/self/mountinfo",
+        "mkdir -p /var/lib/kubelet && mount --bind /var/lib/kubelet /var/lib/kubelet && busybox mount --make-rshared /var/lib/kubelet",
+        // Pods' scores, but none that would spare them when the host has no memory left.
+        "echo 1000 > /proc/self/oom_score_adj && ! echo -999 > /proc/self/oom_score_adj",
+    ] {
+        house.sh("node", script)?;
+    }
+    if harness::has("cgroup2") {
+        let delegated = house.sh("node", "cat /sys/fs/cgroup/cgroup.controllers")?;
+        for controller in ["cpu", "memory", "pids"] {
+            ensure!(delegated.split(' ').any(|one| one == controller), "{delegated}");
+        }
+        let divide = "cd /sys/fs/cgroup && mkdir leaf kubepods && for pid in $(cat cgroup.procs); do echo $pid > leaf/cgroup.procs || true; done 2>/dev/null
+            echo '+cpu +memory +pids' > cgroup.subtree_control && echo 33554432 > kubepods/memory.max && cat kubepods/memory.max";
+        let limit = house.sh("node", divide)?;
+        ensure!(limit == "33554432", "{limit}");
+    }
+    house.leave()
+}
+
+/// What a root needs that makes containers.
+const ROOTS: [&str; 12] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_ADMIN",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_CHROOT",
+];
+
+/// A bundle for inside, the root of which is that user of where it runs.
+fn level(args: &[&str], first: u32, size: u32) -> Result<Bundle> {
+    let mut bundle = Bundle::new(args)?;
+    let map = json!([{"containerID": 0, "hostID": first, "size": size}]);
+    let process = &mut bundle.config["process"];
+    process["capabilities"] = json!({"bounding": ROOTS, "effective": ROOTS, "permitted": ROOTS});
+    process["noNewPrivileges"] = false.into();
+    let linux = &mut bundle.config["linux"];
+    linux["uidMappings"] = map.clone();
+    linux["gidMappings"] = map;
+    linux["maskedPaths"] = json!([]);
+    linux["readonlyPaths"] = json!([]);
+    // The runtime's own choice, below what is delegated there.
+    linux["cgroupsPath"] = json!(null);
+    bundle.push("/linux/namespaces", json!({"type": "user"}))?;
+    Ok(bundle)
+}
+
+/// A container in a container in a VPS, each with users of its own; a VPS in a VPS is refused with the reason.
+fn the_runtime_runs_two_levels_deep() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--nesting")?;
+    let inner = level(
+        &["sh", "-c", "echo two $(cat /proc/self/uid_map)"],
+        65_536,
+        65_536,
+    )?;
+    let outer = level(&["sh", "/start"], 65_536, 131_072)?;
+    let root = outer.rootfs();
+    let runtime = harness::condo_runtime();
+    std::fs::copy(&runtime, root.join("bin/condo-runtime"))?;
+    harness::run(Command::new("cp").arg("-a").arg(&inner.dir).arg(root.join("two")))?;
+    let run = |bundle: &str| {
+        format!(
+            "chown -R 65536:65536 {bundle}/rootfs && condo-runtime --root /run/states run --bundle {bundle} c"
+        )
+    };
+    std::fs::write(
+        root.join("start"),
+        format!("echo one $(cat /proc/self/uid_map) && {}", run("/two")),
+    )?;
+    house.ok(&format!("cp {} web:/root/one", outer.dir.display()))?;
+    house.ok(&format!("cp {} web:/bin/condo-runtime", runtime.display()))?;
+    let said = house.sh("web", &run("/root/one"))?;
+    ensure!(said == "one 0 65536 131072\ntwo 0 65536 65536", "{said}");
+    house.ok(&format!("cp {} web:/bin/condo", harness::condo().display()))?;
+    let refused = house.try_sh("web", "CONDO_ROOT=/root/condo condo create x --image busybox")?;
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure!(
+        !refused.status.success() && why.contains("for the machine's root alone"),
+        "{refused:?}"
     );
     house.leave()
 }

@@ -66,6 +66,8 @@ fn networks_are_made_joined_and_left() -> Result<()> {
     house.refused("network delete inner", "on the network")?;
     // Live, with its friends, and with its old name after a restart.
     house.running("c", "--allow b")?;
+    let taken = "create d --image busybox --network inner,ip=10.50.0.10";
+    house.refused(taken, "`a` has it; ask for another")?;
     house.ok("network attach inner,ip=10.50.0.30 c")?;
     reaches(&house, "c", &b)?;
     house.refused("network attach inner c", "already")?;

@@ -1,5 +1,7 @@
 //! Projects: what a tenant's VPSs may use together holds at every way in, also when many come at once.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -9,6 +11,7 @@ tests![
     what_a_project_may_use_holds_at_every_way_in: 60,
     of_many_at_once_only_so_many_come_in: 60,
     a_project_has_no_way_to_others: 60,
+    one_cgroup_holds_what_all_may_use: 60,
 ];
 
 fn shown(house: &House, name: &str) -> Result<Value> {
@@ -150,6 +153,49 @@ fn of_many_at_once_only_so_many_come_in() -> Result<()> {
     ensure!(house.list()?.len() == 3);
     house.ok("delete --all --force")?;
     house.ok("project delete shop")?;
+    house.leave()
+}
+
+/// Neither names limits of its own, and each could have all of it alone.
+fn one_cgroup_holds_what_all_may_use() -> Result<()> {
+    needs!(controller: memory);
+    let house = House::new()?;
+    house.ok("project create lab --memory 48M --cpus 0.5 --shared")?;
+    for name in ["a", "b"] {
+        house.running(name, "--project lab")?;
+        let vps = house.show(name)?;
+        ensure!(vps["limits"]["memory"] == 48 << 20, "{vps}");
+    }
+    let shown = house.sh("a", "awk '/^MemTotal:/ { print $2 }' /proc/meminfo")?;
+    ensure!(shown.trim() == "49152", "its figures say {shown}");
+    let cgroup = house.project_cgroup("lab")?;
+    let limit = || -> Result<Option<u64>> { Ok(cgroup.stats()?.memory.and_then(|memory| memory.limit)) };
+    ensure!(limit()? == Some(48 << 20));
+    let fill = "mount -t tmpfs none /mnt && dd if=/dev/zero of=/mnt/held bs=1M count=30 2>/dev/null";
+    let came = [house.try_sh("a", fill)?, house.try_sh("b", fill)?];
+    let came = came.iter().filter(|output| output.status.success()).count();
+    ensure!(came == 1, "{came} of two have 30 of 48 MiB each");
+    let used = || -> Result<u64> { Ok(cgroup.stats()?.cpu.context("no cpu statistics")?.usage) };
+    let busy = ["a", "b"].map(|name| house.sh_spawn(name, "while :; do :; done"));
+    std::thread::sleep(Duration::from_millis(300));
+    let (begun, before) = (Instant::now(), used()?);
+    std::thread::sleep(Duration::from_millis(1500));
+    let share = (used()? - before) as f64 / begun.elapsed().as_micros() as f64;
+    house.ok("project set lab --memory 64M")?;
+    ensure!(limit()? == Some(64 << 20), "in force at once");
+    house.ok("project set lab --no-limit shared")?;
+    ensure!(limit()?.is_none_or(|limit| limit > 1 << 40), "nothing is held");
+    house.ok("stop --all --timeout 0")?;
+    for child in busy {
+        child?.wait()?;
+    }
+    ensure!(
+        (0.02..0.8).contains(&share),
+        "half a processor for both, {share} used"
+    );
+    ensure!(house.project_cgroup("lab").is_err(), "it goes with the last one");
+    house.ok("delete --all --force")?;
+    house.ok("project delete lab")?;
     house.leave()
 }
 

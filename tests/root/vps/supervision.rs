@@ -157,7 +157,8 @@ fn a_watched_vps_costs_little() -> Result<()> {
     println!(
         "monitor: {threads} threads, {fds} descriptors, {relocated} KiB changed of its program, {dirty} KiB of all else"
     );
-    ensure!(threads == 1 && fds <= 11, "{threads} threads, {fds} descriptors");
+    // Four of them for `sysinfo(2)`: who asks, who is still to come, both at once, and who keeps them besides.
+    ensure!(threads == 1 && fds <= 15, "{threads} threads, {fds} descriptors");
     // Of a build for tests, which has more to relocate.
     ensure!(
         relocated + dirty < 160,

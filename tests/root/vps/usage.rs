@@ -3,14 +3,62 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::house::{House, finish};
+use super::house::{House, eventually, finish};
 use super::terminal::Terminal;
+use crate::harness::Ended;
+use crate::net::nft;
 
 tests![
     what_is_used_is_told in guest,
     the_screen_follows_and_gives_the_terminal_back,
     the_doctor_finds_what_is_too_small,
+    limits_that_are_met_are_told_to_who_watches: 150,
 ];
+
+fn limits_that_are_met_are_told_to_who_watches() -> Result<()> {
+    needs!(root, program: nft);
+    let house = House::new()?;
+    house.running("web", "--memory 32M --pids 16 --cpus 0.2 --disk 64M")?;
+    house.refused("watch --every 0", "--every")?;
+    // The one that comes first watches, and the other is refused.
+    let watch = || house.spawn("watch --every 1");
+    let mut watchers = [watch()?, watch()?].map(Ended);
+    let told = |words: &str| eventually(words, || Ok(house.ok("events web")?.contains(words)));
+    eventually("one of them is refused", || {
+        let mut ended = Vec::new();
+        for watcher in &mut watchers {
+            ended.extend(watcher.0.try_wait()?);
+        }
+        Ok(ended.iter().any(|status| status.code() == Some(1)) && ended.len() == 1)
+    })?;
+    house.try_sh("web", "for i in $(seq 30); do sleep 3 & done")?;
+    told("limited by=processes limit=16")?;
+    // As soon as it has room for one more process.
+    eventually("memory", || {
+        house.try_sh("web", "dd if=/dev/zero of=/dev/null bs=100M count=1")?;
+        Ok(house.ok("events web")?.contains("limited by=memory killed="))
+    })?;
+    let busy = Ended(house.sh_spawn("web", "while :; do :; done")?);
+    told("limited by=processors")?;
+    drop(busy);
+    if house.ok("stats web --json")?.contains("\"disk_used\": null") {
+        eprintln!("nobody counts what the disk holds here");
+    } else {
+        // Room that is taken without anything to be written when the VPS ends.
+        house.try_sh(
+            "web",
+            "for n in 62 60 58 56 54 52 50; do fallocate -l ${n}M /big && break; done",
+        )?;
+        told("full free=")?;
+    }
+    // What the next command would put back, the watcher does.
+    let rules = || nft(&["list ruleset"]).map(|all| all.lines().count());
+    let before = rules()?;
+    nft(&["flush ruleset"])?;
+    eventually("the rules are there again", || Ok(rules()? == before))?;
+    drop(watchers);
+    house.leave()
+}
 
 fn what_is_used_is_told() -> Result<()> {
     let house = House::new()?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::oci::numbers::whole;
+
 // What `checkpoint` and `restore` both take.
 #[derive(Debug, Args)]
 pub(in crate::cli::oci) struct Images {
@@ -56,7 +58,7 @@ pub(in crate::cli::oci) struct Checkpoint {
     #[arg(long)]
     pub(in crate::cli::oci) link_remap: bool,
     /// Descriptor that gets a zero byte, and is closed, when pages can be fetched
-    #[arg(long, default_value_t = -1, hide_default_value = true, value_name = "FD", allow_hyphen_values = true)]
+    #[arg(long, default_value_t = -1, hide_default_value = true, value_name = "FD", allow_hyphen_values = true, value_parser = whole::<i32>)]
     pub(in crate::cli::oci) status_fd: i32,
     /// Send memory to the page server there; with --lazy-pages, be one there until all is fetched
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -95,7 +97,7 @@ pub(in crate::cli::oci) struct Restore {
     #[arg(long)]
     pub(in crate::cli::oci) no_pivot: bool,
     /// Let this many descriptors from 3 on take the places of saved ones
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = whole::<u32>)]
     pub(in crate::cli::oci) preserve_fds: u32,
     /// Obsolete: the images know where their parent is
     #[arg(long, value_name = "DIR", hide = true)]

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::oci::numbers::whole;
+
 #[derive(Debug, Args)]
 pub(in crate::cli::oci) struct Update {
     /// File with the new resources as JSON, or - for standard input
     #[arg(long, short, value_name = "FILE", allow_hyphen_values = true)]
     pub(in crate::cli::oci) resources: Option<PathBuf>,
     /// Relative share of disk time, 10 to 1000
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u16>)]
     pub(in crate::cli::oci) blkio_weight: Option<u16>,
     /// Period of the processor quota in microseconds
     #[arg(long, value_name = "USECS")]
@@ -49,7 +51,7 @@ pub(in crate::cli::oci) struct Update {
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub(in crate::cli::oci) memory_swap: Option<String>,
     /// Most processes; -1 for no limit
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = whole::<i64>)]
     pub(in crate::cli::oci) pids_limit: Option<i64>,
     /// Obsolete: the kernel has no such limit any more
     #[arg(long, value_name = "SIZE", hide = true)]

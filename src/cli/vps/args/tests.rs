@@ -38,7 +38,7 @@ fn every_command_has_help_of_its_own() {
 #[test]
 fn create_takes_every_limit() {
     let line = "create web --image busybox --cpus 1.5 --cpu-weight 200 --cpuset 0-1 --memory 4G --swap 1G --pids 4096 \
-                --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --rate 100mbit --rate-out 10mbit --burst 64K --ip 10.88.0.7 --allow db,cache \
+                --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --io-weight 500 --rate 100mbit --rate-out 10mbit --burst 64K --ip 10.88.0.7 --allow db,cache \
                 --allow mail --permit tun,fuse --restart on-failure --autostart --boot-order 2 --network condo0 \
                 --network lan,ip=10.5.0.9 --publish 53:53/udp -p 127.0.0.1:8080:80 --hostname web.example.org -e A=1 --env B=x=y --nesting --ids 131072 \
                 --device kvm,/dev/dri/card0 --start";
@@ -62,6 +62,7 @@ fn create_takes_every_limit() {
             io_write: Some(50 << 20),
             iops_read: Some(2000),
             iops_write: Some(1000),
+            io_weight: Some(500),
             rate_in: Some(100_000_000),
             rate_out: Some(10_000_000),
             burst: Some(64 << 10),

@@ -1,12 +1,13 @@
 //! What a new VPS is given, chosen inside the transaction that records it.
 
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, NewVps, Record, sql};
 use super::{PickAddress, Picks, UIDS, exists, get, now};
-use crate::error::{Error, Result};
+use crate::error::{During, Error, Result};
 use crate::files;
 use crate::net::ipam::Taken;
 use crate::vps::record::attachment::{Attachment, Interface};
@@ -66,17 +67,18 @@ pub(super) fn interface(
         take_turn(claim, &attachment.network, address)?;
     }
     if taken.by_others.contains(&address) {
-        return Err(exists("address", &address));
+        let owner = owner(claim, "address", &address)?;
+        return Err(exists("address", &address)).during(|| given_to(owner));
     }
     if let Some(ip) = attachment.ip6
-        && is_known(claim, "address6", &ip.to_string())?
+        && let Some(owner) = owner(claim, "address6", &ip)?
     {
-        return Err(exists("address", &ip));
+        return Err(exists("address", &ip)).during(|| given_to(Some(owner)));
     }
     if let Some(mac) = attachment.mac
-        && is_known(claim, "mac", &mac.to_string())?
+        && let Some(owner) = owner(claim, "mac", &mac)?
     {
-        return Err(exists("hardware address", &mac));
+        return Err(exists("hardware address", &mac)).during(|| given_to(Some(owner)));
     }
     Ok(Interface {
         number,
@@ -87,11 +89,20 @@ pub(super) fn interface(
     })
 }
 
-fn is_known(db: &Connection, column: &str, value: &str) -> Result<bool> {
-    let text = format!("SELECT count(*) FROM interface WHERE {column} = ?1");
-    db.query_row(&text, [value], |row| row.get::<_, u32>(0))
-        .map(|count| count > 0)
+/// Whose interface has this in the column.
+fn owner(db: &Connection, column: &str, value: &dyn Display) -> Result<Option<String>> {
+    let text = format!("SELECT vps FROM interface WHERE {column} = ?1");
+    db.query_row(&text, [value.to_string()], |row| row.get(0))
+        .optional()
         .map_err(sql)
+}
+
+/// What an operator can do who has asked for it; without an owner it is asked for twice.
+fn given_to(owner: Option<String>) -> String {
+    let owner = owner.map_or("another interface of this VPS".to_owned(), |name| {
+        format!("`{name}`")
+    });
+    format!("{owner} has it; ask for another, or for none to be given the next that is free")
 }
 
 fn taken(db: &Connection, network: &Name) -> Result<Taken> {

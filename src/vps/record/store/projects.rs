@@ -50,8 +50,16 @@ impl Store {
     pub fn must_have_project(&self, name: &Name) -> Result<()> {
         match name.as_str() {
             DEFAULT => Ok(()),
-            _ => self.with(|db| get(db, name)).map(drop),
+            _ => self.find_project(name).map(drop),
         }
+    }
+
+    /// One as it is stored, without what its VPSs use.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn find_project(&self, name: &Name) -> Result<Project> {
+        self.with(|db| get(db, name))
     }
 
     /// Changes what a project may use. It may be less than is used: then nothing is added until enough has gone.

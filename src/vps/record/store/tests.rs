@@ -12,10 +12,10 @@ use super::*;
 mod upgrade;
 
 /// A database of its own, removed at the end whatever happens.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(what: &str) -> Self {
+    pub(super) fn new(what: &str) -> Self {
         let path = std::env::temp_dir().join(format!("condo-store-{what}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         Self(path)
@@ -25,7 +25,7 @@ impl Scratch {
         Folders::open(Some(&self.0)).unwrap()
     }
 
-    fn store(&self) -> Store {
+    pub(super) fn store(&self) -> Store {
         Store::open(&self.folders()).unwrap()
     }
 }
@@ -36,11 +36,11 @@ impl Drop for Scratch {
     }
 }
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn new(text: &str) -> NewVps {
+pub(super) fn new(text: &str) -> NewVps {
     NewVps {
         name: name(text),
         config: VpsConfig::new("busybox"),
@@ -58,7 +58,7 @@ fn lowest(_: &Attachment, taken: &Taken) -> Result<Ipv4Addr> {
 }
 
 /// Addresses by [`lowest`], and ranges of user ids by number.
-fn picks() -> Picks<'static> {
+pub(super) fn picks() -> Picks<'static> {
     Picks {
         address: &lowest,
         uids: &|id, _| Ok(FIRST_UID + id * UIDS),
@@ -135,7 +135,14 @@ fn what_is_taken_is_refused_and_leaves_nothing() {
     let mut same_address = new("db");
     same_address.wanted_ip = Some(web.address);
     let same_address = store.insert(&same_address, &picks()).unwrap_err();
-    assert_eq!(same_address.to_string(), "address `10.9.0.2` already exists");
+    assert_eq!(
+        same_address.to_string(),
+        "`web` has it; ask for another, or for none to be given the next that is free: address `10.9.0.2` already exists"
+    );
+    assert!(matches!(
+        same_address.root(),
+        Error::Exists { kind: "address", .. }
+    ));
     let mut stranger = new("db");
     stranger.config.allow.insert(name("nobody"));
     assert!(matches!(
@@ -265,7 +272,11 @@ fn networks_are_made_and_forgotten() {
     let mut twin = new("twin");
     twin.config.networks = vec!["b,mac=02:00:00:00:00:01".parse().unwrap()];
     let twin = store.insert(&twin, &picks()).unwrap_err().to_string();
-    assert_eq!(twin, "hardware address `02:00:00:00:00:01` already exists");
+    assert!(twin.starts_with("`web` has it; "), "{twin}");
+    assert!(
+        twin.ends_with(": hardware address `02:00:00:00:00:01` already exists"),
+        "{twin}"
+    );
 }
 
 #[test]
@@ -280,7 +291,7 @@ fn interfaces_come_and_go() {
     assert_eq!(store.get(&web.name).unwrap(), more);
     assert_eq!(more.config.networks.len(), 2);
     let taken = store.add_interface(&web.name, &"x,ip=10.9.0.77".parse().unwrap(), &lowest);
-    assert!(matches!(taken, Err(Error::Exists { .. })));
+    assert!(matches!(taken.unwrap_err().root(), Error::Exists { .. }));
     // What was the second is the first when that goes, under its old name.
     let moved = store.remove_interface(&web.name, 0).unwrap();
     assert_eq!(

@@ -46,7 +46,7 @@ impl Store {
             let mut months = months(db, name)?;
             let since = since(db, name, readings)?;
             if !since.is_nothing() {
-                *months.entry(this_month(db)?).or_default() += since;
+                *months.entry(month_of(db, NOW)?).or_default() += since;
             }
             Ok(Traffic::of(months))
         })
@@ -59,7 +59,7 @@ impl Store {
     pub fn add_traffic(&self, name: &Name, readings: &[Reading]) -> Result<()> {
         self.with(|db| {
             let change = begin(db)?;
-            add(&change, name, readings)?;
+            add(&change, name, readings, NOW)?;
             remember(&change, name, readings)?;
             change.commit().map_err(sql)?;
             write_copy(&self.folders, db, name);
@@ -141,7 +141,8 @@ pub(super) fn restore(db: &Connection, folders: &Folders, name: &Name) -> Result
     Ok(())
 }
 
-fn add(db: &Connection, name: &Name, readings: &[Reading]) -> Result<()> {
+/// Adds them to the month that this time is in.
+fn add(db: &Connection, name: &Name, readings: &[Reading], time: &str) -> Result<()> {
     let flow = since(db, name, readings)?;
     if flow.is_nothing() {
         return Ok(());
@@ -152,7 +153,7 @@ fn add(db: &Connection, name: &Name, readings: &[Reading]) -> Result<()> {
                 out_bytes = out_bytes + ?5, out_packets = out_packets + ?6";
     let values = params![
         name.as_str(),
-        this_month(db)?,
+        month_of(db, time)?,
         signed(flow.incoming.bytes),
         signed(flow.incoming.packets),
         signed(flow.outgoing.bytes),
@@ -243,12 +244,62 @@ fn flow(row: &rusqlite::Row<'_>) -> rusqlite::Result<Flow> {
     })
 }
 
-/// The month it is, in UTC.
-fn this_month(db: &Connection) -> Result<String> {
-    db.query_row("SELECT strftime('%Y-%m', 'now')", [], |row| row.get(0))
+/// What the database calls the time that it is.
+const NOW: &str = "now";
+
+/// The month that a time is in, in UTC.
+fn month_of(db: &Connection, time: &str) -> Result<String> {
+    db.query_row("SELECT strftime('%Y-%m', ?1)", [time], |row| row.get(0))
         .map_err(sql)
 }
 
 fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Scratch, name, new, picks};
+    use super::*;
+
+    fn counted(link: &str, bytes: u64) -> [Reading; 1] {
+        let count = |bytes| Count { bytes, packets: 1 };
+        [Reading {
+            link: link.into(),
+            incoming: count(bytes),
+            outgoing: count(bytes / 10),
+        }]
+    }
+
+    #[test]
+    fn a_month_begins_anew_and_the_last_one_stays() {
+        let scratch = Scratch::new("months");
+        let (store, web) = (scratch.store(), name("web"));
+        store.insert(&new("web"), &picks()).unwrap();
+        let read = |link: &str, bytes: u64, time: &str| {
+            store
+                .with(|db| {
+                    add(db, &web, &counted(link, bytes), time)?;
+                    remember(db, &web, &counted(link, bytes))
+                })
+                .unwrap();
+        };
+        read("vc1", 1000, "2026-11-30 23:59:59");
+        read("vc1", 1500, "2026-12-01 00:00:00");
+        // Nothing came: no month of it.
+        read("vc1", 1500, "2027-01-31 12:00:00");
+        // The interface of the next start counts from nothing.
+        read("vc1", 70, "2027-02-28 23:59:59");
+        let traffic = store.traffic(&web, &counted("vc1", 70)).unwrap();
+        let bytes: Vec<_> = traffic
+            .months
+            .iter()
+            .map(|(month, flow)| (month.as_str(), flow.incoming.bytes, flow.outgoing.bytes))
+            .collect();
+        assert_eq!(
+            bytes,
+            [("2026-11", 1000, 100), ("2026-12", 500, 50), ("2027-02", 70, 7)]
+        );
+        assert_eq!(traffic.total.incoming.bytes, 1570);
+    }
 }

@@ -2,14 +2,18 @@
 //! container, and the runtime changes what it was told before it plans.
 //!
 //! ```text
-//! users     which user ids: a range of its own, the pod's, or those that the engine chose
-//! config    the change of the configuration, a pure function
-//! place     the root filesystem and volumes through the id map
+//! users       which user ids: a range of its own, the pod's, or those that the engine chose
+//! config      the change of the configuration, a pure function
+//! place       the root filesystem and volumes through the id map
+//! figures     who tells the container its memory and processors
+//! processors  those that it runs on
 //! ```
 //! There is no daemon. What it holds of the machine is in the container's state and goes back with `delete`.
 
 mod config;
+pub mod figures;
 mod place;
+pub mod processors;
 mod users;
 
 use std::ffi::OsStr;

@@ -1,5 +1,6 @@
 //! Whose user ids a container of an engine's has.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,12 @@ fn pod(config: &Value) -> Option<&str> {
             .flatten()
     };
     PODS.into_iter().find_map(of)
+}
+
+/// Whether a container is one that holds the namespaces of a pod, and does nothing else.
+pub(super) fn holds_pod(annotations: &BTreeMap<String, String>) -> bool {
+    let mut kinds = PODS.into_iter().filter_map(|(kind, _)| annotations.get(kind));
+    kinds.any(|kind| kind == "sandbox")
 }
 
 /// The user namespace of a pod, if it has one.

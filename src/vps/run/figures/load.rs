@@ -111,11 +111,8 @@ fn look(cgroup: &Cgroup) -> Active {
     active
 }
 
-/// The letter behind the name in `/proc/PID/stat`; a name may contain anything.
 fn state(pid: i32) -> Option<char> {
-    let text = files::read(format!("/proc/{pid}/stat").as_ref()).ok()?;
-    let end = text.iter().rposition(|byte| *byte == b')')?;
-    text.get(end + 2).map(|byte| char::from(*byte))
+    files::stat_fields(pid)?.trim_start().chars().next()
 }
 
 #[cfg(test)]

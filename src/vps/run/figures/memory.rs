@@ -95,7 +95,7 @@ fn swap(memory: &Memory, host: &str) -> (u64, u64) {
 }
 
 /// A line of the host's, in bytes.
-fn field(meminfo: &str, name: &str) -> u64 {
+pub(super) fn field(meminfo: &str, name: &str) -> u64 {
     let value = |line: &str| {
         let rest = line.strip_prefix(name)?.strip_prefix(':')?;
         rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()

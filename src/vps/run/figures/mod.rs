@@ -10,9 +10,13 @@
 //!  loadavg            counted every five seconds while somebody wants to know
 //!  diskstats          reads and writes
 //!  pressure           the cgroup's own
+//!  sysinfo            the same by a system call; `keeper` has the connection a second time
 //! ```
 
+pub(super) mod calls;
 mod disks;
+pub(super) mod keeper;
+mod kept;
 mod load;
 mod memory;
 mod processors;
@@ -26,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::figures::{Figure, Source};
 use crate::files;
 use crate::host::CgroupLayout;
+use calls::Sysinfo;
 use load::Load;
 use processors::Clock;
 
@@ -91,6 +96,21 @@ impl Teller {
         let layout = self.layout.as_ref();
         let gone = || Error::Corrupt("there is no cgroup file system".into());
         Cgroup::open(layout.ok_or_else(gone)?, &self.cgroup)
+    }
+}
+
+impl Teller {
+    /// The same by a system call.
+    fn sysinfo(&mut self) -> Result<Sysinfo> {
+        let mut text = |name| {
+            let found = FIGURES.iter().find(|figure| figure.name == name);
+            found.map_or_else(|| Ok(String::new()), |figure| self.text(figure))
+        };
+        Ok(Sysinfo::of(
+            &text("meminfo")?,
+            &text("loadavg")?,
+            &text("uptime")?,
+        ))
     }
 }
 

@@ -12,15 +12,17 @@ use std::process::{Command, ExitCode};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{CALLED, OWN_PROGRAM, become_role, tell, watch};
+use super::super::resident::{OWN_PROGRAM, tell};
+use super::{CALLED, become_role, keep, watch};
 use crate::error::Error;
 
 /// Where an installation has it, seen from where `condo` is.
 const ELSEWHERE: &str = "../libexec/condo";
 /// Both are built together. While a package is being replaced, they are not of one build.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The role.
+/// Its roles: the loop, and the one that keeps listeners open.
 const WATCH: &str = "watch";
+pub(in super::super) const KEEP: &str = "keep";
 
 /// Goes on as the loop, in the small program if it is there: `condo`'s descriptor and version follow what the loop is told.
 /// Comes back only with the reason why not.
@@ -38,7 +40,7 @@ pub(super) fn become_watch(root: Option<&Path>, name: &str, rest: &[String]) -> 
 
 /// The program that belongs to this one, unless another has taken this one's place: beside it, or where the file hierarchy has
 /// programs that nobody calls by name (`file-hierarchy(7)`).
-fn beside() -> Option<PathBuf> {
+pub(in super::super) fn beside() -> Option<PathBuf> {
     let own = std::fs::read_link(OWN_PROGRAM).ok()?;
     std::fs::symlink_metadata(&own).ok()?;
     let places = [
@@ -53,9 +55,14 @@ pub(super) fn program_at(fd: i32) -> PathBuf {
     format!("/proc/self/fd/{fd}").into()
 }
 
-/// Runs as the loop. One of another version leaves that to `condo`.
+/// Runs as the loop, or keeps listeners. A loop of another version leaves that to `condo`.
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [role, folder, ..] = &args[..]
+        && role == KEEP
+    {
+        return tell(keep::keep(Path::new(folder)));
+    }
     let told = args.iter().rev().map(|arg| arg.to_str().unwrap_or_default());
     let [version, whole] = &told.take(2).collect::<Vec<_>>()[..] else {
         return tell(Err(Error::Status(

@@ -4,16 +4,19 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::WaitOptions;
 
 use super::super::engines;
+use super::super::figures::calls::Calls;
 use super::super::figures::tend::{NOBODY, Telling};
 use super::super::names;
 use super::super::nodes::{self, Node};
 use super::super::program;
 use super::super::provision::{self, Pending};
+use super::super::resident::silence;
 use super::super::spec::{self, Init, Input};
 use super::super::tables;
 use super::super::terminals;
@@ -35,7 +38,7 @@ use crate::runtime::init::Newborn;
 use crate::runtime::init::parent::{self, Created, Provided, Request};
 use crate::runtime::plan::Choices;
 use crate::runtime::status::Identity;
-use crate::seccomp;
+use crate::seccomp::{self, Listener};
 use crate::sys;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
@@ -52,7 +55,7 @@ pub(super) fn first(root: Option<&Path>, name: &Name) -> Result<()> {
     sys::fd::close_on_exec_from(3).during(|| "let go of inherited descriptors")?;
     let kept = inherited::shed();
     let watched = boot(root, name)?;
-    let said = report(&kept, watched.figures.as_ref().err(), watched.early.as_ref());
+    let said = report(&kept, watched.unseen.as_ref(), watched.early.as_ref());
     let _ = std::io::stderr().write_all(said.as_bytes());
     silence()?;
     Err(watched.watch(root, name, 0))
@@ -60,6 +63,8 @@ pub(super) fn first(root: Option<&Path>, name: &Name) -> Result<()> {
 
 /// Boots again after a reboot from inside; then watches. `hasty` is how many runs in a row were short until now.
 pub(super) fn again(root: Option<&Path>, name: &Name, hasty: u32) -> Result<()> {
+    // Who kept the listener of the run before.
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
     let watched = boot(root, name)?;
     Err(watched.watch(root, name, hasty))
 }
@@ -93,8 +98,10 @@ struct Watched {
     /// Held so that what its interfaces have counted can be read when its processes are gone.
     netns: OwnedFd,
     log: PathBuf,
-    /// Its figures, or why it has the host's.
-    figures: Result<Telling>,
+    /// Its figures.
+    figures: Option<Telling>,
+    /// Why its files have the host's.
+    unseen: Option<Error>,
     /// An end that has come already.
     early: Option<Early>,
 }
@@ -112,11 +119,11 @@ impl Watched {
         rest.extend(fds.map(|fd| fd.as_raw_fd().to_string()));
         rest.push(hasty.to_string());
         rest.push(match &self.figures {
-            Ok(telling) => match telling.hand_over() {
+            Some(telling) => match telling.hand_over() {
                 Ok(word) => word,
                 Err(e) => return e,
             },
-            Err(_) => NOBODY.to_owned(),
+            None => NOBODY.to_owned(),
         });
         become_watch(root, name.as_str(), &rest)
     }
@@ -150,19 +157,24 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     nodes::make(&nodes_of(condo, record), &nodes, record.uid_base)?;
     let rootfs = condo.folders.rootfs(&record.name);
     let init = program::of(&image.manifest, &rootfs, &mounted.pending)?;
-    let bundle = render(condo, record, &init, (&mounted.engines, &nodes))?;
+    let profile = filter(condo, record);
+    let asks = Listener::of(&profile).is_some();
+    let bundle = render(condo, record, &init, (&mounted.engines, &nodes), profile)?;
     terminals::make_room();
     let (ours, theirs) = console::pair()?;
+    let calls = asks.then(|| condo.listen_for_calls(&record.name)).transpose()?;
     let created = create(condo, record, &bundle, theirs)?;
+    condo.hold_project(record)?;
     bound_kernel(condo, record, &created.container)?;
     let master = console::receive_fd(ours.as_fd())?;
-    let figures = Telling::begin(condo, record, &bundle.spec, created.init.pid);
+    let figures = Telling::begin(record, &bundle.spec, created.init.pid);
     names::remember_root(condo, &record.name, created.init.pid)?;
     let netns = namespace_of(created.init.pid, Kind::Network)?;
     network::attach(condo, record, netns.as_fd())?;
     let listener = listen(&condo.folders.run_of(&record.name).join("console.sock"))?;
     created.container.start(&condo.host)?;
     created.link.wait_for_exec()?;
+    let (figures, unseen) = with_calls(figures, calls, (record, &bundle.spec))?;
     enter::return_to(home.as_fd(), Kind::Mount)?;
     let log = condo.folders.console_log(&record.name);
     let early = early::look(&created.init, master.as_fd(), &mut Log::open(log.clone()))?;
@@ -173,8 +185,37 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
         netns,
         log,
         figures,
+        unseen,
         early,
     })
+}
+
+/// The figures, with who answers system calls where there is such, also where there are no files; and why there are none.
+fn with_calls(
+    figures: Result<Telling>,
+    calls: Option<Calls>,
+    (record, spec): (&Record, &Spec),
+) -> Result<(Option<Telling>, Option<Error>)> {
+    let (mut figures, unseen) = match figures {
+        Ok(telling) => (Some(telling), None),
+        Err(e) => (None, Some(e)),
+    };
+    if let Some(mut calls) = calls {
+        calls.meet()?;
+        let mut telling = figures.map_or_else(|| Telling::without_files(record, spec), Ok)?;
+        telling.answer_calls(calls)?;
+        figures = Some(telling);
+    }
+    Ok((figures, unseen))
+}
+
+/// The system calls it is refused or asked about.
+fn filter(condo: &Condo, record: &Record) -> LinuxSeccomp {
+    let mut profile = seccomp::vps_profile(permit::concessions(&record.config.permit));
+    if record.config.own_sysinfo && seccomp::can_ask() {
+        seccomp::ask(&mut profile, "sysinfo", &condo.calls_of(&record.name));
+    }
+    profile
 }
 
 /// What the mounted root disk asks for.
@@ -243,13 +284,10 @@ fn render(
     record: &Record,
     init: &Init,
     (engines, nodes): (&[&'static str], &[Node]),
+    profile: LinuxSeccomp,
 ) -> Result<Bundle> {
     let limits = &record.config.limits;
-    let disk = if limits.any_io() {
-        Some(condo.volume(record).device()?)
-    } else {
-        None
-    };
+    let disk = condo.limited_disk(record, limits)?;
     let facts = Facts::probe(&condo.host)?;
     let rootfs = condo.folders.rootfs(&record.name);
     let own = own_of(condo, record);
@@ -260,10 +298,10 @@ fn render(
         nodes: (&nodes_of(condo, record), nodes),
         engines: (&engines_of(condo, record), engines),
         own: record.config.rescue.as_ref().map(|_| own.as_path()),
-        cgroup: &condo.folders.cgroup(&record.name),
+        cgroup: &condo.place_of(record)?,
         disk,
         facts: &facts,
-        seccomp: Some(seccomp::vps_profile(permit::concessions(&record.config.permit))),
+        seccomp: Some(profile),
     })?;
     let path = condo.folders.bundle(&record.name);
     files::write_atomic(&path.join("config.json"), &serde_json::to_vec(&spec)?, 0o600)?;
@@ -324,13 +362,4 @@ fn listen(path: &Path) -> Result<OwnedFd> {
         Ok(socket)
     };
     work().during(|| format!("listen at `{}`", path.display()))
-}
-
-/// Lets go of the command's streams: the lock on standard input, the report on standard error.
-pub(super) fn silence() -> Result<()> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
 }

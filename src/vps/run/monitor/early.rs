@@ -11,6 +11,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::log::{Allowance, Log};
 use crate::error::{During, Result};
+use crate::files;
 use crate::runtime::init::Newborn;
 
 /// How long an init is looked at that does not come to rest.
@@ -67,9 +68,7 @@ fn wait(pidfd: impl AsFd, patience: Duration) -> Result<bool> {
 
 /// Whether a process sleeps, and neither runs nor waits for the disk or for a processor.
 fn is_asleep(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| rest.starts_with('S'))
+    files::stat_fields(pid).is_some_and(|fields| fields.trim_start().starts_with('S'))
 }
 
 /// What reads the console.

@@ -90,7 +90,9 @@ fn block_io(limits: &Limits, disk: Option<(u32, u32)>) -> Result<Map<String, Val
         disk.ok_or_else(|| Error::unsupported("an io limit", "the disk behind the VPS is not known"))?;
     let device =
         |rate: Option<u64>| rate.map(|rate| json!([{ "major": major, "minor": minor, "rate": rate }]));
+    let weight = |weight: u64| json!([{ "major": major, "minor": minor, "weight": weight }]);
     Ok(present([
+        ("weightDevice", limits.io_weight.map(weight)),
         ("throttleReadBpsDevice", device(limits.io_read)),
         ("throttleWriteBpsDevice", device(limits.io_write)),
         ("throttleReadIOPSDevice", device(limits.iops_read)),

@@ -55,6 +55,7 @@ fn everything() -> Limits {
         io_write: Some(50 << 20),
         iops_read: Some(2000),
         iops_write: Some(1000),
+        io_weight: Some(500),
         rate_in: Some(1_000_000),
         rate_out: Some(1_000_000),
         burst: Some(8192),
@@ -156,6 +157,7 @@ fn every_limit_has_its_place() {
             "throttleWriteBpsDevice": device(50 << 20),
             "throttleReadIOPSDevice": device(2000),
             "throttleWriteIOPSDevice": device(1000),
+            "weightDevice": [{ "major": 8, "minor": 16, "weight": 500 }],
         })
     );
 }

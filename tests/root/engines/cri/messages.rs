@@ -148,6 +148,16 @@ pub struct ImageSpec {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub struct Mount {
+    #[prost(string, tag = "1")]
+    pub inside: String,
+    #[prost(string, tag = "2")]
+    pub outside: String,
+    #[prost(bool, tag = "3")]
+    pub readonly: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct ContainerConfig {
     #[prost(message, tag = "1")]
     pub metadata: Option<ContainerMetadata>,
@@ -155,6 +165,8 @@ pub struct ContainerConfig {
     pub image: Option<ImageSpec>,
     #[prost(string, repeated, tag = "3")]
     pub command: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    pub mounts: Vec<Mount>,
     #[prost(string, tag = "11")]
     pub log_path: String,
     #[prost(message, tag = "15")]
