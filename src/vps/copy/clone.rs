@@ -48,7 +48,13 @@ impl Condo {
     pub(super) fn arriving(&self, new: &Name, config: VpsConfig, by: String) -> Result<Record> {
         let pending = Pending::Arriving { by };
         match self.store.get_any(new) {
-            Ok(record) if record.config.pending.as_ref() == Some(&pending) => return Ok(record),
+            Ok(record) if record.config.pending.as_ref() == Some(&pending) => {
+                if !record.config.deleting {
+                    return Ok(record);
+                }
+                // The same command was killed while it took back what it had made.
+                self.delete(new, true)?;
+            }
             Ok(record) => {
                 pending::refuse(&record)?;
                 return Err(Error::Exists {

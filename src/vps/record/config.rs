@@ -109,6 +109,9 @@ pub struct VpsConfig {
     /// What it lets in and out.
     #[serde(default, skip_serializing_if = "Filter::is_open")]
     pub firewall: Filter,
+    /// Whether its deletion has begun: parts of it may be gone already, and there is no way back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
     /// What the move by which it came from another host is known by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived: Option<String>,
@@ -146,6 +149,7 @@ impl VpsConfig {
             rescue: None,
             publish: BTreeSet::new(),
             firewall: Filter::default(),
+            deleting: false,
             arrived: None,
         }
     }

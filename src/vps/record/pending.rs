@@ -63,6 +63,7 @@ impl Pending {
 
 /// Refuses work with a VPS about which something is unfinished.
 pub(in crate::vps) fn refuse(record: &Record) -> Result<()> {
+    refuse_half_deleted(record)?;
     if record.config.rescue.as_ref().is_some_and(|rescue| rescue.ending) {
         let text = format!(
             "its rescue is being ended; finish that: `condo rescue {} --end`",
@@ -76,10 +77,22 @@ pub(in crate::vps) fn refuse(record: &Record) -> Result<()> {
     }
 }
 
-/// Refuses to delete the only one there may be, unless by force: nobody knows yet which host has it.
+/// Refuses what needs all of a VPS while parts of it may be gone.
+pub(in crate::vps) fn refuse_half_deleted(record: &Record) -> Result<()> {
+    if !record.config.deleting {
+        return Ok(());
+    }
+    let name = &record.name;
+    let text = format!("its deletion was interrupted; finish that: `condo delete {name}`");
+    Err(Error::Status(text))
+}
+
+/// Refuses to delete the only one there may be, unless by force or decided already: nobody knows yet which host has it.
 pub(in crate::vps) fn refuse_to_delete(record: &Record, force: bool) -> Result<()> {
     match &record.config.pending {
-        Some(leaving @ Pending::Leaving { .. }) if !force => Err(Error::Status(leaving.remedy(record))),
+        Some(leaving @ Pending::Leaving { .. }) if !force && !record.config.deleting => {
+            Err(Error::Status(leaving.remedy(record)))
+        }
         _ => Ok(()),
     }
 }

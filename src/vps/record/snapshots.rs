@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::config::VpsConfig;
 use super::instance::Condo;
 use super::name::Name;
+use super::pending;
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 use crate::storage;
@@ -148,8 +149,8 @@ impl Condo {
 
     /// Held by whoever makes, changes or uses the VPS's snapshots. Taken before the VPS's own lock.
     pub(in crate::vps) fn lock_copies(&self, vps: &Name) -> Result<Lock> {
-        // Nothing is made for one that is not there.
-        self.store.get(vps)?;
+        // Nothing is made for one that is not there, or not any more.
+        pending::refuse_half_deleted(&self.store.get(vps)?)?;
         Lock::wait(&self.folders.copies_lock(vps))
     }
 }

@@ -199,6 +199,17 @@ impl Store {
         })
     }
 
+    /// Remembers that the deletion of a VPS has begun, which somebody has to finish. The copy of its record, which goes with its
+    /// folder next, is left as it is.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn set_deleting(&self, record: &Record) -> Result<()> {
+        let mut record = record.clone();
+        record.config.deleting = true;
+        self.with(|db| set_config(db, &record))
+    }
+
     /// One VPS.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ use crate::vps::record::store::Record;
 /// Something that was left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leftover {
+    /// A deletion that was not carried out to its end.
+    Deletion(Name),
     /// A run whose end nobody saw: its mounts, its cgroup and its interfaces may still be there.
     Run(Name),
     /// A rebuild that was decided and not carried out.
@@ -34,6 +36,7 @@ pub enum Leftover {
 impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Deletion(name) => write!(f, "the deletion of `{name}` that was interrupted"),
             Self::Run(name) => write!(f, "what a run of `{name}` left whose end nobody saw"),
             Self::Rebuild(name) => write!(f, "the rebuild of `{name}` that was not carried out"),
             Self::Snapshots(name) => write!(f, "snapshots of `{name}` that are not whole"),
@@ -67,6 +70,9 @@ impl Condo {
     /// The caller holds the lock of the VPS.
     fn leftovers_of(&self, record: &Record) -> Result<Vec<Leftover>> {
         let name = &record.name;
+        if record.config.deleting {
+            return Ok(vec![Leftover::Deletion(name.clone())]);
+        }
         let mut found = Vec::new();
         if self.is_left_running(record)? {
             found.push(Leftover::Run(name.clone()));
@@ -110,6 +116,7 @@ impl Condo {
     /// What kept it from being mended; nothing is worse then, and it can be tried again.
     pub fn mend(&self, leftover: &Leftover) -> Result<()> {
         match leftover {
+            Leftover::Deletion(name) => self.delete(name, true),
             Leftover::Run(name) => {
                 let (record, _lock) = self.hold(name)?;
                 self.settle(&record)

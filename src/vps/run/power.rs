@@ -149,6 +149,7 @@ impl Condo {
         }
         self.shut_down(&record, None)?;
         self.take_down(&record)?;
+        self.store.set_deleting(&record)?;
         network::forget(self, &record)?;
         self.remove_rescue(&record)?;
         self.volume(&record).remove()?;

@@ -152,6 +152,20 @@ fn a_killed_port_command_is_finished_or_undone() -> Result<()> {
     house.leave()
 }
 
+/// A VPS whose deletion was killed starts as it was, or says that parts of it may be gone.
+fn is_whole_or_says_so(house: &House) -> Result<()> {
+    let start = house.output("start web")?;
+    let said = String::from_utf8_lossy(&start.stderr);
+    let remedy = "its deletion was interrupted; finish that: `condo delete web`";
+    if said.contains(remedy) {
+        house.refused("snapshot create web a", remedy)?;
+        return house.refused("rename web www", remedy).map(drop);
+    }
+    let is_known = start.status.success() || said.contains("already") || said.contains("does not exist");
+    ensure!(is_known, "{start:?}");
+    Ok(())
+}
+
 /// With interfaces on two networks, a published port, a firewall and a rate.
 fn a_killed_start_or_deletion_is_finished_or_undone() -> Result<()> {
     let house = House::quick()?;
@@ -177,6 +191,7 @@ fn a_killed_start_or_deletion_is_finished_or_undone() -> Result<()> {
             0 => calls = trace::kill_after(&command(&house, delete), Victim::Program, usize::MAX)?.calls,
             _ => {
                 trace::kill_after(&command(&house, delete), Victim::Program, calls * part / PARTS)?;
+                is_whole_or_says_so(&house)?;
                 let said = house.output(delete)?;
                 let done = String::from_utf8_lossy(&said.stderr).contains("does not exist");
                 ensure!(said.status.success() || done, "{said:?}");

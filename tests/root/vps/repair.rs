@@ -23,10 +23,10 @@ fn finding(house: &House, subject: &str) -> Result<Value> {
 fn what_is_left_behind_is_found_and_mended() -> Result<()> {
     let house = House::quick()?;
     ensure!(house.ok("repair")?.trim() == "nothing to repair");
-    for name in ["web", "db", "lost"] {
+    for name in ["web", "db", "lost", "gone"] {
         house.ok(&format!("create {name} --image quick --start"))?;
     }
-    house.ok("stop lost")?;
+    house.ok("stop lost gone")?;
     ensure!(finding(&house, "leftovers")?["weight"] == "good");
     ensure!(house.ok("repair")?.trim() == "nothing to repair");
     // The host's power goes: monitor and init of one are no more, and nobody has seen it.
@@ -43,7 +43,13 @@ fn what_is_left_behind_is_found_and_mended() -> Result<()> {
     let db = rusqlite::Connection::open(lib.join("condo.db"))?;
     db.pragma_update(None, "foreign_keys", true)?;
     db.execute("DELETE FROM vps WHERE name = 'lost'", [])?;
+    // A deletion was killed.
+    db.execute(
+        "UPDATE vps SET config = json_set(config, '$.deleting', json('true')) WHERE name = 'gone'",
+        [],
+    )?;
     drop(db);
+    std::fs::remove_dir_all(lib.join("vps/gone"))?;
     std::fs::remove_file(lib.join("vps/db/record.json"))?;
     let found = finding(&house, "leftovers")?;
     let text = found["found"].as_str().context("no text")?;
@@ -55,6 +61,7 @@ fn what_is_left_behind_is_found_and_mended() -> Result<()> {
         "the record of `db`",
         "the record of `lost`",
         "an import left",
+        "the deletion of `gone`",
     ] {
         ensure!(
             text.contains(part) && said.contains(part),
@@ -65,6 +72,7 @@ fn what_is_left_behind_is_found_and_mended() -> Result<()> {
     ensure!(lib.join("vps/db/record.json").exists() && !house.run_of("web").exists());
     ensure!(house.show("web")?["last_exit"]["reason"] == "unknown");
     ensure!(house.status("db")? == "running");
+    house.refused("show gone", "does not exist")?;
     house.ok("start lost")?;
     ensure!(house.ok("repair")?.trim() == "nothing to repair");
     house.leave()

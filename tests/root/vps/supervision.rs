@@ -159,9 +159,9 @@ fn a_watched_vps_costs_little() -> Result<()> {
     );
     // Four of them for `sysinfo(2)`: who asks, who is still to come, both at once, and who keeps them besides.
     ensure!(threads == 1 && fds <= 15, "{threads} threads, {fds} descriptors");
-    // Of a build for tests, which has more to relocate.
+    // Of a build for tests, which has more to relocate, and by one compiler not as much as by another.
     ensure!(
-        relocated + dirty < 160,
+        relocated < 160 && dirty < 80,
         "{relocated} KiB of its program and {dirty} KiB of its own"
     );
     house.leave()

@@ -144,7 +144,11 @@ struct Move<'m> {
 impl Condo {
     /// Moves a VPS to another host. Killed at any point, on either side, the same run again finishes it.
     pub fn migrate(&self, vps: &Name, to: &Target, options: &MigrateOptions) -> Result<Migrated> {
-        let lock = self.lock_copies(vps)?;
+        // One that has moved may be half deleted here, with nothing left to copy.
+        let lock = match self.store.get(vps)?.config.deleting {
+            true => None,
+            false => Some(self.lock_copies(vps)?),
+        };
         self.sweep_copies(vps)?;
         let (record, held) = self.hold_settled(vps)?;
         drop(held);
@@ -173,6 +177,7 @@ impl Condo {
         let begin = Instant::now();
         let mut moved = match line.answer()? {
             Answer::None => {
+                pending::refuse_half_deleted(&record)?;
                 // Nothing of an earlier run is there, and nobody there will take it for theirs.
                 self.settled(vps)?;
                 self.move_over(

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::files::Lock;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
-use crate::vps::record::pending::Pending;
+use crate::vps::record::pending::{self, Pending};
 
 impl Condo {
     /// Ends a move whose end is unclear: the other host does not have the VPS, as somebody knows, and it stays here. Whether it runs.
@@ -13,6 +13,7 @@ impl Condo {
     /// [`Error::Status`] for a VPS that is not being handed over, [`Error::Busy`] while that is going on.
     pub fn keep_here(&self, vps: &Name) -> Result<bool> {
         let (_lock, ran) = self.unclear(vps)?;
+        pending::refuse_half_deleted(&self.store.get(vps)?)?;
         self.stay(vps, ran)?;
         Ok(ran)
     }
