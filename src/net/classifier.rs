@@ -53,7 +53,7 @@ pub(super) enum Manner {
     Leave,
 }
 
-/// Puts a program there.
+/// Puts a program at a link, which all packets of a network go by and which stays: into its own list, where the kernel has such.
 pub(super) fn put(
     channel: &mut Channel,
     link: u32,
@@ -64,7 +64,7 @@ pub(super) fn put(
     loop {
         match List::read(link, place)? {
             Some(list) if manner == Manner::Leave && list.id_at(place).is_some() => return Ok(()),
-            Some(list) if !list.is_empty() || !is_older(channel, link, place)? => {
+            Some(list) if !list.is_empty() || !has_filters(channel, link, place)? => {
                 if list.put(link, place, program)? {
                     return Ok(());
                 }
@@ -74,8 +74,21 @@ pub(super) fn put(
     }
 }
 
-/// Whether the interface has filters of an older version. The lists come before all filters, so a new way would lead past an old fence.
-fn is_older(channel: &mut Channel, link: u32, place: Place) -> Result<bool> {
+/// Puts a program at a port, in place of what is there. A port comes and goes with its VPS: for each change of its lists, and for their end, the
+/// kernel waits for all processors (a grace period of RCU, 10 ms and more) while nobody else can change any interface.
+pub(super) fn put_at_port(
+    channel: &mut Channel,
+    port: u32,
+    (place, program): (Place, &OwnedFd),
+) -> Result<()> {
+    match List::read(port, place)? {
+        Some(list) if !list.is_empty() => put(channel, port, (place, program), Manner::Replace),
+        _ => clsact::put(channel, port, (place, program), Manner::Replace),
+    }
+}
+
+/// Whether the interface has filters. The lists come before all of them, so a new way in a list would lead past a fence that is a filter.
+fn has_filters(channel: &mut Channel, link: u32, place: Place) -> Result<bool> {
     Ok(clsact::find(channel, link, Place::In)?.is_some()
         || place != Place::In && clsact::find(channel, link, place)?.is_some())
 }

@@ -63,17 +63,14 @@ pub(super) enum To {
 
 /// Puts up the fence of a port, in place of the one it has.
 pub(super) fn guard_port(channel: &mut Channel, link: u32, lease: &Lease<'_>) -> Result<()> {
-    attach(channel, link, &port_program(lease))
+    let program = classifier::load(Place::In, &port_program(lease))?;
+    classifier::put_at_port(channel, link, (Place::In, &program))
 }
 
 /// Puts up the fence of a bridge, in place of the one it has. The delivery at its way out has the map of connections.
 pub(super) fn guard_bridge(channel: &mut Channel, link: u32) -> Result<()> {
     let connections = delivery::connections(channel, link)?;
-    attach(channel, link, &bridge_program(connections.as_ref()))
-}
-
-fn attach(channel: &mut Channel, link: u32, instructions: &[u64]) -> Result<()> {
-    let program = classifier::load(Place::In, instructions)?;
+    let program = classifier::load(Place::In, &bridge_program(connections.as_ref()))?;
     classifier::put(channel, link, (Place::In, &program), Manner::Replace)
 }
 

@@ -22,7 +22,7 @@ use netlink_packet_route::link::InfoKind;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use nix::errno::Errno;
 
-use super::classifier::{self, Manner, Place};
+use super::classifier::{self, Place};
 use super::link::Link;
 use super::netlink::{Channel, forgive_exists, forgive_gone, is, is_gone};
 use super::rate::Rates;
@@ -289,7 +289,7 @@ fn turned() -> Vec<u64> {
 /// Does this to what goes by an interface.
 fn redirect(channel: &mut Channel, at: u32, place: Place, code: &[u64]) -> Result<()> {
     let program = classifier::load(place, code)?;
-    classifier::put(channel, at, (place, &program), Manner::Replace)
+    classifier::put_at_port(channel, at, (place, &program))
 }
 
 /// Puts the bucket at the interface's way out, or takes it away.
