@@ -131,7 +131,7 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
             ..Choices::default()
         },
     };
-    let made = parent::create(host, request)?;
+    let made = parent::create(host, request, &|_, _| Ok(()))?;
     if adopts && let Err(e) = adopt::guard(host, &made.container) {
         container::delete(host, root, id, true)?;
         return Err(e);

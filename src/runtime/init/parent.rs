@@ -78,12 +78,16 @@ pub struct Created {
     pub link: Parent<Done>,
 }
 
+/// What the caller of `create` has to do for an init while that makes its mounts, by its pid and its cgroup: it has its namespaces, and nothing
+/// of the container's own runs yet.
+pub type Meanwhile<'m> = &'m dyn Fn(i32, Option<&Cgroup>) -> Result<()>;
+
 /// Makes the container, or leaves nothing.
 ///
 /// # Errors
 /// [`Error::Invalid`] and [`Error::Unsupported`] before anything was done; [`Error::Exists`] for an id in use; whatever fails later,
-/// with the step that was under way.
-pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
+/// `meanwhile` as well, with the step that was under way.
+pub fn create(host: &Host, request: Request<'_>, meanwhile: Meanwhile<'_>) -> Result<Created> {
     limits::raise_files();
     let folder = Folder::new(request.root, request.id);
     let notify = request.choices.notify;
@@ -123,6 +127,7 @@ pub fn create(host: &Host, request: Request<'_>) -> Result<Created> {
     let state = claim.state.oci(init.pid, "creating");
     let work = || -> Result<Held<Ready>> {
         let link = raise(&plan, &claim, &init, sources.as_ref(), link)?;
+        meanwhile(init.pid, cgroup)?;
         let held = link.wait_and_map(&mut |index, tree| map_late(&plan, &init, index, &tree))?;
         run_hooks(&plan, held, &state, Surroundings::of_bundle(&claim.state.bundle))?.wait()
     };

@@ -32,7 +32,6 @@ use crate::namespaces::{Kind, enter};
 use crate::process::inherited;
 use crate::runtime::bundle::Bundle;
 use crate::runtime::console;
-use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::init::Newborn;
 use crate::runtime::init::parent::{self, Created, Provided, Request};
@@ -165,12 +164,10 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let calls = asks.then(|| condo.listen_for_calls(&record.name)).transpose()?;
     let created = create(condo, record, &bundle, theirs)?;
     condo.hold_project(record)?;
-    bound_kernel(condo, record, &created.container)?;
     let master = console::receive_fd(ours.as_fd())?;
     let figures = Telling::begin(record, &bundle.spec, created.init.pid);
     names::remember_root(condo, &record.name, created.init.pid)?;
     let netns = namespace_of(created.init.pid, Kind::Network)?;
-    network::attach(condo, record, netns.as_fd())?;
     let listener = listen(&condo.folders.run_of(&record.name).join("console.sock"))?;
     created.container.start(&condo.host)?;
     created.link.wait_for_exec()?;
@@ -327,21 +324,22 @@ fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> 
             ..Choices::default()
         },
     };
-    parent::create(&condo.host, request)
+    let connect = |pid: i32, cgroup: Option<&Cgroup>| {
+        cgroup.map_or(Ok(()), |cgroup| bound_kernel(record, cgroup))?;
+        network::attach(condo, record, namespace_of(pid, Kind::Network)?.as_fd())
+    };
+    parent::create(&condo.host, request, &connect)
 }
 
 /// Bounds memory of the kernel that does not count as the VPS's. Before there is a program that could take it: only sockets made
 /// from now on count.
-fn bound_kernel(condo: &Condo, record: &Record, container: &Container) -> Result<()> {
-    let Some(cgroup) = container.cgroup(&condo.host)? else {
-        return Ok(());
-    };
+fn bound_kernel(record: &Record, cgroup: &Cgroup) -> Result<()> {
     cgroup.guard_sysctls()?;
     if !record.config.permit.contains(&Permit::LargeBuffers) {
         cgroup.guard_buffers()?;
     }
     if !record.config.permit.contains(&Permit::LargeTables) {
-        tables::bound(&cgroup, record.config.limits.table_memory());
+        tables::bound(cgroup, record.config.limits.table_memory());
     }
     let sockets = record.config.limits.socket_memory();
     sockets.map_or(Ok(()), |bytes| cgroup.bound_sockets(bytes))
