@@ -125,16 +125,29 @@ impl CgroupLayout {
     /// What of it can stop processes.
     pub fn freezers(&self) -> Self {
         match self {
-            Self::Hybrid { v1, unified } => Self::Hybrid {
-                v1: v1
-                    .iter()
-                    .filter(|hierarchy| hierarchy.controllers.iter().any(|name| name == "freezer"))
-                    .cloned()
-                    .collect(),
+            Self::Hybrid { unified, .. } => Self::Hybrid {
+                v1: self.with_controller("freezer"),
                 unified: unified.clone(),
             },
             whole => whole.clone(),
         }
+    }
+
+    /// What of it counts memory: who looks at many cgroups opens no more than that of each.
+    pub fn memories(&self) -> Self {
+        match self.with_controller("memory") {
+            v1 if v1.is_empty() => self.clone(),
+            v1 => Self::Hybrid { v1, unified: None },
+        }
+    }
+
+    /// Hierarchies of version 1 with a controller.
+    fn with_controller(&self, controller: &str) -> Vec<Hierarchy> {
+        let Self::Hybrid { v1, .. } = self else {
+            return Vec::new();
+        };
+        let has = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|name| name == controller);
+        v1.iter().filter(has).cloned().collect()
     }
 }
 

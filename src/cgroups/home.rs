@@ -138,6 +138,12 @@ impl Home {
         Cgroup::open(&layout.freezers(), self.path())?.is_frozen()
     }
 
+    /// Memory in use, in bytes, of the cgroup that was made here. `None` without the cgroup or the controller.
+    pub fn memory_used(&self, layout: &CgroupLayout) -> Option<u64> {
+        let cgroup = Cgroup::open(&layout.memories(), self.path()).ok()?;
+        cgroup.memory_used()
+    }
+
     /// Puts other limits in force.
     ///
     /// # Errors

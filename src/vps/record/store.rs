@@ -268,6 +268,11 @@ fn begin(db: &Connection) -> Result<Transaction<'_>> {
     Transaction::new_unchecked(db, TransactionBehavior::Immediate).map_err(sql)
 }
 
+/// For several questions at one moment; it ends with what is returned.
+fn look(db: &Connection) -> Result<Transaction<'_>> {
+    Transaction::new_unchecked(db, TransactionBehavior::Deferred).map_err(sql)
+}
+
 fn missing(name: &Name) -> Error {
     Error::NotFound {
         kind: "VPS",

@@ -1,5 +1,7 @@
 //! VPSs as `list` and `show` present them.
 
+use std::collections::BTreeMap;
+
 use crate::error::Result;
 use crate::net::Mac;
 use crate::net::meter::Meters;
@@ -7,20 +9,24 @@ use crate::vps::record::instance::{Condo, shown};
 use crate::vps::record::name::Name;
 use crate::vps::record::network::NetworkRecord;
 use crate::vps::record::store::Record;
+use crate::vps::record::traffic::Traffic;
 use crate::vps::record::view::{AddressView, DiskView, VpsStatus, VpsView};
 use crate::vps::wire::{network, traffic};
 
 /// What is read once for all VPSs: asked for each by itself, it would take most of the time.
 struct Sight {
     networks: Vec<NetworkRecord>,
-    meters: Meters,
+    traffic: BTreeMap<Name, Traffic>,
+    /// Whom each may talk to.
+    peers: BTreeMap<Name, Vec<Name>>,
 }
 
 impl Condo {
     /// All VPSs, by name.
     pub fn list(&self) -> Result<Vec<VpsView>> {
-        let sight = self.sight()?;
-        self.members()?
+        let records = self.members()?;
+        let sight = self.sight(&records)?;
+        records
             .into_iter()
             .map(|record| self.view(record, &sight, false))
             .collect()
@@ -33,13 +39,15 @@ impl Condo {
         if let Err(e) = traffic::keep(self, &record) {
             log::debug!("{e}");
         }
-        self.view(record, &self.sight()?, true)
+        let sight = self.sight(std::slice::from_ref(&record))?;
+        self.view(record, &sight, true)
     }
 
-    fn sight(&self) -> Result<Sight> {
+    fn sight(&self, records: &[Record]) -> Result<Sight> {
         Ok(Sight {
             networks: self.store.networks()?,
-            meters: Meters::read()?,
+            traffic: traffic::of(self, records, &Meters::read()?)?,
+            peers: self.store.all_peers()?,
         })
     }
 
@@ -70,16 +78,15 @@ impl Condo {
         if init.is_some() {
             self.tend(&record.name);
         }
-        let cgroup = init
+        let home = init
             .and(container.as_ref())
-            .and_then(|c| c.cgroup(&self.host).ok().flatten());
-        let memory_used = cgroup.and_then(|cgroup| cgroup.memory_used());
-        let peers = self.store.peers(&record.name)?;
+            .and_then(|c| c.state().cgroup.as_ref());
+        let memory_used = home.and_then(|home| home.memory_used(&self.host.cgroups));
         let last_exit = self
             .unseen_end(&record, status)
             .or_else(|| record.last_exit.clone());
         Ok(VpsView {
-            traffic: traffic::of(self, &record, &sight.meters)?,
+            traffic: sight.traffic.get(&record.name).cloned().unwrap_or_default(),
             published: record.config.publish.iter().copied().collect(),
             firewall: record.config.firewall.clone(),
             status,
@@ -103,7 +110,7 @@ impl Condo {
             nesting: record.config.nesting,
             own_sysinfo: record.config.own_sysinfo,
             ids: record.ids(),
-            allowed: peers.into_iter().map(|(name, _)| name).collect(),
+            allowed: sight.peers.get(&record.name).cloned().unwrap_or_default(),
             created: record.created,
             last_exit,
             name: record.name,

@@ -1,16 +1,23 @@
 //! What goes through the ports of VPSs, read from the kernel and kept in the records. No process counts.
 
+use std::collections::BTreeMap;
+
 use crate::error::Result;
 use crate::net::meter::{self, Meters, Reading};
 use crate::vps::record::instance::Condo;
+use crate::vps::record::name::Name;
 use crate::vps::record::store::Record;
 use crate::vps::record::traffic::Traffic;
 
-/// What a VPS has sent and received until the moment at which all interfaces were read. Nothing is written.
-pub(in crate::vps) fn of(condo: &Condo, record: &Record, meters: &Meters) -> Result<Traffic> {
-    condo
-        .store
-        .traffic(&record.name, &meters.readings(&ports(condo, record)))
+/// What VPSs have sent and received until the moment at which all interfaces were read. Nothing is written.
+pub(in crate::vps) fn of(
+    condo: &Condo,
+    records: &[Record],
+    meters: &Meters,
+) -> Result<BTreeMap<Name, Traffic>> {
+    let readings = |record: &Record| (record.name.clone(), meters.readings(&ports(condo, record)));
+    let all: Vec<_> = records.iter().map(readings).collect();
+    condo.store.traffic(&all)
 }
 
 /// Keeps what has been counted until now.

@@ -1,5 +1,6 @@
 //! The networks of the instance, which interfaces VPSs have on them, and which VPSs may talk to each other.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -224,6 +225,23 @@ impl Store {
                 Ok((name?, address?))
             })
             .collect()
+        })
+    }
+
+    /// The same of all VPSs that may talk to any, by name.
+    pub fn all_peers(&self) -> Result<BTreeMap<Name, Vec<Name>>> {
+        let text = "SELECT a, b FROM pair UNION ALL SELECT b, a FROM pair ORDER BY 1, 2";
+        self.with(|db| {
+            let mut query = db.prepare_cached(text).map_err(sql)?;
+            let rows = query
+                .query_map([], |row| Ok((rows::name(row, 0), rows::name(row, 1))))
+                .map_err(sql)?;
+            let mut all = BTreeMap::<_, Vec<_>>::new();
+            for row in rows {
+                let (one, other) = row.map_err(sql)?;
+                all.entry(one?).or_default().push(other?);
+            }
+            Ok(all)
         })
     }
 }

@@ -212,8 +212,14 @@ fn pairs_go_both_ways_and_end_with_either() {
     let web = store.insert(&web, &picks()).unwrap();
     assert_eq!(store.peers(&db.name).unwrap(), [(web.name.clone(), web.address)]);
     assert_eq!(store.peers(&web.name).unwrap(), [(db.name.clone(), db.address)]);
+    let all = store.all_peers().unwrap();
+    assert_eq!(
+        (&all[&db.name], &all[&web.name]),
+        (&vec![web.name.clone()], &vec![db.name.clone()])
+    );
     store.remove(&db.name).unwrap();
     assert!(store.peers(&web.name).unwrap().is_empty());
+    assert!(store.all_peers().unwrap().is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::rows::sql;
-use super::{Store, begin};
+use super::{Store, begin, look};
 use crate::error::{During, Result};
 use crate::files;
 use crate::net::meter::{Count, Reading};
@@ -37,18 +37,24 @@ CREATE TABLE IF NOT EXISTS counter (
 ";
 
 impl Store {
-    /// What a VPS has sent and received, with what its interfaces have counted since they were read last.
+    /// What VPSs have sent and received, with what their interfaces have counted since they were read last.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn traffic(&self, name: &Name, readings: &[Reading]) -> Result<Traffic> {
+    pub fn traffic(&self, all: &[(Name, Vec<Reading>)]) -> Result<BTreeMap<Name, Traffic>> {
         self.with(|db| {
-            let mut months = months(db, name)?;
-            let since = since(db, name, readings)?;
-            if !since.is_nothing() {
-                *months.entry(month_of(db, NOW)?).or_default() += since;
-            }
-            Ok(Traffic::of(months))
+            // All in one: a transaction each takes longer than what is read in it.
+            let _look = look(db)?;
+            let month = month_of(db, NOW)?;
+            let of = |(name, readings): &(Name, Vec<Reading>)| {
+                let mut months = months(db, name)?;
+                let since = since(db, name, readings)?;
+                if !since.is_nothing() {
+                    *months.entry(month.clone()).or_default() += since;
+                }
+                Ok((name.clone(), Traffic::of(months)))
+            };
+            all.iter().map(of).collect()
         })
     }
 
@@ -290,7 +296,8 @@ mod tests {
         read("vc1", 1500, "2027-01-31 12:00:00");
         // The interface of the next start counts from nothing.
         read("vc1", 70, "2027-02-28 23:59:59");
-        let traffic = store.traffic(&web, &counted("vc1", 70)).unwrap();
+        let of = [(web.clone(), counted("vc1", 70).to_vec())];
+        let traffic = store.traffic(&of).unwrap().remove(&web).unwrap();
         let bytes: Vec<_> = traffic
             .months
             .iter()
