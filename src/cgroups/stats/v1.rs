@@ -134,7 +134,7 @@ fn hugetlb(dir: &Dir) -> Result<BTreeMap<String, Hugetlb>> {
                 limit: limit(dir, &format!("hugetlb.{size}.limit_in_bytes"))?,
                 failures: number(dir, &format!("hugetlb.{size}.failcnt"))?.unwrap_or_default(),
             };
-            found.insert(size, entry);
+            found.insert(size.clone(), entry);
         }
     }
     Ok(found)

@@ -1,6 +1,7 @@
 //! Measurements of cgroup v2.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use super::super::dir::Dir;
 use super::super::hierarchy::keyed;
@@ -98,21 +99,20 @@ fn hugetlb(dir: &Dir) -> Result<BTreeMap<String, Hugetlb>> {
                 limit: number(dir, &format!("hugetlb.{size}.max"))?,
                 failures: keyed(&events, "max").unwrap_or_default(),
             };
-            found.insert(size, entry);
+            found.insert(size.clone(), entry);
         }
     }
     Ok(found)
 }
 
-/// The sizes of huge pages this kernel has, as cgroup files spell them: `hugepages-2048kB` is `2MB`.
-pub(super) fn page_sizes() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/sys/kernel/mm/hugepages") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|e| spelled(e.file_name().to_str()?))
-        .collect()
+/// The sizes of huge pages this kernel has, as cgroup files spell them: `hugepages-2048kB` is `2MB`. It has the same as long as it runs.
+pub(super) fn page_sizes() -> &'static [String] {
+    static SIZES: OnceLock<Vec<String>> = OnceLock::new();
+    SIZES.get_or_init(|| {
+        let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter();
+        let names = entries.flatten().flatten();
+        names.filter_map(|e| spelled(e.file_name().to_str()?)).collect()
+    })
 }
 
 fn spelled(directory: &str) -> Option<String> {

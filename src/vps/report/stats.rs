@@ -184,6 +184,13 @@ impl VpsStats {
     }
 }
 
+/// What is looked at once for all.
+struct Sight {
+    meters: Meters,
+    /// Of the machine, as far as this process may use them.
+    processors: u32,
+}
+
 impl Condo {
     /// What these VPSs use, or all where none is named; by name.
     ///
@@ -197,19 +204,23 @@ impl Condo {
                 .map(|name| self.store.get(name))
                 .collect::<Result<_>>()?,
         };
-        let meters = Meters::read()?;
+        let all = std::thread::available_parallelism();
+        let sight = Sight {
+            meters: Meters::read()?,
+            processors: all.map_or(1, |all| u32::try_from(all.get()).unwrap_or(1)),
+        };
         records
             .iter()
-            .map(|record| self.stats_of(record, &meters))
+            .map(|record| self.stats_of(record, &sight))
             .collect()
     }
 
-    fn stats_of(&self, record: &Record, meters: &Meters) -> Result<VpsStats> {
+    fn stats_of(&self, record: &Record, sight: &Sight) -> Result<VpsStats> {
         let limits = &record.config.limits;
         let stopped = VpsStats {
             memory_limit: limits.memory,
             pids_limit: limits.pids,
-            processors: processors(limits.cpus),
+            processors: processors(limits.cpus, sight.processors),
             disk_size: record.config.disk.size,
             ..VpsStats::stopped(record.name.clone(), record.project())
         };
@@ -233,7 +244,7 @@ impl Condo {
             pressure: cgroup.as_ref().and_then(pressure),
             disk_used: disk.as_ref().map(|disk| disk.used),
             disk_free: disk.and_then(|disk| disk.free),
-            ..stopped.used(&used).sent(self.interfaces(record, meters))
+            ..stopped.used(&used).sent(self.interfaces(record, &sight.meters))
         })
     }
 
@@ -259,15 +270,14 @@ impl Condo {
     }
 }
 
-/// As many as `--cpus` has time for, and no less than one.
+/// As many as `--cpus` has time for, and no less than one; all without.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a number of processors"
 )]
-fn processors(cpus: Option<f64>) -> u32 {
-    let all = || std::thread::available_parallelism().map_or(1, |all| u32::try_from(all.get()).unwrap_or(1));
-    cpus.map_or_else(all, |cpus| cpus.ceil().max(1.0) as u32)
+fn processors(cpus: Option<f64>, all: u32) -> u32 {
+    cpus.map_or(all, |cpus| cpus.ceil().max(1.0) as u32)
 }
 
 fn pressure(cgroup: &Cgroup) -> Option<Pressure> {
