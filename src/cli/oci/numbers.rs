@@ -12,6 +12,14 @@ pub(super) fn whole<T: TryFrom<i64>>(text: &str) -> std::result::Result<T, Strin
         .ok_or_else(|| "must be a whole number that is not too large".into())
 }
 
+/// A whole number without a sign as Go reads one out of a text: decimal digits.
+pub(super) fn unsigned(text: &str) -> std::result::Result<u64, String> {
+    let number = Some(text).filter(|text| !text.starts_with('+'));
+    number
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| "must be a whole number without a sign that is not too large".into())
+}
+
 fn read(text: &str) -> Option<i64> {
     let (sign, rest) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -82,6 +90,17 @@ fn size(text: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_without_a_sign_have_none() {
+        assert_eq!(
+            (unsigned("0"), unsigned("18446744073709551615")),
+            (Ok(0), Ok(u64::MAX))
+        );
+        for text in ["", "+5", "-1", "0x5", "1_0", " 1", "18446744073709551616"] {
+            assert!(unsigned(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn whole_numbers_have_bases() {

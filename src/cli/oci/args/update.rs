@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::oci::numbers::whole;
+use crate::cli::oci::numbers::{unsigned, whole};
 
 #[derive(Debug, Args)]
 pub(in crate::cli::oci) struct Update {
@@ -15,19 +15,19 @@ pub(in crate::cli::oci) struct Update {
     #[arg(long, value_name = "N", value_parser = whole::<u16>)]
     pub(in crate::cli::oci) blkio_weight: Option<u16>,
     /// Period of the processor quota in microseconds
-    #[arg(long, value_name = "USECS")]
+    #[arg(long, value_name = "USECS", value_parser = unsigned)]
     pub(in crate::cli::oci) cpu_period: Option<u64>,
     /// Processor time per period in microseconds
     #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
     pub(in crate::cli::oci) cpu_quota: Option<i64>,
     /// Processor time that may be saved up, in microseconds
-    #[arg(long, value_name = "USECS")]
+    #[arg(long, value_name = "USECS", value_parser = unsigned)]
     pub(in crate::cli::oci) cpu_burst: Option<u64>,
     /// Relative share of processor time
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = unsigned)]
     pub(in crate::cli::oci) cpu_share: Option<u64>,
     /// Period of the realtime quota in microseconds
-    #[arg(long, value_name = "USECS")]
+    #[arg(long, value_name = "USECS", value_parser = unsigned)]
     pub(in crate::cli::oci) cpu_rt_period: Option<u64>,
     /// Realtime per period in microseconds
     #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
