@@ -74,8 +74,8 @@ pub(super) fn put(
     }
 }
 
-/// Puts a program at a port, in place of what is there. A port comes and goes with its VPS: for each change of its lists, and for their end, the
-/// kernel waits for all processors (a grace period of RCU, 10 ms and more) while nobody else can change any interface.
+/// Puts a program at a port, in place of what is there. A port comes and goes with its VPS: for each change of its lists, and for their
+/// end, the kernel waits for all processors (a grace period of RCU, 10 ms and more) while nobody else can change any interface.
 pub(super) fn put_at_port(
     channel: &mut Channel,
     port: u32,

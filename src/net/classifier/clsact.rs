@@ -1,5 +1,5 @@
-//! Programs as filters of a queueing discipline (`clsact`, `tc-bpf(8)`), for kernels before Linux 6.6 and for interfaces that an older version
-//! of condo's has made.
+//! Programs as filters of a queueing discipline (`clsact`, `tc-bpf(8)`): at ports, which they are put at without a wait, and at links of
+//! kernels before Linux 6.6 or of an older version of condo's.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 

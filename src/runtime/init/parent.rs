@@ -78,8 +78,8 @@ pub struct Created {
     pub link: Parent<Done>,
 }
 
-/// What the caller of `create` has to do for an init while that makes its mounts, by its pid and its cgroup: it has its namespaces, and nothing
-/// of the container's own runs yet.
+/// What the caller of `create` has to do for an init while that makes its mounts, by its pid and its cgroup: it has its namespaces, and
+/// nothing of the container's own runs yet.
 pub type Meanwhile<'m> = &'m dyn Fn(i32, Option<&Cgroup>) -> Result<()>;
 
 /// Makes the container, or leaves nothing.
