@@ -70,7 +70,7 @@ impl Condo {
 
     /// Whether nothing is left of a run: each start makes the run directory first, and each end removes it last. One that the host's
     /// power ended has left word that it ran.
-    fn is_cleared(&self, name: &Name) -> bool {
+    pub(super) fn is_cleared(&self, name: &Name) -> bool {
         !files::exists(&self.folders.run_of(name)) && !files::exists(&self.folders.running(name))
     }
 }

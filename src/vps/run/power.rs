@@ -148,7 +148,10 @@ impl Condo {
             return Err(Error::Status(text));
         }
         self.shut_down(&record, None)?;
-        self.take_down(&record)?;
+        // Its monitor has done that, as a rule. To look for interfaces and rules that are not there takes a transaction of the firewall.
+        if !self.is_cleared(name) {
+            self.take_down(&record)?;
+        }
         self.store.set_deleting(&record)?;
         network::forget(self, &record)?;
         self.remove_rescue(&record)?;
