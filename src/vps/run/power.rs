@@ -149,8 +149,9 @@ impl Condo {
         }
         self.shut_down(&record, None)?;
         // Its monitor has done that, as a rule. To look for interfaces and rules that are not there takes a transaction of the firewall.
-        if !self.is_cleared(name) {
-            self.take_down(&record)?;
+        match self.is_cleared(name) {
+            true => self.tidy_cgroups(),
+            false => self.take_down(&record)?,
         }
         self.store.set_deleting(&record)?;
         network::forget(self, &record)?;
