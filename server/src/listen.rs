@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use axum::Router;
@@ -29,6 +29,8 @@ const FIRST: i32 = 3;
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a client may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the socket of a server that was killed may be held by what it had begun to start.
+const MOMENT: Duration = Duration::from_secs(1);
 /// Bytes of a request's head, and lines in it.
 const HEAD_BYTES: usize = 64 << 10;
 const HEAD_LINES: usize = 100;
@@ -103,9 +105,22 @@ fn handed_over() -> Result<Option<UnixListener>> {
     }
 }
 
+/// Whether somebody listens there, and goes on with it: an errand that a server which was killed had begun to start has its socket for a
+/// moment, until it is a program of its own.
+fn is_served(path: &Path) -> bool {
+    let begin = Instant::now();
+    while std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if begin.elapsed() > MOMENT {
+            return true;
+        }
+        std::thread::sleep(MOMENT / 50);
+    }
+    false
+}
+
 /// A socket of our own, in the place of one that a server before us left.
 fn bind(path: &Path) -> Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if is_served(path) {
         bail!(
             "--socket: `{}` is served by another condo-server already",
             path.display()

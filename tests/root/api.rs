@@ -17,10 +17,15 @@ pub(crate) mod setup;
 pub(crate) mod socket;
 pub(crate) mod tenants;
 
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::harness;
 use crate::vps::house::eventually;
 use reception::{Reception, end, serve};
 
@@ -29,6 +34,7 @@ tests![
     keys_become_limits: 120,
     bad_requests_get_the_apis_own_error: 120,
     vpss_outlive_the_server: 120,
+    the_socket_of_a_killed_server_is_taken_over,
 ];
 
 fn lxc_drives_a_vps() -> Result<()> {
@@ -186,6 +192,30 @@ fn bad_requests_get_the_apis_own_error() -> Result<()> {
     // A change of what somebody else has changed meanwhile.
     let (_, before) = all.ask("GET", "/1.0/instances/web", "")?;
     ensure!(before["metadata"]["status"] == "Stopped");
+    all.leave()
+}
+
+/// What a server that was killed had begun to start holds its socket until it is a program of its own; here the test does.
+fn the_socket_of_a_killed_server_is_taken_over() -> Result<()> {
+    let mut all = Reception::new()?;
+    let another = Command::new(harness::condo_server())
+        .env("CONDO_ROOT", &all.house.root)
+        .output()?;
+    let said = String::from_utf8_lossy(&another.stderr);
+    ensure!(
+        !another.status.success() && said.contains("served by another"),
+        "{another:?}"
+    );
+    end(&mut all.server, Signal::SIGKILL)?;
+    let socket = all.house.root.join("run/api.socket");
+    std::fs::remove_file(&socket)?;
+    let held = UnixListener::bind(&socket)?;
+    let letting_go = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(held);
+    });
+    all.server = serve(&all.house)?;
+    ensure!(letting_go.join().is_ok());
     all.leave()
 }
 
