@@ -9,7 +9,7 @@ mod root;
 use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -23,6 +23,9 @@ pub use root::{Root, inside};
 
 use crate::error::{During, Result};
 
+/// More than the line of `/proc/PID/stat` can have: 52 numbers of at most 20 digits, and a name.
+const STAT: usize = 2048;
+
 /// Reads a whole file, naming it in the error.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).during(|| format!("read `{}`", path.display()))
@@ -35,7 +38,12 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 /// The fields of `/proc/PID/stat` behind the process's name, from its state on (`proc_pid_stat(5)`); of the caller's with `self`.
 pub fn stat_fields(process: impl fmt::Display) -> Option<String> {
-    behind_name(&fs::read(format!("/proc/{process}/stat")).ok()?)
+    // The kernel gives all of it to one read that has room for it; whoever does not know its length asks eight times.
+    let mut stat = [0; STAT];
+    let length = File::open(format!("/proc/{process}/stat"))
+        .and_then(|mut file| file.read(&mut stat))
+        .ok()?;
+    behind_name(&stat[..length])
 }
 
 /// A process gives itself its name, which may contain anything: parentheses, and bytes that are no text.
