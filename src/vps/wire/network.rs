@@ -219,7 +219,7 @@ pub(in crate::vps) fn warn_of_collisions(condo: &Condo, record: &Record) -> Resu
     Ok(())
 }
 
-/// Connects a VPS whose init waits, by all its interfaces.
+/// Connects a VPS whose init runs nothing of its own yet, by all its interfaces.
 pub(in crate::vps) fn attach(condo: &Condo, record: &Record, netns: BorrowedFd<'_>) -> Result<()> {
     let ports = ports(condo, record)?;
     for (network, _) in &ports {
