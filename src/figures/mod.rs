@@ -15,7 +15,7 @@ mod server;
 mod wire;
 
 pub use rate::Rate;
-pub use server::{Server, Source};
+pub use server::{Server, Source, can_be_told};
 
 /// A file that is answered for, and the one it stands for in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

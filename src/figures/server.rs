@@ -42,8 +42,7 @@ impl Server {
     /// # Errors
     /// [`Error::Unsupported`] on a kernel without FUSE.
     pub fn mount(figures: &'static [Figure], owner: u32) -> Result<(Self, OwnedFd)> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let device = match rustix::fs::open("/dev/fuse", flags, Mode::empty()) {
+        let device = match open_device() {
             Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
                 let why = "this kernel has no FUSE, or its module is not loaded; try: modprobe fuse";
                 return Err(Error::unsupported("figures of its own", why));
@@ -79,6 +78,18 @@ impl Server {
         };
         let mount = make().during(|| "make a file system of figures")?;
         Ok((Self::adopt(device, figures, owner), mount))
+    }
+
+    /// Has the kernel ask again what a process was asked that was killed before it could answer. Before Linux 6.9 it does not, and who
+    /// asked waits until a signal comes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ask_again(&self) -> Result<()> {
+        match rustix::io::write(&self.device, &wire::ask_again()) {
+            Err(Errno::INVAL) => Ok(()),
+            other => other.map(drop).during(|| "have the kernel ask again"),
+        }
     }
 
     /// Goes on with a connection that another process had before.
@@ -191,6 +202,16 @@ impl Server {
         }
         Ok(kept.as_ref().map_or("", |(_, text)| text))
     }
+}
+
+/// Whether this machine has what figures are told by.
+pub fn can_be_told() -> bool {
+    open_device().is_ok()
+}
+
+fn open_device() -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open("/dev/fuse", flags, Mode::empty())
 }
 
 fn untold(e: &Error) -> Errno {

@@ -66,6 +66,12 @@ pub(super) fn parse(message: &[u8]) -> Option<(u64, Ask<'_>)> {
     Some((unique, ask))
 }
 
+/// The notification by which the kernel asks all anew that has no answer yet (`FUSE_NOTIFY_RESEND`): it has no number.
+pub(super) fn ask_again() -> Vec<u8> {
+    const RESEND: i32 = 7;
+    Answer::to(0, -RESEND).finish()
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
@@ -200,6 +206,14 @@ mod tests {
         }
         assert_eq!(parse(&message(15, 3, &[0; 19])), None);
         assert_eq!(parse(&message(1, ROOT, b"endless")), None);
+    }
+
+    #[test]
+    fn a_notification_has_a_code_and_no_number() {
+        let mut wanted = 16_u32.to_ne_bytes().to_vec();
+        wanted.extend(7_i32.to_ne_bytes());
+        wanted.extend([0; 8]);
+        assert_eq!(ask_again(), wanted);
     }
 
     /// The sizes of `linux/fuse.h`, behind the 16 bytes of the header.

@@ -182,11 +182,8 @@ fn manager() -> Result<Option<SocketAddr>> {
 
 /// A socket that all users of the container may write to.
 fn listen(place: &Path) -> Result<UnixDatagram> {
-    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
-    // A socket's path has 107 bytes at most.
-    let dir = files::open_dir(place)?;
-    let path = format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd());
+    let (path, _dir) = files::socket_path(&place.join(NAME))?;
     let socket = UnixDatagram::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
     Ok(socket)

@@ -8,6 +8,7 @@
 //!        called-off       there when a hook of `create` has deleted the container, which `create` then does
 //!        exec.fifo        there until `start`; init waits for a byte from it
 //!        figures.json     who tells the container's figures, where somebody does
+//!        agent.sock       where they hear of the system call filters of what enters the container
 //!        notify/          for the container's socket of `sd_notify(3)`, where the caller of `create` had one
 //! ```
 
@@ -266,9 +267,15 @@ impl Folder {
         self.path.join("figures.json")
     }
 
-    /// Who tells them, dead or alive.
-    pub fn teller(&self) -> Option<Identity> {
-        serde_json::from_slice(&files::read(&self.figures()).ok()?).ok()
+    /// Who tells them, and who does when that is killed, dead or alive.
+    pub fn tellers(&self) -> Vec<Identity> {
+        let told = || serde_json::from_slice(&files::read(&self.figures()).ok()?).ok();
+        told().unwrap_or_default()
+    }
+
+    /// Where they hear of the system call filters of processes that enter the container.
+    pub fn agent(&self) -> PathBuf {
+        self.path.join("agent.sock")
     }
 
     /// The directory that the container sees with its socket of `sd_notify(3)`. On the host nobody but the owner gets as far.

@@ -1,5 +1,6 @@
 //! The seccomp agent of a profile: who gets the descriptor that calls with action NOTIFY are reported to.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -9,7 +10,9 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, LinuxSeccompAction, SECCOMP_FD_NAME, State};
 use seccompiler::sock_filter;
 
+use super::vps::without_agent;
 use crate::error::{During, Error, Result};
+use crate::files;
 use crate::sys::seccomp as sys;
 
 /// `BPF_RET | BPF_K` with `SECCOMP_RET_ALLOW`: a filter of one instruction.
@@ -45,11 +48,30 @@ impl Listener {
     /// # Errors
     /// When nobody listens at the path.
     pub fn connect(&self) -> Result<Agent> {
-        let what = || format!("failed to connect with seccomp agent `{}`", self.path.display());
-        Ok(Agent {
-            stream: UnixStream::connect(&self.path).during(what)?,
+        let connect = || -> Result<UnixStream> {
+            let (path, _dir) = files::socket_path(&self.path)?;
+            Ok(UnixStream::connect(path)?)
+        };
+        let stream =
+            connect().during(|| format!("failed to connect with seccomp agent `{}`", self.path.display()))?;
+        Ok(self.at(stream))
+    }
+
+    /// The agent at the other end of a connection.
+    pub fn at(&self, stream: UnixStream) -> Agent {
+        Agent {
+            stream,
             metadata: self.metadata.clone(),
-        })
+        }
+    }
+}
+
+/// The profile for a further process. Where nobody answers the calls that it has asked about, or somebody else is asked about ours, they
+/// are the kernel's again.
+pub fn answered(profile: &LinuxSeccomp) -> Cow<'_, LinuxSeccomp> {
+    match Listener::of(profile) {
+        Some(listener) if !can_ask() || listener.connect().is_err() => Cow::Owned(without_agent(profile)),
+        _ => Cow::Borrowed(profile),
     }
 }
 

@@ -26,9 +26,9 @@ use seccompiler::sock_filter;
 use crate::error::{During, Error, Result};
 use crate::sys::seccomp as sys;
 use abi::Abi;
-pub use listener::{Agent, Listener, can_ask};
+pub use listener::{Agent, Listener, answered, can_ask};
 use rules::Rules;
-pub use vps::{Concessions, ask, vps_profile, without_agent};
+pub use vps::{Concessions, ask, vps_profile};
 
 /// `BPF_MAXINSNS`: the longest program the kernel takes.
 const MAX_INSTRUCTIONS: usize = 4096;

@@ -161,7 +161,7 @@ pub fn ask(profile: &mut LinuxSeccomp, call: &str, agent: &Path) {
 }
 
 /// The same profile where nobody is there to answer: what would be asked about is allowed.
-pub fn without_agent(profile: &LinuxSeccomp) -> LinuxSeccomp {
+pub(super) fn without_agent(profile: &LinuxSeccomp) -> LinuxSeccomp {
     let mut profile = profile.clone();
     let mut entries = profile.syscalls().clone().unwrap_or_default();
     let asked = |entry: &&mut LinuxSyscall| entry.action() == Action::ScmpActNotify;

@@ -11,6 +11,9 @@ const INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `CLONE_PARENT`: the new process becomes a sibling of the caller.
 pub const PARENT: u64 = libc::CLONE_PARENT as u64;
 
+/// `CLONE_FILES`: the new process has the caller's table of descriptors, and what one opens or closes, the other has or has not.
+pub const SHARED_FILES: u64 = libc::CLONE_FILES as u64;
+
 /// What the child is to be.
 #[derive(Debug, Default)]
 pub struct Clone<'a> {

@@ -15,7 +15,7 @@ use crate::runtime::id::Id;
 use crate::runtime::init::parent::{self, Created, Request};
 use crate::runtime::notify::{self, Relay};
 use crate::runtime::plan::Choices;
-use crate::vps::run::adopt;
+use crate::vps::run::adopt::{self, Adopted};
 
 /// `create`: the container's standard streams are ours, and its program waits for `start`.
 pub(super) fn create(host: &Host, root: &Path, global: &Global, args: &Create) -> Result<u8> {
@@ -105,16 +105,20 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
     root::prepare(prepared.root, std::env::var_os("XDG_RUNTIME_DIR").as_deref())?;
     let (root, id) = (prepared.root, prepared.id);
     let adopts = adopt::is_asked(std::env::args_os().next().as_deref(), &prepared.bundle.spec);
-    let (adopted, provided) = if adopts {
-        let (bundle, provided) = adopt::adopt(host, (root, id), prepared.bundle)?;
-        (Some(bundle), provided)
-    } else {
-        Default::default()
+    let adopt = || adopt::adopt(host, (root, id), prepared.bundle, global.manager());
+    let adopted = adopts.then(adopt).transpose()?;
+    let (bundle, provided, heard) = match adopted {
+        Some(Adopted {
+            bundle,
+            provided,
+            heard,
+        }) => (Some(bundle), provided, heard),
+        None => Default::default(),
     };
     let request = Request {
         root,
         id,
-        bundle: adopted.as_ref().unwrap_or(prepared.bundle),
+        bundle: bundle.as_ref().unwrap_or(prepared.bundle),
         console: prepared.console,
         pid_file: args.pid_file.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
@@ -139,7 +143,7 @@ fn make(host: &Host, global: &Global, args: &Create, prepared: Prepared<'_>) -> 
     if adopts && adopt::processors::are_ours(host, &made.container) {
         adopt::processors::fit(host, &made.container);
     }
-    adopt::figures::tend(root, &made.container);
+    adopt::figures::tend(root, &made.container, heard.as_ref());
     Ok(made)
 }
 

@@ -1,12 +1,13 @@
 //! `exec`.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use oci_spec::runtime as oci;
 
 use super::args::Exec;
-use crate::cgroups::Below;
+use crate::cgroups::{Below, Cgroup};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -21,6 +22,7 @@ use crate::runtime::id::Id;
 use crate::runtime::init::exec::{self, Place, Request};
 use crate::runtime::plan;
 use crate::runtime::status::Status;
+use crate::seccomp;
 use crate::vps::run::adopt;
 
 /// `exec`: a further process in the container.
@@ -38,7 +40,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         plan::check_user(&process, &ids)?;
     }
     let init = runnable(&container, host, args.ignore_paused)?;
-    adopt::figures::tend(root, &container);
+    adopt::figures::tend(root, &container, None);
     // Detached too: who is asked to end while the process is not there yet has something to clear away.
     let signals = Signals::take()?;
     let given = args.console_socket.as_deref().map(console::connect).transpose()?;
@@ -52,11 +54,8 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         None => (None, None),
     };
     let below = Below::parse(&args.cgroup)?;
-    let cgroup = if below.is_empty() {
-        container.cgroup(host)?
-    } else {
-        Some(container.need_cgroup(host, "exec --cgroup")?.below(&below)?)
-    };
+    let cgroup = cgroup(&container, host, &below)?;
+    let filter = filter(&spec, adopted);
     let request = Request {
         process: &process,
         init: init.as_fd(),
@@ -66,7 +65,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         chrooted: !Namespaces::from_spec(&spec)?.is_new(Kind::Mount),
         cgroup: cgroup.as_ref(),
         place: place(&below),
-        seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
+        seccomp: filter.as_deref(),
         copied: master.is_some(),
         console: socket,
         streams: [None; 3],
@@ -88,6 +87,25 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         return Ok(0);
     }
     foreground::wait(&made, Flows::of(master), &signals)
+}
+
+fn cgroup(container: &Container, host: &Host, below: &Below) -> Result<Option<Cgroup>> {
+    match below.is_empty() {
+        true => container.cgroup(host),
+        false => container
+            .need_cgroup(host, "exec --cgroup")?
+            .below(below)
+            .map(Some),
+    }
+}
+
+/// Its filter: the container's.
+fn filter(spec: &oci::Spec, adopted: bool) -> Option<Cow<'_, oci::LinuxSeccomp>> {
+    let profile = spec.linux().as_ref()?.seccomp().as_ref()?;
+    Some(match adopted {
+        true => seccomp::answered(profile),
+        false => Cow::Borrowed(profile),
+    })
 }
 
 fn place(named: &Below) -> Place {

@@ -16,7 +16,7 @@ use crate::runtime::hooks::{self, Surroundings};
 use crate::runtime::id::Id;
 use crate::runtime::plan::DEFAULT_CGROUP;
 use crate::runtime::state::Folder;
-use crate::runtime::status::Status;
+use crate::runtime::status::{Identity, Status};
 
 /// How long `delete` waits for a killed init before it says so.
 const DEATH: Duration = Duration::from_secs(10);
@@ -143,9 +143,10 @@ impl Container {
         self.folder.remove()
     }
 
-    /// Who tells its figures ends with init. An engine removes the cgroup of its own process next, and in that it is.
+    /// Who tells its figures ends with init. An engine removes the cgroup of its own process next, and in that they are.
     fn end_telling(&self) {
-        if let Some(teller) = self.folder.teller().and_then(|teller| teller.open()) {
+        let tellers = self.folder.tellers();
+        for teller in tellers.iter().filter_map(Identity::open) {
             let _ = rustix::process::pidfd_send_signal(&teller, rustix::process::Signal::KILL);
             // Nothing else depends on it.
             let _ = wait_for_death(&teller);

@@ -88,7 +88,7 @@ pub enum Place {
 /// Two clones are needed: one enters the namespaces, the other is born in the pid namespace, as our child.
 pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     limits::raise_files();
-    let agent = agent_of(request.seccomp)?;
+    let agent = agent_of(request.seccomp, None)?;
     let (parent, link) = link::pair::<Entering>()?;
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?.for_workers());
     let confined = request.process.affinity.begin()?;

@@ -1,6 +1,7 @@
 //! The runtime's side of `create`: from a plan to an init process that waits for the order to start.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIdMapping, LinuxSeccomp};
@@ -65,6 +66,8 @@ pub struct Provided {
     pub devices: Vec<(PathBuf, OwnedFd)>,
     /// User ids of the machine, which the container gives back when it is deleted.
     pub ids: Option<Claimed>,
+    /// A connection to the seccomp agent of the profile, which cannot be reached by its path yet.
+    pub agent: Option<UnixStream>,
 }
 
 /// A container whose init waits.
@@ -99,13 +102,14 @@ pub fn create(host: &Host, request: Request<'_>, meanwhile: Meanwhile<'_>) -> Re
     plan.sysctls.check_joined(&plan.namespaces)?;
     lsm::check_mount_label(bundle.spec.linux().as_ref())?;
     let inherited = request.listen_fds.saturating_add(request.preserve_fds);
-    let Provided { rootfs, devices, ids } = request.provided;
+    let provided = request.provided;
+    let held = provided.ids.as_ref().map(Claimed::held);
     let place = (request.root, request.id);
-    let mut claim = Claim::stake(host, place, bundle, &plan, ids.as_ref().map(Claimed::held))?;
+    let mut claim = Claim::stake(host, place, bundle, &plan, held)?;
     if notify {
         notify::make_place(&folder)?;
     }
-    let sources = open_sources(&plan, rootfs, devices)?;
+    let sources = open_sources(&plan, provided.rootfs, provided.devices)?;
     claim.cover(sources.as_ref())?;
     let setup = Setup {
         sources,
@@ -113,7 +117,7 @@ pub fn create(host: &Host, request: Request<'_>, meanwhile: Meanwhile<'_>) -> Re
         fifo: child::make_fifo(&claim.folder().fifo())?,
         listen_fds: request.listen_fds,
         preserve_fds: request.preserve_fds,
-        agent: agent_of(plan.seccomp.as_ref())?,
+        agent: agent_of(plan.seccomp.as_ref(), provided.agent)?,
         state: &|pid, status| claim.state.oci(pid, status),
         plan: &plan,
     };
@@ -142,7 +146,7 @@ pub fn create(host: &Host, request: Request<'_>, meanwhile: Meanwhile<'_>) -> Re
     let link = held.grant(&[])?;
     undo_devices.disarm();
     undo_init.disarm();
-    ids.into_iter().for_each(Claimed::keep);
+    provided.ids.into_iter().for_each(Claimed::keep);
     Ok(Created {
         container: claim.keep(),
         init,
@@ -169,12 +173,15 @@ fn open_sources(
     Ok(sources.map(|sources| sources.with(&plan.rootfs, rootfs, devices)))
 }
 
-/// A connection to the profile's seccomp agent, made while the host's paths are in sight.
-pub fn agent_of(profile: Option<&LinuxSeccomp>) -> Result<Option<seccomp::Agent>> {
-    profile
-        .and_then(seccomp::Listener::of)
-        .map(|l| l.connect())
-        .transpose()
+/// A connection to the profile's seccomp agent, made while the host's paths are in sight, unless there is one already.
+pub fn agent_of(profile: Option<&LinuxSeccomp>, made: Option<UnixStream>) -> Result<Option<seccomp::Agent>> {
+    let Some(listener) = profile.and_then(seccomp::Listener::of) else {
+        return Ok(None);
+    };
+    match made {
+        Some(stream) => Ok(Some(listener.at(stream))),
+        None => listener.connect().map(Some),
+    }
 }
 
 /// Init before its first step, with the sources that are not opened by itself.

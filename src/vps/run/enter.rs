@@ -1,6 +1,5 @@
 //! Running programs in a VPS.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -65,7 +64,7 @@ impl Condo {
         let (ours, theirs) = pair.unzip();
         let cgroup = container.cgroup(&self.host)?;
         let linux = spec.linux().as_ref();
-        let filter = linux.and_then(|l| l.seccomp().as_ref()).map(answered);
+        let filter = linux.and_then(|l| l.seccomp().as_ref()).map(seccomp::answered);
         let made = minder::make(
             |given_up| {
                 let request = Request {
@@ -105,16 +104,6 @@ impl Condo {
                 "the VPS is not running; start it: condo start {name}"
             ))),
         }
-    }
-}
-
-/// Its filter. Where nobody answers the calls that it has asked about, or somebody else is asked about ours, they are the kernel's again.
-fn answered(profile: &oci::LinuxSeccomp) -> Cow<'_, oci::LinuxSeccomp> {
-    match seccomp::Listener::of(profile) {
-        Some(listener) if !seccomp::can_ask() || listener.connect().is_err() => {
-            Cow::Owned(seccomp::without_agent(profile))
-        }
-        _ => Cow::Borrowed(profile),
     }
 }
 

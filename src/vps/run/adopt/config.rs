@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Map, Value, json};
 
 use super::super::nodes::Node;
@@ -33,6 +34,8 @@ pub(super) struct Given {
     pub(super) uuid: Option<String>,
     /// Devices of the host's for containers inside.
     pub(super) devices: Vec<Node>,
+    /// Where who answers its `sysinfo(2)` is to be found.
+    pub(super) agent: Option<PathBuf>,
 }
 
 /// What root of a VPS needs of a network that belongs to the host, where it has no capabilities: ports below 1024, and `ping`.
@@ -84,9 +87,18 @@ pub(super) fn rewrite(config: &mut Value, given: &Given) -> Vec<(String, String)
     linux["maskedPaths"] = json!(mounts::MASKED);
     linux["readonlyPaths"] = json!(mounts::READONLY);
     linux["rootfsPropagation"] = "rshared".into();
-    linux["seccomp"] = json!(seccomp::vps_profile(Concessions::default()));
+    linux["seccomp"] = json!(filter(given.agent.as_deref()));
     config["annotations"][ANNOTATION] = "true".into();
     parameters
+}
+
+/// The system calls it is refused or asked about.
+fn filter(agent: Option<&Path>) -> LinuxSeccomp {
+    let mut profile = seccomp::vps_profile(Concessions::default());
+    if let Some(agent) = agent {
+        seccomp::ask(&mut profile, "sysinfo", agent);
+    }
+    profile
 }
 
 /// Whether the program is the init of a whole system.

@@ -1,51 +1,75 @@
 //! The figures of a container of an engine's: its memory and processors in `/proc` and not the machine's.
 //!
 //! Somebody has to answer when they are read, for as long as the container is there: a process beside it, as the engine has one
-//! already (containerd's shim, conmon), which becomes this one's parent. It ends with the container's init. Nothing is shared between
-//! containers, and where it was killed the next command of the runtime's starts another.
+//! already (containerd's shim, conmon), which becomes this one's parent, and its heir. Both end with the container's init. Nothing is
+//! shared between containers, and where both were killed the next command of the runtime's starts others.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
+use oci_spec::runtime::Spec;
+use rustix::fs::FileType;
+
+use super::super::figures::calls::Calls;
+use super::super::figures::heir;
 use super::super::figures::tend::Telling;
 use super::super::resident;
 use super::users;
+use crate::cgroups::Manager;
 use crate::error::{During, Error, Result};
+use crate::figures;
 use crate::files;
 use crate::namespaces::user::IdMap;
 use crate::runtime::bundle;
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::status::Identity;
+use crate::seccomp::{self, Listener};
 use crate::sys;
 
 /// What the program is called in this role.
 const CALLED: &str = "condo-figures";
 
+/// What leaves `sysinfo(2)` to the kernel, and its agent to who else wants to be one inside.
+const HOST_SYSINFO: &str = "io.condo.host-sysinfo";
+
+/// Whether a container that is to be a VPS has its `sysinfo(2)` answered by who tells its figures.
+pub(super) fn are_asked_for(spec: &Spec, manager: Manager) -> bool {
+    let annotations: BTreeMap<_, _> = spec
+        .annotations()
+        .iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    let wanted = annotations.get(HOST_SYSINFO).is_none_or(|value| value != "true");
+    wanted
+        && manager != Manager::Disabled
+        && !users::holds_pod(&annotations)
+        && figures::can_be_told()
+        && seccomp::can_ask()
+}
+
 /// Sees to it that somebody tells the figures of a container that was made a VPS. No command is about them: it goes on where that
-/// fails, and the container has the host's.
-pub fn tend(root: &Path, container: &Container) {
+/// fails, and the container has the host's. `heard` is where its init's system call filter is heard of.
+pub fn tend(root: &Path, container: &Container, heard: Option<&OwnedFd>) {
     let state = container.state();
     if !super::is_adopted(container) {
         return;
     }
-    let told = || {
-        container
-            .folder()
-            .teller()
-            .is_some_and(|teller| teller.is_alive())
-    };
+    let told = || container.folder().tellers().iter().any(Identity::is_alive);
     // What holds a pod's namespaces reads nothing.
     if state.cgroup.is_none() || users::holds_pod(&state.annotations) || told() {
         return;
     }
-    if let Err(e) = start(root, container) {
+    if let Err(e) = start(root, container, heard) {
         log::warn!("container `{}` has the host's figures: {e}", state.id);
     }
 }
 
-fn start(root: &Path, container: &Container) -> Result<()> {
+fn start(root: &Path, container: &Container, heard: Option<&OwnedFd>) -> Result<()> {
     let root = std::path::absolute(root)?;
     let words = [
         OsStr::new(CALLED),
@@ -53,7 +77,8 @@ fn start(root: &Path, container: &Container) -> Result<()> {
         OsStr::new(&container.state().id),
     ];
     // In the cgroup of the engine's own process for the container.
-    let (child, said) = resident::start((Path::new(resident::OWN_PROGRAM), &words), None, None)?;
+    let program = Path::new(resident::OWN_PROGRAM);
+    let (child, said) = resident::start((program, &words), heard.map(AsFd::as_fd), None)?;
     if said.is_empty() {
         return Ok(());
     }
@@ -93,13 +118,49 @@ fn tell(args: &[OsString]) -> Result<()> {
         .path()
         .to_owned();
     let pid = state.init.map_or(0, |init| init.pid);
-    let telling = Telling::install(cgroup, owner, (&spec, pid))?;
-    files::write_atomic(
-        &container.folder().figures(),
-        &serde_json::to_vec(&Identity::own()?)?,
-        0o600,
-    )?;
+    let asks = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let asks = asks.is_some_and(|profile| Listener::of(profile).is_some());
+    let mut telling = match Telling::install(cgroup.clone(), owner, (&spec, pid)) {
+        // Whoever asks would wait for an answer, or hear that there is no such call.
+        Err(_) if asks => Telling::without_files(cgroup, owner, &spec),
+        other => other?,
+    };
+    if asks {
+        telling.answer_calls(heard(&container.folder().agent())?)?;
+    }
+    let path = container.folder().figures();
     resident::silence()?;
     drop((container, spec));
-    telling.until_end(&init)
+    heir::tell(telling, &init, &|tellers| {
+        files::write_atomic(&path, &serde_json::to_vec(tellers)?, 0o600)
+    })
+}
+
+/// Hears of the filters of processes that enter the container, and of its init's where `create` has left us the other end of that.
+fn heard(path: &Path) -> Result<Calls> {
+    let mut calls = Calls::listen(path)?;
+    let input = rustix::stdio::stdin();
+    if FileType::from_raw_mode(rustix::fs::fstat(input)?.st_mode) == FileType::Socket {
+        calls.expect(rustix::io::fcntl_dupfd_cloexec(input, 3)?)?;
+    }
+    Ok(calls)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Whether it is the host's also depends on the machine; these are not asked for on any.
+    #[test]
+    fn some_leave_it_to_the_kernel() {
+        let spec = |name: &str, value: &str| -> Spec {
+            serde_json::from_value(json!({ "ociVersion": "1.0.2", "annotations": { name: value } })).unwrap()
+        };
+        assert!(!are_asked_for(&spec("a", "b"), Manager::Disabled));
+        assert!(!are_asked_for(&spec(HOST_SYSINFO, "true"), Manager::Cgroupfs));
+        let holder = spec("io.kubernetes.cri.container-type", "sandbox");
+        assert!(!are_asked_for(&holder, Manager::Systemd));
+    }
 }

@@ -17,6 +17,8 @@ pub mod processors;
 mod users;
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
@@ -24,6 +26,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{farewell, nodes, tables, terminals};
+use crate::cgroups::Manager;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::host::Host;
@@ -65,12 +68,23 @@ pub fn is_adopted(container: &Container) -> bool {
         .is_some_and(|value| value == "true")
 }
 
-/// Makes a container a VPS: its bundle as it is to be, and what goes with it.
+/// A container that is to be a VPS.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Its bundle as it is to be.
+    pub bundle: Bundle,
+    /// What goes with it.
+    pub provided: Provided,
+    /// Over which who tells its figures hears of its system call filter, for [`figures::tend`].
+    pub heard: Option<OwnedFd>,
+}
+
+/// Makes a container a VPS. `manager` is who makes its cgroup.
 ///
 /// # Errors
 /// [`Error::Unsupported`] without privileges, and for a root filesystem whose owners cannot be translated; [`Error::Invalid`] for a
 /// container that is to share with the host what a VPS has to itself.
-pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle) -> Result<(Bundle, Provided)> {
+pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle, manager: Manager) -> Result<Adopted> {
     if !host.caller.privileged {
         let why = "only the machine's root hands out user ids and translates owners; run the engine as root";
         return Err(Error::unsupported("a VPS", why));
@@ -78,7 +92,8 @@ pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle) -> Result<(
     let mut config: Value = serde_json::from_slice(&bundle.raw)?;
     config::refuse_shared(&config)?;
     place::refuse_hosts(&config)?;
-    let users = users::choose(&config, root, &Folder::new(root, id))?;
+    let folder = Folder::new(root, id);
+    let users = users::choose(&config, root, &folder)?;
     let devices: Vec<_> = FOR_ENGINES
         .into_iter()
         .filter_map(nodes::permitted)
@@ -91,6 +106,7 @@ pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle) -> Result<(
     let (binds, plain) = translated
         .as_mut()
         .map_or_else(Default::default, place::Translated::said);
+    let agent = figures::are_asked_for(&bundle.spec, manager).then(|| folder.agent());
     let given = Given {
         users: users.entry(),
         ids: users.count(),
@@ -100,17 +116,25 @@ pub fn adopt(host: &Host, (root, id): (&Path, &Id), bundle: &Bundle) -> Result<(
         plain,
         uuid: uuid(id),
         devices,
+        agent,
     };
     let parameters = config::rewrite(&mut config, &given);
     place::set_in_network(&config, &parameters)?;
     let raw = serde_json::to_vec(&config)?;
     let spec = bundle::parse(&raw).during(|| "make the container a VPS")?;
     let path = bundle.path.clone();
-    let provided = match translated {
+    let mut provided = match translated {
         Some(translated) => translated.provide(users.claimed()),
         None => Provided::default(),
     };
-    Ok((Bundle { path, spec, raw }, provided))
+    let asks = given.agent.map(|_| UnixStream::pair()).transpose()?;
+    let (heard, agent) = asks.unzip();
+    provided.agent = agent;
+    Ok(Adopted {
+        bundle: Bundle { path, spec, raw },
+        provided,
+        heard: heard.map(OwnedFd::from),
+    })
 }
 
 /// The machine's id of a container, where the engine's is as long as one.

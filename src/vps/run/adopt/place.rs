@@ -41,7 +41,12 @@ impl Translated {
     /// What it cannot name, with the user ids that are claimed.
     pub(super) fn provide(self, ids: Option<Claimed>) -> Provided {
         let (rootfs, devices) = (Some(self.rootfs), self.nodes);
-        Provided { rootfs, devices, ids }
+        Provided {
+            rootfs,
+            devices,
+            ids,
+            agent: None,
+        }
     }
 }
 

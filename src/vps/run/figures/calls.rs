@@ -6,19 +6,19 @@
 //! opened while it waited, and so is nobody else's.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::kept::Kept;
-use super::memory::field;
+use super::sysinfo::Sysinfo;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::runtime::console;
@@ -41,17 +41,20 @@ pub(in super::super) struct Calls {
     listeners: Vec<OwnedFd>,
     /// Where they are kept as well.
     kept: Option<Kept>,
+    /// The call that is being answered, as an heir has to know it.
+    underway: Option<Underway>,
     known: Option<(Instant, Sysinfo)>,
 }
 
 impl Calls {
     /// Listens at `path` for listeners.
-    pub(super) fn listen(path: &Path) -> Result<Self> {
+    pub(in super::super) fn listen(path: &Path) -> Result<Self> {
         let work = || -> Result<OwnedFd> {
             files::remove_file(path)?;
+            let (path, _dir) = files::socket_path(path)?;
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-            rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+            rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
             rustix::net::listen(&socket, 64)?;
             Ok(socket)
         };
@@ -70,12 +73,49 @@ impl Calls {
             coming: Vec::new(),
             listeners: Vec::new(),
             kept: None,
+            underway: None,
             known: None,
         };
         calls.watch(calls.socket.as_fd())?;
         listeners
             .into_iter()
             .try_for_each(|listener| calls.add(listener))?;
+        Ok(calls)
+    }
+
+    /// Waits for a listener that comes over this connection.
+    pub(in super::super) fn expect(&mut self, stream: OwnedFd) -> Result<()> {
+        self.watch(stream.as_fd())?;
+        self.coming.push(stream);
+        Ok(())
+    }
+
+    /// Writes down what an heir has to know.
+    pub(super) fn have_heir(&mut self) -> Result<()> {
+        self.underway = Some(Underway::new()?);
+        Ok(())
+    }
+
+    /// Goes on where another process with the same table of descriptors was killed. What it had opened since is known by its kind, and
+    /// what this one remembers of that table may be other files by now, `known` ones excepted. What is nothing of all this is closed.
+    pub(super) fn inherit(self, known: &[BorrowedFd<'_>]) -> Result<Self> {
+        let gone = self.coming.into_iter().chain(self.listeners).chain([self.poll]);
+        gone.map(IntoRawFd::into_raw_fd).for_each(drop);
+        let found = Found::look(self.socket.as_fd())?;
+        let own = [Some(self.socket.as_fd()), self.underway.as_ref().map(AsFd::as_fd)];
+        let all = known
+            .iter()
+            .copied()
+            .chain(own.into_iter().flatten())
+            .chain(found.all());
+        sys::fd::close_others(3, &all.collect::<Vec<_>>())?;
+        if let Some(underway) = &self.underway {
+            underway.give_up(&found.listeners);
+        }
+        let mut calls = Self::adopt(self.socket, found.listeners)?;
+        calls.underway = self.underway;
+        let mut connections = found.connections.into_iter();
+        connections.try_for_each(|stream| calls.expect(stream))?;
         Ok(calls)
     }
 
@@ -208,11 +248,7 @@ impl Calls {
 
     fn accept(&mut self) {
         let stream = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC);
-        if let Ok(stream) = stream
-            && self.watch(stream.as_fd()).is_ok()
-        {
-            self.coming.push(stream);
-        }
+        let _ = stream.map(|stream| self.expect(stream));
     }
 
     /// What cannot be found out is left to the kernel.
@@ -221,12 +257,83 @@ impl Calls {
         let Ok(call) = sys::seccomp::receive(listener) else {
             return;
         };
+        if let Some(underway) = &self.underway {
+            underway.note(listener, call.id);
+        }
         let stale = self.known.is_none_or(|(made, _)| made.elapsed() > FRESH);
         if stale {
             self.known = look().ok().map(|info| (Instant::now(), info));
         }
         let errno = self.known.and_then(|(_, info)| tell(listener, &call, &info));
         let _ = sys::seccomp::answer(listener, call.id, errno);
+    }
+}
+
+/// The call that is being answered, in a file that is read when who answers was killed: the kernel gives it to nobody else any more, and its
+/// caller would wait until a signal comes.
+#[derive(Debug)]
+struct Underway(OwnedFd);
+
+impl Underway {
+    fn new() -> Result<Self> {
+        Ok(Self(memfd_create("underway", MemfdFlags::CLOEXEC)?))
+    }
+
+    /// Of an answered call the kernel knows nothing more: that it stays written here does no harm.
+    fn note(&self, listener: BorrowedFd<'_>, id: u64) {
+        let number = u64::from(listener.as_raw_fd().unsigned_abs());
+        let words = [number, id].map(u64::to_ne_bytes);
+        let _ = rustix::io::pwrite(&self.0, words.as_flattened(), 0);
+    }
+
+    /// Leaves it to the kernel.
+    fn give_up(&self, listeners: &[OwnedFd]) {
+        let mut words = [[0; 8]; 2];
+        let _ = rustix::io::pread(&self.0, words.as_flattened_mut(), 0);
+        let [number, id] = words.map(u64::from_ne_bytes);
+        let is = |fd: &&OwnedFd| u64::from(fd.as_raw_fd().unsigned_abs()) == number;
+        if let Some(listener) = listeners.iter().find(is) {
+            let _ = sys::seccomp::answer(listener.as_fd(), id, None);
+        }
+    }
+}
+
+impl AsFd for Underway {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What a process has open of system call filters, known by its kind (`proc_pid_fd(5)`).
+#[derive(Debug, Default)]
+struct Found {
+    listeners: Vec<OwnedFd>,
+    /// Those by which further ones may come.
+    connections: Vec<OwnedFd>,
+}
+
+impl Found {
+    /// Takes all that this process has, but the socket to which others connect.
+    fn look(socket: BorrowedFd<'_>) -> Result<Self> {
+        let mut found = Self::default();
+        for entry in std::fs::read_dir("/proc/self/fd").during(|| "look for open files")? {
+            let entry = entry?;
+            let number: Option<RawFd> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let (Some(number), Ok(kind)) = (number, std::fs::read_link(entry.path())) else {
+                continue;
+            };
+            if kind == Path::new("anon_inode:seccomp notify") {
+                found.listeners.push(sys::fd::adopt(number)?);
+            } else if kind.as_os_str().as_bytes().starts_with(b"socket:") && number != socket.as_raw_fd() {
+                found.connections.push(sys::fd::adopt(number)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// All of it.
+    fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().chain(&self.connections).map(AsFd::as_fd)
     }
 }
 
@@ -241,98 +348,5 @@ fn tell(listener: BorrowedFd<'_>, call: &sys::seccomp::Waiting, info: &Sysinfo) 
     match rustix::io::pwrite(&memory, &bytes, call.first) {
         Ok(written) if written == bytes.len() => Some(0),
         _ => Some(Errno::FAULT.raw_os_error()),
-    }
-}
-
-/// `struct sysinfo`, with memory in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sysinfo {
-    uptime: u64,
-    /// In 65536ths.
-    loads: [u64; 3],
-    /// `totalram`, `freeram`, `sharedram`, `bufferram`, `totalswap`, `freeswap`.
-    sizes: [u64; 6],
-    procs: u16,
-}
-
-impl Sysinfo {
-    /// Out of the texts of `meminfo`, `loadavg` and `uptime`.
-    pub(super) fn of(meminfo: &str, loadavg: &str, uptime: &str) -> Self {
-        let number = |word: Option<&str>| word.and_then(|w| w.parse::<f64>().ok()).unwrap_or(0.0);
-        let mut words = loadavg.split_whitespace();
-        // Never below 0, and the load of a machine fits in.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let mut load = || (number(words.next()) * 65536.0) as u64;
-        let loads = [load(), load(), load()];
-        let procs = words.next().and_then(|word| word.split_once('/')?.1.parse().ok());
-        let up = uptime.split('.').next().and_then(|word| word.parse().ok());
-        Self {
-            uptime: up.unwrap_or(0),
-            loads,
-            sizes: ["MemTotal", "MemFree", "Shmem", "Buffers", "SwapTotal", "SwapFree"]
-                .map(|name| field(meminfo, name)),
-            procs: procs.unwrap_or(u16::MAX),
-        }
-    }
-
-    /// As the kernel lays it out (`sysinfo(2)`), for a program with words of 32 bits in units of a page.
-    fn bytes(&self, narrow: bool) -> Vec<u8> {
-        let unit: u32 = if narrow { 4096 } else { 1 };
-        let mut bytes = Vec::with_capacity(112);
-        let word = |bytes: &mut Vec<u8>, value: u64| {
-            if narrow {
-                let value = u32::try_from(value).unwrap_or(u32::MAX);
-                bytes.extend(value.to_ne_bytes());
-            } else {
-                bytes.extend(value.to_ne_bytes());
-            }
-        };
-        word(&mut bytes, self.uptime);
-        self.loads.iter().for_each(|load| word(&mut bytes, *load));
-        let sizes = self.sizes.iter().map(|size| size / u64::from(unit));
-        sizes.for_each(|size| word(&mut bytes, size));
-        bytes.extend(self.procs.to_ne_bytes());
-        // Padding: to a word of 32 bits, and on a machine of 64 to one of those.
-        bytes.resize(bytes.len() + if narrow { 2 } else { 6 }, 0);
-        // `totalhigh`, `freehigh`.
-        word(&mut bytes, 0);
-        word(&mut bytes, 0);
-        bytes.extend(unit.to_ne_bytes());
-        bytes.resize(if narrow { 64 } else { 112 }, 0);
-        bytes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MEMINFO: &str =
-        "MemTotal: 65536 kB\nMemFree: 4096 kB\nShmem: 8 kB\nBuffers: 0 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n";
-
-    #[test]
-    fn the_files_say_the_same() {
-        let info = Sysinfo::of(MEMINFO, "0.50 1.00 0.00 2/17 17\n", "12.34 20.00\n");
-        assert_eq!((info.uptime, info.loads, info.procs), (12, [32768, 65536, 0], 17));
-        assert_eq!(info.sizes, [64 << 20, 4 << 20, 8 << 10, 0, 0, 0]);
-    }
-
-    #[test]
-    fn it_is_laid_out_for_either_kind_of_program() {
-        let info = Sysinfo::of(MEMINFO, "0 0 0 1/3 3", "1.0 1.0");
-        let wide = info.bytes(false);
-        assert_eq!(wide.len(), 112);
-        assert_eq!(wide[32..40], (64_u64 << 20).to_ne_bytes());
-        assert_eq!(
-            (&wide[80..82], &wide[104..108]),
-            (&[3_u8, 0][..], &[1_u8, 0, 0, 0][..])
-        );
-        let narrow = info.bytes(true);
-        assert_eq!(narrow.len(), 64);
-        assert_eq!(narrow[16..20], 16384_u32.to_ne_bytes());
-        assert_eq!(
-            (narrow[40], narrow[52..56].to_vec()),
-            (3, 4096_u32.to_ne_bytes().to_vec())
-        );
     }
 }

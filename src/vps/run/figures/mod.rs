@@ -10,16 +10,18 @@
 //!  loadavg            counted every five seconds while somebody wants to know
 //!  diskstats          reads and writes
 //!  pressure           the cgroup's own
-//!  sysinfo            the same by a system call; `keeper` has the connection a second time
+//!  sysinfo            the same by a system call; `keeper` has the connection a second time, or an `heir` all of it
 //! ```
 
 pub(super) mod calls;
 mod disks;
+pub(super) mod heir;
 pub(super) mod keeper;
 mod kept;
 mod load;
 mod memory;
 mod processors;
+mod sysinfo;
 pub(super) mod tend;
 
 use std::path::Path;
@@ -30,9 +32,9 @@ use crate::error::{Error, Result};
 use crate::figures::{Figure, Source};
 use crate::files;
 use crate::host::CgroupLayout;
-use calls::Sysinfo;
 use load::Load;
 use processors::Clock;
+use sysinfo::Sysinfo;
 
 const fn figure(name: &'static str, place: &'static str) -> Figure {
     Figure { name, place }

@@ -72,9 +72,13 @@ impl Telling {
     ///
     /// # Errors
     /// For a specification without a cgroup.
-    pub(in super::super) fn without_files(record: &Record, spec: &Spec) -> Result<Self> {
-        let teller = Teller::new(cgroup_of(spec)?, began(spec));
-        Ok(Self::of(None, teller, record.uid_base))
+    pub(in super::super) fn of_calls(record: &Record, spec: &Spec) -> Result<Self> {
+        Ok(Self::without_files(cgroup_of(spec)?, record.uid_base, spec))
+    }
+
+    /// The same for a container, as [`Telling::install`].
+    pub(in super::super) fn without_files(cgroup: String, owner: u32, spec: &Spec) -> Self {
+        Self::of(None, Teller::new(cgroup, began(spec)), owner)
     }
 
     /// Answers `sysinfo(2)` as well.
@@ -141,30 +145,47 @@ impl Telling {
         }
     }
 
-    /// Tells them until the VPS's init has ended.
-    pub(in super::super) fn until_end(mut self, init: &OwnedFd) -> Result<()> {
+    /// Tells them until the VPS's init has ended, or nobody can ask any more; or until that other process has: false then.
+    pub(in super::super) fn until_end(&mut self, init: &OwnedFd, other: Option<&OwnedFd>) -> Result<bool> {
         loop {
             let (device, patience) = self.wants(Instant::now());
-            // Where nothing is to be asked, init stands in and is asked about nothing.
+            // Where nothing is to be waited for, init stands in and is asked about nothing.
             let absent = (init.as_fd(), PollFlags::empty());
             let asked = device.map_or(absent, |device| (device, PollFlags::IN));
+            let other = other.map_or(absent, |other| (other.as_fd(), PollFlags::IN));
             let mut fds = [
                 PollFd::from_borrowed_fd(init.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(asked.0, asked.1),
+                PollFd::from_borrowed_fd(other.0, other.1),
             ];
             let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
             match rustix::event::poll(&mut fds, patience.as_ref()) {
                 Err(Errno::INTR) => continue,
                 other => other.during(|| "wait for questions")?,
             };
-            let (ended, asked) = (
-                !fds[0].revents().is_empty(),
-                device.is_some() && !fds[1].revents().is_empty(),
-            );
+            let [ended, asked, left] = [0, 1, 2].map(|at| !fds[at].revents().is_empty());
             if ended || !self.go_on(asked) {
-                return Ok(());
+                return Ok(true);
+            }
+            if left {
+                return Ok(false);
             }
         }
+    }
+
+    /// Prepares for an heir.
+    pub(super) fn have_heir(&mut self) -> Result<()> {
+        self.calls.as_mut().map_or(Ok(()), Calls::have_heir)
+    }
+
+    /// Goes on where another process with the same table of descriptors was killed, whose memory was newer than this one's.
+    pub(super) fn inherit(&mut self, init: BorrowedFd<'_>) -> Result<()> {
+        if let Some(calls) = self.calls.take() {
+            let device = self.server.as_ref().map(Server::device);
+            let known: Vec<_> = device.into_iter().chain([init]).collect();
+            self.answer_calls(calls.inherit(&known)?)?;
+        }
+        self.server.as_ref().map_or(Ok(()), Server::ask_again)
     }
 
     /// What to wait for: questions, unless there were too many, and the time at which something has to be done in any case.

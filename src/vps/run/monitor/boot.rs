@@ -199,7 +199,7 @@ fn with_calls(
     };
     if let Some(mut calls) = calls {
         calls.meet()?;
-        let mut telling = figures.map_or_else(|| Telling::without_files(record, spec), Ok)?;
+        let mut telling = figures.map_or_else(|| Telling::of_calls(record, spec), Ok)?;
         telling.answer_calls(calls)?;
         figures = Some(telling);
     }

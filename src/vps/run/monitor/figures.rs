@@ -27,7 +27,7 @@ pub(super) fn tell(root: Option<&Path>, name: &Name) -> Result<()> {
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let asks = profile.is_some_and(|profile| Listener::of(profile).is_some());
     let mut telling = match Telling::begin(&record, &spec, pid) {
-        Err(_) if asks => Telling::without_files(&record, &spec)?,
+        Err(_) if asks => Telling::of_calls(&record, &spec)?,
         other => other?,
     };
     if asks {
@@ -37,5 +37,5 @@ pub(super) fn tell(root: Option<&Path>, name: &Name) -> Result<()> {
     condo.set_figures_teller(name)?;
     silence()?;
     drop((condo, container, spec));
-    telling.until_end(&init)
+    telling.until_end(&init, None).map(drop)
 }

@@ -43,6 +43,7 @@ fn given() -> Given {
         plain: vec![("/var/lib/docker", "/layer/condo/plain/docker".into())],
         uuid: Some("u".into()),
         devices: nodes::permitted(Permit::Fuse).into_iter().collect(),
+        agent: None,
     }
 }
 
@@ -161,4 +162,29 @@ fn what_a_vps_has_to_itself_is_not_shared() {
         let e = refuse_shared(&config).unwrap_err().to_string();
         assert!(e.contains(removed["type"].as_str().unwrap()), "{e}");
     }
+}
+
+#[test]
+fn who_tells_the_figures_is_asked() {
+    let asked = |agent: Option<&str>| {
+        let mut config = docker();
+        rewrite(
+            &mut config,
+            &Given {
+                agent: agent.map(PathBuf::from),
+                ..given()
+            },
+        );
+        let filter = config["linux"]["seccomp"].clone();
+        let entries = filter["syscalls"].as_array().unwrap().iter();
+        let entry = entries
+            .filter(|entry| entry["action"] == "SCMP_ACT_NOTIFY")
+            .map(|entry| entry["names"].clone());
+        (filter["listenerPath"].clone(), entry.collect::<Vec<_>>())
+    };
+    assert_eq!(asked(None), (Value::Null, vec![]));
+    assert_eq!(
+        asked(Some("/run/agent.sock")),
+        ("/run/agent.sock".into(), vec![json!(["sysinfo"])])
+    );
 }
