@@ -11,7 +11,10 @@ use super::Input;
 /// What says how the host was booted, what hardware it has and what its devices do. The fence is the user namespace (what matters
 /// belongs to the host's root, and a VPS's root may unmount what covers these); covering them keeps tools from tripping over them
 /// and a tenant from reading the host's boot parameters.
-pub(in crate::vps::run) const MASKED: [&str; 17] = [
+///
+/// The host's AppArmor takes no profiles from a VPS. By the file `enabled` in its directory LXC and systemd (`AppArmorProfile=`) take it
+/// for one that does, and start nothing.
+pub(in crate::vps::run) const MASKED: [&str; 18] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/bootconfig",
@@ -29,6 +32,7 @@ pub(in crate::vps::run) const MASKED: [&str; 17] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
     "/sys/kernel/boot_params",
+    "/sys/module/apparmor",
 ];
 
 /// Not `/proc/sys`: its network part is the VPS's own (a VPN sets `ip_forward`), the rest is refused by ownership.
