@@ -106,9 +106,13 @@ const SANDBOXES: Uses = &[
          for dir in bin sbin lib lib64; do ln -s usr/$dir /root/tree/$dir; done",
         "",
     ),
-    // On hosts with controllers on cgroup v1 it has to be told that there are none inside.
+    // A directory without a systemd of its own is one that wants cgroup v1, unless it is told otherwise.
     (
-        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn -q -D /root/tree --bind-ro=/usr --register=no --keep-unit sh -c 'echo $$ $(id -u)' | tr -d '\\r'",
+        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn -q -M first -D /root/tree --bind-ro=/usr sh -c 'echo $$ $(id -u)' | tr -d '\\r'",
+        "1 0",
+    ),
+    (
+        "mount --bind /usr /root/tree/usr && systemd-nspawn -q -M second -D /root/tree sh -c 'echo $$ $(id -u)' | tr -d '\\r'; umount /root/tree/usr",
         "1 0",
     ),
     (
