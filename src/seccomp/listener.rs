@@ -66,12 +66,38 @@ impl Listener {
     }
 }
 
-/// The profile for a further process. Where nobody answers the calls that it has asked about, or somebody else is asked about ours, they
-/// are the kernel's again.
-pub fn answered(profile: &LinuxSeccomp) -> Cow<'_, LinuxSeccomp> {
-    match Listener::of(profile) {
-        Some(listener) if !can_ask() || listener.connect().is_err() => Cow::Owned(without_agent(profile)),
-        _ => Cow::Borrowed(profile),
+/// The profile of a further process, and a connection to its agent where it has one.
+#[derive(Debug)]
+pub struct Answered<'p> {
+    /// The profile.
+    pub profile: Cow<'p, LinuxSeccomp>,
+    /// Who is asked.
+    pub agent: Option<Agent>,
+}
+
+impl<'p> Answered<'p> {
+    /// By the agent that it names.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn by_agent(profile: &'p LinuxSeccomp) -> Result<Self> {
+        let agent = Listener::of(profile)
+            .map(|listener| listener.connect())
+            .transpose()?;
+        Ok(Self {
+            profile: Cow::Borrowed(profile),
+            agent,
+        })
+    }
+
+    /// By that agent; by the kernel where it is not there, or somebody else is asked about ours.
+    pub fn by_agent_or_kernel(profile: &'p LinuxSeccomp) -> Self {
+        let own = Self::by_agent(profile).ok();
+        let own = own.filter(|own| own.agent.is_none() || can_ask());
+        own.unwrap_or_else(|| Self {
+            profile: Cow::Owned(without_agent(profile)),
+            agent: None,
+        })
     }
 }
 

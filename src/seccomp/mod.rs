@@ -26,7 +26,7 @@ use seccompiler::sock_filter;
 use crate::error::{During, Error, Result};
 use crate::sys::seccomp as sys;
 use abi::Abi;
-pub use listener::{Agent, Listener, answered, can_ask};
+pub use listener::{Agent, Answered, Listener, can_ask};
 use rules::Rules;
 pub use vps::{Concessions, ask, vps_profile};
 

@@ -1,6 +1,5 @@
 //! `exec`.
 
-use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -22,7 +21,7 @@ use crate::runtime::id::Id;
 use crate::runtime::init::exec::{self, Place, Request};
 use crate::runtime::plan;
 use crate::runtime::status::Status;
-use crate::seccomp;
+use crate::seccomp::Answered;
 use crate::vps::run::adopt;
 
 /// `exec`: a further process in the container.
@@ -55,7 +54,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     };
     let below = Below::parse(&args.cgroup)?;
     let cgroup = cgroup(&container, host, &below)?;
-    let filter = filter(&spec, adopted);
+    let filter = filter(&spec, adopted)?;
     let request = Request {
         process: &process,
         init: init.as_fd(),
@@ -65,7 +64,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         chrooted: !Namespaces::from_spec(&spec)?.is_new(Kind::Mount),
         cgroup: cgroup.as_ref(),
         place: place(&below),
-        seccomp: filter.as_deref(),
+        seccomp: filter.as_ref(),
         copied: master.is_some(),
         console: socket,
         streams: [None; 3],
@@ -100,12 +99,13 @@ fn cgroup(container: &Container, host: &Host, below: &Below) -> Result<Option<Cg
 }
 
 /// Its filter: the container's.
-fn filter(spec: &oci::Spec, adopted: bool) -> Option<Cow<'_, oci::LinuxSeccomp>> {
-    let profile = spec.linux().as_ref()?.seccomp().as_ref()?;
-    Some(match adopted {
-        true => seccomp::answered(profile),
-        false => Cow::Borrowed(profile),
-    })
+fn filter(spec: &oci::Spec, adopted: bool) -> Result<Option<Answered<'_>>> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let answered = |profile| match adopted {
+        true => Ok(Answered::by_agent_or_kernel(profile)),
+        false => Answered::by_agent(profile),
+    };
+    profile.map(answered).transpose()
 }
 
 fn place(named: &Below) -> Place {

@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use oci_spec::runtime::LinuxSeccomp;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -13,7 +12,6 @@ use super::super::lsm::Labels;
 use super::announce::announce;
 use super::child;
 use super::link::{self, Done, Entering, Init, Joined, Parent};
-use super::parent::agent_of;
 use super::patience::Patience;
 use super::{Newborn, born_in, step_aside};
 use crate::cgroups::{self, Cgroup};
@@ -24,7 +22,7 @@ use crate::process::credentials::become_root;
 use crate::process::program::Program;
 use crate::process::{Process, limits, protect};
 use crate::rootfs;
-use crate::seccomp::{self, Agent};
+use crate::seccomp::{self, Agent, Answered};
 use crate::sys;
 use crate::sys::clone::Side;
 
@@ -52,7 +50,7 @@ pub struct Request<'a> {
     /// Which one at or below it.
     pub place: Place,
     /// The filter of the process.
-    pub seccomp: Option<&'a LinuxSeccomp>,
+    pub seccomp: Option<&'a Answered<'a>>,
     /// Where a terminal's master goes.
     pub console: Option<OwnedFd>,
     /// Whether the caller copies the terminal to its own, see [`console::keep_newlines`].
@@ -88,7 +86,6 @@ pub enum Place {
 /// Two clones are needed: one enters the namespaces, the other is born in the pid namespace, as our child.
 pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     limits::raise_files();
-    let agent = agent_of(request.seccomp, None)?;
     let (parent, link) = link::pair::<Entering>()?;
     let parent = parent.with_patience(Patience::new(request.patience, request.interrupt)?.for_workers());
     let confined = request.process.affinity.begin()?;
@@ -96,7 +93,7 @@ pub fn exec(host: &Host, request: &Request<'_>) -> Result<Newborn> {
     match side {
         Side::Child => {
             drop(parent);
-            enter_container(request, agent.as_ref(), link)
+            enter_container(request, link)
         }
         Side::Parent { pid, pidfd } => {
             drop((link, confined));
@@ -183,7 +180,7 @@ fn attend(
     let held = link.wait()?;
     let filter = request
         .seccomp
-        .map(seccomp::compile)
+        .map(|filter| seccomp::compile(&filter.profile))
         .transpose()?
         .map_or(Vec::new(), |f| f.to_bytes());
     let link = held.grant(&filter)?;
@@ -203,7 +200,7 @@ fn attend(
 }
 
 /// The child's side, which never returns.
-fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Entering>) -> ! {
+fn enter_container(request: &Request<'_>, link: Init<Entering>) -> ! {
     let Ok(reporter) = link.reporter() else {
         sys::clone::exit(1)
     };
@@ -228,7 +225,7 @@ fn enter_container(request: &Request<'_>, agent: Option<&Agent>, link: Init<Ente
             Brought {
                 filter: &filter,
                 labels,
-                agent,
+                agent: request.seccomp.and_then(|filter| filter.agent.as_ref()),
             },
             link,
         )

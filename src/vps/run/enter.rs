@@ -20,7 +20,7 @@ use crate::runtime::init::minder;
 use crate::runtime::init::patience::Patience;
 use crate::runtime::status::Status;
 use crate::runtime::{bundle, console};
-use crate::seccomp;
+use crate::seccomp::Answered;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 
@@ -64,7 +64,9 @@ impl Condo {
         let (ours, theirs) = pair.unzip();
         let cgroup = container.cgroup(&self.host)?;
         let linux = spec.linux().as_ref();
-        let filter = linux.and_then(|l| l.seccomp().as_ref()).map(seccomp::answered);
+        let filter = linux
+            .and_then(|l| l.seccomp().as_ref())
+            .map(Answered::by_agent_or_kernel);
         let made = minder::make(
             |given_up| {
                 let request = Request {
@@ -76,7 +78,7 @@ impl Condo {
                     chrooted: false,
                     cgroup: cgroup.as_ref(),
                     place: Place::BesideInit,
-                    seccomp: filter.as_deref(),
+                    seccomp: filter.as_ref(),
                     console: theirs,
                     copied: false,
                     streams: streams.theirs(),

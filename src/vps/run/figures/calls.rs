@@ -17,7 +17,7 @@ use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::sysinfo::Sysinfo;
 use crate::error::{During, Error, Result};
 use crate::files;
@@ -224,7 +224,7 @@ impl Calls {
                     answered += 1;
                 } else {
                     // Its last process has ended.
-                    self.listeners.swap_remove(at);
+                    kept::leave(&self.poll, self.listeners.swap_remove(at));
                 }
             }
         }
@@ -348,5 +348,59 @@ fn tell(listener: BorrowedFd<'_>, call: &sys::seccomp::Waiting, info: &Sysinfo) 
     match rustix::io::pwrite(&memory, &bytes, call.first) {
         Ok(written) if written == bytes.len() => Some(0),
         _ => Some(Errno::FAULT.raw_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use rustix::event::{PollFd, PollFlags};
+    use seccompiler::sock_filter;
+
+    use super::*;
+
+    #[test]
+    fn of_a_filter_that_has_ended_nothing_is_heard_though_others_keep_it() {
+        // `BPF_RET | BPF_K` with `SECCOMP_RET_ALLOW`.
+        let all = sock_filter {
+            code: 0x06,
+            jt: 0,
+            jf: 0,
+            k: 0x7fff_0000,
+        };
+        let (end, ended) = mpsc::channel::<()>();
+        let (give, given) = mpsc::channel();
+        // What a thread installs is its own, and ends with it.
+        let thread = std::thread::spawn(move || {
+            give.send(sys::seccomp::set_filter(&[all], sys::seccomp::NEW_LISTENER))
+                .unwrap();
+            let _ = ended.recv();
+        });
+        // Who runs the tests under a filter that asks somebody has taken the one place for that.
+        let Ok(Some(listener)) = given.recv().unwrap() else {
+            return;
+        };
+        let kept = listener.try_clone().unwrap();
+        let (socket, _other) = console::pair().unwrap();
+        let mut calls = Calls::adopt(socket, vec![listener]).unwrap();
+        end.send(()).unwrap();
+        thread.join().unwrap();
+        // A listener's last process is gone a moment after its thread was joined.
+        let at_most = Timespec::try_from(Duration::from_secs(5)).unwrap();
+        let readable = |patience: &Timespec| {
+            let fd = calls.readable();
+            rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(patience)).unwrap()
+        };
+        assert_eq!(readable(&at_most), 1);
+        assert_eq!(calls.go_on(|| Ok(Sysinfo::default())), 0);
+        assert!(calls.listeners.is_empty());
+        let fd = calls.readable();
+        let left = rustix::event::poll(
+            &mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)],
+            Some(&Timespec::default()),
+        );
+        assert_eq!(left.unwrap(), 0);
+        drop(kept);
     }
 }

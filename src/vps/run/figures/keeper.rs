@@ -18,7 +18,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::kept::{ANSWER, DONE, FORGET, socket_in};
+use super::kept::{self, ANSWER, DONE, FORGET, socket_in};
 use crate::error::{During, Result};
 use crate::files;
 use crate::runtime::console;
@@ -121,7 +121,7 @@ impl Keeper {
                 let at = household.listeners.iter().position(is)?;
                 Some((household, at))
             });
-            return held.is_some_and(|(household, at)| household.hear(at, flags));
+            return held.is_some_and(|(household, at)| household.hear(&self.poll, at, flags));
         }
         false
     }
@@ -165,7 +165,9 @@ impl Keeper {
                 self.households.push(household);
             }
             FORGET => {
-                self.households.retain(|household| household.name != name);
+                let gone = self.households.extract_if(.., |household| household.name == name);
+                gone.flat_map(|household| household.listeners)
+                    .for_each(|listener| kept::leave(&self.poll, listener));
                 if !self.households.is_empty() || !self.coming.is_empty() {
                     let _ = rustix::net::send(&link, DONE, SendFlags::NOSIGNAL);
                 }
@@ -218,9 +220,9 @@ impl Keeper {
 
 impl Household {
     /// A listener whose last process has ended, or a call that nobody else answers; whether it was the latter.
-    fn hear(&mut self, at: usize, flags: EventFlags) -> bool {
+    fn hear(&mut self, poll: &OwnedFd, at: usize, flags: EventFlags) -> bool {
         if !flags.contains(EventFlags::IN) {
-            self.listeners.swap_remove(at);
+            kept::leave(poll, self.listeners.swap_remove(at));
             return false;
         }
         if self.link.is_some() {

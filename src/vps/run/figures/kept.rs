@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
@@ -137,6 +137,13 @@ pub(super) fn forget(folder: &Path, name: &Name) {
         let mut fds = [PollFd::new(&keeper, PollFlags::IN)];
         let _ = rustix::event::poll(&mut fds, Timespec::try_from(PATIENCE).ok().as_ref());
     }
+}
+
+/// Closes a listener that was watched. Whoever answers has it as well as the keeper, and a descriptor of another process keeps what is watched
+/// there: the kernel would go on telling of it, by a number that the next listener may have by then (`epoll(7)`).
+pub(super) fn leave(poll: &OwnedFd, listener: OwnedFd) {
+    let _ = epoll::delete(poll, &listener);
+    drop(listener);
 }
 
 fn connect(folder: &Path) -> rustix::io::Result<OwnedFd> {
