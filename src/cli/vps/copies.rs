@@ -11,6 +11,7 @@ use crate::vps::record::snapshots::SnapshotName;
 
 /// The commands that copy VPSs.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum CopyCommand {
     /// Keep VPSs' disks as they are, and bring them back.
     Snapshot {
@@ -52,6 +53,7 @@ pub(super) enum CopyCommand {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum SnapshotCommand {
     /// Keep a VPS's disk as it is now; a VPS that runs is frozen for a moment.
     #[command(

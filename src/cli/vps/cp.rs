@@ -24,7 +24,6 @@ Examples:
   condo cp web:/srv - | gzip > srv.tar.gz
   condo cp web:/srv - | condo cp --archive - db:/";
 
-/// The arguments of `condo cp`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CpArgs {

@@ -32,6 +32,7 @@ pub(super) struct FirewallArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum FirewallCommand {
     /// Add a rule that lets pass what fits.
     Allow(RuleArgs),

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::error::{During, Error, Result};
 use crate::vps::record::first_boot::{FirstBoot, LARGEST};
 
-/// Of `create`, `rebuild` and `rescue`.
+// Of `create`, `rebuild` and `rescue`.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "First boot")]
 pub(super) struct FirstBootArgs {

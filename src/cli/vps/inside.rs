@@ -7,7 +7,7 @@ use crate::vps::record::device::Device;
 use crate::vps::record::ids;
 use crate::vps::record::permit::Permit;
 
-/// As `create` has them.
+// As `create` has them.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Kernel")]
 pub(super) struct InsideArgs {

@@ -7,7 +7,7 @@ use crate::net::rate;
 use crate::vps::record::limits::Limits;
 use crate::vps::record::size;
 
-/// Each option, as `create` has it. What is above the host or cannot be enforced is refused by the configuration's check.
+// Each option, as `create` has it. What is above the host or cannot be enforced is refused by the configuration's check.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {

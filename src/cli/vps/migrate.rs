@@ -44,7 +44,7 @@ pub(super) struct MigrateArgs {
     pub(super) without_snapshots: bool,
 }
 
-/// What the operator knows about a move whose end is unclear, when the other host cannot be asked any more.
+// What the operator knows about a move whose end is unclear, when the other host cannot be asked any more.
 #[derive(Debug, ClapArgs)]
 #[group(id = "unclear", multiple = false, conflicts_with = "to")]
 pub(super) struct Unclear {

@@ -19,7 +19,7 @@ use crate::vps::record::network::{NetworkRecord, Range};
 use crate::vps::record::view::NetworkView;
 use crate::vps::wire::networks::{NetworkChange, NewNetwork};
 
-/// Networks of a new VPS.
+// Networks of a new VPS.
 #[derive(Debug, Args)]
 pub(super) struct NetworkArgs {
     /// A network it is on, if not `condo0`; again for one more. The first is `eth0`, the next `eth1`.
@@ -35,6 +35,7 @@ Examples:
   condo network create office --kind bridged --bridge br0 --subnet 192.168.1.0/24 --gateway 192.168.1.254";
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum NetworkCommand {
     /// Make a network.
     #[command(after_help = CREATE_EXAMPLES)]

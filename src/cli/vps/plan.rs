@@ -11,6 +11,7 @@ use crate::vps::record::plans::Plan;
 use crate::vps::record::size;
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum PlanCommand {
     /// List all plans.
     #[command(

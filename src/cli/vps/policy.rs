@@ -14,7 +14,7 @@ use crate::vps::record::name::Name;
 use crate::vps::record::policy::Restart;
 use crate::vps::record::schedule::Schedule;
 
-/// As `create` and `set` have them.
+// As `create` and `set` have them.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "By itself")]
 pub(super) struct PolicyArgs {

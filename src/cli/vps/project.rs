@@ -21,6 +21,7 @@ Examples:
   condo --project shop create web --image busybox --memory 512M --cpus 1";
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum ProjectCommand {
     /// Make a project: a tenant, with limits on what its VPSs may use together.
     #[command(after_help = CREATE_EXAMPLES)]
@@ -65,7 +66,7 @@ pub(super) enum ProjectCommand {
     },
 }
 
-/// The most that all VPSs of a project may use together.
+// The most that all VPSs of a project may use together.
 #[derive(Debug, Args)]
 pub(super) struct AllowanceArgs {
     /// How many VPSs there may be.

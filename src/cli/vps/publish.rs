@@ -26,6 +26,7 @@ Examples:
 
 /// The commands about what leads into a VPS.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(super) enum DoorCommand {
     /// Make ports of the host lead to a VPS, at once and for good.
     #[command(after_help = PUBLISH_EXAMPLES)]
@@ -46,7 +47,6 @@ pub(super) fn run(condo: &Condo, command: &DoorCommand) -> Result<Exit> {
     }
 }
 
-/// The options of `create`.
 #[derive(Debug, Default, Args)]
 pub(super) struct PublishOption {
     /// VPSs it may talk to, and they to it; all others are out of reach. Several: comma or again.

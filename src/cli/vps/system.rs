@@ -14,7 +14,6 @@ use crate::vps::record::name::Name;
 use crate::vps::run::rebuild::Rebuild;
 use crate::vps::run::rescue::RescueRequest;
 
-/// The arguments of `condo rebuild`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  condo rebuild web --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --start"
@@ -35,7 +34,6 @@ pub(super) struct RebuildArgs {
     first_boot: FirstBootArgs,
 }
 
-/// The arguments of `condo rescue`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  condo rescue web --ssh-key ~/.ssh/id_ed25519.pub\n  condo rescue web --end"

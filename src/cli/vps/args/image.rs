@@ -7,6 +7,7 @@ use clap::Subcommand;
 use crate::cli::vps::pull::{self, PullArgs};
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(in crate::cli::vps) enum ImageCommand {
     /// Build an image from a recipe.
     #[command(

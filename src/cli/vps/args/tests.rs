@@ -36,6 +36,14 @@ fn every_command_has_help_of_its_own() {
 }
 
 #[test]
+fn only_what_is_asked_for_is_built() {
+    for command in super::super::command().get_subcommands() {
+        let parts = command.get_arguments().count() + command.get_subcommands().count();
+        assert_eq!(parts, 0, "{}", command.get_name());
+    }
+}
+
+#[test]
 fn create_takes_every_limit() {
     let line = "create web --image busybox --cpus 1.5 --cpu-weight 200 --cpuset 0-1 --memory 4G --swap 1G --pids 4096 \
                 --io-read 100M --io-write 50M --iops-read 2000 --iops-write 1000 --io-weight 500 --rate 100mbit --rate-out 10mbit --burst 64K --ip 10.88.0.7 --allow db,cache \
