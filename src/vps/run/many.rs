@@ -13,8 +13,8 @@ const PER_PROCESSOR: usize = 4;
 /// How many are worked on at once at most: each has the database open.
 const AT_MOST: usize = 32;
 
-/// What became of each, by its place among the names.
-type Results = Vec<Option<Result<()>>>;
+/// What became of each, by its place.
+type Results<T> = Mutex<Vec<Option<Result<T>>>>;
 
 impl Condo {
     /// Does the work for each VPS; what became of each, in their order. The failure of one does not keep the others from it.
@@ -23,40 +23,51 @@ impl Condo {
         names: &[Name],
         work: impl Fn(&Self, &Name) -> Result<()> + Sync,
     ) -> Vec<(Name, Result<()>)> {
-        if let [one] = names {
-            return vec![(one.clone(), work(self, one))];
+        let results = self.of_each(names, PER_PROCESSOR, work);
+        names.iter().cloned().zip(results).collect()
+    }
+
+    /// The same for whatever there is one of for each, with what comes of it; so many are worked on at once for each processor.
+    pub(in crate::vps) fn of_each<I: Sync, T: Send>(
+        &self,
+        items: &[I],
+        per_processor: usize,
+        work: impl Fn(&Self, &I) -> Result<T> + Sync,
+    ) -> Vec<Result<T>> {
+        if let [one] = items {
+            return vec![work(self, one)];
         }
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = names.len().min(processors * PER_PROCESSOR).min(AT_MOST);
+        let workers = items.len().min(processors * per_processor).min(AT_MOST);
         let root = self.root();
         let next = AtomicUsize::new(0);
-        let results: Mutex<Results> = Mutex::new(names.iter().map(|_| None).collect());
+        let results: Results<T> = Mutex::new(items.iter().map(|_| None).collect());
         std::thread::scope(|scope| {
             for _ in 0..workers {
-                scope.spawn(|| work_off(root, names, &next, &results, &work));
+                scope.spawn(|| work_off(root, items, &next, &results, &work));
             }
         });
         let results = results.into_inner().unwrap_or_default();
         let undone = || Err(Error::Busy("nobody came to it".into()));
         let of_each = results.into_iter().map(|result| result.unwrap_or_else(undone));
-        names.iter().cloned().zip(of_each).collect()
+        of_each.collect()
     }
 }
 
 /// Takes one after the other that nobody else has taken. A database is one thread's, so each opens the instance anew.
-fn work_off(
+fn work_off<I, T>(
     root: Option<&Path>,
-    names: &[Name],
+    items: &[I],
     next: &AtomicUsize,
-    results: &Mutex<Results>,
-    work: impl Fn(&Condo, &Name) -> Result<()>,
+    results: &Results<T>,
+    work: impl Fn(&Condo, &I) -> Result<T>,
 ) {
     let own = Condo::open(root);
     loop {
         let at = next.fetch_add(1, Ordering::Relaxed);
-        let Some(name) = names.get(at) else { return };
+        let Some(item) = items.get(at) else { return };
         let result = match &own {
-            Ok(condo) => work(condo, name),
+            Ok(condo) => work(condo, item),
             Err(e) => Err(Error::Status(e.to_string())),
         };
         if let Ok(mut results) = results.lock() {

@@ -95,7 +95,26 @@ fn a_hundred_vpss_have_what_an_init_holds() -> Result<()> {
         let name = format!("v{n}");
         eventually("it holds all", || Ok(held(&house, &name)? == USUAL))?;
     }
+    every_processor_tells_of_some(&house, many + systems)?;
     house.leave()
+}
+
+/// Figures of many are those of each, in the order of the list.
+fn every_processor_tells_of_some(house: &House, many: usize) -> Result<()> {
+    let told = |command: &str| -> Result<Vec<serde_json::Value>> {
+        let all: serde_json::Value = serde_json::from_str(&house.ok(command)?)?;
+        Ok(all.as_array().context("no list")?.clone())
+    };
+    let (list, stats) = (told("list --json")?, told("stats --json")?);
+    ensure!(stats.len() == many, "{} of {many}", stats.len());
+    for (listed, of_it) in list.iter().zip(&stats) {
+        let memory = of_it["memory"].as_u64().unwrap_or(0);
+        ensure!(
+            listed["name"] == of_it["name"] && of_it["status"] == "running" && memory > 0,
+            "{of_it}"
+        );
+    }
+    Ok(())
 }
 
 /// The attack: everything that is counted per user, by a root that takes all it can get.
