@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::tend::Telling;
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 use crate::runtime::init::Newborn;
 use crate::runtime::status::Identity;
 use crate::sys::clone::{self, Clone, Side};
@@ -25,28 +25,30 @@ pub(in super::super) fn tell(
     telling.have_heir()?;
     loop {
         let own = pidfd_open(getpid(), PidfdFlags::empty())?;
-        match bear()? {
-            Some(heir) => {
-                let tellers: Vec<_> = [Identity::own().ok(), Identity::of(heir.pid)]
-                    .into_iter()
-                    .flatten()
-                    .collect();
-                note(&tellers)?;
+        let over = match bear() {
+            Ok(Some(heir)) => {
+                note(&[Identity::own()?, named(&heir)?])?;
                 let over = telling.until_end(init, Some(&heir.pidfd))?;
                 heir.kill()?;
-                if over {
-                    break;
-                }
+                over
             }
-            None => {
-                let outlives = outlives(init, &own)?;
+            Ok(None) => {
+                let over = is_over_before(init, &own)?;
                 // As long as the number is its own: inheriting closes what is not known.
                 drop(own);
-                if !outlives {
-                    break;
+                if !over {
+                    telling.inherit(init.as_fd())?;
                 }
-                telling.inherit(init.as_fd())?;
+                over
             }
+            Err(e) => {
+                log::debug!("nobody goes on where this process is killed: {e}");
+                note(&[Identity::own()?])?;
+                telling.until_end(init, None)?
+            }
+        };
+        if over {
+            break;
         }
     }
     if getpid() == first {
@@ -68,8 +70,12 @@ fn bear() -> Result<Option<Newborn>> {
     }
 }
 
-/// Waits until the other or the init has ended; whether there is still something to tell.
-fn outlives(init: &OwnedFd, other: &OwnedFd) -> Result<bool> {
+fn named(heir: &Newborn) -> Result<Identity> {
+    Identity::of(heir.pid).ok_or_else(|| Error::Corrupt("the heir is not in /proc".into()))
+}
+
+/// Waits until the init or the other has ended; whether it is the init.
+fn is_over_before(init: &OwnedFd, other: &OwnedFd) -> Result<bool> {
     let mut fds = [
         PollFd::new(init, PollFlags::IN),
         PollFd::new(other, PollFlags::IN),
@@ -79,7 +85,7 @@ fn outlives(init: &OwnedFd, other: &OwnedFd) -> Result<bool> {
             Err(rustix::io::Errno::INTR) => {}
             other => {
                 other.during(|| "wait for an inheritance")?;
-                return Ok(fds[0].revents().is_empty());
+                return Ok(!fds[0].revents().is_empty());
             }
         }
     }
