@@ -64,7 +64,8 @@ impl Below {
     }
 }
 
-/// A path that stays below, absolute or not.
+/// A path that stays below, absolute or not. What refuses another has the words of runc 1.3 and those of opencontainers/cgroups
+/// 0.0.5, which newer ones print, for callers that look for either.
 fn inner(value: &str, path: &str) -> Result<PathBuf> {
     let path = Path::new(path.trim_start_matches('/'));
     if path.components().all(|c| matches!(c, Component::Normal(_))) {
@@ -74,7 +75,7 @@ fn inner(value: &str, path: &str) -> Result<PathBuf> {
         "--cgroup",
         value,
         format_args!(
-            "leads out of the container's: {} is not a sub cgroup path",
+            "is a bad sub cgroup path, it leads out of the container's: {} is not a sub cgroup path",
             path.display()
         ),
     ))
@@ -122,6 +123,14 @@ mod tests {
             &["x", "cpu:y"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_leads_out_is_refused_in_the_words_of_old_and_new_runc() {
+        let fault = parse(&[".."]).unwrap_err().to_string();
+        for words in ["bad sub cgroup path", " .. is not a sub cgroup path"] {
+            assert!(fault.contains(words), "{fault}");
         }
     }
 }

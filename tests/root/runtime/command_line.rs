@@ -340,7 +340,9 @@ fn exec_into_a_cgroup_below() -> Result<()> {
     ensure!(!own.contains("inner"), "{own}");
     let unknown = if unified { "no-such" } else { "unknown controller " };
     for (bad, words) in [
+        // The words of runc 1.3, and those of newer ones.
         ("../x", " ../x is not a sub cgroup path"),
+        ("../x", "bad sub cgroup path"),
         ("no-such:inner", unknown),
     ] {
         let fault = c.exec(&["--cgroup", bad, "@", "true"])?.fault()?;
