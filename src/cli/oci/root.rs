@@ -14,7 +14,8 @@ const OF_ROOT: &str = "/run/condo-runtime";
 /// Everybody else's, below `$XDG_RUNTIME_DIR`.
 const OF_USER: &str = "condo-runtime";
 
-/// The directory that was given, or the caller's own.
+/// The directory that was given, or the caller's own; as an absolute path, for what keeps it is read from elsewhere: claims of user ids, the
+/// place of a socket.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a user without `XDG_RUNTIME_DIR`.
@@ -24,7 +25,7 @@ pub(super) fn decide(
     runtime_dir: Option<&OsStr>,
 ) -> Result<PathBuf> {
     if let Some(given) = given {
-        return Ok(given);
+        return std::path::absolute(&given).during(|| format!("find `{}`", given.display()));
     }
     let runtime_dir = runtime_dir.map(Path::new).filter(|dir| dir.is_absolute());
     match runtime_dir {
@@ -85,6 +86,9 @@ mod tests {
         assert_eq!(decided(&inner, Some("/nobody/s")).unwrap(), Path::new(OF_ROOT));
         let given = decide(Some("/x".into()), &USER, None).unwrap();
         assert_eq!(given, Path::new("/x"));
+        let here = std::env::current_dir().unwrap();
+        let relative = decide(Some("x/y".into()), &USER, None).unwrap();
+        assert_eq!(relative, here.join("x/y"));
     }
 
     #[test]

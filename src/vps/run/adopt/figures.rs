@@ -70,7 +70,6 @@ pub fn tend(root: &Path, container: &Container, heard: Option<&OwnedFd>) {
 }
 
 fn start(root: &Path, container: &Container, heard: Option<&OwnedFd>) -> Result<()> {
-    let root = std::path::absolute(root)?;
     let words = [
         OsStr::new(CALLED),
         root.as_os_str(),
