@@ -15,6 +15,7 @@ tests![
     figures_outlive_who_tells_them: 60,
     sysinfo_is_its_own in guest: 60,
     sysinfo_outlives_who_keeps_its_connections: 60,
+    no_call_waits_for_a_process_that_was_killed: 60,
 ];
 
 /// Seconds since the VPS's init was started, as the host counts them.
@@ -157,9 +158,7 @@ fn figures_outlive_who_tells_them() -> Result<()> {
     for _ in 0..2 {
         ensure!(meminfo(&house, "web", "MemTotal")? == 64 << 10);
         // So does who has taken its place.
-        let teller = std::fs::read(house.run_of("web").join("figures.json"))?;
-        let teller: serde_json::Value = serde_json::from_slice(&teller)?;
-        end(i32::try_from(teller["pid"].as_i64().context("no pid")?)?)?;
+        end(teller(&house)?)?;
     }
     let covers = house.sh("web", "grep -c ' /proc/meminfo ' /proc/self/mountinfo")?;
     ensure!(covers == "1", "{covers} covers");
@@ -277,6 +276,42 @@ fn sysinfo_outlives_who_keeps_its_connections() -> Result<()> {
     for name in ["web", "other"] {
         house.ok(&format!("delete {name}"))?;
     }
+    house.nothing_left()?;
+    house.leave()
+}
+
+/// How many programs ask without a pause, and how often the process that answers them is killed: so often that a call is under way once.
+const ASKING: usize = 4;
+const KILLS: usize = 30;
+
+/// The process that tells figures in the monitor's place.
+fn teller(house: &House) -> Result<i32> {
+    let teller = std::fs::read(house.run_of("web").join("figures.json"))?;
+    let teller: serde_json::Value = serde_json::from_slice(&teller)?;
+    Ok(i32::try_from(teller["pid"].as_i64().context("no pid")?)?)
+}
+
+/// A call that is being answered at the death of that process goes on as well: the kernel gives it to nobody else.
+fn no_call_waits_for_a_process_that_was_killed() -> Result<()> {
+    let mut house = House::new()?;
+    let one = "(while :; do busybox uptime > /dev/null; : > /beat.$n; done) &";
+    let all = format!("n=0; while [ $n -lt {ASKING} ]; do n=$((n + 1)); {one} done; wait");
+    house.import("asking", &all)?;
+    house.ok("create web --image asking --memory 64M --start")?;
+    let inside = PathBuf::from(format!("/proc/{}/root", house.init("web")?));
+    let beats = (1..=ASKING).map(|n| inside.join(format!("beat.{n}")));
+    let beats: Vec<_> = beats.collect();
+    house.kill_monitor("web")?;
+    for round in 0..KILLS {
+        house.sh("web", "true")?;
+        // It has begun to answer.
+        beats.iter().for_each(|beat| drop(std::fs::remove_file(beat)));
+        eventually(&format!("all ask in round {round}"), || {
+            Ok(beats.iter().all(|beat| beat.exists()))
+        })?;
+        end(teller(&house)?)?;
+    }
+    house.ok("delete web --force")?;
     house.nothing_left()?;
     house.leave()
 }

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::kept::{self, Kept};
 use super::sysinfo::Sysinfo;
+use super::underway::Underway;
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::runtime::console;
@@ -41,7 +42,7 @@ pub(in super::super) struct Calls {
     listeners: Vec<OwnedFd>,
     /// Where they are kept as well.
     kept: Option<Kept>,
-    /// The call that is being answered, as an heir has to know it.
+    /// The call that is being answered, for the process that outlives this one.
     underway: Option<Underway>,
     known: Option<(Instant, Sysinfo)>,
 }
@@ -90,8 +91,8 @@ impl Calls {
         Ok(())
     }
 
-    /// Writes down what an heir has to know.
-    pub(super) fn have_heir(&mut self) -> Result<()> {
+    /// Writes down from now on what the process that outlives this one has to know.
+    pub(super) fn note_calls(&mut self) -> Result<()> {
         self.underway = Some(Underway::new()?);
         Ok(())
     }
@@ -145,8 +146,10 @@ impl Calls {
     }
 
     /// Leaves all listeners by a new connection, which is watched for its end; what the keeper had before.
-    fn leave_all(&self, kept: &mut Kept) -> Result<Vec<OwnedFd>> {
-        let before = kept.begin()?;
+    fn leave_all(&mut self, kept: &mut Kept) -> Result<Vec<OwnedFd>> {
+        let underway = Underway::new()?;
+        let before = kept.begin(underway.as_fd())?;
+        self.underway = Some(underway);
         for listener in &self.listeners {
             kept.keep(listener.as_fd());
         }
@@ -258,7 +261,7 @@ impl Calls {
             return;
         };
         if let Some(underway) = &self.underway {
-            underway.note(listener, call.id);
+            underway.note(call.id);
         }
         let stale = self.known.is_none_or(|(made, _)| made.elapsed() > FRESH);
         if stale {
@@ -266,41 +269,6 @@ impl Calls {
         }
         let errno = self.known.and_then(|(_, info)| tell(listener, &call, &info));
         let _ = sys::seccomp::answer(listener, call.id, errno);
-    }
-}
-
-/// The call that is being answered, in a file that is read when who answers was killed: the kernel gives it to nobody else any more, and its
-/// caller would wait until a signal comes.
-#[derive(Debug)]
-struct Underway(OwnedFd);
-
-impl Underway {
-    fn new() -> Result<Self> {
-        Ok(Self(memfd_create("underway", MemfdFlags::CLOEXEC)?))
-    }
-
-    /// Of an answered call the kernel knows nothing more: that it stays written here does no harm.
-    fn note(&self, listener: BorrowedFd<'_>, id: u64) {
-        let number = u64::from(listener.as_raw_fd().unsigned_abs());
-        let words = [number, id].map(u64::to_ne_bytes);
-        let _ = rustix::io::pwrite(&self.0, words.as_flattened(), 0);
-    }
-
-    /// Leaves it to the kernel.
-    fn give_up(&self, listeners: &[OwnedFd]) {
-        let mut words = [[0; 8]; 2];
-        let _ = rustix::io::pread(&self.0, words.as_flattened_mut(), 0);
-        let [number, id] = words.map(u64::from_ne_bytes);
-        let is = |fd: &&OwnedFd| u64::from(fd.as_raw_fd().unsigned_abs()) == number;
-        if let Some(listener) = listeners.iter().find(is) {
-            let _ = sys::seccomp::answer(listener.as_fd(), id, None);
-        }
-    }
-}
-
-impl AsFd for Underway {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

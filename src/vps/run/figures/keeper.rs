@@ -2,11 +2,12 @@
 //! when nobody has it any more the kernel answers the calls with `ENOSYS`.
 //!
 //! ```text
-//!  monitor ──"answer NAME"──> keeper      what it had for NAME comes back; each listener follows; the connection stays
+//!  monitor ──"answer NAME"──> keeper      with a file of the call under way. What the keeper had for NAME comes back; each listener
+//!                                         follows; the connection stays
 //!  command ──"forget NAME"──> keeper      the VPS has ended
 //! ```
 //! It reads nothing of a listener while somebody answers: of two that wait for the same call one would wait for ever. When the connection
-//! of who answers has ended, it leaves the calls to the kernel, until the next command puts others in its place. It ends with the last VPS.
+//! of who answers has ended, it leaves the call that was under way and all further ones to the kernel, until the next command puts others in its place. It ends with the last VPS.
 //! When it is killed itself, those who answer start another.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::kept::{self, ANSWER, DONE, FORGET, socket_in};
+use super::underway::Underway;
 use crate::error::{During, Result};
 use crate::files;
 use crate::runtime::console;
@@ -39,6 +41,8 @@ struct Household {
     name: String,
     /// The connection of who answers, if somebody does.
     link: Option<OwnedFd>,
+    /// What that process answers.
+    underway: Option<Underway>,
     listeners: Vec<OwnedFd>,
 }
 
@@ -138,32 +142,12 @@ impl Keeper {
     /// The first message of a connection.
     fn meet(&mut self, link: OwnedFd) {
         let mut message = [0; LONGEST];
-        let length = console::receive_message(link.as_fd(), &mut message).map_or(0, |(length, _)| length);
+        let (length, file) = console::receive_message(link.as_fd(), &mut message).unwrap_or_default();
         let text = std::str::from_utf8(&message[..length]).unwrap_or_default();
         let (what, name) = text.split_once(' ').unwrap_or_default();
-        let known = self
-            .households
-            .iter()
-            .position(|household| household.name == name);
         self.used = true;
         match what {
-            ANSWER => {
-                let mut household = known.map_or_else(
-                    || Household {
-                        name: name.to_owned(),
-                        link: None,
-                        listeners: Vec::new(),
-                    },
-                    |at| self.households.swap_remove(at),
-                );
-                for listener in &household.listeners {
-                    let _ = self.change(listener.as_fd(), EventFlags::empty());
-                    let _ = console::send_fd(link.as_fd(), DONE, listener.as_fd());
-                }
-                let _ = rustix::net::send(&link, DONE, SendFlags::NOSIGNAL);
-                household.link = Some(link);
-                self.households.push(household);
-            }
+            ANSWER => self.serve(name, link, file.map(Underway::from)),
             FORGET => {
                 let gone = self.households.extract_if(.., |household| household.name == name);
                 gone.flat_map(|household| household.listeners)
@@ -176,25 +160,56 @@ impl Keeper {
         }
     }
 
-    /// A further listener, or the end of who answers.
+    /// Gives what there is for a VPS to the process that answers from now on.
+    fn serve(&mut self, name: &str, link: OwnedFd, underway: Option<Underway>) {
+        let at = self.household(name);
+        // What the process before had sent may be still to be read.
+        self.receive(at);
+        let household = &mut self.households[at];
+        for listener in &household.listeners {
+            let _ = change(&self.poll, listener.as_fd(), EventFlags::empty());
+            let _ = console::send_fd(link.as_fd(), DONE, listener.as_fd());
+        }
+        let _ = rustix::net::send(&link, DONE, SendFlags::NOSIGNAL);
+        household.link = Some(link);
+        household.underway = underway;
+    }
+
+    /// Where that of a VPS is, if only from now on.
+    fn household(&mut self, name: &str) -> usize {
+        let mut all = self.households.iter();
+        all.position(|household| household.name == name)
+            .unwrap_or_else(|| {
+                self.households.push(Household {
+                    name: name.to_owned(),
+                    link: None,
+                    underway: None,
+                    listeners: Vec::new(),
+                });
+                self.households.len() - 1
+            })
+    }
+
+    /// Further listeners, and the end of the process that answers.
     fn receive(&mut self, at: usize) {
         let Some(link) = self.households[at].link.take() else {
             return;
         };
-        match console::receive_message(link.as_fd(), &mut [0; 8]) {
-            Ok((1.., listener)) => {
-                if let Some(listener) = listener
-                    && self.watch(listener.as_fd(), EventFlags::empty()).is_ok()
-                {
-                    self.households[at].listeners.push(listener);
+        loop {
+            match console::receive_message(link.as_fd(), &mut [0; 8]) {
+                Ok((1.., listener)) => {
+                    if let Some(listener) = listener
+                        && self.watch(listener.as_fd(), EventFlags::empty()).is_ok()
+                    {
+                        self.households[at].listeners.push(listener);
+                    }
                 }
-                self.households[at].link = Some(link);
-            }
-            Err(Errno::AGAIN | Errno::INTR) => self.households[at].link = Some(link),
-            _ => {
-                for listener in &self.households[at].listeners {
-                    let _ = self.change(listener.as_fd(), EventFlags::IN);
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.households[at].link = Some(link);
+                    return;
                 }
+                _ => return self.households[at].leave_to_kernel(&self.poll),
             }
         }
     }
@@ -207,18 +222,19 @@ impl Keeper {
             flags,
         )?)
     }
-
-    fn change(&self, fd: BorrowedFd<'_>, flags: EventFlags) -> Result<()> {
-        Ok(epoll::modify(
-            &self.poll,
-            fd,
-            EventData::new_u64(number_of(fd)),
-            flags,
-        )?)
-    }
 }
 
 impl Household {
+    /// Nobody answers any more: not the call that was under way, and none that comes.
+    fn leave_to_kernel(&mut self, poll: &OwnedFd) {
+        if let Some(underway) = self.underway.take() {
+            underway.give_up(&self.listeners);
+        }
+        for listener in &self.listeners {
+            let _ = change(poll, listener.as_fd(), EventFlags::IN);
+        }
+    }
+
     /// A listener whose last process has ended, or a call that nobody else answers; whether it was the latter.
     fn hear(&mut self, poll: &OwnedFd, at: usize, flags: EventFlags) -> bool {
         if !flags.contains(EventFlags::IN) {
@@ -234,6 +250,10 @@ impl Household {
         }
         true
     }
+}
+
+fn change(poll: &OwnedFd, fd: BorrowedFd<'_>, flags: EventFlags) -> rustix::io::Result<()> {
+    epoll::modify(poll, fd, EventData::new_u64(number_of(fd)), flags)
 }
 
 fn number_of(fd: BorrowedFd<'_>) -> u64 {

@@ -57,24 +57,25 @@ impl Kept {
         })
     }
 
-    /// Says that this process answers from now on, starting a keeper where there is none; what it had for the VPS.
-    pub(super) fn begin(&mut self) -> Result<Vec<OwnedFd>> {
+    /// Says that this process answers from now on and writes down there what it answers, starting a keeper where there is none; what it had
+    /// for the VPS.
+    pub(super) fn begin(&mut self, underway: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
         let mut attempt = 1;
         loop {
-            match self.try_to_begin() {
+            match self.try_to_begin(underway) {
                 Err(_) if attempt < ATTEMPTS => attempt += 1,
                 other => return other,
             }
         }
     }
 
-    fn try_to_begin(&mut self) -> Result<Vec<OwnedFd>> {
+    fn try_to_begin(&mut self, underway: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
         let link = match connect(&self.folder) {
             Ok(link) => link,
             Err(Errno::NOENT | Errno::CONNREFUSED) => self.start()?,
             Err(e) => return Err(e.into()),
         };
-        say(link.as_fd(), ANSWER, &self.name)?;
+        console::send_fd(link.as_fd(), words(ANSWER, &self.name).as_bytes(), underway)?;
         let mut found = Vec::new();
         while let (1.., Some(fd)) = console::receive_message(link.as_fd(), &mut [0; 8])? {
             found.push(fd);
@@ -131,7 +132,12 @@ pub(super) fn forget(folder: &Path, name: &Name) {
     let Ok(link) = connect(folder) else { return };
     let keeper = socket_peercred(&link).and_then(|keeper| pidfd_open(keeper.pid, PidfdFlags::empty()));
     let mut answer = [0; 8];
-    let stays = say(link.as_fd(), FORGET, name.as_str()).is_ok()
+    let stays = rustix::net::send(
+        &link,
+        words(FORGET, name.as_str()).as_bytes(),
+        SendFlags::NOSIGNAL,
+    )
+    .is_ok()
         && rustix::net::recv(&link, &mut answer, RecvFlags::empty()).is_ok_and(|(length, _)| length > 0);
     if let (false, Ok(keeper)) = (stays, keeper) {
         let mut fds = [PollFd::new(&keeper, PollFlags::IN)];
@@ -159,8 +165,7 @@ fn connect(folder: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(link)
 }
 
-fn say(link: BorrowedFd<'_>, what: &str, name: &str) -> Result<()> {
-    let words = format!("{what} {name}");
-    rustix::net::send(link, words.as_bytes(), SendFlags::NOSIGNAL).during(|| "speak to the keeper")?;
-    Ok(())
+/// The first message of a connection.
+fn words(what: &str, name: &str) -> String {
+    format!("{what} {name}")
 }

@@ -23,6 +23,7 @@ mod memory;
 mod processors;
 mod sysinfo;
 pub(super) mod tend;
+mod underway;
 
 use std::path::Path;
 use std::time::Instant;

@@ -175,7 +175,7 @@ impl Telling {
 
     /// Prepares for an heir.
     pub(super) fn have_heir(&mut self) -> Result<()> {
-        self.calls.as_mut().map_or(Ok(()), Calls::have_heir)
+        self.calls.as_mut().map_or(Ok(()), Calls::note_calls)
     }
 
     /// Goes on where another process with the same table of descriptors was killed, whose memory was newer than this one's.
