@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use oci_spec::runtime::{ContainerProcessState, LinuxSeccomp, LinuxSeccompAction, SECCOMP_FD_NAME, State};
+use oci_spec::runtime::{
+    ContainerProcessState, LinuxSeccomp, LinuxSeccompAction, SECCOMP_FD_NAME, Spec, State,
+};
 use seccompiler::sock_filter;
 
 use super::vps::without_agent;
@@ -41,6 +43,11 @@ impl Listener {
             path: path(profile)?.clone(),
             metadata: profile.listener_metadata().clone(),
         })
+    }
+
+    /// That of a container's profile.
+    pub fn of_spec(spec: &Spec) -> Option<Self> {
+        Self::of(spec.linux().as_ref()?.seccomp().as_ref()?)
     }
 
     /// Connects to the agent: to be done while the host's paths are in sight, long before there is a descriptor to send.

@@ -28,7 +28,7 @@ use crate::sys::seccomp as sys;
 use abi::Abi;
 pub use listener::{Agent, Answered, Listener, can_ask};
 use rules::Rules;
-pub use vps::{Concessions, ask, vps_profile};
+pub use vps::{Concessions, vps_profile};
 
 /// `BPF_MAXINSNS`: the longest program the kernel takes.
 const MAX_INSTRUCTIONS: usize = 4096;

@@ -517,7 +517,7 @@ fn a_listener_changes_the_flags() {
 
 #[test]
 fn the_profile_of_a_vps_keeps_its_promises() {
-    let filter = compile_for(Abi::X86_64, &vps_profile(Concessions::default())).unwrap();
+    let filter = compile_for(Abi::X86_64, &vps_profile(Concessions::default(), None)).unwrap();
     let at = |abi: Abi, name: &str, first| {
         let number = calls_of(abi).iter().find(|(n, _)| *n == name).unwrap().1;
         verdict(&filter, Call::new(abi.audit(), number, first))
@@ -565,7 +565,7 @@ fn the_profile_of_a_vps_keeps_its_promises() {
     assert_eq!(by_socketcall, [refused, ALLOW, refused, refused, ALLOW, refused]);
     assert_eq!(at(Abi::X32, "read", 0), KILL);
     assert_eq!(verdict(&filter, Call::new(AMD64, 470, 0)), ERRNO | 38);
-    let arm = compile_for(Abi::Aarch64, &vps_profile(Concessions::default())).unwrap();
+    let arm = compile_for(Abi::Aarch64, &vps_profile(Concessions::default(), None)).unwrap();
     let read = |abi: Abi| verdict(&arm, Call::new(abi.audit(), 63, 0));
     assert_eq!((read(Abi::Aarch64), read(Abi::X86_64)), (ALLOW, KILL));
 }
@@ -573,7 +573,7 @@ fn the_profile_of_a_vps_keeps_its_promises() {
 #[test]
 fn concessions_open_what_they_name() {
     let ring = |concessions: Concessions, abi: Abi, number, option| {
-        let filter = compile_for(Abi::X86_64, &vps_profile(concessions)).unwrap();
+        let filter = compile_for(Abi::X86_64, &vps_profile(concessions, None)).unwrap();
         let mut call = Call::new(abi.audit(), number, 3);
         call.args[1] = (7 << 32) + 263;
         call.args[2] = option;
@@ -598,7 +598,7 @@ fn concessions_open_what_they_name() {
         socketcall: true,
         ..closed
     };
-    let filter = compile_for(Abi::X86_64, &vps_profile(old)).unwrap();
+    let filter = compile_for(Abi::X86_64, &vps_profile(old, None)).unwrap();
     for call in [1, 3, 14] {
         assert_eq!(verdict(&filter, Call::new(I386, 102, call)), ALLOW, "{call}");
     }

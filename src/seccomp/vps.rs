@@ -126,8 +126,9 @@ pub struct Concessions {
     pub packet_rings: bool,
 }
 
-/// The default profile of a VPS, for x86-64 with 32-bit programs, and for aarch64. x32, which no distribution uses, kills.
-pub fn vps_profile(concessions: Concessions) -> LinuxSeccomp {
+/// The profile of a VPS, for x86-64 with 32-bit programs, and for aarch64. x32, which no distribution uses, kills. `agent` is the socket of
+/// the process that answers `sysinfo(2)`, where that is not the kernel.
+pub fn vps_profile(concessions: Concessions, agent: Option<&Path>) -> LinuxSeccomp {
     let mut entries = vec![entry(allowed(concessions), Action::ScmpActAllow, None)];
     entries.push(entry(names(&HOST), Action::ScmpActErrno, Some(EPERM)));
     entries.extend(sockets());
@@ -144,11 +145,14 @@ pub fn vps_profile(concessions: Concessions) -> LinuxSeccomp {
             Arch::ScmpArchAarch64,
         ]))
         .set_syscalls(Some(entries));
+    if let Some(agent) = agent {
+        ask(&mut profile, "sysinfo", agent);
+    }
     profile
 }
 
 /// Has a system call of a profile answered by whoever listens at `agent`.
-pub fn ask(profile: &mut LinuxSeccomp, call: &str, agent: &Path) {
+fn ask(profile: &mut LinuxSeccomp, call: &str, agent: &Path) {
     let mut entries = profile.syscalls().clone().unwrap_or_default();
     for other in &mut entries {
         let names = other.names().iter().filter(|name| *name != call).cloned();

@@ -148,7 +148,7 @@ fn privileges_are_left_alone() -> Result<()> {
     let program = harness::tempdir().join("id");
     std::fs::copy("/usr/bin/id", &program)?;
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755))?;
-    let output = below(&vps_profile(Concessions::default()), move || {
+    let output = below(&vps_profile(Concessions::default(), None), move || {
         Command::new(program).arg("-u").uid(65534).output()
     })??;
     ensure!(output.stdout == b"0\n", "{output:?}");
@@ -234,8 +234,8 @@ fn programs_of_32_bits() -> Result<()> {
         status(&otherwise, 288)?.code() == Some(77),
         "the profile's own errno"
     );
-    ensure!(status(&vps_profile(Concessions::default()), 39)?.code() == Some(Errno::EEXIST as i32));
-    ensure!(status(&vps_profile(Concessions::default()), 357)?.code() == Some(Errno::EPERM as i32));
+    ensure!(status(&vps_profile(Concessions::default(), None), 39)?.code() == Some(Errno::EEXIST as i32));
+    ensure!(status(&vps_profile(Concessions::default(), None), 357)?.code() == Some(Errno::EPERM as i32));
     let unlisted = status(&rule("SCMP_ACT_ERRNO"), 12)?;
     ensure!(unlisted.signal() == Some(Signal::SIGSYS as i32), "{unlisted}");
     Ok(())
@@ -274,10 +274,10 @@ fn a_vps_can_do_its_work() -> Result<()> {
         let args = ["-Urmnuipf", "--mount-proc", "busybox", "sh", "-ec", script];
         Command::new("unshare").args(args).output().expect("run unshare")
     };
-    let output = below(&vps_profile(Concessions::default()), nested)?;
+    let output = below(&vps_profile(Concessions::default(), None), nested)?;
     ensure!(output.status.success(), "{output:?}");
     // Root itself does not set the clock (to what it is), read the host's log, or talk to the hypervisor.
-    below(&vps_profile(Concessions::default()), || {
+    below(&vps_profile(Concessions::default(), None), || {
         use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
         let clock = rustix::time::ClockId::Realtime;
         let set = rustix::time::clock_settime(clock, rustix::time::clock_gettime(clock));

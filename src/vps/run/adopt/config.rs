@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Map, Value, json};
 
 use super::super::nodes::Node;
@@ -87,18 +86,12 @@ pub(super) fn rewrite(config: &mut Value, given: &Given) -> Vec<(String, String)
     linux["maskedPaths"] = json!(mounts::MASKED);
     linux["readonlyPaths"] = json!(mounts::READONLY);
     linux["rootfsPropagation"] = "rshared".into();
-    linux["seccomp"] = json!(filter(given.agent.as_deref()));
+    linux["seccomp"] = json!(seccomp::vps_profile(
+        Concessions::default(),
+        given.agent.as_deref()
+    ));
     config["annotations"][ANNOTATION] = "true".into();
     parameters
-}
-
-/// The system calls it is refused or asked about.
-fn filter(agent: Option<&Path>) -> LinuxSeccomp {
-    let mut profile = seccomp::vps_profile(Concessions::default());
-    if let Some(agent) = agent {
-        seccomp::ask(&mut profile, "sysinfo", agent);
-    }
-    profile
 }
 
 /// Whether the program is the init of a whole system.

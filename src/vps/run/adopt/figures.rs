@@ -117,8 +117,7 @@ fn tell(args: &[OsString]) -> Result<()> {
         .path()
         .to_owned();
     let pid = state.init.map_or(0, |init| init.pid);
-    let asks = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let asks = asks.is_some_and(|profile| Listener::of(profile).is_some());
+    let asks = Listener::of_spec(&spec).is_some();
     let mut telling = match Telling::install(cgroup.clone(), owner, (&spec, pid)) {
         // Whoever asks would wait for an answer, or hear that there is no such call.
         Err(_) if asks => Telling::without_files(cgroup, owner, &spec),

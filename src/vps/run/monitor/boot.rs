@@ -208,11 +208,9 @@ fn with_calls(
 
 /// The system calls it is refused or asked about.
 fn filter(condo: &Condo, record: &Record) -> LinuxSeccomp {
-    let mut profile = seccomp::vps_profile(permit::concessions(&record.config.permit));
-    if record.config.own_sysinfo && seccomp::can_ask() {
-        seccomp::ask(&mut profile, "sysinfo", &condo.calls_of(&record.name));
-    }
-    profile
+    let own = record.config.own_sysinfo && seccomp::can_ask();
+    let agent = own.then(|| condo.calls_of(&record.name));
+    seccomp::vps_profile(permit::concessions(&record.config.permit), agent.as_deref())
 }
 
 /// What the mounted root disk asks for.

@@ -24,8 +24,7 @@ pub(super) fn tell(root: Option<&Path>, name: &Name) -> Result<()> {
     let pid = container.state().init.map_or(0, |init| init.pid);
     Cgroup::retreat(&condo.host.cgroups, &super::cgroup(&condo)).during(|| "leave the command's cgroup")?;
     let spec = bundle::parse(&container.config()?)?;
-    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let asks = profile.is_some_and(|profile| Listener::of(profile).is_some());
+    let asks = Listener::of_spec(&spec).is_some();
     let mut telling = match Telling::begin(&record, &spec, pid) {
         Err(_) if asks => Telling::of_calls(&record, &spec)?,
         other => other?,
