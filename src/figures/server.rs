@@ -13,6 +13,7 @@ use rustix::mount::{
 use super::wire::{self, Answer, Ask, FIRST, ROOT};
 use super::{Figure, Rate, install};
 use crate::error::{During, Error, Result};
+use crate::sys::shared::SharedMemory;
 
 /// How long a text is good for whoever reads next: who reads in pieces gets those of one text, and a thousand readers do not cost
 /// a thousand texts.
@@ -34,6 +35,8 @@ pub struct Server {
     figures: &'static [Figure],
     texts: Vec<Option<(Instant, String)>>,
     owner: u32,
+    /// Where questions are taken, if they are to outlive this process.
+    underway: Option<SharedMemory>,
 }
 
 impl Server {
@@ -80,12 +83,28 @@ impl Server {
         Ok((Self::adopt(device, figures, owner), mount))
     }
 
-    /// Has the kernel ask again what a process was asked that was killed before it could answer. Before Linux 6.9 it does not, and who
-    /// asked waits until a signal comes.
+    /// Takes questions where processes that are cloned from this one find them: a killed one's may be without an answer.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn ask_again(&self) -> Result<()> {
+    pub fn note_questions(&mut self) -> Result<()> {
+        let (memory, _) = SharedMemory::new("underway", wire::LARGEST)?;
+        self.underway = Some(memory);
+        Ok(())
+    }
+
+    /// Answers what another process was asked, from whom this one was cloned and that was killed. The kernel gives a question out once,
+    /// and who asked waits until a signal comes; since Linux 6.9 it asks again as well.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn answer_left(&mut self, source: &mut dyn Source) -> Result<()> {
+        if let Some(mut memory) = self.underway.take() {
+            if wire::is_question(memory.bytes()) {
+                self.answer_one(memory.bytes(), source);
+            }
+            self.underway = Some(memory);
+        }
         match rustix::io::write(&self.device, &wire::ask_again()) {
             Err(Errno::INVAL) => Ok(()),
             other => other.map(drop).during(|| "have the kernel ask again"),
@@ -99,6 +118,7 @@ impl Server {
             figures,
             texts: figures.iter().map(|_| None).collect(),
             owner,
+            underway: None,
         }
     }
 
@@ -128,15 +148,20 @@ impl Server {
 
     /// Answers what is asked by now, as far as that is allowed; false when nobody can ask any more.
     pub fn answer(&mut self, source: &mut dyn Source, rate: &mut Rate) -> bool {
-        let mut buffer = [0; wire::LARGEST];
+        let mut own = [0; wire::LARGEST];
+        let mut memory = self.underway.take();
+        let place = memory.as_mut().map_or(&mut own[..], SharedMemory::bytes);
+        let can_be_asked = self.answer_from(place, source, rate);
+        self.underway = memory;
+        can_be_asked
+    }
+
+    fn answer_from(&mut self, place: &mut [u8], source: &mut dyn Source, rate: &mut Rate) -> bool {
         while !rate.is_used_up() {
-            match rustix::io::read(&self.device, &mut buffer) {
+            match rustix::io::read(&self.device, &mut *place) {
                 Ok(length) => {
                     rate.spend(1);
-                    if let Some(answer) = self.reply(&buffer[..length], source) {
-                        // Whoever asked may have gone (ENOENT).
-                        let _ = rustix::io::write(&self.device, &answer);
-                    }
+                    self.answer_one(&place[..length], source);
                 }
                 // A question that was taken back.
                 Err(Errno::NOENT | Errno::INTR) => {}
@@ -145,6 +170,13 @@ impl Server {
             }
         }
         true
+    }
+
+    fn answer_one(&mut self, message: &[u8], source: &mut dyn Source) {
+        if let Some(answer) = self.reply(message, source) {
+            // Whoever asked may have gone, or have an answer (ENOENT).
+            let _ = rustix::io::write(&self.device, &answer);
+        }
     }
 
     fn reply(&mut self, message: &[u8], source: &mut dyn Source) -> Option<Vec<u8>> {

@@ -66,6 +66,11 @@ pub(super) fn parse(message: &[u8]) -> Option<(u64, Ask<'_>)> {
     Some((unique, ask))
 }
 
+/// Whether there is a message with a number; none is 0.
+pub(super) fn is_question(message: &[u8]) -> bool {
+    u64_at(message, 8).is_some_and(|unique| unique != 0)
+}
+
 /// The notification by which the kernel asks all anew that has no answer yet (`FUSE_NOTIFY_RESEND`): it has no number.
 pub(super) fn ask_again() -> Vec<u8> {
     const RESEND: i32 = 7;

@@ -19,6 +19,7 @@ pub mod mount;
 pub mod names;
 pub mod quota;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod task;
 

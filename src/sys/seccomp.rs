@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use seccompiler::sock_filter;
 
 use super::check;
+use super::shared::SharedMemory;
 
 /// `SECCOMP_FILTER_FLAG_TSYNC`: apply to all threads of the process.
 pub const TSYNC: u32 = 1 << 0;
@@ -97,13 +98,30 @@ pub struct Waiting {
 /// `ENOENT` when the caller has been killed meanwhile.
 pub fn receive(listener: BorrowedFd<'_>) -> io::Result<Waiting> {
     // SAFETY: a structure of numbers, for which the kernel demands zeros.
-    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    let mut call = unsafe { std::mem::zeroed() };
+    receive_at(listener, &mut call)
+}
+
+/// The same into memory that outlives this process, so that no call that the kernel has given out is known to nobody: what begins there is
+/// its number (`struct seccomp_notif`).
+///
+/// # Errors
+/// As [`receive`]; `EINVAL` for too little memory.
+pub fn receive_into(listener: BorrowedFd<'_>, memory: &mut SharedMemory) -> io::Result<Waiting> {
+    let bytes = memory.bytes().get_mut(..size_of::<libc::seccomp_notif>());
+    let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
+    bytes.fill(0);
+    // SAFETY: aligned as pages are, of that size, a structure of numbers, and borrowed for as long as the call lasts.
+    receive_at(listener, unsafe { &mut *bytes.as_mut_ptr().cast() })
+}
+
+fn receive_at(listener: BorrowedFd<'_>, call: &mut libc::seccomp_notif) -> io::Result<Waiting> {
     // SAFETY: the descriptor is open and the structure, of the size that the request states, outlives the call.
     let result = unsafe {
         libc::ioctl(
             listener.as_raw_fd(),
             libc::SECCOMP_IOCTL_NOTIF_RECV,
-            &raw mut call,
+            &raw mut *call,
         )
     };
     check(result.into())?;

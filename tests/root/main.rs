@@ -78,6 +78,7 @@ const MODULES: &[&[harness::Test]] = &[
     runtime::crash::TESTS,
     runtime::devices::TESTS,
     runtime::faults::TESTS,
+    runtime::figures::TESTS,
     runtime::filters::TESTS,
     runtime::hooks::TESTS,
     runtime::hostile::TESTS,

@@ -10,6 +10,7 @@ pub mod config;
 pub mod crash;
 pub mod devices;
 pub mod faults;
+pub mod figures;
 pub mod filters;
 pub mod hooks;
 pub mod hostile;

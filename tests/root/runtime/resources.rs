@@ -14,7 +14,6 @@ tests![
     init_is_in_its_cgroup_when_create_returns in guest,
     a_new_weight_ends_idleness in guest,
     a_vps_of_an_engine_has_processors_for_its_time: 60,
-    a_vps_of_an_engine_is_told_its_memory,
     a_pids_limit_holds in guest,
     keys_are_read_whatever_their_case,
     a_memory_limit_holds in guest,
@@ -109,22 +108,6 @@ fn a_vps_of_an_engine_has_processors_for_its_time() -> Result<()> {
     update(&["--cpuset-cpus", "0"])?;
     update(&["--cpu-quota", &whole])?;
     has(1)?;
-    c.delete()
-}
-
-/// By a file and by a system call, wherever the states are.
-fn a_vps_of_an_engine_is_told_its_memory() -> Result<()> {
-    needs!(root, ours, userns, linux_6_3);
-    let mut c = Container::idle()?;
-    c.set("/annotations", json!({ "io.condo.vps": "true" }))?;
-    c.set("/linux/resources/memory", json!({ "limit": 64 << 20 }))?;
-    let mut command = c.command(&["--root", "state", "create", "--bundle", "%", "@"]);
-    command.current_dir(c.root.parent().context("a path")?);
-    c.create_with(command)?;
-    c.start()?;
-    let script = "busybox free -k && grep MemTotal /proc/meminfo";
-    let told = c.exec(&["@", "sh", "-c", script])?.ok()?;
-    ensure_eq!(told.split_whitespace().filter(|word| *word == "65536").count(), 2);
     c.delete()
 }
 

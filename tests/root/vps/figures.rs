@@ -299,8 +299,7 @@ fn no_call_waits_for_a_process_that_was_killed() -> Result<()> {
     house.import("asking", &all)?;
     house.ok("create web --image asking --memory 64M --start")?;
     let inside = PathBuf::from(format!("/proc/{}/root", house.init("web")?));
-    let beats = (1..=ASKING).map(|n| inside.join(format!("beat.{n}")));
-    let beats: Vec<_> = beats.collect();
+    let beats: Vec<_> = (1..=ASKING).map(|n| inside.join(format!("beat.{n}"))).collect();
     house.kill_monitor("web")?;
     for round in 0..KILLS {
         house.sh("web", "true")?;

@@ -91,9 +91,10 @@ impl Calls {
         Ok(())
     }
 
-    /// Writes down from now on what the process that outlives this one has to know.
+    /// Has what is under way outlive this process from now on.
     pub(super) fn note_calls(&mut self) -> Result<()> {
-        self.underway = Some(Underway::new()?);
+        let (underway, _) = Underway::new()?;
+        self.underway = Some(underway);
         Ok(())
     }
 
@@ -103,18 +104,15 @@ impl Calls {
         let gone = self.coming.into_iter().chain(self.listeners).chain([self.poll]);
         gone.map(IntoRawFd::into_raw_fd).for_each(drop);
         let found = Found::look(self.socket.as_fd())?;
-        let own = [Some(self.socket.as_fd()), self.underway.as_ref().map(AsFd::as_fd)];
-        let all = known
-            .iter()
-            .copied()
-            .chain(own.into_iter().flatten())
-            .chain(found.all());
+        let known = known.iter().copied();
+        let all = known.chain([self.socket.as_fd()]).chain(found.all());
         sys::fd::close_others(3, &all.collect::<Vec<_>>())?;
-        if let Some(underway) = &self.underway {
+        let mut underway = self.underway;
+        if let Some(underway) = &mut underway {
             underway.give_up(&found.listeners);
         }
         let mut calls = Self::adopt(self.socket, found.listeners)?;
-        calls.underway = self.underway;
+        calls.underway = underway;
         let mut connections = found.connections.into_iter();
         connections.try_for_each(|stream| calls.expect(stream))?;
         Ok(calls)
@@ -147,8 +145,8 @@ impl Calls {
 
     /// Leaves all listeners by a new connection, which is watched for its end; what the keeper had before.
     fn leave_all(&mut self, kept: &mut Kept) -> Result<Vec<OwnedFd>> {
-        let underway = Underway::new()?;
-        let before = kept.begin(underway.as_fd())?;
+        let (underway, file) = Underway::new()?;
+        let before = kept.begin(file.as_fd())?;
         self.underway = Some(underway);
         for listener in &self.listeners {
             kept.keep(listener.as_fd());
@@ -257,12 +255,11 @@ impl Calls {
     /// What cannot be found out is left to the kernel.
     fn answer(&mut self, at: usize, look: &mut dyn FnMut() -> Result<Sysinfo>) {
         let listener = self.listeners[at].as_fd();
-        let Ok(call) = sys::seccomp::receive(listener) else {
-            return;
+        let call = match &mut self.underway {
+            Some(underway) => underway.receive(listener),
+            None => sys::seccomp::receive(listener),
         };
-        if let Some(underway) = &self.underway {
-            underway.note(call.id);
-        }
+        let Ok(call) = call else { return };
         let stale = self.known.is_none_or(|(made, _)| made.elapsed() > FRESH);
         if stale {
             self.known = look().ok().map(|info| (Instant::now(), info));

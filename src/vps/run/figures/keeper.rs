@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::kept::{self, ANSWER, DONE, FORGET, socket_in};
-use super::underway::Underway;
+use super::underway;
 use crate::error::{During, Result};
 use crate::files;
 use crate::runtime::console;
@@ -42,7 +42,7 @@ struct Household {
     /// The connection of who answers, if somebody does.
     link: Option<OwnedFd>,
     /// What that process answers.
-    underway: Option<Underway>,
+    underway: Option<OwnedFd>,
     listeners: Vec<OwnedFd>,
 }
 
@@ -147,7 +147,7 @@ impl Keeper {
         let (what, name) = text.split_once(' ').unwrap_or_default();
         self.used = true;
         match what {
-            ANSWER => self.serve(name, link, file.map(Underway::from)),
+            ANSWER => self.serve(name, link, file),
             FORGET => {
                 let gone = self.households.extract_if(.., |household| household.name == name);
                 gone.flat_map(|household| household.listeners)
@@ -161,7 +161,7 @@ impl Keeper {
     }
 
     /// Gives what there is for a VPS to the process that answers from now on.
-    fn serve(&mut self, name: &str, link: OwnedFd, underway: Option<Underway>) {
+    fn serve(&mut self, name: &str, link: OwnedFd, underway: Option<OwnedFd>) {
         let at = self.household(name);
         // What the process before had sent may be still to be read.
         self.receive(at);
@@ -228,7 +228,7 @@ impl Household {
     /// Nobody answers any more: not the call that was under way, and none that comes.
     fn leave_to_kernel(&mut self, poll: &OwnedFd) {
         if let Some(underway) = self.underway.take() {
-            underway.give_up(&self.listeners);
+            underway::give_up_noted(&underway, &self.listeners);
         }
         for listener in &self.listeners {
             let _ = change(poll, listener.as_fd(), EventFlags::IN);

@@ -175,6 +175,7 @@ impl Telling {
 
     /// Prepares for an heir.
     pub(super) fn have_heir(&mut self) -> Result<()> {
+        self.server.as_mut().map_or(Ok(()), Server::note_questions)?;
         self.calls.as_mut().map_or(Ok(()), Calls::note_calls)
     }
 
@@ -185,7 +186,8 @@ impl Telling {
             let known: Vec<_> = device.into_iter().chain([init]).collect();
             self.answer_calls(calls.inherit(&known)?)?;
         }
-        self.server.as_ref().map_or(Ok(()), Server::ask_again)
+        let server = self.server.as_mut();
+        server.map_or(Ok(()), |server| server.answer_left(&mut self.teller))
     }
 
     /// What to wait for: questions, unless there were too many, and the time at which something has to be done in any case.

@@ -1,52 +1,51 @@
-//! The call that is being answered, in a file that is read when the process that answers was killed: the kernel gives a call out once, and
-//! its caller would wait until a fatal signal comes.
+//! The call that is being answered, where it is found when the process that answers was killed: the kernel gives a call out once, and its
+//! caller would wait until a fatal signal comes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, memfd_create};
-
 use crate::error::Result;
-use crate::sys;
+use crate::sys::seccomp::{self, Waiting};
+use crate::sys::shared::SharedMemory;
 
-/// How many calls may have been taken and not written down, at most: a process answers one after the other.
-const NOT_YET_NOTED: u64 = 1;
+/// More than the kernel writes of a call (`struct seccomp_notif`).
+const LENGTH: usize = 128;
 
-/// Shared by the process that answers and one that outlives it.
+/// Where the process that answers takes calls.
 #[derive(Debug)]
-pub(super) struct Underway(OwnedFd);
+pub(super) struct Underway(SharedMemory);
 
 impl Underway {
-    pub(super) fn new() -> Result<Self> {
-        Ok(Self(memfd_create("underway", MemfdFlags::CLOEXEC)?))
+    /// A place for it, and the file of that for a process that is not cloned from this one.
+    pub(super) fn new() -> Result<(Self, OwnedFd)> {
+        let (memory, file) = SharedMemory::new("underway", LENGTH)?;
+        Ok((Self(memory), file))
     }
 
-    /// Of an answered call the kernel knows nothing more: that it stays written here does no harm.
-    pub(super) fn note(&self, id: u64) {
-        let _ = rustix::io::pwrite(&self.0, &id.to_ne_bytes(), 0);
+    /// The next call of a listener. Of an answered one the kernel knows nothing more: that it stays here does no harm.
+    pub(super) fn receive(&mut self, listener: BorrowedFd<'_>) -> std::io::Result<Waiting> {
+        seccomp::receive_into(listener, &mut self.0)
     }
 
-    /// Leaves the call to the kernel. Its listener is found by trial: each filter counts its calls from a random number of 64 bits on
-    /// (`init_listener` in kernel/seccomp.c), so that another one knows nothing of this number.
-    pub(super) fn give_up(&self, listeners: &[OwnedFd]) {
-        let mut id = [0; 8];
-        let _ = rustix::io::pread(&self.0, &mut id, 0);
-        let noted = u64::from_ne_bytes(id);
-        for listener in listeners {
-            for further in 0..=NOT_YET_NOTED {
-                let _ = sys::seccomp::answer(listener.as_fd(), noted.wrapping_add(further), None);
-            }
-        }
+    /// Leaves to the kernel what was under way in the process that this one was cloned from.
+    pub(super) fn give_up(&mut self, listeners: &[OwnedFd]) {
+        let number = self.0.bytes().first_chunk();
+        number
+            .into_iter()
+            .for_each(|number| leave_to_kernel(*number, listeners));
     }
 }
 
-impl From<OwnedFd> for Underway {
-    fn from(file: OwnedFd) -> Self {
-        Self(file)
-    }
+/// Leaves to the kernel what was under way in the process that this file is from.
+pub(super) fn give_up_noted(file: &OwnedFd, listeners: &[OwnedFd]) {
+    let mut number = [0; 8];
+    let _ = rustix::io::pread(file, &mut number, 0);
+    leave_to_kernel(number, listeners);
 }
 
-impl AsFd for Underway {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+/// The call's listener is found by trial: each filter counts its calls from a random number of 64 bits on (`init_listener` in
+/// kernel/seccomp.c), so that another one knows nothing of this number.
+fn leave_to_kernel(number: [u8; 8], listeners: &[OwnedFd]) {
+    for listener in listeners {
+        let _ = seccomp::answer(listener.as_fd(), u64::from_ne_bytes(number), None);
     }
 }
