@@ -19,13 +19,28 @@ export class Refused extends Error {
   constructor(code, text) { super(text); this.code = code; }
 }
 
+const TRIES = 3;
+const PAUSE = 500;
+
+async function attempt(path, options) {
+  const answer = await fetch(address(path), options);
+  return { said: await answer.json(), mark: answer.headers.get("ETag") };
+}
+
+// A browser gives up what is under way when an address of its machine changes, as on a host whose VPSs come and go. What only reads can be
+// asked again.
 async function request(method, path, body, headers = {}) {
-  const answer = await fetch(address(path), {
-    method, headers, body: body === undefined ? undefined : JSON.stringify(body),
-  });
-  const said = await answer.json();
-  if (said.type === "error") throw new Refused(said.error_code, said.error);
-  return { said, mark: answer.headers.get("ETag") };
+  const options = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
+  for (let left = method === "GET" ? TRIES : 1; ; left -= 1) {
+    try {
+      const answer = await attempt(path, options);
+      if (answer.said.type === "error") throw new Refused(answer.said.error_code, answer.said.error);
+      return answer;
+    } catch (error) {
+      if (error instanceof Refused || left === 1) throw error;
+    }
+    await new Promise((resolve) => { setTimeout(resolve, PAUSE); });
+  }
 }
 
 export async function get(path) { return (await request("GET", path)).said.metadata; }
@@ -42,7 +57,6 @@ export async function ask(method, path, body, headers) {
 // Begins something that goes on over websockets.
 export async function begin(path, body) { return (await request("POST", path, body)).said.metadata; }
 
-const TRIES = 3;
 const CHANGED = 412;
 
 // Reads an object, changes it, and writes it back; again where somebody else has changed it meanwhile.

@@ -108,6 +108,22 @@ def resize(page):
     expect(page.locator(".note.bad")).to_contain_text("limits.memory")
 
 
+def get_over_a_broken_connection(page):
+    broken = set()
+
+    def break_once(route):
+        if route.request.url in broken:
+            return route.fallback()
+        broken.add(route.request.url)
+        return route.abort("connectionreset")
+
+    page.route("**/1.0/instances?**", break_once)
+    page.get_by_role("link", name="VPSs").click()
+    expect(page.get_by_role("row").filter(has_text="web")).to_be_visible()
+    page.unroute("**/1.0/instances?**")
+    assert broken, "nothing was asked"
+
+
 def look_elsewhere(page):
     page.get_by_role("link", name="VPSs").click()
     row = page.get_by_role("row").filter(has_text="web")
@@ -146,7 +162,7 @@ with sync_playwright() as playwright:
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     steps = [create_by_keyboard, look_at_figures, work_in_the_terminal, take_a_snapshot, open_and_close_doors, resize]
-    for step in [*steps, look_elsewhere, leave]:
+    for step in [*steps, get_over_a_broken_connection, look_elsewhere, leave]:
         try:
             step(page)
         except Exception as error:
