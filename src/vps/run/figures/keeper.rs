@@ -7,8 +7,8 @@
 //!  command ──"forget NAME"──> keeper      the VPS has ended
 //! ```
 //! It reads nothing of a listener while somebody answers: of two that wait for the same call one would wait for ever. When the connection
-//! of who answers has ended, it leaves the call that was under way and all further ones to the kernel, until the next command puts others in its place. It ends with the last VPS.
-//! When it is killed itself, those who answer start another.
+//! of who answers has ended, it leaves the call that was under way and all further ones to the kernel, until the next command puts others
+//! in its place. It ends with the last VPS. When it is killed itself, those who answer start another.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

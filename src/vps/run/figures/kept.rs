@@ -132,12 +132,8 @@ pub(super) fn forget(folder: &Path, name: &Name) {
     let Ok(link) = connect(folder) else { return };
     let keeper = socket_peercred(&link).and_then(|keeper| pidfd_open(keeper.pid, PidfdFlags::empty()));
     let mut answer = [0; 8];
-    let stays = rustix::net::send(
-        &link,
-        words(FORGET, name.as_str()).as_bytes(),
-        SendFlags::NOSIGNAL,
-    )
-    .is_ok()
+    let words = words(FORGET, name.as_str());
+    let stays = rustix::net::send(&link, words.as_bytes(), SendFlags::NOSIGNAL).is_ok()
         && rustix::net::recv(&link, &mut answer, RecvFlags::empty()).is_ok_and(|(length, _)| length > 0);
     if let (false, Ok(keeper)) = (stays, keeper) {
         let mut fds = [PollFd::new(&keeper, PollFlags::IN)];
