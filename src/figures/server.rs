@@ -100,9 +100,7 @@ impl Server {
     /// The kernel's.
     pub fn answer_left(&mut self, source: &mut dyn Source) -> Result<()> {
         if let Some(mut memory) = self.underway.take() {
-            if wire::is_question(memory.bytes()) {
-                self.answer_one(memory.bytes(), source);
-            }
+            self.answer_one(memory.bytes(), source);
             self.underway = Some(memory);
         }
         match rustix::io::write(&self.device, &wire::ask_again()) {

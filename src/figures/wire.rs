@@ -46,9 +46,12 @@ pub(super) enum Ask<'a> {
     Other,
 }
 
-/// Takes a message apart: its number, and what it asks.
+/// Takes a message apart: its number, which is never 0, and what it asks.
 pub(super) fn parse(message: &[u8]) -> Option<(u64, Ask<'_>)> {
     let (opcode, unique, node) = (u32_at(message, 4)?, u64_at(message, 8)?, u64_at(message, 16)?);
+    if unique == 0 {
+        return None;
+    }
     let body = message.get(HEADER..)?;
     let ask = match opcode {
         1 => Ask::Lookup(node, CStr::from_bytes_until_nul(body).ok()?),
@@ -64,11 +67,6 @@ pub(super) fn parse(message: &[u8]) -> Option<(u64, Ask<'_>)> {
         _ => Ask::Other,
     };
     Some((unique, ask))
-}
-
-/// Whether there is a message with a number; none is 0.
-pub(super) fn is_question(message: &[u8]) -> bool {
-    u64_at(message, 8).is_some_and(|unique| unique != 0)
 }
 
 /// The notification by which the kernel asks all anew that has no answer yet (`FUSE_NOTIFY_RESEND`): it has no number.
