@@ -22,25 +22,24 @@ export class Refused extends Error {
 const TRIES = 3;
 const PAUSE = 500;
 
-async function attempt(path, options) {
-  const answer = await fetch(address(path), options);
-  return { said: await answer.json(), mark: answer.headers.get("ETag") };
-}
-
 // A browser gives up what is under way when an address of its machine changes, as on a host whose VPSs come and go. What only reads can be
 // asked again.
-async function request(method, path, body, headers = {}) {
-  const options = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
-  for (let left = method === "GET" ? TRIES : 1; ; left -= 1) {
+async function reach(path, options) {
+  for (let left = options.method === "GET" ? TRIES : 1; ; left -= 1) {
     try {
-      const answer = await attempt(path, options);
-      if (answer.said.type === "error") throw new Refused(answer.said.error_code, answer.said.error);
-      return answer;
+      const answer = await fetch(address(path), options);
+      return { said: await answer.json(), mark: answer.headers.get("ETag") };
     } catch (error) {
-      if (error instanceof Refused || left === 1) throw error;
+      if (left === 1) throw error;
     }
     await new Promise((resolve) => { setTimeout(resolve, PAUSE); });
   }
+}
+
+async function request(method, path, body, headers = {}) {
+  const answer = await reach(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  if (answer.said.type === "error") throw new Refused(answer.said.error_code, answer.said.error);
+  return answer;
 }
 
 export async function get(path) { return (await request("GET", path)).said.metadata; }
