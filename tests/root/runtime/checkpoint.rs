@@ -15,9 +15,21 @@ use anyhow::{Context, Result, ensure};
 use super::{Container, Ran, ensure_eq, until};
 use crate::harness;
 
+/// Writes the count in place. A checkpoint may find the file open, and CRIU restores only a file that has its name and its size
+/// still: also when the container went on after the checkpoint, or was restored before.
+macro_rules! write_count {
+    () => {
+        r#"printf "%09d\n" $i 1<>/count"#
+    };
+}
+pub(crate) use write_count;
+
 /// Counts in a file, from the moment it starts.
-const COUNT: &str =
-    "i=0; while :; do i=$((i+1)); echo $i > /count.new; mv /count.new /count; sleep 0.05; done";
+const COUNT: &str = concat!(
+    "i=0; while :; do i=$((i+1)); ",
+    write_count!(),
+    "; sleep 0.05; done"
+);
 
 /// A container and the directory of its images.
 struct Saved {

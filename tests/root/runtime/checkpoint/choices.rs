@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::memory::{Helper, own_network};
-use super::{COUNT, Saved};
+use super::{COUNT, Saved, write_count};
 use crate::harness;
 use crate::runtime::{ensure_eq, until};
 
@@ -50,15 +50,9 @@ fn cgroups_are_managed_or_not() -> Result<()> {
     ensure!(cgroup(&s)?.ends_with("/below"), "{}", cgroup(&s)?);
     s.save(&[])?;
     s.c.nothing_left()?;
-    // It may have been open at that moment, and has another name once the first restore goes on.
-    let open = s.file("count.new");
-    let written = fs::read(&open);
     let path = elsewhere(&mut s, "soft")?;
     ensure_eq!(cgroup(&s)?, format!("{path}/below"));
     s.end()?;
-    if let Ok(written) = written {
-        fs::write(&open, written)?;
-    }
     let path = elsewhere(&mut s, "ignore")?;
     ensure_eq!(cgroup(&s)?, path);
     // It has a namespace of its own even so.
@@ -71,12 +65,16 @@ fn cgroups_are_managed_or_not() -> Result<()> {
 
 /// A file without the name it was opened by, a connection within, one that is not taken, and streams that lead out: a socket on
 /// 0 and a pipe on 3. Asked for, it writes its count to all of them.
-const OPEN: &str = "echo > /first; exec 8>>/first; ln /first /second; rm /first; mkfifo /idle
+const OPEN: &str = concat!(
+    "echo > /first; exec 8>>/first; ln /first /second; rm /first; mkfifo /idle
     busybox nc -l -p 5001 <>/idle > /dev/null & busybox nc -l -p 5002 & deaf=$!
     until grep -q :1389 /proc/net/tcp6 && grep -q :138A /proc/net/tcp6; do sleep 0.1; done
     kill -STOP $deaf; busybox nc 127.0.0.1 5001 <>/idle > /dev/null &
-    i=0; while :; do i=$((i+1)); echo $i > /count.new; mv /count.new /count
-    if test -e /ask; then echo $i >&0; echo $i >&3; echo $i >&8; rm /ask; fi; sleep 0.05; done";
+    i=0; while :; do i=$((i+1)); ",
+    write_count!(),
+    "
+    if test -e /ask; then echo $i >&0; echo $i >&3; echo $i >&8; rm /ask; fi; sleep 0.05; done"
+);
 
 /// Runs a command of the runtime with a pipe on descriptor 3, and returns the pipe's other end.
 fn with_pipe(command: &Command, stdin: Stdio) -> Result<ChildStdout> {

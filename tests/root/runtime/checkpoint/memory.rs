@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
 
-use super::Saved;
+use super::{Saved, write_count};
 use crate::harness;
 use crate::runtime::{ensure_eq, until};
 
@@ -24,9 +24,13 @@ const EARLY: u16 = 40001;
 const LATE: u16 = 5000;
 
 /// Keeps in its memory what is nowhere else, and tells it when it is asked for. It counts as well.
-pub const KEEPER: &str = "secret=$(head -c 150000 /dev/urandom | busybox base64)
-    i=0; while :; do i=$((i+1)); echo $i > /count.new; mv /count.new /count
-    if test -e /ask; then echo \"$secret\" > /told.new; rm /ask; mv /told.new /told; fi; sleep 0.05; done";
+pub const KEEPER: &str = concat!(
+    "secret=$(head -c 150000 /dev/urandom | busybox base64)
+    i=0; while :; do i=$((i+1)); ",
+    write_count!(),
+    "
+    if test -e /ask; then echo \"$secret\" > /told.new; rm /ask; mv /told.new /told; fi; sleep 0.05; done"
+);
 
 /// A container that keeps a secret, and the secret.
 fn keeper() -> Result<(Saved, String)> {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{COUNT, Saved};
+use super::{COUNT, Saved, write_count};
 use crate::harness::{self, Receiver};
 use crate::runtime::terminal::read_until;
 use crate::runtime::{ensure_eq, until};
@@ -25,9 +25,12 @@ tests![
 ];
 
 /// One end sends, the other counts what arrives: it goes on only as long as the connection does.
-const TALK: &str =
-    "sleep 100000 | busybox nc -l -p 5000 | while read n; do echo $n > /count.new; mv /count.new /count; done &
-    sleep 1; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done | busybox nc 127.0.0.1 5000";
+const TALK: &str = concat!(
+    "sleep 100000 | busybox nc -l -p 5000 | while read i; do ",
+    write_count!(),
+    "; done &
+    sleep 1; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done | busybox nc 127.0.0.1 5000"
+);
 
 fn connections_go_on() -> Result<()> {
     needs!(root, criu);
