@@ -15,7 +15,7 @@
 //!  3  runtime        bundle, validate, plan, status, state, hooks, console, init/{link,parent,child,exec}
 //!  2  namespaces cgroups rootfs seccomp process net image storage figures     one mechanism each
 //!  1  host           facts about this kernel and the caller
-//!  0  error undo files sys                   unsafe and libc only in sys
+//!  0  error undo files pace sys              unsafe and libc only in sys
 //! ```
 //!
 //! # Decide, then do
@@ -32,6 +32,7 @@ pub mod host;
 pub mod image;
 pub mod namespaces;
 pub mod net;
+pub mod pace;
 pub mod process;
 pub mod rootfs;
 pub mod runtime;

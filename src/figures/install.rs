@@ -17,8 +17,9 @@ use rustix::mount::{
     unmount,
 };
 
-use super::{Figure, Rate, Server, Source};
+use super::{ALLOWED, Figure, Server, Source};
 use crate::error::{During, Error, Result};
+use crate::pace::Pace;
 
 /// How long the thread may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ pub(super) fn install(
     source: &mut dyn Source,
 ) -> Result<()> {
     let figures = server.figures();
-    let mut rate = Rate::default();
+    let mut pace = Pace::new(ALLOWED);
     let (mount, namespace) = (mount.try_clone_to_owned()?, namespace.try_clone_to_owned()?);
     // Its other end closes when the thread is done, whatever became of it.
     let (done, alive) = io::pipe()?;
@@ -62,7 +63,7 @@ pub(super) fn install(
         if !asked {
             return Err(Error::Busy("the places of its figures".into()));
         }
-        server.answer(source, &mut rate);
+        server.answer(source, &mut pace);
     }
     let died = || {
         Err(Error::Corrupt(

@@ -10,12 +10,19 @@
 //! `ENOTCONN`, and a new server is installed over them. The format of what is asked is in `wire`.
 
 mod install;
-mod rate;
 mod server;
 mod wire;
 
-pub use rate::Rate;
 pub use server::{Server, Source, can_be_told};
+
+use crate::pace::Bounds;
+
+/// How many questions are answered: at the host's expense, outside of the container's limits.
+pub const ALLOWED: Bounds = Bounds {
+    burst: 4000,
+    rate: 2000,
+    worth: 20,
+};
 
 /// A file that is answered for, and the one it stands for in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use rustix::mount::{
 };
 
 use super::wire::{self, Answer, Ask, FIRST, ROOT};
-use super::{Figure, Rate, install};
+use super::{Figure, install};
 use crate::error::{During, Error, Result};
+use crate::pace::Pace;
 use crate::sys::shared::SharedMemory;
 
 /// How long a text is good for whoever reads next: who reads in pieces gets those of one text, and a thousand readers do not cost
@@ -145,20 +146,20 @@ impl Server {
     }
 
     /// Answers what is asked by now, as far as that is allowed; false when nobody can ask any more.
-    pub fn answer(&mut self, source: &mut dyn Source, rate: &mut Rate) -> bool {
+    pub fn answer(&mut self, source: &mut dyn Source, pace: &mut Pace) -> bool {
         let mut own = [0; wire::LARGEST];
         let mut memory = self.underway.take();
         let place = memory.as_mut().map_or(&mut own[..], SharedMemory::bytes);
-        let can_be_asked = self.answer_from(place, source, rate);
+        let can_be_asked = self.answer_from(place, source, pace);
         self.underway = memory;
         can_be_asked
     }
 
-    fn answer_from(&mut self, place: &mut [u8], source: &mut dyn Source, rate: &mut Rate) -> bool {
-        while !rate.is_used_up() {
+    fn answer_from(&mut self, place: &mut [u8], source: &mut dyn Source, pace: &mut Pace) -> bool {
+        while !pace.is_used_up() {
             match rustix::io::read(&self.device, &mut *place) {
                 Ok(length) => {
-                    rate.spend(1);
+                    pace.spend(1);
                     self.answer_one(&place[..length], source);
                 }
                 // A question that was taken back.

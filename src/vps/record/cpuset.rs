@@ -1,6 +1,20 @@
 //! Lists of processors as the kernel writes them (`cpuset(7)`, list format): `0`, `0-3`, `0,2,4-7`.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The processors that the host has, and runs on now.
+///
+/// # Errors
+/// The kernel's, and [`Error::Corrupt`] for a list that is none.
+pub fn online() -> Result<BTreeSet<u32>> {
+    let list = files::read_text(Path::new("/sys/devices/system/cpu/online"))?;
+    let list = list.trim();
+    parse(list).ok_or_else(|| Error::Corrupt(format!("the kernel lists its processors as `{list}`")))
+}
 
 /// Reads a list; `None` when it is malformed, empty, or runs backwards.
 pub fn parse(text: &str) -> Option<BTreeSet<u32>> {

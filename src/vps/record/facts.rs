@@ -56,14 +56,10 @@ impl Clocks {
 impl Facts {
     /// Looks at the machine.
     pub fn probe(host: &Host) -> Result<Self> {
-        let online = files::read_text(Path::new("/sys/devices/system/cpu/online"))?;
-        let cpus = cpuset::parse(online.trim()).ok_or_else(|| {
-            Error::Corrupt(format!("the kernel lists its processors as `{}`", online.trim()))
-        })?;
         let meminfo = files::read_text(Path::new("/proc/meminfo"))?;
         let oom_score = files::read_text(Path::new("/proc/self/oom_score_adj"))?;
         Ok(Self {
-            cpus,
+            cpus: cpuset::online()?,
             memory: meminfo_field(&meminfo, "MemTotal")?,
             swap: meminfo_field(&meminfo, "SwapTotal")?,
             controllers: controllers(&host.cgroups),

@@ -4,7 +4,6 @@
 //! already (containerd's shim, conmon), which becomes this one's parent, and its heir. Both end with the container's init. Nothing is
 //! shared between containers, and where both were killed the next command of the runtime's starts others.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -38,16 +37,10 @@ const HOST_SYSINFO: &str = "io.condo.host-sysinfo";
 
 /// Whether a container that is to be a VPS has its `sysinfo(2)` answered by who tells its figures.
 pub(super) fn are_asked_for(spec: &Spec, manager: Manager) -> bool {
-    let annotations: BTreeMap<_, _> = spec
-        .annotations()
-        .iter()
-        .flatten()
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    let wanted = annotations.get(HOST_SYSINFO).is_none_or(|value| value != "true");
-    wanted
+    let annotation = |name: &str| spec.annotations().as_ref()?.get(name);
+    annotation(HOST_SYSINFO).is_none_or(|value| value != "true")
         && manager != Manager::Disabled
-        && !users::holds_pod(&annotations)
+        && !users::holds_pod(annotation)
         && figures::can_be_told()
         && seccomp::can_ask()
 }
@@ -61,7 +54,7 @@ pub fn tend(root: &Path, container: &Container, heard: Option<&OwnedFd>) {
     }
     let told = || container.folder().tellers().iter().any(Identity::is_alive);
     // What holds a pod's namespaces reads nothing.
-    if state.cgroup.is_none() || users::holds_pod(&state.annotations) || told() {
+    if state.cgroup.is_none() || users::holds_pod(|name| state.annotations.get(name)) || told() {
         return;
     }
     if let Err(e) = start(root, container, heard) {

@@ -11,16 +11,12 @@ use serde_json::{Value, json};
 
 use crate::cgroups::{Cgroup, Share};
 use crate::error::Result;
-use crate::files;
 use crate::host::Host;
 use crate::namespaces::user::IdMap;
 use crate::runtime::bundle;
 use crate::runtime::container::Container;
 use crate::vps::record::cpuset;
 use crate::vps::record::ids::NESTING_RANGES;
-
-/// The processors of the host.
-const ONLINE: &str = "/sys/devices/system/cpu/online";
 
 /// How many user ids the range of one has.
 const IDS: u32 = NESTING_RANGES * 65_536;
@@ -78,16 +74,16 @@ impl Seat {
             return Ok(None);
         };
         let share = cgroup.share()?;
-        let list = match above(host, container) {
-            Some(above) => above.share()?.list,
+        let all = match above(host, container) {
+            Some(above) => cpuset::parse(above.share()?.list.trim()),
             // The root of the hierarchy.
-            None => files::read_text(Path::new(ONLINE))?,
+            None => Some(cpuset::online()?),
         };
         let raw = container.config()?;
         let config: Value = serde_json::from_slice(&raw)?;
         let named = config["linux"]["resources"]["cpu"]["cpus"].as_str();
         let owner = IdMap::from_spec(&bundle::parse(&raw)?)?.root();
-        Ok(cpuset::parse(list.trim()).map(|all| Self {
+        Ok(all.map(|all| Self {
             number: owner.map_or(0, |(uid, _)| uid / IDS),
             share,
             all,

@@ -1,6 +1,5 @@
 //! Whose user ids a container of an engine's has.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -76,9 +75,9 @@ fn pod(config: &Value) -> Option<&str> {
     PODS.into_iter().find_map(of)
 }
 
-/// Whether a container is one that holds the namespaces of a pod, and does nothing else.
-pub(super) fn holds_pod(annotations: &BTreeMap<String, String>) -> bool {
-    let mut kinds = PODS.into_iter().filter_map(|(kind, _)| annotations.get(kind));
+/// Whether a container is one that holds the namespaces of a pod, and does nothing else, by its annotations.
+pub(super) fn holds_pod<'a>(annotation: impl Fn(&str) -> Option<&'a String>) -> bool {
+    let mut kinds = PODS.into_iter().filter_map(|(kind, _)| annotation(kind));
     kinds.any(|kind| kind == "sandbox")
 }
 

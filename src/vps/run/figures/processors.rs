@@ -2,28 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::load::Active;
 use crate::cgroups::{Share, Stats};
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
 use crate::vps::record::cpuset;
-
-/// Where the kernel lists the processors that are there.
-const ONLINE: &str = "/sys/devices/system/cpu/online";
 
 /// The processors a VPS has: those it may run on, or as many as it has time for where it may run on more.
 pub(super) fn list(share: &Share) -> Result<BTreeSet<u32>> {
-    let host = files::read_text(Path::new(ONLINE))?;
-    of(share, &host)
-        .ok_or_else(|| Error::Corrupt(format!("the kernel lists its processors as `{}`", host.trim())))
+    Ok(of(share, cpuset::online()?))
 }
 
-fn of(share: &Share, host: &str) -> Option<BTreeSet<u32>> {
-    let host = cpuset::parse(host.trim())?;
+fn of(share: &Share, host: BTreeSet<u32>) -> BTreeSet<u32> {
     let allowed = match cpuset::parse(share.list.trim()) {
         Some(list) => list.intersection(&host).copied().collect(),
         None => host,
@@ -31,12 +23,12 @@ fn of(share: &Share, host: &str) -> Option<BTreeSet<u32>> {
     // Above 0.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let busy = share.time.map_or(usize::MAX, |time| time.ceil() as usize).max(1);
-    Some(allowed.into_iter().take(busy).collect())
+    allowed.into_iter().take(busy).collect()
 }
 
 /// `/sys/devices/system/cpu/online`.
 pub(super) fn online(share: &Share, host: &str) -> String {
-    of(share, host).map_or_else(|| host.to_owned(), |cpus| cpuset::display(&cpus) + "\n")
+    cpuset::parse(host.trim()).map_or_else(|| host.to_owned(), |all| cpuset::display(&of(share, all)) + "\n")
 }
 
 /// `/proc/cpuinfo`: the paragraphs of its own processors, with the numbers that their affinity has.

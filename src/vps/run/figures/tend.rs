@@ -12,10 +12,11 @@ use rustix::time::{ClockId, clock_gettime};
 use super::calls::Calls;
 use super::{FIGURES, Teller, kept};
 use crate::error::{During, Error, Result};
-use crate::figures::{Rate, Server};
+use crate::figures::{self, Server};
 use crate::files;
 use crate::namespaces::Kind;
 use crate::namespaces::user::namespace_of;
+use crate::pace::Pace;
 use crate::runtime::status::Identity;
 use crate::sys;
 use crate::vps::record::instance::Condo;
@@ -32,7 +33,7 @@ pub(in super::super) struct Telling {
     server: Option<Server>,
     teller: Teller,
     owner: u32,
-    rate: Rate,
+    pace: Pace,
     /// Who is asked by `sysinfo(2)`, where a VPS has it answered.
     calls: Option<Calls>,
 }
@@ -63,7 +64,7 @@ impl Telling {
             server,
             teller,
             owner,
-            rate: Rate::default(),
+            pace: Pace::new(figures::ALLOWED),
             calls: None,
         }
     }
@@ -192,7 +193,7 @@ impl Telling {
 
     /// What to wait for: questions, unless there were too many, and the time at which something has to be done in any case.
     pub(in super::super) fn wants(&mut self, now: Instant) -> (Option<BorrowedFd<'_>>, Option<Duration>) {
-        let pause = self.rate.pause(now);
+        let pause = self.pace.pause(now);
         let due = self.teller.due().map(|due| due.saturating_duration_since(now));
         let calls = self.calls.as_ref().map(Calls::readable);
         let asked = calls.or_else(|| self.server.as_ref().map(Server::device));
@@ -208,10 +209,10 @@ impl Telling {
         }
         if let Some(calls) = &mut self.calls {
             let answered = calls.go_on(|| self.teller.sysinfo());
-            self.rate.spend(answered);
+            self.pace.spend(answered.into());
         }
         let server = self.server.as_mut();
-        server.is_none_or(|server| server.answer(&mut self.teller, &mut self.rate))
+        server.is_none_or(|server| server.answer(&mut self.teller, &mut self.pace))
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
-use super::log::{Allowance, Log};
+use super::log::{ALLOWED, Log};
 use crate::error::{During, Result};
 use crate::files;
+use crate::pace::Pace;
 use crate::runtime::init::Newborn;
 
 /// How long an init is looked at that does not come to rest.
@@ -40,7 +41,7 @@ pub(super) fn look(init: &Newborn, console: BorrowedFd<'_>, log: &mut Log) -> Re
     let mut ear = Ear {
         console,
         log,
-        allowance: Allowance::new(begin),
+        pace: Pace::new(ALLOWED),
         tail: Vec::new(),
     };
     let mut asleep = false;
@@ -75,18 +76,18 @@ fn is_asleep(pid: i32) -> bool {
 struct Ear<'a> {
     console: BorrowedFd<'a>,
     log: &'a mut Log,
-    allowance: Allowance,
+    pace: Pace,
     tail: Vec<u8>,
 }
 
 impl Ear<'_> {
     fn listen(&mut self) -> Result<()> {
         let mut buffer = [0; 4096];
-        while self.allowance.pause(Instant::now()).is_none() && wait(self.console, Duration::ZERO)? {
+        while self.pace.pause(Instant::now()).is_none() && wait(self.console, Duration::ZERO)? {
             let Ok(n @ 1..) = rustix::io::read(self.console, &mut buffer) else {
                 break;
             };
-            self.allowance.spend(n);
+            self.pace.spend(n as u64);
             self.log.write(&buffer[..n]);
             self.tail.extend_from_slice(&buffer[..n]);
             self.tail.drain(..self.tail.len().saturating_sub(TAIL));

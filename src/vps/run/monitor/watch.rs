@@ -15,8 +15,9 @@ use rustix::process::{WaitId, WaitIdOptions};
 use super::super::figures::tend::Telling;
 use super::NO_ROOT;
 use super::alone;
-use super::log::{Allowance, Log};
+use super::log::{ALLOWED, Log};
 use crate::error::{During, Error, Result};
+use crate::pace::Pace;
 use crate::rootfs;
 use crate::runtime::console;
 use crate::runtime::waiting::Waiting;
@@ -37,7 +38,7 @@ struct Watch {
     listener: OwnedFd,
     viewer: Option<Viewer>,
     log: Log,
-    allowance: Allowance,
+    pace: Pace,
     figures: Option<Telling>,
 }
 
@@ -75,7 +76,7 @@ pub(super) fn watch(args: &[OsString]) -> Result<()> {
         listener,
         viewer: None,
         log,
-        allowance: Allowance::new(Instant::now()),
+        pace: Pace::new(ALLOWED),
         figures: Telling::take_over(text(9))?,
     };
     let (how, number) = watch.run()?;
@@ -131,7 +132,7 @@ impl Watch {
     /// Which of init, console, listener and viewer have something to say, and whether somebody asks for figures.
     fn wait(&mut self) -> Result<[bool; 5]> {
         let now = Instant::now();
-        let full = self.allowance.pause(now);
+        let full = self.pace.pause(now);
         let stalled = self.viewer.as_mut().and_then(|viewer| viewer.holds_up(now));
         let pause = full.into_iter().chain(stalled).max();
         // Where there is no console or viewer, init stands in and is asked about nothing.
@@ -179,7 +180,7 @@ impl Watch {
             Ok(0) | Err(_) => return false,
             Ok(n) => &buffer[..n],
         };
-        self.allowance.spend(piece.len());
+        self.pace.spend(piece.len() as u64);
         self.log.write(piece);
         if let Some(viewer) = &mut self.viewer {
             viewer.show(piece);
