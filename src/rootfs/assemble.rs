@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 
 use super::ops::{Action, Bind, Filesystem, MountOp, Remount};
 use super::options::{Propagation, Sharing};
 use super::plan::RootfsPlan;
+use super::sources::Source;
 use super::{MountsOf, Sources, copyup, devices, magic, mount, place, sources};
 use crate::error::{During, Result};
 use crate::files::Root;
@@ -128,14 +129,14 @@ impl Assembled {
     fn perform(
         &mut self,
         op: &MountOp,
-        source: Option<OwnedFd>,
+        source: Option<Source>,
         translate: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         match &op.action {
             Action::Bind(bind) if bind.inside => {
                 let source = op.open_inside(bind, &self.root)?;
                 if bind.idmap.is_some() {
-                    translate(source.as_fd())?;
+                    translate(source.tree.as_fd())?;
                 }
                 self.bind(op, bind, &source)
             }
@@ -149,19 +150,19 @@ impl Assembled {
         }
     }
 
-    fn bind(&self, op: &MountOp, bind: &Bind, source: &OwnedFd) -> Result<()> {
+    fn bind(&self, op: &MountOp, bind: &Bind, source: &Source) -> Result<()> {
+        let Source { tree, is_directory } = source;
         let target = op.target.as_path();
         if target == Path::new("/proc") {
-            magic::require(source, magic::PROC, "procfs")?;
+            magic::require(tree, magic::PROC, "procfs")?;
         }
-        let directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
-        let place = place::of_mount(&self.root, target, directory)?;
-        mount::change_bind(source, bind, self.plan.confined, &op.field)?;
-        mount::change_inherited(source, true, bind.tree, &op.field)?;
+        let place = place::of_mount(&self.root, target, *is_directory)?;
+        mount::change_bind(tree, bind, self.plan.confined, &op.field)?;
+        mount::change_inherited(tree, true, bind.tree, &op.field)?;
         for &propagation in &bind.propagation {
-            mount::propagate(source, propagation)?;
+            mount::propagate(tree, propagation)?;
         }
-        mount::attach(source, &place)
+        mount::attach(tree, &place)
     }
 
     fn new_filesystem(&mut self, target: &Path, fs: &Filesystem) -> Result<()> {

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxIdMapping;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
 use super::devices::Device;
 use super::mount;
@@ -23,9 +23,26 @@ pub type UsernsFor<'a> = dyn FnMut(&[LinuxIdMapping], &[LinuxIdMapping]) -> Resu
 pub struct Sources {
     pub(super) root: OwnedFd,
     /// One for each of the plan's mounts; `None` for what is no bind mount, or optional and not there.
-    pub(super) binds: Vec<Option<OwnedFd>>,
+    pub(super) binds: Vec<Option<Source>>,
     /// One for each of the plan's devices; `None` where init makes the node itself.
     pub(super) devices: Vec<Option<OwnedFd>>,
+}
+
+/// The source of a bind mount, as a detached mount.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) tree: OwnedFd,
+    /// Whoever opened it may know: a FUSE file system answers its owner alone, and refuses root of the container's user namespace.
+    pub(super) is_directory: bool,
+}
+
+impl Source {
+    fn of(node: &OwnedFd, recursive: bool) -> Result<Self> {
+        Ok(Self {
+            tree: mount::clone(node, recursive)?,
+            is_directory: FileType::from_raw_mode(rustix::fs::fstat(node)?.st_mode) == FileType::Directory,
+        })
+    }
 }
 
 impl RootfsPlan {
@@ -92,7 +109,7 @@ pub(super) fn open_root_dir(path: &Path) -> Result<OwnedFd> {
 }
 
 impl MountOp {
-    fn open_source(&self, sharing: Sharing) -> Result<Option<OwnedFd>> {
+    fn open_source(&self, sharing: Sharing) -> Result<Option<Source>> {
         let Action::Bind(bind @ Bind { inside: false, .. }) = &self.action else {
             return Ok(None);
         };
@@ -102,18 +119,18 @@ impl MountOp {
             Err(rustix::io::Errno::NOENT) => return Err(self.missing(bind)),
             other => other.during(|| self.opening(bind))?,
         };
-        let tree = mount::clone(&node, bind.recursive).during(|| self.opening(bind))?;
-        mount::inherit(&tree, sharing).during(|| self.opening(bind))?;
-        Ok(Some(tree))
+        let source = Source::of(&node, bind.recursive).during(|| self.opening(bind))?;
+        mount::inherit(&source.tree, sharing).during(|| self.opening(bind))?;
+        Ok(Some(source))
     }
 
     /// Opens a source of [`Bind::inside`], as it is now.
-    pub(super) fn open_inside(&self, bind: &Bind, root: &Root) -> Result<OwnedFd> {
+    pub(super) fn open_inside(&self, bind: &Bind, root: &Root) -> Result<Source> {
         let place = match root.get(&bind.source, OFlags::PATH) {
             Err(e) if e.is_gone() => return Err(self.missing(bind)),
             other => other?,
         };
-        mount::clone(&place, bind.recursive).during(|| self.opening(bind))
+        Source::of(&place, bind.recursive).during(|| self.opening(bind))
     }
 
     fn missing(&self, bind: &Bind) -> Error {
@@ -165,9 +182,9 @@ impl Sources {
         userns_for: &mut UsernsFor<'_>,
         container_userns: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
-        for (op, tree) in plan.mounts.iter().zip(&self.binds) {
-            if let Some(tree) = tree {
-                op.idmap(tree.as_fd(), userns_for, container_userns)?;
+        for (op, source) in plan.mounts.iter().zip(&self.binds) {
+            if let Some(source) = source {
+                op.idmap(source.tree.as_fd(), userns_for, container_userns)?;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Bind mounts: which flags of their source they keep, and where sources are looked for.
 
 use std::fs;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +14,7 @@ use crate::harness;
 tests![
     flags_are_those_named_if_any_is,
     flags_stay_in_a_user_namespace_and_cannot_be_cleared,
+    a_source_that_answers_its_owner_alone in guest,
     a_source_that_an_earlier_mount_holds,
     a_source_inside_follows_no_link_to_the_host,
     a_source_inside_has_its_owners_translated in guest,
@@ -58,6 +60,25 @@ impl Source {
         )?)
     }
 
+    /// Has another file system over it, which has one directory and answers nobody but root of the host.
+    fn becomes_private(&self) -> Result<()> {
+        let device = fs::File::options().read(true).write(true).open("/dev/fuse")?;
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            std::os::fd::AsRawFd::as_raw_fd(&device)
+        );
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(
+            Some("private"),
+            &self.0,
+            Some("fuse"),
+            flags,
+            Some(options.as_str()),
+        )?;
+        std::thread::spawn(move || while serve(&device).is_ok() {});
+        Ok(())
+    }
+
     /// The flags that a container sees at `/mnt`, bound with these options.
     fn seen(&self, c: &mut Container, options: &[&str]) -> Result<super::Ran> {
         let bind = json!({"destination": "/mnt", "type": "bind", "source": self.0, "options": options});
@@ -66,6 +87,34 @@ impl Source {
         c.push("/mounts", bind)?;
         c.run()
     }
+}
+
+/// Answers one question of the kernel's (`linux/fuse.h`).
+fn serve(mut device: &fs::File) -> io::Result<()> {
+    let mut question = vec![0; 1 << 17];
+    device.read(&mut question)?;
+    // struct fuse_out_header: length, error, and the number of the question.
+    let mut answer = vec![0; 8];
+    answer.extend(&question[8..16]);
+    match u32::from_ne_bytes([question[4], question[5], question[6], question[7]]) {
+        // FUSE_GETATTR: struct fuse_attr_out with a mode and a number of links.
+        3 => {
+            answer.extend([0; 104]);
+            for (place, value) in [(16 + 16 + 60, 0o40_755_u32), (16 + 16 + 64, 1)] {
+                answer[place..place + 4].copy_from_slice(&value.to_ne_bytes());
+            }
+        }
+        // FUSE_INIT: struct fuse_init_out with a version.
+        26 => {
+            answer.extend([7_u32, 31].map(u32::to_ne_bytes).concat());
+            answer.extend([0; 56]);
+        }
+        // ENOSYS
+        _ => answer[4..8].copy_from_slice(&(-38_i32).to_ne_bytes()),
+    }
+    let length = u32::try_from(answer.len()).unwrap_or_default();
+    answer[..4].copy_from_slice(&length.to_ne_bytes());
+    device.write_all(&answer)
 }
 
 fn shower() -> Result<Container> {
@@ -214,6 +263,25 @@ fn flags_stay_in_a_user_namespace_and_cannot_be_cleared() -> Result<()> {
             ],
         )?;
     }
+    c.nothing_left()
+}
+
+/// As FUSE file systems are without `allow_other` (sshfs): root of the container may not even look what its top is.
+fn a_source_that_answers_its_owner_alone() -> Result<()> {
+    needs!(root, userns);
+    known_difference!("runc", "looks at it since 1.2 before init does");
+    let source = Source::new()?;
+    source.becomes_private()?;
+    let mut c = shower()?;
+    c.with_user_namespace()?;
+    harness::give(&c.bundle.rootfs(), 100_000)?;
+    let expected = ["ro", "nosuid", "nodev", "relatime"];
+    check(&source.seen(&mut c, &["bind", "ro"])?.ok()?, &expected, "ro")?;
+    let fault = source.seen(&mut c, &["bind", "dev"])?.fault()?;
+    says_all(
+        &fault,
+        &["options: `dev` cannot be had", "operation not permitted"],
+    )?;
     c.nothing_left()
 }
 
