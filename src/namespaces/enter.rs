@@ -139,6 +139,14 @@ pub fn join_process(pidfd: BorrowedFd<'_>, kinds: &[Kind]) -> Result<()> {
         .during(|| "join the container's namespaces")
 }
 
+/// Joins these namespaces one by one, in their order, which is [`Kind::ALL`]'s: what comes first gives the right to the rest.
+pub fn join_each(namespaces: &[(Kind, OwnedFd)]) -> Result<()> {
+    for (kind, namespace) in namespaces {
+        set(namespace.as_fd(), *kind).during(|| format!("join the container's {} namespace", kind.file()))?;
+    }
+    Ok(())
+}
+
 /// Moves this thread into a mount namespace of its own: what it mounts shows nowhere else and goes with it. What the host unmounts
 /// still goes here as well.
 pub fn leave_mounts() -> Result<()> {

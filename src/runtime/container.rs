@@ -167,6 +167,9 @@ impl Container {
         rustix::io::write(&order, b"0").during(|| "start")?;
         drop(order);
         files::remove_file(&self.folder.fifo())?;
+        if !host.caller.admin {
+            files::remove_file(&self.folder.door())?;
+        }
         // The hooks may use the runtime, and those inside may take their time.
         drop(lock);
         self.run_hooks(answer).inspect_err(|_| self.give_up(host))

@@ -7,6 +7,7 @@
 //!        config.json      the bundle's, as it was at create
 //!        called-off       there when a hook of `create` has deleted the container, which `create` then does
 //!        exec.fifo        there until `start`; init waits for a byte from it
+//!        door.sock        where init hands out its namespaces until then, if its user is an ordinary one
 //!        figures.json     who tells the container's figures, where somebody does
 //!        agent.sock       where they hear of the system call filters of what enters the container
 //!        notify/          for the container's socket of `sd_notify(3)`, where the caller of `create` had one
@@ -260,6 +261,11 @@ impl Folder {
     /// The fifo that init waits on.
     pub fn fifo(&self) -> PathBuf {
         self.path.join("exec.fifo")
+    }
+
+    /// Where init hands out its namespaces.
+    pub fn door(&self) -> PathBuf {
+        self.path.join("door.sock")
     }
 
     /// Where it says who tells the container's figures.

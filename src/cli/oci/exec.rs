@@ -18,6 +18,7 @@ use crate::runtime::console;
 use crate::runtime::container::Container;
 use crate::runtime::foreground::{self, Flows, Signals};
 use crate::runtime::id::Id;
+use crate::runtime::init::door;
 use crate::runtime::init::exec::{self, Place, Request};
 use crate::runtime::plan;
 use crate::runtime::status::Status;
@@ -40,6 +41,12 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     }
     let init = runnable(&container, host, args.ignore_paused)?;
     adopt::figures::tend(root, &container, None);
+    let namespaces = &container.state().namespaces;
+    // Its init is this program still, whose namespaces the kernel shows to the machine's root alone.
+    let is_hidden = !host.caller.admin && container.status(host) == Status::Created;
+    let handed = is_hidden
+        .then(|| door::ask(&container.folder().door(), namespaces))
+        .transpose()?;
     // Detached too: who is asked to end while the process is not there yet has something to clear away.
     let signals = Signals::take()?;
     let given = args.console_socket.as_deref().map(console::connect).transpose()?;
@@ -60,7 +67,8 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         init: init.as_fd(),
         init_pid: container.state().init.map_or(0, |init| init.pid),
         state: &container.oci_state("running"),
-        namespaces: &container.state().namespaces,
+        namespaces,
+        handed: handed.as_deref(),
         chrooted: !Namespaces::from_spec(&spec)?.is_new(Kind::Mount),
         cgroup: cgroup.as_ref(),
         place: place(&below),
@@ -119,10 +127,6 @@ fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<s
     match container.status(host) {
         Status::Paused if !ignore_paused => Err(Error::Status(
             "cannot exec in a paused container (use --ignore-paused to override)".into(),
-        )),
-        // Its init is this program still, whose namespaces only the machine's root may look into.
-        Status::Created if !host.caller.admin => Err(Error::Status(
-            "cannot exec in a container that has not been started, unless as root; start it first".into(),
         )),
         Status::Created | Status::Running | Status::Paused => container
             .init()

@@ -12,6 +12,7 @@ use super::super::console;
 use super::super::hooks::{self, Surroundings};
 use super::super::lsm::{Label, Labels};
 use super::super::plan::Plan;
+use super::door::Door;
 use super::link::{Born, Init, Reporter};
 use crate::error::{During, Error, Result};
 use crate::namespaces::Kind;
@@ -34,6 +35,8 @@ pub struct Setup<'a> {
     pub console: Option<OwnedFd>,
     /// A byte from it is the order to start. Open for writing as well, so that it never ends.
     pub fifo: OwnedFd,
+    /// Where it hands out its namespaces until the start, if it does.
+    pub door: Option<OwnedFd>,
     /// Listening sockets from descriptor 3 on, see `sd_listen_fds(3)`.
     pub listen_fds: u32,
     /// Descriptors after those that the program inherits as well.
@@ -98,7 +101,7 @@ pub fn report_panics(reporter: &Reporter) {
 /// 12. Find the program, as the user who is to run it; take on memory policy and personality: `create` and not `start` reports what is missing.
 ///     A seccomp agent hears from init now, as its authors know it, unless no-new-privileges puts the filter off to the last moment.
 /// 13. **Ready**: the parent writes state and pid file and returns to its caller.
-/// 14. Wait for the order to start, or for a signal that ends it all.
+/// 14. Wait for the order to start, or for a signal that ends it all. An ordinary user's `exec` is let in meanwhile.
 /// 15. Close what is not the program's, give up privileges, filter system calls.
 /// 16. startContainer hooks. Their programs are the image's, so they run as who the container's program will be, never as more.
 /// 17. Become the program.
@@ -128,10 +131,14 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
         take_console(plan, &assembled, setup.console.as_ref())?;
     }
     drop(setup.console);
+    let door = setup
+        .door
+        .and_then(|socket| Door::of_self(socket, &plan.namespaces.own()));
     assembled.enter()?;
     let inherited = setup.listen_fds.saturating_add(setup.preserve_fds);
     let mut needed = vec![link.as_fd(), setup.fifo.as_fd()];
     needed.extend(setup.agent.as_ref().map(AsFd::as_fd));
+    needed.extend(door.iter().flat_map(Door::fds));
     forget_host(inherited, needed, &labels)?;
     enter_directory(&plan.process)?;
     let env = environment_of(&plan.process, setup.listen_fds);
@@ -144,6 +151,9 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     }
     heed_signals()?;
     let (_, _done) = link.arrive()?;
+    if let Some(door) = door {
+        door.keep(setup.fifo.as_fd())?;
+    }
     wait_for_start(&setup.fifo)?;
     let own = i32::try_from(std::process::id()).unwrap_or(1);
     let state = (setup.state)(own, "created");

@@ -43,6 +43,8 @@ pub struct Request<'a> {
     pub state: &'a [u8],
     /// The namespaces to join.
     pub namespaces: &'a [Kind],
+    /// Those, where init hands them out itself.
+    pub handed: Option<&'a [(Kind, OwnedFd)]>,
     /// Whether the container's root is not that of its mount namespace.
     pub chrooted: bool,
     /// The container's cgroup; without one the process stays in the caller's.
@@ -214,7 +216,10 @@ fn enter_container(request: &Request<'_>, link: Init<Entering>) -> ! {
         // The host's /proc is out of sight after the next line.
         let labels = Labels::of(request.process)?;
         let root = request.chrooted.then(|| root_of(request.init_pid)).transpose()?;
-        enter::join_process(request.init, request.namespaces)?;
+        match request.handed {
+            Some(all) => enter::join_each(all)?,
+            None => enter::join_process(request.init, request.namespaces)?,
+        }
         if let Some(root) = root {
             rustix::process::fchdir(root)?;
             rustix::process::chroot(".").during(|| "change to the container's root")?;

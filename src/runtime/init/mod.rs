@@ -3,6 +3,7 @@
 
 pub mod announce;
 pub mod child;
+pub mod door;
 pub mod exec;
 pub mod link;
 pub mod minder;

@@ -75,6 +75,7 @@ impl Condo {
                     init_pid: pid,
                     state: &container.oci_state("running"),
                     namespaces: &container.state().namespaces,
+                    handed: None,
                     chrooted: false,
                     cgroup: cgroup.as_ref(),
                     place: Place::BesideInit,

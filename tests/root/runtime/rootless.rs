@@ -22,6 +22,7 @@ tests![
     clocks_are_its_own,
     all_commands_work_without_a_cgroup in guest,
     a_process_of_exec_is_its_user_too,
+    exec_is_let_in_before_the_start,
     the_user_s_directory_is_the_default_and_private,
     without_a_runtime_directory_the_way_out_is_named,
     limits_that_nobody_could_hold_are_refused,
@@ -112,10 +113,14 @@ impl User {
         self.call(&["run", "--bundle", "%", "@"])
     }
 
-    pub fn up(&self) -> Result<()> {
+    pub fn create(&self) -> Result<()> {
         let mut create = self.command(&["create", "--bundle", "%", "@"]);
         create.stdin(std::process::Stdio::null());
-        self.container.create_with(create)?;
+        self.container.create_with(create)
+    }
+
+    pub fn up(&self) -> Result<()> {
+        self.create()?;
         self.call(&["start", "@"])?.ok().map(drop)
     }
 
@@ -256,6 +261,32 @@ fn a_process_of_exec_is_its_user_too() -> Result<()> {
     )?;
     ensure!(read_until(&master, "END")?.contains("/dev/pts/"));
     child.wait()?;
+    user.leave()
+}
+
+/// Init is hidden then, from its own user as well: it hands out its namespaces itself, and nothing else.
+fn exec_is_let_in_before_the_start() -> Result<()> {
+    needs!(root, userns, ours, setpriv);
+    let user = User::idle()?;
+    let namespaces = [
+        "exec",
+        "@",
+        "sh",
+        "-c",
+        "cd /proc/self/ns; for n in *; do readlink $n; done",
+    ];
+    user.create()?;
+    let before = user.call(&namespaces)?.ok()?;
+    ensure_eq!(user.call(&["exec", "--user", "0", "@", "id", "-u"])?.ok()?, "0\n");
+    let spied = user.call(&["exec", "@", "sh", "-c", "cat /proc/1/environ; ls /proc/1/fd/"])?;
+    ensure!(spied.code() != 0 && spied.out.is_empty(), "{spied:?}");
+    ensure_eq!(user.status()?, "created");
+    user.call(&["start", "@"])?.ok()?;
+    ensure_eq!(user.call(&namespaces)?.ok()?, before);
+    let own = fs::read_link("/proc/self/ns/user")?;
+    ensure!(!before.contains(&own.display().to_string()), "{before}");
+    let left: Vec<_> = fs::read_dir(user.container.root.join(&user.container.id))?.collect();
+    ensure!(!format!("{left:?}").contains(".sock"), "{left:?}");
     user.leave()
 }
 
