@@ -1,6 +1,6 @@
 //! `exec`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime as oci;
@@ -41,12 +41,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
     }
     let init = runnable(&container, host, args.ignore_paused)?;
     adopt::figures::tend(root, &container, None);
-    let namespaces = &container.state().namespaces;
-    // Its init is this program still, whose namespaces the kernel shows to the machine's root alone.
-    let is_hidden = !host.caller.admin && container.status(host) == Status::Created;
-    let handed = is_hidden
-        .then(|| door::ask(&container.folder().door(), namespaces))
-        .transpose()?;
+    let handed = handed(host, &container)?;
     // Detached too: who is asked to end while the process is not there yet has something to clear away.
     let signals = Signals::take()?;
     let given = args.console_socket.as_deref().map(console::connect).transpose()?;
@@ -67,7 +62,7 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         init: init.as_fd(),
         init_pid: container.state().init.map_or(0, |init| init.pid),
         state: &container.oci_state("running"),
-        namespaces,
+        namespaces: &container.state().namespaces,
         handed: handed.as_deref(),
         chrooted: !Namespaces::from_spec(&spec)?.is_new(Kind::Mount),
         cgroup: cgroup.as_ref(),
@@ -94,6 +89,14 @@ pub(super) fn exec(host: &Host, root: &Path, args: &Exec) -> Result<u8> {
         return Ok(0);
     }
     foreground::wait(&made, Flows::of(master), &signals)
+}
+
+/// The namespaces of a container that waits for its start: its init is this program still, and the kernel shows those of that to the
+/// machine's root alone.
+fn handed(host: &Host, container: &Container) -> Result<Option<Vec<(Kind, OwnedFd)>>> {
+    let is_hidden = !host.caller.admin && container.status(host) == Status::Created;
+    let ask = || door::ask(&container.folder().door(), &container.state().namespaces);
+    is_hidden.then(ask).transpose()
 }
 
 fn cgroup(container: &Container, host: &Host, below: &Below) -> Result<Option<Cgroup>> {
@@ -123,7 +126,7 @@ fn place(named: &Below) -> Place {
     }
 }
 
-fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<std::os::fd::OwnedFd> {
+fn runnable(container: &Container, host: &Host, ignore_paused: bool) -> Result<OwnedFd> {
     match container.status(host) {
         Status::Paused if !ignore_paused => Err(Error::Status(
             "cannot exec in a paused container (use --ignore-paused to override)".into(),

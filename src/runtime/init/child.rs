@@ -151,10 +151,7 @@ fn walk(setup: Setup<'_>, link: Init<Born>) -> Result<std::convert::Infallible> 
     }
     heed_signals()?;
     let (_, _done) = link.arrive()?;
-    if let Some(door) = door {
-        door.keep(setup.fifo.as_fd())?;
-    }
-    wait_for_start(&setup.fifo)?;
+    wait_for_start(&setup.fifo, door)?;
     let own = i32::try_from(std::process::id()).unwrap_or(1);
     let state = (setup.state)(own, "created");
     let hooks = hooks::Ready::make("startContainer", &plan.hooks.start_container, &state)?;
@@ -309,7 +306,8 @@ fn heed_signals() -> Result<()> {
     Ok(())
 }
 
-fn wait_for_start(fifo: &OwnedFd) -> Result<()> {
+fn wait_for_start(fifo: &OwnedFd, door: Option<Door>) -> Result<()> {
+    door.map_or(Ok(()), |door| door.keep(fifo.as_fd()))?;
     loop {
         match rustix::io::read(fifo, &mut [0u8; 1]) {
             Err(rustix::io::Errno::INTR) => {}

@@ -92,7 +92,8 @@ impl Source {
 /// Answers one question of the kernel's (`linux/fuse.h`).
 fn serve(mut device: &fs::File) -> io::Result<()> {
     let mut question = vec![0; 1 << 17];
-    device.read(&mut question)?;
+    let length = device.read(&mut question)?;
+    question.truncate(length);
     // struct fuse_out_header: length, error, and the number of the question.
     let mut answer = vec![0; 8];
     answer.extend(&question[8..16]);
