@@ -33,11 +33,7 @@ pub(in super::super) fn read<'d>(place: &dyn Fn(&str) -> Option<&'d Dir>, stats:
         stats.pids = pids(dir)?;
     }
     if let Some(dir) = place("blkio") {
-        stats.io = io_of(dir, "throttle")?;
-        // Throttles count only on disks where somebody has one; the scheduler bfq counts on its own.
-        if stats.io.is_empty() {
-            stats.io = io_of(dir, "bfq")?;
-        }
+        stats.io = by_both(io_of(dir, "throttle")?, io_of(dir, "bfq")?);
     }
     if let Some(dir) = place("hugetlb") {
         stats.hugetlb = hugetlb(dir)?;
@@ -88,7 +84,24 @@ fn limit(dir: &Dir, file: &str) -> Result<Option<u64>> {
     Ok(number(dir, file)?.filter(|l| *l < NO_LIMIT))
 }
 
-/// Lines of `8:0 Read 4096`, once with bytes and once with operations.
+/// What two have counted, who may know of different devices: throttles count from the first limit on that somebody has on a disk
+/// (Linux 6.10), and the scheduler bfq on the disks that it serves. One of both has seen all of a device.
+fn by_both(one: Vec<Device>, other: Vec<Device>) -> Vec<Device> {
+    let mut devices: BTreeMap<(u32, u32), Device> = BTreeMap::new();
+    for found in one.into_iter().chain(other) {
+        let device = devices.entry((found.major, found.minor)).or_insert(Device {
+            major: found.major,
+            minor: found.minor,
+            ..Device::default()
+        });
+        device.read_bytes = device.read_bytes.max(found.read_bytes);
+        device.write_bytes = device.write_bytes.max(found.write_bytes);
+        device.reads = device.reads.max(found.reads);
+        device.writes = device.writes.max(found.writes);
+    }
+    devices.into_values().collect()
+}
+
 /// What one of those who count has counted.
 fn io_of(dir: &Dir, who: &str) -> Result<Vec<Device>> {
     let bytes = text(dir, &format!("blkio.{who}.io_service_bytes_recursive"))?;
@@ -96,6 +109,7 @@ fn io_of(dir: &Dir, who: &str) -> Result<Vec<Device>> {
     Ok(io(&bytes.unwrap_or_default(), &count.unwrap_or_default()))
 }
 
+/// Lines of `8:0 Read 4096`, once with bytes and once with operations.
 fn io(bytes: &str, operations: &str) -> Vec<Device> {
     let mut devices: BTreeMap<(u32, u32), Device> = BTreeMap::new();
     for (text, is_bytes) in [(bytes, true), (operations, false)] {
@@ -143,6 +157,18 @@ fn hugetlb(dir: &Dir) -> Result<BTreeMap<String, Hugetlb>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_has_what_either_has_counted() {
+        let throttles = io("8:0 Read 10\n8:0 Write 7\n254:0 Read 5\n", "8:0 Read 1\n");
+        let scheduler = io("8:0 Read 4096\n8:0 Write 3\n7:0 Write 9\n", "7:0 Write 2\n");
+        let all = by_both(throttles, scheduler);
+        let told: Vec<_> = all
+            .iter()
+            .map(|d| (d.major, d.read_bytes, d.write_bytes, d.writes))
+            .collect();
+        assert_eq!(told, [(7, 0, 9, 2), (8, 4096, 7, 0), (254, 5, 0, 0)]);
+    }
 
     #[test]
     fn bytes_and_operations_meet_by_device() {

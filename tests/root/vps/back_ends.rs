@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::house::House;
 use crate::harness;
+use crate::runtime::until;
 
 tests![
     one_page_cache_serves_all_vpss_of_an_image in guest: 120,
@@ -108,6 +109,9 @@ fn limits_hit_a_mapped_device() -> Result<()> {
     is_throttled(house, number)
 }
 
+/// As much as shows who gets more, in bytes.
+const SOME: u64 = 8 << 20;
+
 /// Two that write at once get of the disk's time what their weights say.
 fn weights_divide_a_busy_disk() -> Result<()> {
     needs!(root, busybox);
@@ -136,16 +140,26 @@ fn weights_divide_a_busy_disk() -> Result<()> {
     // Several each, so that somebody waits for the disk also while another waits for a processor.
     let write = "for n in 1 2 3 4; do while :; do dd if=/dev/zero of=/root/file$n bs=1M count=8 oflag=direct conv=notrunc 2>/dev/null; done & done; wait";
     let busy = ["light", "heavy"].map(|name| house.sh_spawn(name, write));
-    std::thread::sleep(Duration::from_secs(4));
-    let [light, heavy] = ["light", "heavy"].map(|name| written(&house, name, number));
+    let divided = divide(&house, number);
     house.ok("resize heavy --no-limit io-weight")?;
     house.ok("stop --all --timeout 0")?;
     for child in busy {
         child?.wait()?;
     }
-    let (light, heavy) = (light?, heavy?);
-    ensure!(light > 0 && heavy > light * 3 / 2, "{light} and {heavy} bytes");
+    let [light, heavy] = divided?;
+    ensure!(heavy > light * 3 / 2, "{light} and {heavy} bytes");
     house.leave()
+}
+
+/// What both write while the light one writes some. By that and not by time: a busy machine keeps its disk waiting for seconds.
+fn divide(house: &House, device: u64) -> Result<[u64; 2]> {
+    let now =
+        || -> Result<[u64; 2]> { Ok([written(house, "light", device)?, written(house, "heavy", device)?]) };
+    until("both write", || Ok(!now()?.contains(&0)))?;
+    let begun = now()?;
+    until("the light one goes on", || Ok(now()?[0] >= begun[0] + SOME))?;
+    let [light, heavy] = now()?;
+    Ok([light - begun[0], heavy - begun[1]])
 }
 
 fn written(house: &House, name: &str, device: u64) -> Result<u64> {
