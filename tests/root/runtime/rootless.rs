@@ -6,6 +6,7 @@ pub mod ranges;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -267,7 +268,7 @@ fn a_process_of_exec_is_its_user_too() -> Result<()> {
 /// Init is hidden then, from its own user as well: it hands out its namespaces itself, and nothing else.
 fn exec_is_let_in_before_the_start() -> Result<()> {
     needs!(root, userns, ours, setpriv);
-    let user = User::idle()?;
+    let mut user = User::idle()?;
     let namespaces = [
         "exec",
         "@",
@@ -287,6 +288,20 @@ fn exec_is_let_in_before_the_start() -> Result<()> {
     ensure!(!before.contains(&own.display().to_string()), "{before}");
     let left: Vec<_> = fs::read_dir(user.container.root.join(&user.container.id))?.collect();
     ensure!(!format!("{left:?}").contains(".sock"), "{left:?}");
+    user.leave()?;
+    // Under a filter it would have to answer by system calls that may be forbidden.
+    let agent = user.home.join("agent");
+    let _agent = UnixListener::bind(&agent)?;
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o666))?;
+    let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": agent,
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+    user.set("/linux/seccomp", filter)?;
+    user.create()?;
+    let fault = user.call(&["exec", "@", "true"])?.fault()?;
+    says_all(
+        &fault,
+        &["has not been started", "agent", "start the container first"],
+    )?;
     user.leave()
 }
 
