@@ -33,7 +33,7 @@ pub(in super::super) fn read<'d>(place: &dyn Fn(&str) -> Option<&'d Dir>, stats:
         stats.pids = pids(dir)?;
     }
     if let Some(dir) = place("blkio") {
-        stats.io = by_both(io_of(dir, "throttle")?, io_of(dir, "bfq")?);
+        stats.io = io(&[counted(dir, "throttle")?, counted(dir, "bfq")?]);
     }
     if let Some(dir) = place("hugetlb") {
         stats.hugetlb = hugetlb(dir)?;
@@ -84,35 +84,18 @@ fn limit(dir: &Dir, file: &str) -> Result<Option<u64>> {
     Ok(number(dir, file)?.filter(|l| *l < NO_LIMIT))
 }
 
-/// What two have counted, who may know of different devices: throttles count from the first limit on that somebody has on a disk
-/// (Linux 6.10), and the scheduler bfq on the disks that it serves. One of both has seen all of a device.
-fn by_both(one: Vec<Device>, other: Vec<Device>) -> Vec<Device> {
-    let mut devices: BTreeMap<(u32, u32), Device> = BTreeMap::new();
-    for found in one.into_iter().chain(other) {
-        let device = devices.entry((found.major, found.minor)).or_insert(Device {
-            major: found.major,
-            minor: found.minor,
-            ..Device::default()
-        });
-        device.read_bytes = device.read_bytes.max(found.read_bytes);
-        device.write_bytes = device.write_bytes.max(found.write_bytes);
-        device.reads = device.reads.max(found.reads);
-        device.writes = device.writes.max(found.writes);
-    }
-    devices.into_values().collect()
-}
-
-/// What one of those who count has counted.
-fn io_of(dir: &Dir, who: &str) -> Result<Vec<Device>> {
+/// What one of those who count has counted: bytes and operations, in lines of `8:0 Read 4096`.
+fn counted(dir: &Dir, who: &str) -> Result<[String; 2]> {
     let bytes = text(dir, &format!("blkio.{who}.io_service_bytes_recursive"))?;
-    let count = text(dir, &format!("blkio.{who}.io_serviced_recursive"))?;
-    Ok(io(&bytes.unwrap_or_default(), &count.unwrap_or_default()))
+    let operations = text(dir, &format!("blkio.{who}.io_serviced_recursive"))?;
+    Ok([bytes, operations].map(Option::unwrap_or_default))
 }
 
-/// Lines of `8:0 Read 4096`, once with bytes and once with operations.
-fn io(bytes: &str, operations: &str) -> Vec<Device> {
+/// Of each device the most that one has counted. Throttles count from the first limit on that somebody has on a disk (Linux 6.10), and
+/// the scheduler bfq on the disks that it serves: one of both has seen all.
+fn io(counted: &[[String; 2]]) -> Vec<Device> {
     let mut devices: BTreeMap<(u32, u32), Device> = BTreeMap::new();
-    for (text, is_bytes) in [(bytes, true), (operations, false)] {
+    for (text, is_bytes) in counted.iter().flat_map(|texts| texts.iter().zip([true, false])) {
         for line in text.lines() {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             let [device, kind, value] = words[..] else {
@@ -127,13 +110,14 @@ fn io(bytes: &str, operations: &str) -> Vec<Device> {
                 minor,
                 ..Device::default()
             });
-            match (kind, is_bytes) {
-                ("Read", true) => entry.read_bytes = value,
-                ("Read", false) => entry.reads = value,
-                ("Write", true) => entry.write_bytes = value,
-                ("Write", false) => entry.writes = value,
-                _ => {}
-            }
+            let most = match (kind, is_bytes) {
+                ("Read", true) => &mut entry.read_bytes,
+                ("Read", false) => &mut entry.reads,
+                ("Write", true) => &mut entry.write_bytes,
+                ("Write", false) => &mut entry.writes,
+                _ => continue,
+            };
+            *most = (*most).max(value);
         }
     }
     devices.into_values().collect()
@@ -160,9 +144,9 @@ mod tests {
 
     #[test]
     fn a_device_has_what_either_has_counted() {
-        let throttles = io("8:0 Read 10\n8:0 Write 7\n254:0 Read 5\n", "8:0 Read 1\n");
-        let scheduler = io("8:0 Read 4096\n8:0 Write 3\n7:0 Write 9\n", "7:0 Write 2\n");
-        let all = by_both(throttles, scheduler);
+        let throttles = ["8:0 Read 10\n8:0 Write 7\n254:0 Read 5\n", "8:0 Read 1\n"];
+        let scheduler = ["8:0 Read 4096\n8:0 Write 3\n7:0 Write 9\n", "7:0 Write 2\n"];
+        let all = io(&[throttles, scheduler].map(|texts| texts.map(str::to_owned)));
         let told: Vec<_> = all
             .iter()
             .map(|d| (d.major, d.read_bytes, d.write_bytes, d.writes))
@@ -173,7 +157,7 @@ mod tests {
     #[test]
     fn bytes_and_operations_meet_by_device() {
         let bytes = "8:0 Read 4096\n8:0 Write 512\n8:0 Sync 4608\n8:16 Read 1\nTotal 4609\n";
-        let devices = io(bytes, "8:0 Read 2\n8:0 Write 1\n8:0 Total 3\n");
+        let devices = io(&[[bytes, "8:0 Read 2\n8:0 Write 1\n8:0 Total 3\n"].map(str::to_owned)]);
         assert_eq!(devices.len(), 2);
         assert_eq!((devices[0].read_bytes, devices[0].write_bytes), (4096, 512));
         assert_eq!((devices[0].reads, devices[0].writes), (2, 1));
