@@ -5,6 +5,7 @@
 
 pub mod enter;
 pub mod ranges;
+mod span;
 pub mod subordinate;
 pub mod user;
 

@@ -16,6 +16,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::span::Span;
 use crate::error::{During, Error, Result};
 use crate::files::{self, Lock};
 
@@ -28,12 +29,6 @@ const MOMENT: Duration = Duration::from_secs(60);
 
 /// Ids of a range.
 pub const SIZE: u32 = 65_536;
-/// Where ranges begin: behind what systemd-nspawn hands out by itself (systemd's UIDS-GIDS: 524288 to 1879048191) ...
-const FIRST: u32 = 0x7000_0000;
-/// ... and where they end: at its range for trees of foreign owners, and well below 2^31, which some programs take for negative.
-const END: u32 = 0x7FFE_0000;
-/// How many there are.
-pub const COUNT: u32 = (END - FIRST) / SIZE;
 
 /// Ids that the administrator gave to users, for their own containers (`subuid(5)`, `subgid(5)`).
 const GIVEN: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
@@ -42,6 +37,7 @@ const GIVEN: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
 #[derive(Debug, Clone)]
 pub struct Ranges {
     dir: PathBuf,
+    span: Span,
     /// First id and the one behind the last of what is given away otherwise.
     given: Vec<(u64, u64)>,
 }
@@ -57,15 +53,15 @@ impl Ranges {
                 Err(e) => return Err(e).during(|| format!("read `{path}`")),
             }
         }
-        Self::at(DIR.into(), given)
+        Self::at(DIR.into(), Span::here()?, given)
     }
 
-    fn at(dir: PathBuf, given: Vec<(u64, u64)>) -> Result<Self> {
+    fn at(dir: PathBuf, span: Span, given: Vec<(u64, u64)>) -> Result<Self> {
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
             other => other.during(|| format!("create `{}`", dir.display()))?,
         }
-        Ok(Self { dir, given })
+        Ok(Self { dir, span, given })
     }
 
     /// Claims `count` ranges beside each other for an owner, who is named by a path of its own: from the one with this number on if
@@ -79,13 +75,14 @@ impl Ranges {
         (number, count): (u32, u32),
         is_taken: &dyn Fn(u32) -> bool,
     ) -> Result<u32> {
-        for step in 0..COUNT {
-            let base = FIRST + number.wrapping_add(step) % COUNT * SIZE;
+        let all = self.span.count();
+        for step in 0..all {
+            let base = self.span.base(number.wrapping_add(step) % all);
             if !bases(base, count).any(is_taken) && self.keep(owner, base, count)? {
                 return Ok(base);
             }
         }
-        let why = format!("all {COUNT} ranges of user ids of this machine are taken; delete a VPS");
+        let why = format!("all {all} ranges of user ids that there are for VPSs are taken; delete a VPS");
         Err(Error::unsupported("another VPS", why))
     }
 
@@ -154,8 +151,18 @@ impl Ranges {
 
     /// How many there are to give: those that the administrator gave to users are left out.
     pub fn left(&self) -> u32 {
-        let all = (0..COUNT).map(|number| FIRST + number * SIZE);
-        u32::try_from(all.filter(|base| self.is_ours_to_give(*base)).count()).unwrap_or(COUNT)
+        let all = (0..self.count()).map(|number| self.span.base(number));
+        u32::try_from(all.filter(|base| self.is_ours_to_give(*base)).count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many there are, those of users included.
+    pub fn count(&self) -> u32 {
+        self.span.count()
+    }
+
+    /// Whether an id is of those that ranges are made of.
+    pub fn contains(&self, id: u32) -> bool {
+        self.span.contains(id)
     }
 
     /// Whether the administrator gave some of these ids, `count` from `base` on, to users.
@@ -185,17 +192,8 @@ impl Ranges {
 
     fn is_ours_to_give(&self, base: u32) -> bool {
         let (start, end) = (u64::from(base), u64::from(base) + u64::from(SIZE));
-        base >= FIRST
-            // Else it would overlap two of ours.
-            && (base - FIRST).is_multiple_of(SIZE)
-            && end <= u64::from(END)
-            && !self.meets(start, end)
+        self.span.has(base) && !self.meets(start, end)
     }
-}
-
-/// Whether an id is of those that ranges are made of.
-pub fn contains(id: u32) -> bool {
-    (FIRST..END).contains(&id)
 }
 
 /// Whether a claim is of a container that never came to be. Its state is written right after the claim.
@@ -235,7 +233,7 @@ impl Claimed {
         // Those of several containers begin at different places.
         let number = owner.as_os_str().as_encoded_bytes().iter();
         let number = number.fold(5381_u32, |hash, byte| hash.wrapping_mul(33) ^ u32::from(*byte));
-        let number = number % (COUNT / count.max(1)) * count;
+        let number = number % (ranges.count() / count.max(1)).max(1) * count;
         let base = ranges.claim(&owner, (number, count), &|_| false)?;
         let held = Held { base, count };
         Ok(Self {
@@ -294,6 +292,10 @@ fn line(text: &str) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
+    const FIRST: u32 = 0x7000_0000;
+    const END: u32 = 0x7FFE_0000;
+    const COUNT: u32 = (END - FIRST) / SIZE;
+
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -304,7 +306,7 @@ mod tests {
         }
 
         fn ranges(&self, given: &[(u64, u64)]) -> Ranges {
-            Ranges::at(self.0.clone(), given.to_vec()).unwrap()
+            Ranges::at(self.0.clone(), Span::MACHINE, given.to_vec()).unwrap()
         }
     }
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::name::Name;
 use super::store::{IsTaken, NewVps, PickAddress, Picks, Record};
 use crate::error::Result;
-use crate::namespaces::ranges::{self, Ranges};
+use crate::namespaces::ranges::Ranges;
 use crate::vps::record::instance::Condo;
 
 impl Condo {
@@ -16,7 +16,7 @@ impl Condo {
         let claimed = Cell::new(None);
         let count = new.config.ranges();
         let uids = |id: u32, is_taken: IsTaken<'_>| {
-            let base = ranges.claim(&owner, (self.range_of(id), count), is_taken)?;
+            let base = ranges.claim(&owner, (self.range_of(id, &ranges), count), is_taken)?;
             claimed.set(Some(base));
             Ok(base)
         };
@@ -37,7 +37,9 @@ impl Condo {
         if ranges.keep(&owner, record.uid_base, count)? {
             return Ok(record);
         }
-        let pick = |is_taken: IsTaken<'_>| ranges.claim(&owner, (self.range_of(record.id), count), is_taken);
+        let pick = |is_taken: IsTaken<'_>| {
+            ranges.claim(&owner, (self.range_of(record.id, &ranges), count), is_taken)
+        };
         let moved = self.store.move_uids(&record.name, &pick)?;
         ranges.release(&owner, record.uid_base, count)?;
         Ok(moved)
@@ -58,12 +60,12 @@ impl Condo {
     }
 
     /// Which range of user ids a VPS asks for first: those of several instances begin at different places.
-    fn range_of(&self, id: u32) -> u32 {
+    fn range_of(&self, id: u32, ranges: &Ranges) -> u32 {
         let mark = self
             .folders
             .mark()
             .and_then(|mark| u32::from_str_radix(mark, 16).ok());
-        let first = mark.map_or(0, |hash| hash % ranges::COUNT);
+        let first = mark.map_or(0, |hash| hash % ranges.count().max(1));
         first + id.saturating_sub(1)
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use condo::namespaces::ranges::Ranges;
 use condo::vps::record::folders::Folders;
 use nix::mount::{MsFlags, mount};
 use sha2::{Digest, Sha256};
@@ -32,22 +33,23 @@ fn ids(house: &House, name: &str) -> Result<(u64, u64)> {
 }
 
 /// Two roots whose instances would both like the same ranges first.
-fn alike() -> [PathBuf; 2] {
+fn alike() -> Result<[PathBuf; 2]> {
     let dir = harness::tempdir();
+    let count = Ranges::open()?.count();
     let range = |root: &Path| {
         let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
-        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % condo::namespaces::ranges::COUNT
+        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % count
     };
     let first = dir.join("0");
     let other = (1..)
         .map(|n: u32| dir.join(n.to_string()))
         .find(|root| range(root) == range(&first));
-    [first, other.expect("another root")]
+    Ok([first, other.context("another root")?])
 }
 
 fn two_instances_share_no_user_ids() -> Result<()> {
     needs!(root);
-    let [first, second] = alike();
+    let [first, second] = alike()?;
     let house = House::at(first)?;
     house.running("web", "")?;
     let other = |line: &str| -> Result<String> {

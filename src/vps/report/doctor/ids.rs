@@ -15,12 +15,16 @@ pub(super) fn all(records: &[Record], vpss: u64) -> Result<Vec<Finding>> {
         .filter(|record| ranges.is_given(record.uid_base, record.ids()))
         .map(|record| record.name.as_str())
         .collect();
-    Ok(vec![enough(ranges.left(), vpss), users(&passwd), given(&met)])
+    Ok(vec![
+        enough(ranges.left(), vpss),
+        users(&passwd, &|id| ranges.contains(id)),
+        given(&met),
+    ])
 }
 
 fn enough(left: u32, vpss: u64) -> Finding {
     let found = format!("{left} ranges of {}, one for each VPS", ranges::SIZE);
-    if u64::from(left) >= vpss {
+    if left > 0 && u64::from(left) >= vpss {
         return Finding::new(SUBJECT, Weight::Good, found);
     }
     let found = format!("{found}: the others are given away in /etc/subuid and /etc/subgid");
@@ -28,14 +32,14 @@ fn enough(left: u32, vpss: u64) -> Finding {
 }
 
 /// Users of the host that have the ids of a VPS's.
-fn users(passwd: &str) -> Finding {
-    let is_ours = |line: &&str| {
+fn users(passwd: &str, is_ours: &dyn Fn(u32) -> bool) -> Finding {
+    let is_met = |line: &&str| {
         let id = line.split(':').nth(2).and_then(|id| id.parse().ok());
-        id.is_some_and(ranges::contains)
+        id.is_some_and(is_ours)
     };
     let names: Vec<&str> = passwd
         .lines()
-        .filter(is_ours)
+        .filter(is_met)
         .filter_map(|line| line.split(':').next())
         .collect();
     match names.first() {
@@ -67,10 +71,11 @@ mod tests {
     #[test]
     fn a_user_with_an_id_of_a_vps_is_named() {
         let passwd = "root:x:0:0::/root:/bin/sh\neve:x:1900000000:100::/home/eve:/bin/sh\nbroken\n";
-        let found = users(passwd);
+        let ours = |id: u32| id >= 0x7000_0000;
+        let found = users(passwd, &ours);
         assert_eq!(found.weight, Weight::Warning);
         assert!(found.found.ends_with(": eve") && found.remedy.unwrap().ends_with(" eve"));
-        assert_eq!(users("root:x:0:0::/:/bin/sh\n").weight, Weight::Good);
+        assert_eq!(users("root:x:0:0::/:/bin/sh\n", &ours).weight, Weight::Good);
     }
 
     #[test]
