@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::mount::{attach, detached, map_owners};
-use super::reserve;
 use super::volume::Volume;
+use super::{IdRange, Owners, copied, reserve};
 use crate::error::{During, Error, Result};
 use crate::files;
 use crate::files::overlay::{self, UPPER, Upper, WORK};
@@ -30,6 +30,8 @@ use crate::sys::mount::attr;
 use crate::undo::Undo;
 
 pub(super) const PLAIN: &str = "plain";
+/// Where files of a copy come into being.
+const STAGE: &str = "stage";
 
 /// How the layers are joined.
 /// - `redirect_dir=on`: a tenant renames directories of the image like any other; without it `rename(2)` says `EXDEV`, which
@@ -50,8 +52,8 @@ const OPTIONS: [(&str, &str); 4] = [
 #[derive(Debug)]
 pub struct RootDisk {
     /// The uppermost first.
-    lowers: Vec<PathBuf>,
-    volume: Box<dyn Volume>,
+    pub(super) lowers: Vec<PathBuf>,
+    pub(super) volume: Box<dyn Volume>,
 }
 
 impl RootDisk {
@@ -60,11 +62,11 @@ impl RootDisk {
         Self { lowers, volume }
     }
 
-    /// Makes an empty disk in the volume, which is there. What a killed `create` left is taken up.
+    /// Makes an empty disk in the volume, which is there, for the VPS with these ids. What a killed `create` left is taken up.
     ///
     /// # Errors
     /// [`Error::Exists`] when there is a disk already.
-    pub fn create(&self) -> Result<()> {
+    pub fn create(&self, ids: IdRange) -> Result<()> {
         let layer = self.volume.layer()?;
         let dir = directory(&layer);
         let upper = dir.join(UPPER);
@@ -88,6 +90,10 @@ impl RootDisk {
             fs::DirBuilder::new().mode(0o700).create(&unfinished)?;
             std::os::unix::fs::chown(&unfinished, Some(lower.uid()), Some(lower.gid()))?;
             fs::set_permissions(&unfinished, fs::Permissions::from_mode(lower.mode() & 0o7777))?;
+            if self.volume.is_whole() {
+                copied::make_plain(&dir, ids)?;
+                self.copy_image(&unfinished, &dir.join(STAGE), ids)?;
+            }
             fs::rename(&unfinished, &upper)?;
             Ok(())
         };
@@ -96,7 +102,7 @@ impl RootDisk {
         Ok(())
     }
 
-    /// Mounts the disk at `target`, owners translated by the user namespace `userns`.
+    /// Mounts the disk at `target`, with these owners.
     ///
     /// The caller has left the host's mount namespace (`unshare(CLONE_NEWNS)`) and made its mounts private: the layers are
     /// attached for a moment over the disk's folder, which nobody else shall see. The host's own mounts stay as they are.
@@ -104,14 +110,17 @@ impl RootDisk {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when the filesystem of a layer cannot be idmapped or cannot be an overlay's upper layer.
-    pub fn mount(&self, userns: BorrowedFd<'_>, target: &Path) -> Result<()> {
-        let overlay = self.assemble(userns)?;
-        attach(&overlay, target).during(|| format!("mount the root disk at `{}`", target.display()))
+    pub fn mount(&self, owners: Owners<'_>, target: &Path) -> Result<()> {
+        let root = self.assemble(owners)?;
+        attach(&root, target).during(|| format!("mount the root disk at `{}`", target.display()))
     }
 
     /// Mounts at `target` what the VPS stores beside its root: directories with these names, made when they are missing, in which
-    /// another overlay may have its layers. Same conditions as [`RootDisk::mount`].
-    pub fn mount_plain(&self, names: &[&str], userns: BorrowedFd<'_>, target: &Path) -> Result<()> {
+    /// another overlay may have its layers. Same conditions as [`RootDisk::mount`], which comes first.
+    pub fn mount_plain(&self, names: &[&str], owners: Owners<'_>, target: &Path) -> Result<()> {
+        if self.volume.is_whole() {
+            return self.mount_copied_plain(names, owners, target);
+        }
         let place = self.volume.place();
         let undo = attach_at(place, [&self.volume.layer()?])?;
         let plain = place.join(PLAIN);
@@ -121,18 +130,21 @@ impl RootDisk {
         }
         let mount = detached(&plain)?;
         undo.run().during(|| "detach the layer")?;
-        map_owners(&mount, userns, attr::NODEV, &plain)?;
+        map_owners(&mount, owners.userns, attr::NODEV, &plain)?;
         attach(&mount, target).during(|| format!("mount `{}` at `{}`", plain.display(), target.display()))
     }
 
     /// The mounted disk as a descriptor, not attached anywhere yet. Same conditions as [`RootDisk::mount`].
-    pub fn assemble(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
-        match self.put_together(userns) {
+    pub fn assemble(&self, owners: Owners<'_>) -> Result<OwnedFd> {
+        if self.volume.is_whole() {
+            return self.copied(owners);
+        }
+        match self.put_together(owners.userns) {
             Err(e) if e.is_full() => {
                 let layer = self.volume.layer()?;
                 let dir = directory(&layer);
                 reserve::give_up(&dir).during(|| "make room on a full disk")?;
-                let again = self.put_together(userns);
+                let again = self.put_together(owners.userns);
                 reserve::keep(&dir);
                 again
             }

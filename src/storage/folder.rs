@@ -1,4 +1,4 @@
-//! A layer in a directory of the host's file system, without a limit of its own.
+//! A layer in a directory of the host's file system, without a limit of its own, or all of a disk.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,23 @@ use crate::files::{self, overlay::UPPER};
 #[derive(Debug)]
 pub(super) struct Folder {
     place: PathBuf,
+    is_whole: bool,
 }
 
 impl Folder {
     pub(super) fn new(place: PathBuf) -> Self {
-        Self { place }
+        Self {
+            place,
+            is_whole: false,
+        }
+    }
+
+    /// One for all of a disk.
+    pub(super) fn whole(place: PathBuf) -> Self {
+        Self {
+            place,
+            is_whole: true,
+        }
     }
 }
 
@@ -59,6 +71,10 @@ impl Volume for Folder {
 
     fn is_counted(&self) -> bool {
         false
+    }
+
+    fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     fn remove(&self) -> Result<()> {

@@ -34,10 +34,20 @@ pub(super) fn map_owners(
     match set_attributes(mount.as_fd(), false, &change) {
         Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Err(Error::unsupported(
             format!("a root disk on the filesystem of `{}`", shown.display()),
-            "it cannot be idmapped; use ext4, xfs, btrfs or tmpfs (Linux 6.3)",
+            "it cannot be idmapped; use ext4, xfs, btrfs or tmpfs (Linux 6.3), or set `storage.backend` to `copy` in condo.toml",
         )),
         other => other.during(|| format!("map the owners of `{}`", shown.display())),
     }
+}
+
+/// Gives a detached mount more `attributes`, and makes it private. `shown` names it in errors.
+pub(super) fn attributed(mount: &OwnedFd, attributes: u64, shown: &Path) -> Result<()> {
+    let change = Attributes {
+        set: attributes,
+        propagation: rustix::mount::MountPropagationFlags::PRIVATE.bits().into(),
+        ..Attributes::default()
+    };
+    set_attributes(mount.as_fd(), false, &change).during(|| format!("mount `{}`", shown.display()))
 }
 
 /// Whether the filesystem of `path`, and with `recursive` those below it, can send owners through the id map of `userns`.

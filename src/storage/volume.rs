@@ -26,6 +26,8 @@ pub enum Backend {
     Project,
     /// A subvolume of btrfs with a quota group.
     Btrfs,
+    /// A directory with a copy of the image, whose files belong to the VPS's own ids; also where owners cannot be translated.
+    Copy,
 }
 
 impl Backend {
@@ -36,7 +38,13 @@ impl Backend {
             Self::File => "file",
             Self::Project => "project",
             Self::Btrfs => "btrfs",
+            Self::Copy => "copy",
         }
+    }
+
+    /// Whether a disk has all of its image in itself.
+    pub fn is_whole(self) -> bool {
+        self == Self::Copy
     }
 
     /// The best of those that hold a disk to a size and that `dir` offers.
@@ -53,7 +61,7 @@ impl Backend {
     /// Refuses what the file system of `dir` does not offer.
     pub fn check_at(self, dir: &Path) -> Result<()> {
         let (offered, remedy) = match self {
-            Self::Folder | Self::File => return Ok(()),
+            Self::Folder | Self::File | Self::Copy => return Ok(()),
             Self::Project => (
                 project::is_offered(dir),
                 "is not mounted with project quotas; for ext4: tune2fs -O project,quota, for both: mount with prjquota",
@@ -77,6 +85,7 @@ impl Backend {
             Self::File => Box::new(DiskFile::new(place)),
             Self::Project => Box::new(Project::new(place)),
             Self::Btrfs => Box::new(Subvolume::new(place)),
+            Self::Copy => Box::new(Folder::whole(place)),
         }
     }
 
@@ -149,6 +158,11 @@ pub trait Volume: fmt::Debug + Send {
 
     /// Whether the back end counts, instead of going through all files.
     fn is_counted(&self) -> bool;
+
+    /// Whether it holds all of a disk, and not only what differs from an image (see [`Backend::Copy`]).
+    fn is_whole(&self) -> bool {
+        false
+    }
 
     /// Whether a tenant may be given directories of it that are no overlay: nothing they can do there gets around the quota.
     fn is_safe_without_overlay(&self) -> bool {

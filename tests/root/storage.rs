@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 use condo::error::Error;
 use condo::image::{Image, Recipe};
-use condo::storage::{Backend, Quota, RootDisk, Volume, whole_disk_of};
+use condo::storage::{Backend, IdRange, Owners, Quota, RootDisk, Volume, whole_disk_of};
 use nix::mount::{MsFlags, mount};
 
 use crate::harness;
@@ -22,6 +22,7 @@ tests![
     file_capabilities_of_the_image_hold_inside,
     changes_outlive_the_mount_and_the_id_range,
     a_disk_on_tmpfs,
+    a_copy_of_the_image_has_the_ids_that_it_is_mounted_with,
     filesystems_that_cannot_be_mapped_are_named,
     disks_are_created_once_and_removed_at_any_depth,
     nothing_of_it_shows_on_the_host,
@@ -37,16 +38,25 @@ fn folder(dir: &Path) -> Box<dyn Volume> {
 
 /// A new disk in a folder.
 fn made(lowers: Vec<PathBuf>, dir: &Path) -> Result<RootDisk> {
-    folder(dir).create(&Quota::default())?;
-    let disk = RootDisk::new(lowers, folder(dir));
-    disk.create()?;
+    new_disk(lowers, &|| folder(dir))
+}
+
+fn new_disk(lowers: Vec<PathBuf>, volume: &dyn Fn() -> Box<dyn Volume>) -> Result<RootDisk> {
+    volume().create(&Quota::default())?;
+    let disk = RootDisk::new(lowers, volume());
+    disk.create(ids(BASE))?;
     Ok(disk)
+}
+
+fn ids(base: u32) -> IdRange {
+    IdRange { base, size: 65_536 }
 }
 
 /// A user namespace whose root is host user `base`, kept by a process of its own.
 struct Userns {
     keeper: Child,
     file: File,
+    base: u32,
 }
 
 impl Userns {
@@ -61,11 +71,18 @@ impl Userns {
             std::thread::yield_now();
         }
         let file = File::open(proc.join("ns/user"))?;
-        let userns = Self { keeper, file };
+        let userns = Self { keeper, file, base };
         for map in ["uid_map", "gid_map"] {
             fs::write(proc.join(map), format!("0 {base} 65536"))?;
         }
         Ok(userns)
+    }
+
+    fn owners(&self) -> Owners<'_> {
+        Owners {
+            userns: self.file.as_fd(),
+            range: ids(self.base),
+        }
     }
 
     /// Runs a shell script of busybox as `uid` of the namespace, with `root` as `/`.
@@ -147,7 +164,7 @@ fn owners_are_translated_and_the_image_stays() -> Result<()> {
     let place = Place::new()?;
     let (disk, root) = (place.disk("web")?, place.root("web"));
     let userns = Userns::new(BASE)?;
-    disk.mount(userns.file.as_fd(), &root)?;
+    disk.mount(userns.owners(), &root)?;
 
     let host = fs::metadata(root.join("etc/passwd"))?;
     ensure!((host.uid(), host.gid()) == (BASE, BASE), "{host:?}");
@@ -182,8 +199,8 @@ fn two_disks_of_one_image_do_not_see_each_other() -> Result<()> {
     needs!(root, busybox, nsenter);
     let place = Place::new()?;
     let (a, b) = (Userns::new(BASE)?, Userns::new(BASE + 65536)?);
-    place.disk("a")?.mount(a.file.as_fd(), &place.root("a"))?;
-    place.disk("b")?.mount(b.file.as_fd(), &place.root("b"))?;
+    place.disk("a")?.mount(a.owners(), &place.root("a"))?;
+    place.disk("b")?.mount(b.owners(), &place.root("b"))?;
     a.sh(&place.root("a"), "echo a > /mine; rm /etc/group")?;
     b.sh(&place.root("b"), "echo b > /mine; test -e /etc/group")?;
     ensure!(a.sh(&place.root("a"), "cat /mine")? == "a" && b.sh(&place.root("b"), "cat /mine")? == "b");
@@ -200,7 +217,7 @@ fn directories_of_the_image_can_be_renamed() -> Result<()> {
     let place = Place::new()?;
     let (disk, root) = (place.disk("web")?, place.root("web"));
     let userns = Userns::new(BASE)?;
-    disk.mount(userns.file.as_fd(), &root)?;
+    disk.mount(userns.owners(), &root)?;
     let before = fs::metadata(root.join("etc/init.d/rcS"))?.ino();
     // rename(2), not a copy by mv: the file behind it stays where it is.
     userns.sh(&root, "mv /etc /etc.old; mkdir /etc; test -x /etc.old/init.d/rcS")?;
@@ -225,7 +242,7 @@ fn file_capabilities_of_the_image_hold_inside() -> Result<()> {
     let place = Place { image, scratch };
     let (disk, root) = (place.disk("web")?, place.root("web"));
     let userns = Userns::new(BASE)?;
-    disk.mount(userns.file.as_fd(), &root)?;
+    disk.mount(userns.owners(), &root)?;
     mount(
         Some("/proc"),
         &root.join("proc"),
@@ -251,7 +268,7 @@ fn changes_outlive_the_mount_and_the_id_range() -> Result<()> {
         (BASE + 131_072, "test -O /etc/kept; cat /etc/kept"),
     ] {
         let userns = Userns::new(base)?;
-        disk.mount(userns.file.as_fd(), &root)?;
+        disk.mount(userns.owners(), &root)?;
         userns.sh(&root, script)?;
         ensure!(fs::metadata(root.join("etc/kept"))?.uid() == base);
         nix::mount::umount(&root)?;
@@ -282,7 +299,7 @@ fn a_disk_on_tmpfs() -> Result<()> {
     )?;
     let disk = made(place.image.layers.clone(), &memory.join("disk"))?;
     let userns = Userns::new(BASE)?;
-    let mounted = disk.mount(userns.file.as_fd(), &place.root("web"));
+    let mounted = disk.mount(userns.owners(), &place.root("web"));
     if kernel()? < (6, 3) {
         let error = mounted
             .expect_err("tmpfs is mapped from Linux 6.3 on")
@@ -302,12 +319,68 @@ fn a_disk_on_tmpfs() -> Result<()> {
     Ok(())
 }
 
+/// Attributes that a change of owner takes away, or might: the capability to send raw packets, and the users' own.
+const GIVEN: [(&str, &[u8]); 2] = [("security.capability", &NET_RAW), ("user.kept", b"yes")];
+
+/// Where nothing is mapped: files have other owners when the ids are others, and all else of them stays.
+fn a_copy_of_the_image_has_the_ids_that_it_is_mounted_with() -> Result<()> {
+    needs!(root, busybox, nsenter);
+    let place = Place::new()?;
+    let (dir, root) = (place.dir("web"), place.root("web"));
+    let image = place.scratch.0.join("image");
+    let busybox = place.image.layers.first().context("a layer")?;
+    harness::run(Command::new("cp").arg("-a").arg(busybox).arg(&image))?;
+    let script = "cd $1; echo x > a; ln a b; chown 5:7 a; chmod 4751 a; ln -sfn a c; chown -h 9:9 c; touch -d @1000000000 a";
+    harness::run(Command::new("sh").args(["-ec", script, "sh"]).arg(&image))?;
+    for (name, value) in GIVEN {
+        rustix::fs::setxattr(image.join("a"), name, value, rustix::fs::XattrFlags::empty())?;
+    }
+    let volume = || Backend::Copy.volume(dir.clone());
+    let disk = new_disk(vec![image.clone()], &volume)?;
+    fs::create_dir(&root)?;
+    let look = "cd /; stat -c '%u:%g %a %h %Y' a; stat -c '%u:%g' b c / bin/busybox; cat c";
+    let wanted = "5:7 4751 2 1000000000\n5:7\n9:9\n0:0\n0:0\nx";
+    let mut told = Vec::new();
+    for base in [BASE, BASE, BASE + 131_072] {
+        let userns = Userns::new(base)?;
+        disk.mount(userns.owners(), &root)?;
+        told.push(userns.sh(&root, look)?);
+        let a = fs::metadata(root.join("a"))?;
+        ensure!(
+            (a.uid(), a.gid()) == (base + 5, base + 7),
+            "{} {}",
+            a.uid(),
+            a.gid()
+        );
+        for (name, value) in GIVEN {
+            let mut found = [0; 64];
+            let length = rustix::fs::getxattr(root.join("a"), name, &mut found)?;
+            ensure!(found[..length] == *value, "{name}: {found:?}");
+        }
+        disk.mount_plain(&["docker"], userns.owners(), &place.scratch.0.join("image"))?;
+        let docker = fs::metadata(image.join("docker"))?;
+        ensure!(docker.uid() == base, "{}", docker.uid());
+        nix::mount::umount(&image)?;
+        nix::mount::umount(&root)?;
+    }
+    ensure!(told == [wanted; 3], "{told:?}");
+    // As a start finds it that was killed in the middle.
+    let half = dir.join("upper/a");
+    std::os::unix::fs::chown(&half, Some(BASE + 5), Some(BASE + 7))?;
+    let userns = Userns::new(BASE)?;
+    disk.mount(userns.owners(), &root)?;
+    ensure!(userns.sh(&root, "stat -c %u:%g /a /c /bin/busybox")? == "5:7\n9:9\n0:0");
+    nix::mount::umount(&root)?;
+    ensure!(fs::metadata(image.join("a"))?.uid() == 5, "the image was changed");
+    Ok(())
+}
+
 fn filesystems_that_cannot_be_mapped_are_named() -> Result<()> {
     needs!(root, busybox, nsenter);
     let place = Place::new()?;
     let userns = Userns::new(BASE)?;
     let disk = made(vec!["/proc".into()], &place.dir("x"))?;
-    let error = disk.mount(userns.file.as_fd(), Path::new("/mnt")).unwrap_err();
+    let error = disk.mount(userns.owners(), Path::new("/mnt")).unwrap_err();
     ensure!(
         matches!(error.root(), Error::Unsupported { .. }) && error.to_string().contains("/proc"),
         "{error}"
@@ -322,7 +395,7 @@ fn disks_are_created_once_and_removed_at_any_depth() -> Result<()> {
     fs::create_dir(&lower)?;
     let disk = made(vec![lower], &dir)?;
     let volume = folder(&dir);
-    ensure!(matches!(disk.create(), Err(Error::Exists { .. })));
+    ensure!(matches!(disk.create(ids(BASE)), Err(Error::Exists { .. })));
     ensure!(fs::metadata(&dir)?.mode() & 0o7777 == 0o700);
     let mut here = condo::files::open_dir(&dir.join("upper"))?;
     for _ in 0..5000 {
@@ -340,9 +413,7 @@ fn nothing_of_it_shows_on_the_host() -> Result<()> {
     needs!(root, busybox, nsenter);
     let place = Place::new()?;
     let userns = Userns::new(BASE)?;
-    place
-        .disk("web")?
-        .mount(userns.file.as_fd(), &place.root("web"))?;
+    place.disk("web")?.mount(userns.owners(), &place.root("web"))?;
     let mark = place.scratch.0.to_str().context("a plain path")?;
     let host = fs::read_to_string(format!("/proc/{}/mountinfo", std::os::unix::process::parent_id()))?;
     ensure!(!host.contains(mark), "{host}");

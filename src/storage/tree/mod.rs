@@ -5,6 +5,7 @@
 //!  diff    what differs
 //!  walk    two trees gone through side by side
 //!  node    one file: what it is, and how its like is made
+//!  owners  all files given to others
 //!  note    which state of which file a copy is of
 //! ```
 //! A tenant shapes these trees: paths are of any length and depth, names are any bytes, links lead anywhere. Everything is done by
@@ -13,12 +14,14 @@
 mod diff;
 mod node;
 mod note;
+mod owners;
 mod sync;
 mod walk;
 
 pub use diff::{Change, ChangeKind, changes};
 pub use node::{Node, attributes, is_whiteout, list, look};
 pub use note::Identity;
+pub use owners::{Heirs, hand_over};
 pub use sync::{Copied, Direction, Sync};
 pub use walk::{Step, Walk};
 

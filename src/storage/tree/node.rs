@@ -118,8 +118,11 @@ pub fn list(dir: impl AsFd) -> Result<Vec<CString>> {
     Ok(names)
 }
 
+/// Extended attributes by their names.
+pub(super) type Attributes = Vec<(CString, Vec<u8>)>;
+
 /// All extended attributes but condo's own, sorted.
-pub fn attributes(node: Node<'_>) -> Result<Vec<(CString, Vec<u8>)>> {
+pub fn attributes(node: Node<'_>) -> Result<Attributes> {
     let mut names = Vec::with_capacity(1024);
     let listed = rustix::fs::llistxattr(node.path(), rustix::buffer::spare_capacity(&mut names));
     match listed {

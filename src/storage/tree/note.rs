@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 
 use rustix::fs::Stat;
+use rustix::io::Errno;
 
 use super::node::{Node, look};
 use crate::error::Result;
@@ -50,8 +51,12 @@ impl Note {
         Ok(node.attribute(OWN)?.as_deref().and_then(Self::read))
     }
 
+    /// In a user namespace, where that is nobody's right, nothing is noted: all is copied each time.
     pub(super) fn put(self, node: Node<'_>) -> Result<()> {
-        node.set_attribute(OWN, &self.written())
+        match node.set_attribute(OWN, &self.written()) {
+            Err(e) if e.errno() == Some(Errno::PERM.raw_os_error()) => Ok(()),
+            other => other,
+        }
     }
 
     fn written(self) -> [u8; 50] {

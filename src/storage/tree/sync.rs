@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::node::{Node, attributes, content_of, dress, list, look, make_special};
+use super::node::{Attributes, Node, attributes, content_of, dress, list, look, make_special};
 use super::note::{Note, State};
+use super::owners::Heirs;
 use super::walk::{Step, Walk};
 use crate::error::{During, Result};
 use crate::files;
@@ -56,6 +57,8 @@ pub struct Sync {
     may_share: bool,
     /// Whether files may vanish while we look.
     lives: bool,
+    /// Whom copies belong to, when not to the owners of what they are of.
+    heirs: Option<Heirs>,
     copied: Copied,
 }
 
@@ -68,8 +71,16 @@ impl Sync {
             clean: (i64::MIN, 0),
             may_share: true,
             lives: false,
+            heirs: None,
             copied: Copied::default(),
         }
+    }
+
+    /// The same, whose copies belong to others. Only for a tree that is new.
+    #[must_use]
+    pub fn owned_by(self, heirs: Heirs) -> Self {
+        let heirs = Some(heirs);
+        Self { heirs, ..self }
     }
 
     /// Begins a round: writes the dirty pages of the file system that the layer is on, so that later changes show. `lives` says
@@ -176,7 +187,7 @@ impl Sync {
         let (Some(wanted), Some(there)) = (from.status()?, to.status()?) else {
             return Ok(());
         };
-        let attributes_ = attributes(from)?;
+        let (wanted, attributes_) = self.dress_of(&wanted, attributes(from)?);
         if !is_dressed_alike(&wanted, &there) || attributes_ != attributes(to)? {
             dress(to, &wanted, &attributes_)?;
         }
@@ -250,6 +261,13 @@ impl Sync {
         Ok(Note::on(copy)?.is_some_and(|note| note.counts && note.state == State::of(living)))
     }
 
+    fn dress_of(&self, status: &Stat, all: Attributes) -> (Stat, Attributes) {
+        match self.heirs {
+            Some(heirs) => heirs.of(status, all),
+            None => (*status, all),
+        }
+    }
+
     fn clear(&self) -> Result<()> {
         match rustix::fs::unlinkat(&self.stage, NEW, AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
@@ -296,7 +314,8 @@ impl Sync {
             };
             make_special(new, status, target.as_deref())?;
         }
-        dress(new, status, &attributes(from)?)?;
+        let (worn, attributes_) = self.dress_of(status, attributes(from)?);
+        dress(new, &worn, &attributes_)?;
         self.copied.files += 1;
         if self.direction == Direction::Take && look(status) == FileType::RegularFile {
             let counts = state.changed < self.clean;

@@ -127,7 +127,7 @@ impl Condo {
         let image = self.images().get(&record.config.image)?;
         let volume = self.volume(record);
         volume.create(&record.config.disk.quota())?;
-        match RootDisk::new(image.layers, self.volume(record)).create() {
+        match RootDisk::new(image.layers, self.volume(record)).create(record.range()) {
             Err(e) if matches!(e.root(), Error::Exists { .. }) => {}
             other => other?,
         }

@@ -35,6 +35,7 @@ impl Condo {
             Some(name) => format!("condo clone {vps} {new} --snapshot {name}"),
             None => format!("condo clone {vps} {new}"),
         };
+        self.must_be_alike(&config.disk, "a clone")?;
         let record = self.arriving(new, config, by)?;
         self.fill_clone(&source, &record, snapshot).inspect_err(|_| {
             if let Err(e) = self.delete(new, true) {

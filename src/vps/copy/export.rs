@@ -17,6 +17,7 @@ use crate::vps::record::store::{Record, now, random_uuid};
 use super::archive::{Header, ImageHeader, Packer, VERSION, tree_digest};
 use super::capture::{Captured, PARTS, at};
 use super::snapshot::LAYER;
+use super::whole;
 
 /// The end of the name of an archive that is being written.
 pub const UNFINISHED: &str = ".unfinished";
@@ -84,6 +85,7 @@ impl Condo {
         self.sweep_copies(vps)?;
         let record = self.store.get(vps)?;
         pending::refuse(&record)?;
+        whole::refuse(record.config.disk.backend, "an archive of this VPS")?;
         let copy = |name: &SnapshotName| -> Result<(Snapshot, OwnedFd)> {
             Ok((
                 self.snapshot(vps, name)?,

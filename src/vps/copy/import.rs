@@ -160,6 +160,7 @@ impl Condo {
         by: String,
     ) -> Result<Record> {
         let header = &arrived.header;
+        self.must_be_alike(&header.config.disk, "a VPS of an archive")?;
         let image = self.image_for(header, &first.join(IMAGE))?;
         let same = *name == header.name;
         let config = VpsConfig {

@@ -10,6 +10,7 @@
 //!  clone      a VPS made of another
 //!  snapshot   a VPS as it was
 //!  capture    a layer, read as of one moment
+//!  whole      disks that are no layer, and what is not for them
 //! ```
 //! Whoever copies holds the VPS's lock of copies, and the VPS's own lock only for the moment that counts: meanwhile the VPS can be
 //! stopped, entered and looked at.
@@ -23,3 +24,4 @@ pub mod import;
 pub mod migrate;
 mod publish;
 pub mod snapshot;
+mod whole;

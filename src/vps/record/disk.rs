@@ -91,12 +91,22 @@ impl Condo {
         let limited = size.is_some() || wanted.inodes.is_some();
         let backend = match set.backend {
             Some(backend) => backend,
+            None if !self.host.caller.privileged => Backend::Copy,
             None if limited => Backend::offered_at(lib),
             None => Backend::Folder,
         };
         let backend = match backend {
             Backend::Folder if limited => {
                 let why = "the setting `storage.backend` is `folder`, which has no limits; see condo.toml";
+                return Err(Error::unsupported("--disk", why));
+            }
+            Backend::Copy if limited => {
+                let why = match self.host.caller.privileged {
+                    true => "the setting `storage.backend` is `copy`, which has no limits; see condo.toml",
+                    false => {
+                        "a VPS inside another has its place on the disk of that one, which has the limit"
+                    }
+                };
                 return Err(Error::unsupported("--disk", why));
             }
             Backend::File if size.is_none() && limited => {

@@ -43,7 +43,7 @@ impl Condo {
         let image = self.images().get(image)?;
         volume().create(&record.config.disk.quota())?;
         let disk = RootDisk::new(image.layers, volume());
-        match disk.create() {
+        match disk.create(record.range()) {
             // There since the first start.
             Err(e) if matches!(e.root(), Error::Exists { .. }) => {}
             other => other?,

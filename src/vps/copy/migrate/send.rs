@@ -12,12 +12,13 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::pending::{self, Pending};
 use crate::vps::record::snapshots::{Snapshot, remove_copies};
-use crate::vps::record::store::random_uuid;
+use crate::vps::record::store::{Record, random_uuid};
 use crate::vps::record::view::VpsStatus;
 
 use super::super::archive::tree_digest;
 use super::super::capture::at;
 use super::super::export::State;
+use super::super::whole;
 use super::target::Target;
 use super::wire::{self, Answer, Pieces, Said, VERSION};
 
@@ -163,10 +164,7 @@ impl Condo {
                 (random_uuid()?, self.status(vps)? != VpsStatus::Stopped)
             }
         };
-        if !options.without_snapshots && !self.snapshots(vps)?.is_empty() {
-            let text = "the VPS has snapshots, which do not move with it: delete them first, or use --without-snapshots";
-            return Err(Error::Status(text.into()));
-        }
+        self.must_be_movable(&record, options)?;
         let mut line = Line::open(to, options)?;
         line.say(&Said::Hello {
             version: VERSION,
@@ -294,6 +292,15 @@ impl Condo {
         self.settled(vps)?;
         if ran && self.status(vps)? == VpsStatus::Stopped {
             self.start(vps)?;
+        }
+        Ok(())
+    }
+
+    fn must_be_movable(&self, record: &Record, options: &MigrateOptions) -> Result<()> {
+        whole::refuse(record.config.disk.backend, "a move of this VPS")?;
+        if !options.without_snapshots && !self.snapshots(&record.name)?.is_empty() {
+            let text = "the VPS has snapshots, which do not move with it: delete them first, or use --without-snapshots";
+            return Err(Error::Status(text.into()));
         }
         Ok(())
     }

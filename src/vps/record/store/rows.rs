@@ -13,6 +13,7 @@ use super::super::name::Name;
 use super::super::network::NetworkRecord;
 use super::super::project::DEFAULT;
 use crate::error::{Error, Result};
+use crate::storage::IdRange;
 
 /// A VPS to be claimed.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,6 +156,14 @@ impl Record {
     /// How many user ids it has.
     pub fn ids(&self) -> u32 {
         self.config.ranges() * super::UIDS
+    }
+
+    /// Which they are.
+    pub fn range(&self) -> IdRange {
+        IdRange {
+            base: self.uid_base,
+            size: self.ids(),
+        }
     }
 
     pub(super) fn read(row: &Row<'_>) -> Result<Self> {

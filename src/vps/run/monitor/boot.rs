@@ -1,7 +1,7 @@
 //! From a record to a running VPS.
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
@@ -38,6 +38,7 @@ use crate::runtime::init::parent::{self, Created, Provided, Request};
 use crate::runtime::plan::Choices;
 use crate::runtime::status::Identity;
 use crate::seccomp::{self, Listener};
+use crate::storage::Owners;
 use crate::sys;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
@@ -206,9 +207,10 @@ fn with_calls(
     Ok((figures, unseen))
 }
 
-/// The system calls it is refused or asked about.
+/// The system calls it is refused or asked about. A process has one filter at most that asks (`seccomp(2)`, `EBUSY`), and those in a VPS
+/// have that one's.
 fn filter(condo: &Condo, record: &Record) -> LinuxSeccomp {
-    let own = record.config.own_sysinfo && seccomp::can_ask();
+    let own = record.config.own_sysinfo && condo.host.caller.privileged && seccomp::can_ask();
     let agent = own.then(|| condo.calls_of(&record.name));
     seccomp::vps_profile(permit::concessions(&record.config.permit), agent.as_deref())
 }
@@ -226,15 +228,19 @@ fn mount(condo: &Condo, record: &Record) -> Result<Mounted> {
     let target = condo.folders.rootfs(&record.name);
     files::create_dir_all(&target, 0o700)?;
     let userns = IdMap::shifted(record.uid_base, record.ids()).into_namespace()?;
+    let owners = Owners {
+        userns: userns.as_fd(),
+        range: record.range(),
+    };
     let (disk, seat) = match &record.config.rescue {
         None => (condo.disk(record)?, condo.folders.seat(&record.name)),
         Some(rescue) => {
-            mount_own(condo, record, userns.as_fd())?;
+            mount_own(condo, record, owners)?;
             let seat = condo.folders.rescue(&record.name);
             (condo.rescue_disk(rescue, record)?, seat)
         }
     };
-    disk.mount(userns.as_fd(), &target)?;
+    disk.mount(owners, &target)?;
     let pending = provision::first_start(record, &network::resolvers(condo, record)?, &seat, &target)?;
     // Its tenant may have made something else of the file: it starts all the same.
     if let Err(e) = Root::open(&target).and_then(|root| names::write(condo, record, &root)) {
@@ -247,15 +253,15 @@ fn mount(condo: &Condo, record: &Record) -> Result<Mounted> {
     let names: Vec<&str> = engines.iter().map(|place| engines::name(place)).collect();
     let beside = engines_of(condo, record);
     files::create_dir_all(&beside, 0o700)?;
-    disk.mount_plain(&names, userns.as_fd(), &beside)?;
+    disk.mount_plain(&names, owners, &beside)?;
     Ok(Mounted { pending, engines })
 }
 
 /// Mounts the disk of a VPS whose place a rescue system has.
-fn mount_own(condo: &Condo, record: &Record, userns: BorrowedFd<'_>) -> Result<()> {
+fn mount_own(condo: &Condo, record: &Record, owners: Owners<'_>) -> Result<()> {
     let own = own_of(condo, record);
     files::create_dir_all(&own, 0o700)?;
-    condo.disk(record)?.mount(userns, &own)
+    condo.disk(record)?.mount(owners, &own)
 }
 
 /// Where that is mounted, seen by nobody else. As for [`engines_of`].
@@ -323,15 +329,18 @@ fn create(condo: &Condo, record: &Record, bundle: &Bundle, console: OwnedFd) -> 
         },
     };
     let connect = |pid: i32, cgroup: Option<&Cgroup>| {
-        cgroup.map_or(Ok(()), |cgroup| bound_kernel(record, cgroup))?;
+        cgroup.map_or(Ok(()), |cgroup| bound_kernel(condo, record, cgroup))?;
         network::attach(condo, record, namespace_of(pid, Kind::Network)?.as_fd())
     };
     parent::create(&condo.host, request, &connect)
 }
 
 /// Bounds memory of the kernel that does not count as the VPS's. Before there is a program that could take it: only sockets made
-/// from now on count.
-fn bound_kernel(record: &Record, cgroup: &Cgroup) -> Result<()> {
+/// from now on count. In a VPS nobody may do that, and the bounds of that one hold for all in it.
+fn bound_kernel(condo: &Condo, record: &Record, cgroup: &Cgroup) -> Result<()> {
+    if !condo.host.caller.privileged {
+        return Ok(());
+    }
     cgroup.guard_sysctls()?;
     if !record.config.permit.contains(&Permit::LargeBuffers) {
         cgroup.guard_buffers()?;

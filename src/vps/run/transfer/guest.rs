@@ -14,6 +14,7 @@ use crate::error::{During, Error, Result};
 use crate::files::{Lock, Root};
 use crate::namespaces::enter;
 use crate::namespaces::user::IdMap;
+use crate::storage::Owners;
 use crate::sys::cred::FsIdentity;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
@@ -81,9 +82,11 @@ impl Condo {
     fn mounted(&self, record: &Record) -> Result<Root> {
         let disk = self.disk(record)?;
         let userns = IdMap::shifted(record.uid_base, record.ids()).into_namespace()?;
+        let range = record.range();
         let assemble = move || -> Result<OwnedFd> {
             enter::leave_mounts()?;
-            disk.assemble(userns.as_fd())
+            let userns = userns.as_fd();
+            disk.assemble(Owners { userns, range })
         };
         let assembled = std::thread::scope(|scope| scope.spawn(assemble).join());
         let gone = |_| Error::Corrupt("the thread that mounts the disk is gone".into());
