@@ -5,7 +5,7 @@ use netlink_packet_route::link::InfoKind;
 
 use super::link::Link;
 use super::netlink::{Channel, forgive_exists, forgive_gone};
-use super::{Kind, Network, fence, fence6, firewall, ipam, link, map, port, route, sysctl};
+use super::{Kind, Network, classifier, fence, fence6, firewall, ipam, link, map, port, route, sysctl};
 use crate::error::{During, Error, Failures, Result};
 
 impl Network {
@@ -56,7 +56,7 @@ impl Network {
             route::add_address(&mut channel, bridge.index, gateway, subnet.prefix())?;
             route::add_address(&mut channel, bridge.index, fence6::GATEWAY.into(), 64)?;
         }
-        let is_new = self.ensure_delivery(&mut channel, bridge.index)?;
+        let is_new = classifier::may_load() && self.ensure_delivery(&mut channel, bridge.index)?;
         self.ensure_gate(&mut channel, bridge.index, is_new)?;
         if !bridge.up {
             link::set_up(&mut channel, bridge.index)?;
@@ -67,7 +67,7 @@ impl Network {
     /// The fence first, and then the rule that lets packets past it. A new delivery has maps that the fence does not ask yet.
     pub(super) fn ensure_gate(&self, channel: &mut Channel, bridge: u32, is_new: bool) -> Result<()> {
         // Newer kernels keep the rule for the next bridge of this name when one is deleted.
-        if is_new || !fence::stands(channel, bridge)? {
+        if classifier::may_load() && (is_new || !fence::stands(channel, bridge)?) {
             fence::guard_bridge(channel, bridge)?;
         }
         let mut channel = Channel::netfilter()?;

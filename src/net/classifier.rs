@@ -7,8 +7,15 @@ use std::os::fd::OwnedFd;
 
 use super::netlink::Channel;
 use crate::error::{During, Result};
+use crate::host::in_first_user_namespace;
 use crate::sys::bpf;
 use tcx::List;
+
+/// Whether this process may load programs at all: in a VPS it may not. There the ports of a network are a bridge's, and what the fence does
+/// is done by the bridge (see [`restrict_port`](super::link::restrict_port)) and the firewall.
+pub(super) fn may_load() -> bool {
+    in_first_user_namespace()
+}
 
 /// Verdicts of `linux/pkt_cls.h`, of both kinds of places: the next program decides, and dropped.
 pub(super) const NEXT: i32 = -1;

@@ -14,7 +14,9 @@ use super::link::{Berth, DOOMED, Link};
 use super::netlink::{Channel, forgive_gone, is};
 use super::port::{bridge_mac, group};
 use super::set::{Set, V4, address_key, family_of, tenant_key};
-use super::{Kind, Network, Port, check_name, fence, fence6, ipam, link, netns, route, shape, sysctl};
+use super::{
+    Kind, Network, Port, check_name, classifier, fence, fence6, ipam, link, netns, route, shape, sysctl,
+};
 use crate::error::{During, Error, Result};
 use crate::sys::interface::set_loopback_up;
 use crate::undo::Undo;
@@ -32,7 +34,7 @@ impl Network {
         undo.push(|| self.dismiss(port));
         let berth = Berth {
             group: group(&self.bridge),
-            bridge: self.kind.is_bridged().then_some(bridge),
+            bridge: self.has_switch().then_some(bridge),
         };
         link::create_veth(&mut channel, port, berth, netns)?;
         undo.push(|| self.unplug(port).and_then(|()| super::sweep()));
@@ -53,43 +55,57 @@ impl Network {
         if !self.has(&host, Some(bridge)) {
             return Ok(());
         }
-        if self.kind.is_bridged() && host.bridge != Some(bridge) {
+        if self.has_switch() && host.bridge != Some(bridge) {
             link::plug(&mut channel, host.index, bridge).during(|| "plug it into the bridge")?;
         }
         self.secure(&mut channel, port, (host.index, bridge))?;
-        if !self.kind.is_bridged() && host.bridge.is_some() {
+        if !self.has_switch() && host.bridge.is_some() {
             link::unplug(&mut channel, host.index, group(&self.bridge))
                 .during(|| "take it off the bridge")?;
         }
         link::set_up(&mut channel, host.index)
     }
 
+    /// Whether its ports are those of a bridge: of an operator's, or of its own where no program may hand packets on.
+    fn has_switch(&self) -> bool {
+        self.kind.is_bridged() || !classifier::may_load()
+    }
+
     /// The fence first: the port may be up.
     fn secure(&self, channel: &mut Channel, port: &Port, (host, bridge): (u32, u32)) -> Result<()> {
-        let is_bridged = self.kind.is_bridged();
-        let lease = Lease {
-            port,
-            subnet: self.subnet,
-            subnet6: self.subnet6,
-            gateway: self.gateway(),
-            gateway_mac: (!is_bridged).then(|| bridge_mac(&self.bridge)),
-            leads_out: port.is_first && self.kind.has_a_way_out(),
-            resolvers: &self.resolvers(),
-        };
-        fence::guard_port(channel, host, &lease)?;
-        self.lead(channel, port)
-            .during(|| "lead its packets to the bridge")?;
-        sysctl::set_for_port(&port.host_if)?;
-        if is_bridged {
-            link::restrict_port(channel, host).during(|| "isolate the bridge port")?;
-            return route::add_station(channel, host, port.mac);
+        if classifier::may_load() {
+            self.put_up_fence(channel, port, host)?;
         }
-        Delivery::of(channel, bridge)?.to(port.mac, host)?;
+        sysctl::set_for_port(&port.host_if)?;
+        if self.has_switch() {
+            link::restrict_port(channel, host).during(|| "isolate the bridge port")?;
+            route::add_station(channel, host, port.mac)?;
+        } else {
+            Delivery::of(channel, bridge)?.to(port.mac, host)?;
+        }
+        if self.kind.is_bridged() {
+            return Ok(());
+        }
         for address in port.addresses() {
             route::add_neighbour(channel, bridge, address, port.mac)?;
             self.answer_for(channel, bridge, address)?;
         }
         Ok(())
+    }
+
+    fn put_up_fence(&self, channel: &mut Channel, port: &Port, host: u32) -> Result<()> {
+        let lease = Lease {
+            port,
+            subnet: self.subnet,
+            subnet6: self.subnet6,
+            gateway: self.gateway(),
+            gateway_mac: (!self.kind.is_bridged()).then(|| bridge_mac(&self.bridge)),
+            leads_out: port.is_first && self.kind.has_a_way_out(),
+            resolvers: &self.resolvers(),
+        };
+        fence::guard_port(channel, host, &lease)?;
+        self.lead(channel, port)
+            .during(|| "lead its packets to the bridge")
     }
 
     /// Whoever is on a network with this host finds the VPS's address here, if it is one of that network.

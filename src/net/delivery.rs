@@ -98,6 +98,9 @@ impl Network {
 
     /// Forgets a port; it, the map or the link may be gone.
     pub(super) fn deliver_no_more(&self, channel: &mut Channel, link: u32, mac: [u8; 6]) -> Result<()> {
+        if !classifier::may_load() {
+            return Ok(());
+        }
         match Delivery::of(channel, link) {
             Ok(delivery) => delivery.no_more_to(mac),
             Err(Error::NotFound { .. }) => Ok(()),

@@ -58,6 +58,15 @@ pub fn shape(ports: &[(&Network, &Port)], rates: &Rates) -> Result<()> {
     let Some((_, Port { line, .. })) = ports.first() else {
         return Ok(());
     };
+    if !classifier::may_load() {
+        return match *rates == Rates::default() {
+            true => Ok(()),
+            false => Err(Error::unsupported(
+                "a bandwidth for a VPS inside another",
+                "nobody may load the programs there that lead packets by its bucket; give that VPS a bandwidth",
+            )),
+        };
+    }
     hold(line, ports, rates).during(|| format!("limit the bandwidth of `{line}`"))
 }
 

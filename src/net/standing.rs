@@ -9,7 +9,7 @@ use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage, NfTablesMessa
 
 use super::netlink::{Channel, about, home};
 use super::ruleset::{self, State};
-use super::{Network, delivery, elements, fence, firewall, link};
+use super::{Network, classifier, delivery, elements, fence, firewall, link};
 use crate::error::{Error, Result};
 
 impl Network {
@@ -31,10 +31,9 @@ impl Network {
         }
         let mut channel = Channel::route()?;
         match link::find(&mut channel, &self.bridge)? {
-            Some(bridge) if self.is_ours(&bridge) && bridge.up => {
-                Ok(fence::stands(&mut channel, bridge.index)?
-                    && delivery::stands(&mut channel, bridge.index)?)
-            }
+            Some(bridge) if self.is_ours(&bridge) && bridge.up => Ok(!classifier::may_load()
+                || fence::stands(&mut channel, bridge.index)?
+                    && delivery::stands(&mut channel, bridge.index)?),
             _ => Ok(false),
         }
     }

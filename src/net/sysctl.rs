@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{During, Result};
 use crate::files;
+use crate::host::in_first_user_namespace;
 
 /// Bytes of fragments that wait for the rest of their packets. The kernel's 4 MB one VPS can fill (see `firewall`).
 const FRAGMENTS: u64 = 64 << 20;
@@ -16,12 +17,12 @@ const FRAGMENTS: u64 = 64 << 20;
 pub(super) fn set_for_bridge(bridge: &str, has_ipv6: bool) -> Result<()> {
     // First, because a change of it resets other settings of every interface (ip-sysctl).
     set(Path::new("/proc/sys/net/ipv4/ip_forward"), "1")?;
-    set_at_least(Path::new("/proc/sys/net/ipv4/ipfrag_high_thresh"), FRAGMENTS)?;
+    make_room_for_fragments("/proc/sys/net/ipv4/ipfrag_high_thresh")?;
     // Of connections between VPSs it sees a part of the packets, and would take the end of one for a packet of none (see `shortcut`).
-    let liberal = Path::new("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");
-    if files::exists(liberal) {
-        set(liberal, "1")?;
-    }
+    set_if_there(
+        Path::new("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal"),
+        "1",
+    )?;
     let conf = PathBuf::from("/proc/sys/net/ipv4/conf").join(bridge);
     // The host answers ARP for the neighbours of a VPS (RFC 3069), so that they talk through it and its firewall.
     set(&conf.join("proxy_arp_pvlan"), "1")?;
@@ -36,9 +37,9 @@ pub(super) fn set_for_bridge(bridge: &str, has_ipv6: bool) -> Result<()> {
     set(&conf.join("arp_ignore"), "1")?;
     let neighbours = PathBuf::from("/proc/sys/net/ipv4/neigh").join(bridge);
     // Proxy answers are otherwise held back for up to 0.8 s.
-    set(&neighbours.join("proxy_delay"), "0")?;
+    set_if_there(&neighbours.join("proxy_delay"), "0")?;
     // VPSs are permanent neighbours; whoever is not one is not asked for, so nobody can claim to be it.
-    set(&neighbours.join("mcast_solicit"), "0")?;
+    set_if_there(&neighbours.join("mcast_solicit"), "0")?;
     if has_ipv6 {
         with_ipv6(bridge)
     } else {
@@ -50,10 +51,7 @@ pub(super) fn set_for_bridge(bridge: &str, has_ipv6: bool) -> Result<()> {
 fn with_ipv6(bridge: &str) -> Result<()> {
     keep_advertised_routes()?;
     // Where connection tracking puts packets together.
-    let fragments = Path::new("/proc/sys/net/netfilter/nf_conntrack_frag6_high_thresh");
-    if files::exists(fragments) {
-        set_at_least(fragments, FRAGMENTS)?;
-    }
+    make_room_for_fragments("/proc/sys/net/netfilter/nf_conntrack_frag6_high_thresh")?;
     set(Path::new("/proc/sys/net/ipv6/conf/all/forwarding"), "1")?;
     let conf = PathBuf::from("/proc/sys/net/ipv6/conf").join(bridge);
     set(&conf.join("accept_ra"), "0")?;
@@ -63,7 +61,7 @@ fn with_ipv6(bridge: &str) -> Result<()> {
     set(&conf.join("addr_gen_mode"), "1")?;
     set(&conf.join("disable_ipv6"), "0")?;
     let neighbours = PathBuf::from("/proc/sys/net/ipv6/neigh").join(bridge);
-    set(&neighbours.join("mcast_solicit"), "0")
+    set_if_there(&neighbours.join("mcast_solicit"), "0")
 }
 
 /// A router believes no other router (ip-sysctl, `accept_ra`): an interface that has its address and its default route from one
@@ -116,22 +114,29 @@ pub(super) fn with_ipv6_for_guest(interface: &str) -> Result<()> {
 
 /// Keeps the kernel from giving an interface an IPv6 link-local address.
 pub(super) fn without_ipv6(interface: &str) -> Result<()> {
-    let path = PathBuf::from("/proc/sys/net/ipv6/conf")
-        .join(interface)
-        .join("disable_ipv6");
-    // A kernel without IPv6 has no such file.
-    if files::exists(&path) {
-        set(&path, "1")
-    } else {
-        Ok(())
+    let conf = PathBuf::from("/proc/sys/net/ipv6/conf").join(interface);
+    set_if_there(&conf.join("disable_ipv6"), "1")
+}
+
+/// In a VPS nobody may: it would be the machine's memory (see `cgroups::guard`).
+fn make_room_for_fragments(path: &str) -> Result<()> {
+    let path = Path::new(path);
+    if !files::exists(path) || !in_first_user_namespace() {
+        return Ok(());
+    }
+    let found: Option<u64> = files::read_text(path)?.trim().parse().ok();
+    match found {
+        Some(found) if found >= FRAGMENTS => Ok(()),
+        _ => set(path, &FRAGMENTS.to_string()),
     }
 }
 
-fn set_at_least(path: &Path, least: u64) -> Result<()> {
-    let found: Option<u64> = files::read_text(path)?.trim().parse().ok();
-    match found {
-        Some(found) if found >= least => Ok(()),
-        _ => set(path, &least.to_string()),
+/// What a kernel without IPv6 or without connection tracking does not have, and what it shows to the machine's root alone
+/// (`neigh_sysctl_register`).
+fn set_if_there(path: &Path, value: &str) -> Result<()> {
+    match files::exists(path) {
+        true => set(path, value),
+        false => Ok(()),
     }
 }
 
