@@ -77,8 +77,9 @@ pub fn boot() -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Whether the user namespace is the one the kernel began with, whose number is fixed (`PROC_USER_INIT_INO`).
-fn in_first_user_namespace() -> bool {
+/// Whether the user namespace is the one the kernel began with, whose number is fixed (`PROC_USER_INIT_INO`). In another, as in a VPS,
+/// root may not load eBPF programs, translate owners of file systems or make device nodes, whatever its capabilities.
+pub fn in_first_user_namespace() -> bool {
     const FIRST: u64 = 0xEFFF_FFFD;
     rustix::fs::stat("/proc/self/ns/user").is_ok_and(|found| found.st_ino == FIRST)
 }

@@ -1,6 +1,8 @@
 //! What somebody other than the machine's root may do with cgroups: only below those that were delegated (`cgroups(7)`,
 //! "Cgroup delegation").
 
+mod top;
+
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD};
@@ -8,6 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use super::unified::below;
 use crate::files;
 use crate::host::CgroupLayout;
+pub use top::clear as clear_top;
 
 /// The cgroup above that of the calling process, where a delegated tree has room (a cgroup with processes, such as ours, cannot
 /// be divided), as a prefix for absolute paths. A host with controllers on v1 has one place for all, at the top.

@@ -138,8 +138,8 @@ impl Plan {
             limits: decide_limits(&resources, host, cgroup.as_ref())?,
             delegate: ids
                 .root()
-                // Without privileges it belongs to the caller, who cannot give it away.
-                .filter(|_| host.caller.privileged && cgroup.is_some())
+                // An ordinary user cannot give away what belongs to them.
+                .filter(|_| host.caller.admin && cgroup.is_some())
                 .filter(|_| delegates(spec, &namespaces, &host.cgroups)),
             filter: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
             seccomp: linux.seccomp().clone(),

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::Lock;
 use crate::host::Host;
 use crate::image::Images;
+use crate::namespaces::ranges::Ranges;
 use crate::runtime::container::Container;
 use crate::runtime::id::Id;
 use crate::runtime::status::Status;
@@ -39,17 +40,17 @@ impl Condo {
         })
     }
 
-    /// Refuses root of a user namespace (in a VPS, in a container), who has all capabilities there and still cannot give a VPS its files.
+    /// Refuses root of a user namespace (of a VPS, of a container) that has no user ids for VPSs of its own.
     ///
     /// # Errors
     /// [`Error::Unsupported`].
-    pub(in crate::vps) fn refuse_inside(&self) -> Result<()> {
+    pub(in crate::vps) fn must_have_ids(&self) -> Result<()> {
         let caller = &self.host.caller;
-        if !caller.admin || caller.privileged {
+        if !caller.admin || caller.privileged || Ranges::open()?.count() > 0 {
             return Ok(());
         }
-        let why = "this root is one of a user namespace (of a VPS or a container), and the kernel maps owners of files \
-                   for the machine's root alone; condo-runtime works here";
+        let why = "this root is one of a user namespace (of a VPS or a container), which has no user ids beyond its own: give \
+                   the VPS that it is in more (condo create --nesting, or --ids 131072 and more); condo-runtime works here";
         Err(Error::unsupported("a VPS inside another", why))
     }
 

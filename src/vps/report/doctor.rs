@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::tables::{self, Table};
 use crate::error::Result;
+use crate::namespaces::ranges::Ranges;
 use crate::vps::record::facts::Facts;
 use crate::vps::record::instance::Condo;
 
@@ -74,13 +75,23 @@ impl Finding {
 }
 
 impl Condo {
-    /// Examines the host for `vpss` VPSs, or for those there are, at least 100.
+    /// Examines the host for `vpss` VPSs, or for those there are, at least 100. In a VPS, for as many as it has user ids for, and without
+    /// what is for the host of that one to see to.
     pub fn examine(&self, vpss: Option<u64>) -> Result<Vec<Finding>> {
         let facts = Facts::probe(&self.host)?;
         let records = self.store.list()?;
-        let wanted = vpss.unwrap_or_else(|| (records.len() as u64).max(100));
+        let is_host = self.host.caller.privileged;
+        let usual = if is_host {
+            100
+        } else {
+            Ranges::open()?.count().into()
+        };
+        let wanted = vpss.unwrap_or_else(|| (records.len() as u64).max(usual));
         let mut findings = kernel::all();
-        findings.extend([controllers(&facts), swap(&facts)]);
+        if is_host {
+            findings.extend(kernel::of_machine());
+        }
+        findings.extend([controllers(&facts, is_host), swap(&facts)]);
         let sizes = tables::ALL.iter();
         findings.extend(sizes.filter_map(|table| Some(capacity(table, table.read()?, wanted))));
         findings.extend(ids::all(&records, wanted)?);
@@ -91,7 +102,7 @@ impl Condo {
     }
 }
 
-fn controllers(facts: &Facts) -> Finding {
+fn controllers(facts: &Facts, is_host: bool) -> Finding {
     let missing: Vec<&str> = ["cpu", "cpuset", "memory", "pids", "io"]
         .into_iter()
         .filter(|name| !facts.controllers.contains(*name))
@@ -103,7 +114,9 @@ fn controllers(facts: &Facts) -> Finding {
     };
     if !missing.is_empty() {
         let found = format!("{layout}; not there: {}", missing.join(", "));
-        return Finding::new("cgroups", Weight::Error, found);
+        // A VPS has none of those that its host has on cgroup v1: VPSs in it run without limits.
+        let weight = if is_host { Weight::Error } else { Weight::Warning };
+        return Finding::new("cgroups", weight, found);
     }
     if facts.unified {
         return Finding::new("cgroups", Weight::Good, layout);

@@ -17,7 +17,7 @@ use crate::vps::wire::{doors, network};
 impl Condo {
     /// Claims name, address and uids for a new VPS, once its configuration is complete and has passed the one check, and makes its disk.
     pub fn create(&self, mut new: NewVps) -> Result<Record> {
-        self.refuse_inside()?;
+        self.must_have_ids()?;
         let facts = Facts::probe(&self.host)?;
         // Of a VPS that is copied, perhaps.
         new.config.rescue = None;

@@ -2,7 +2,8 @@
 //!
 //! Only the host's root makes nodes, and a node that is bound from the host's `/dev` is the host's inode: a lock (`flock(2)`)
 //! that a tenant takes on it blocks others, and a watch (`inotify(7)`) on it sees them. So each VPS gets nodes of its own, made in a
-//! tmpfs that nobody but it sees, with its root as their owner.
+//! tmpfs that nobody but it sees, with its root as their owner. Where condo is in a VPS itself nobody makes nodes, and a VPS in it gets that
+//! one's.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use rustix::mount::MountFlags;
 
 use crate::error::{During, Result};
 use crate::files;
+use crate::host::in_first_user_namespace;
 use crate::vps::record::config::VpsConfig;
 use crate::vps::record::device::Number;
 use crate::vps::record::permit::{self, Permit};
@@ -107,6 +109,9 @@ impl Node {
         if let Some(parent) = path.parent() {
             files::create_dir_all(parent, 0o700)?;
         }
+        if !in_first_user_namespace() {
+            return self.bind(&path);
+        }
         let number = rustix::fs::makedev(self.number.major, self.number.minor);
         let mode = Mode::from_raw_mode(0o666);
         let kind = match self.number.block {
@@ -117,6 +122,12 @@ impl Node {
         rustix::fs::chmod(&path, mode)?;
         rustix::fs::chown(&path, Some(Uid::from_raw(root)), Some(Gid::from_raw(root)))?;
         Ok(())
+    }
+
+    fn bind(&self, path: &Path) -> Result<()> {
+        let own = Path::new("/dev").join(&self.name);
+        std::fs::write(path, "")?;
+        rustix::mount::mount_bind(&own, path).during(|| format!("bind `{}`", own.display()))
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::freeze::frozen;
 use super::{monitor, names};
+use crate::cgroups::delegated;
 use crate::error::{During, Error, Failures, Result};
 use crate::files::{self, Lock};
 use crate::runtime::container::{self, Container};
@@ -55,7 +56,10 @@ struct Ending {
 impl Condo {
     /// Starts a stopped VPS.
     pub fn start(&self, name: &Name) -> Result<()> {
-        self.refuse_inside()?;
+        self.must_have_ids()?;
+        if !self.host.caller.privileged {
+            delegated::clear_top(&self.host.cgroups).during(|| "make room for cgroups of VPSs")?;
+        }
         let (record, lock) = self.hold(name)?;
         pending::refuse(&record)?;
         self.settle(&record)?;

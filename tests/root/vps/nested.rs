@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::house::House;
@@ -20,6 +20,8 @@ tests![
     engines_have_a_place_for_layers in guest: 120,
     kubelet_finds_what_the_book_says in guest,
     the_runtime_runs_two_levels_deep in guest: 60,
+    a_vps_has_vpss_of_its_own in guest: 120,
+    vpss_inside_need_ids,
 ];
 
 fn sandboxes_mount_procfs_and_sysfs() -> Result<()> {
@@ -395,11 +397,152 @@ fn the_runtime_runs_two_levels_deep() -> Result<()> {
     house.ok(&format!("cp {} web:/bin/condo-runtime", runtime.display()))?;
     let said = house.sh("web", &run("/root/one"))?;
     ensure!(said == "one 0 65536 131072\ntwo 0 65536 65536", "{said}");
-    house.ok(&format!("cp {} web:/bin/condo", harness::condo().display()))?;
-    let refused = house.try_sh("web", "CONDO_ROOT=/root/condo condo create x --image busybox")?;
+    house.leave()
+}
+
+/// VPSs inside a VPS, and one inside of one of those: apart, with ids, addresses and limits of their own, by the right of no other root
+/// than that VPS's.
+fn a_vps_has_vpss_of_its_own() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "--nesting")?;
+    settle_condo_in(&house, "web")?;
+    let sh = |script: &str| house.sh("web", script);
+    sh(
+        "condo image build busybox && condo create a --image busybox --start && condo create b --image busybox --start",
+    )?;
+    sh(&until_up("a"))?;
+    sh(&until_up("b"))?;
+    ensure!(sh("condo exec a -- cat /proc/self/uid_map | xargs")? == "0 65536 65536");
+    ensure!(sh("condo exec b -- cat /proc/self/uid_map | xargs")? == "0 131072 65536");
+    addresses_are_their_own(&house)?;
+    limits_are_their_own(&house)?;
+    copies_are_their_own(&house)?;
+    sh("condo delete --force --all && condo create a --image busybox --ids 131072 --nesting --start")?;
+    sh(&until_up("a"))?;
+    sh("condo cp /bin/condo a:/bin/condo && condo cp /bin/condo-monitor a:/bin/condo-monitor")?;
+    let third = "condo image build busybox && condo create x --image busybox --start && condo exec x -- cat /proc/self/uid_map";
+    ensure!(sh(&format!("condo exec a -- sh -c '{third}' | tail -n 1 | xargs"))? == "0 65536 65536");
+    sh("condo delete --force a")?;
+    let left = "ls /run/condo-ids /sys/class/net; find /sys/fs/cgroup -name '*condo*' ! -name .condo; ls /var/lib/condo/vps";
+    let left = sh(&format!("{{ {left}; }} | xargs"))?;
+    ensure!(
+        left == "/run/condo-ids: /sys/class/net: eth0 lo",
+        "left behind: {left}"
+    );
+    house.leave()
+}
+
+fn until_up(name: &str) -> String {
+    format!("until condo exec {name} -- test -d /run/lock; do sleep 0.1; done")
+}
+
+/// What a VPS needs to be a host of some.
+fn settle_condo_in(house: &House, name: &str) -> Result<()> {
+    let condo = harness::condo();
+    for program in [&condo, &condo.with_file_name("condo-monitor")] {
+        let file = program.file_name().context("a program")?.to_string_lossy();
+        house.ok(&format!("cp {} {name}:/bin/{file}", program.display()))?;
+    }
+    Ok(())
+}
+
+fn addresses_are_their_own(house: &House) -> Result<()> {
+    let sh = |script: &str| house.sh("web", script);
+    let address = |name: &str, family: &str| -> Result<String> {
+        let view: serde_json::Value = serde_json::from_str(&sh(&format!("condo show --json {name}"))?)?;
+        let address = view["addresses"][0][family].as_str();
+        Ok(address.context("no address")?.to_owned())
+    };
+    let ping = |from: &str, to: &str| {
+        let family = if to.contains(':') { "-6" } else { "-4" };
+        let pings = format!("condo exec {from} -- ping {family} -c1 -W2 {to}");
+        Ok::<_, anyhow::Error>(house.try_sh("web", &pings)?.status.success())
+    };
+    let (b4, b6) = (address("b", "ipv4")?, address("b", "ipv6")?);
+    for to in [&b4, &b6] {
+        ensure!(!ping("a", to)?, "neighbours reach each other at {to}");
+    }
+    ensure!(
+        ping("a", &sh("ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'")?)?,
+        "no way out"
+    );
+    sh("condo delete --force a && condo create a --image busybox --allow b --start")?;
+    sh(&until_up("a"))?;
+    for to in [&b4, &b6] {
+        ensure!(ping("a", to)?, "{to} is not reached");
+    }
+    sh("condo exec a -- ip addr add 10.255.255.7/32 dev eth0")?;
+    let forged = house.try_sh(
+        "web",
+        &format!("condo exec a -- ping -I 10.255.255.7 -c1 -W1 {b4}"),
+    )?;
+    ensure!(!forged.status.success(), "a forged packet arrived");
+    sh("condo exec a -- ip link set eth0 address 02:00:00:00:00:07")?;
+    ensure!(!ping("a", &b4)?, "a forged frame arrived");
+    sh(
+        "condo publish b 8080:80 && condo exec b -- sh -c 'mkdir /w; echo hello > /w/index.html; httpd -p 80 -h /w'",
+    )?;
+    let page = format!("http://{}:8080/", house.address("web")?);
+    let mut fetch = Command::new("busybox");
+    ensure!(harness::run(fetch.args(["wget", "-qO-", &page]))?.trim() == "hello");
+    Ok(())
+}
+
+fn limits_are_their_own(house: &House) -> Result<()> {
+    let sh = |script: &str| house.sh("web", script);
+    let refused = |line: &str, why: &str| -> Result<()> {
+        let output = house.try_sh("web", line)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && said.contains(why), "{line}: {said}");
+        Ok(())
+    };
+    refused(
+        "condo create c --image busybox --disk 64M",
+        "the disk of that one",
+    )?;
+    refused("condo export b --output /tmp/b", "a copy of its image")?;
+    if !harness::has("cgroup2") {
+        return refused("condo resize b --memory 64M", "`memory` cgroup controller");
+    }
+    sh("condo resize b --memory 64M --pids 50 --cpus 0.5")?;
+    // By its file. The system call is answered for the VPS that it is in: a process has one who answers.
+    let total = sh("condo exec b -- grep MemTotal /proc/meminfo | tr -dc 0-9")?;
+    ensure!(total == "65536", "{total}");
+    let hog = house.try_sh(
+        "web",
+        "condo exec b -- dd if=/dev/zero of=/dev/null bs=100M count=1",
+    )?;
+    ensure!(!hog.status.success(), "more than its memory was had");
+    Ok(())
+}
+
+fn copies_are_their_own(house: &House) -> Result<()> {
+    let sh = |script: &str| house.sh("web", script);
+    sh("condo exec b -- sh -c 'echo kept > /kept; chown 5:7 /kept' && condo snapshot create b before")?;
+    sh("condo exec b -- rm /kept && condo stop --timeout 0 b && condo snapshot restore b before")?;
+    sh("condo clone b c && condo start b && condo start c")?;
+    for name in ["b", "c"] {
+        let kept = sh(&format!("condo exec {name} -- stat -c %u:%g /kept"))?;
+        ensure!(kept == "5:7", "{name}: {kept}");
+    }
+    let maps =
+        sh("for name in a b c; do condo exec $name -- cat /proc/self/uid_map; done | sort -u | wc -l")?;
+    ensure!(maps == "3", "{maps} ranges for three VPSs");
+    Ok(())
+}
+
+/// A VPS has as many ids as it was given, and by default none to give away.
+fn vpss_inside_need_ids() -> Result<()> {
+    let house = House::new()?;
+    house.running("web", "")?;
+    settle_condo_in(&house, "web")?;
+    let refused = house.try_sh(
+        "web",
+        "condo image build busybox && condo create x --image busybox",
+    )?;
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     ensure!(
-        !refused.status.success() && why.contains("for the machine's root alone"),
+        !refused.status.success() && why.contains("no user ids beyond its own"),
         "{refused:?}"
     );
     house.leave()

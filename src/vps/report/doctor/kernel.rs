@@ -40,7 +40,12 @@ pub(super) fn all() -> Vec<Finding> {
         Path::new("/sys/module").join(name).exists() || is_file_system(name)
     }));
     found.push(user_namespaces());
-    found.push(tables(cgroups::can_bound_tables()));
+    found
+}
+
+/// What is the business of who has the machine.
+pub(super) fn of_machine() -> Vec<Finding> {
+    let mut found = vec![tables(cgroups::can_bound_tables())];
     found.extend(clock::is_kept_right().ok().map(kept_right));
     found
 }
