@@ -338,6 +338,15 @@ fn a_copy_of_the_image_has_the_ids_that_it_is_mounted_with() -> Result<()> {
     let volume = || Backend::Copy.volume(dir.clone());
     let disk = new_disk(vec![image.clone()], &volume)?;
     fs::create_dir(&root)?;
+    // As a package's program has it that was installed inside.
+    let program = dir.join("upper/bin/busybox");
+    let of_namespace = |base: u32| [&[1, 0, 0, 3], &NET_RAW[4..], &base.to_le_bytes()].concat();
+    rustix::fs::setxattr(
+        &program,
+        GIVEN[0].0,
+        &of_namespace(BASE),
+        rustix::fs::XattrFlags::empty(),
+    )?;
     let look = "cd /; stat -c '%u:%g %a %h %Y' a; stat -c '%u:%g' b c / bin/busybox; cat c";
     let wanted = "5:7 4751 2 1000000000\n5:7\n9:9\n0:0\n0:0\nx";
     let mut told = Vec::new();
@@ -364,6 +373,9 @@ fn a_copy_of_the_image_has_the_ids_that_it_is_mounted_with() -> Result<()> {
         nix::mount::umount(&root)?;
     }
     ensure!(told == [wanted; 3], "{told:?}");
+    let mut found = [0; 64];
+    let length = rustix::fs::getxattr(&program, GIVEN[0].0, &mut found)?;
+    ensure!(found[..length] == of_namespace(BASE + 131_072), "{found:?}");
     // As a start finds it that was killed in the middle.
     let half = dir.join("upper/a");
     std::os::unix::fs::chown(&half, Some(BASE + 5), Some(BASE + 7))?;

@@ -14,6 +14,10 @@ use crate::error::{During, Result};
 const LISTS: [&CStr; 2] = [c"system.posix_acl_access", c"system.posix_acl_default"];
 /// Of a list's parts, those that name one (`ACL_USER` and `ACL_GROUP` of `linux/posix_acl.h`). Others have an id without a meaning.
 const NAMING: [u16; 2] = [0x02, 0x08];
+/// The capabilities of a program, and where those of a user namespace have the user who is root of it (`vfs_ns_cap_data` of
+/// `linux/capability.h`). Others have no more bytes.
+const CAPABILITIES: &CStr = c"security.capability";
+const ROOT: std::ops::Range<usize> = 20..24;
 /// Bytes before the parts of a list, and of each: tag, permissions, id (`linux/posix_acl_xattr.h`).
 const HEADER: usize = 4;
 const PART: usize = 8;
@@ -86,6 +90,10 @@ impl Heirs {
         for (name, value) in &mut attributes {
             if LISTS.contains(&name.as_c_str()) {
                 self.list(value);
+            } else if name.as_c_str() == CAPABILITIES
+                && let Some(root) = value.get_mut(ROOT)
+            {
+                self.written(root);
             }
         }
         (taken, attributes)
@@ -101,11 +109,16 @@ impl Heirs {
     fn list(self, list: &mut [u8]) {
         for part in list.get_mut(HEADER..).unwrap_or_default().chunks_exact_mut(PART) {
             let [a, b, _, _, id @ ..] = part else { continue };
-            if NAMING.contains(&u16::from_le_bytes([*a, *b]))
-                && let Ok(number) = <[u8; 4]>::try_from(&*id)
-            {
-                id.copy_from_slice(&self.id(u32::from_le_bytes(number)).to_le_bytes());
+            if NAMING.contains(&u16::from_le_bytes([*a, *b])) {
+                self.written(id);
             }
+        }
+    }
+
+    /// An id as attributes have it.
+    fn written(self, place: &mut [u8]) {
+        if let Ok(bytes) = <[u8; 4]>::try_from(&*place) {
+            place.copy_from_slice(&self.id(u32::from_le_bytes(bytes)).to_le_bytes());
         }
     }
 }
