@@ -56,8 +56,9 @@ impl RootDisk {
         let root = owners.range.base;
         for name in names {
             let dir = plain.join(name);
-            if !files::exists(&dir) {
-                files::create_dir_all(&dir, 0o755)?;
+            files::create_dir_all(&dir, 0o755)?;
+            // Ours: just made, or by a start that was killed. Its tenant may have given it to somebody.
+            if fs::symlink_metadata(&dir)?.uid() == 0 {
                 std::os::unix::fs::lchown(&dir, Some(root), Some(root))?;
             }
         }
