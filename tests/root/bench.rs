@@ -2,6 +2,7 @@
 //! modelled on it): wall time of a container's whole life in one command and in three, of a program in a running container, and of
 //! the program itself. The runtimes take turns, round by round, so that whatever else the machine does falls on all of them alike.
 
+pub mod figures;
 pub mod network;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use figures::Figure;
 use nix::mount::{MntFlags, umount2};
 use serde_json::{Value, json};
 
@@ -19,6 +21,8 @@ use crate::harness::{self, Bundle};
 enum Work {
     /// `run` of a program that ends at once.
     Run,
+    /// The same with what Docker asks for.
+    Engine,
     /// `create`, `start` and `delete` of one.
     Steps,
     /// `exec` of one in a container that runs.
@@ -27,12 +31,13 @@ enum Work {
     Version,
 }
 
-const WORKS: [Work; 4] = [Work::Run, Work::Steps, Work::Exec, Work::Version];
+const WORKS: [Work; 5] = [Work::Run, Work::Engine, Work::Steps, Work::Exec, Work::Version];
 
 impl Work {
     fn name(self) -> &'static str {
         match self {
             Self::Run => "run /bin/true",
+            Self::Engine => "run /bin/true with a filter, as Docker asks for it",
             Self::Steps => "create, start, delete /bin/true",
             Self::Exec => "exec /bin/true",
             Self::Version => "--version",
@@ -43,11 +48,13 @@ impl Work {
 struct Contestant {
     name: String,
     program: PathBuf,
+    /// Whether it does nothing but [`Work::Run`].
+    only_runs: bool,
     /// For each of [`WORKS`].
     times: [Vec<Duration>; WORKS.len()],
 }
 
-/// Measures `rounds` rounds of each runtime that is here, prints a table, and writes `benches/results.json`.
+/// Measures `rounds` rounds of each runtime that is here, prints a table, and writes and draws the results.
 pub fn main(rounds: usize) -> anyhow::Result<()> {
     let dir = PathBuf::from(format!("/tmp/condo-bench-{}", std::process::id()));
     std::fs::create_dir(&dir)?;
@@ -73,8 +80,10 @@ fn measure(rounds: usize) -> anyhow::Result<()> {
     let mut bundle = Bundle::new(&["/bin/true"])?;
     take_config_of_runc(&mut bundle)?;
     static_true(&bundle)?;
+    contestants.extend(floor()?);
+    let asked = as_docker_asks(&bundle)?;
     let long = Bundle::new(&["/bin/sleep", "1000"])?;
-    for contestant in &contestants {
+    for contestant in contestants.iter().filter(|c| !c.only_runs) {
         contestant.call(
             &bundle,
             &[
@@ -89,8 +98,9 @@ fn measure(rounds: usize) -> anyhow::Result<()> {
     // One round more than is counted: the first fills caches.
     let measured = (0..=rounds).try_for_each(|round| {
         for (at, work) in WORKS.into_iter().enumerate() {
-            for contestant in &mut contestants {
-                let time = contestant.work(work, &bundle, round)?;
+            let bundle = if work == Work::Engine { &asked } else { &bundle };
+            for contestant in contestants.iter_mut().filter(|c| c.does(work)) {
+                let time = contestant.work(work, bundle, round)?;
                 if round > 0 {
                     contestant.times[at].push(time);
                 }
@@ -98,10 +108,11 @@ fn measure(rounds: usize) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    for contestant in &contestants {
+    for contestant in contestants.iter().filter(|c| !c.only_runs) {
         contestant.call(&bundle, &["delete", "--force", &contestant.id("long")])?;
     }
     measured.and_then(|()| report(&mut contestants, rounds))?;
+    nothing_left(&asked, &contestants)?;
     nothing_left(&bundle, &contestants)
 }
 
@@ -115,8 +126,13 @@ impl Contestant {
         Self {
             name: name.into_owned(),
             program,
+            only_runs: false,
             times: Default::default(),
         }
+    }
+
+    fn does(&self, work: Work) -> bool {
+        !self.only_runs || work == Work::Run
     }
 
     /// Of one of its containers.
@@ -142,6 +158,7 @@ impl Contestant {
         let start = Instant::now();
         match work {
             Work::Run => self.call(bundle, &["run", "--bundle", &place, &id])?,
+            Work::Engine => self.call(bundle, &["run", "--bundle", &place, &format!("{id}e")])?,
             Work::Steps => {
                 self.call(bundle, &["create", "--bundle", &place, &id])?;
                 self.call(bundle, &["start", &id])?;
@@ -174,22 +191,81 @@ fn take_config_of_runc(bundle: &mut Bundle) -> anyhow::Result<()> {
     bundle.write()
 }
 
+/// A bundle with the same root, and the capabilities, files and limits that Docker gives every container, and a filter as long as its own.
+fn as_docker_asks(bundle: &Bundle) -> anyhow::Result<Bundle> {
+    let dir = harness::tempdir();
+    let mut asked = Bundle {
+        config: bundle.config.clone(),
+        dir,
+    };
+    let capabilities = json!([
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_KILL",
+        "CAP_MKNOD",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_NET_RAW",
+        "CAP_SETFCAP",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT",
+        "CAP_AUDIT_WRITE",
+    ]);
+    for set in ["bounding", "effective", "permitted"] {
+        asked.set(&format!("/process/capabilities/{set}"), capabilities.clone())?;
+    }
+    asked.config["root"] = json!({ "path": bundle.rootfs(), "readonly": false });
+    let filter: Value = serde_json::from_str(include_str!("../data/seccomp-allow-list.json"))?;
+    asked.set("/linux/seccomp", filter)?;
+    asked.set("/linux/resources/memory", json!({ "limit": 256 << 20 }))?;
+    asked.set("/linux/resources/pids", json!({ "limit": 100 }))?;
+    asked.set("/linux/resources/cpu", json!({ "shares": 1024 }))?;
+    for file in ["hosts", "hostname", "resolv.conf"] {
+        let source = asked.dir.join(file);
+        std::fs::write(&source, "")?;
+        let mount = json!({
+            "destination": format!("/etc/{file}"), "type": "bind", "source": source, "options": ["rbind", "rprivate"],
+        });
+        let mounts = asked.config["mounts"].as_array_mut();
+        mounts.context("mounts")?.push(mount);
+    }
+    asked.write()?;
+    Ok(asked)
+}
+
 /// The smallest program there is, where a C compiler can make it; busybox's stays otherwise.
 fn static_true(bundle: &Bundle) -> anyhow::Result<()> {
-    let Some(cc) = harness::program("cc") else {
-        return Ok(());
-    };
     let source = bundle.dir.join("true.c");
     std::fs::write(&source, "int main(void) { return 0; }\n")?;
-    let program = bundle.rootfs().join("bin/true");
-    std::fs::remove_file(&program)?;
-    harness::run(
-        Command::new(cc)
-            .args(["-static", "-O2", "-o"])
-            .arg(&program)
-            .arg(&source),
-    )
-    .map(drop)
+    let program = bundle.dir.join("true");
+    if compiled(&source, &program)? {
+        std::fs::rename(program, bundle.rootfs().join("bin/true"))?;
+    }
+    Ok(())
+}
+
+/// What the kernel takes for the same work, where a C compiler is.
+fn floor() -> anyhow::Result<Option<Contestant>> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/floor/run.c");
+    let program = harness::tempdir().join("floor");
+    let floor = |program| Contestant {
+        only_runs: true,
+        ..Contestant::new(program)
+    };
+    Ok(compiled(&source, &program)?.then(|| floor(program)))
+}
+
+/// Makes a static program of C, where a compiler is.
+fn compiled(source: &Path, program: &Path) -> anyhow::Result<bool> {
+    let Some(cc) = harness::program("cc") else {
+        return Ok(false);
+    };
+    let mut cc = Command::new(cc);
+    harness::run(cc.args(["-static", "-O2", "-o"]).arg(program).arg(source))?;
+    Ok(true)
 }
 
 /// No container of condo's has left a state or a cgroup. What a rival left is removed: crun makes directories and files in the tmpfs that
@@ -216,38 +292,33 @@ fn own_ids() -> String {
     format!("bench-{}-", std::process::id())
 }
 
-/// A table for each work, and the same as JSON.
 fn report(contestants: &mut [Contestant], rounds: usize) -> anyhow::Result<()> {
+    let about = json!({ "machine": machine()?, "rounds": rounds, "versions": versions(contestants) });
     let mut works = Vec::new();
     for (at, work) in WORKS.into_iter().enumerate() {
-        println!("{}", work.name());
-        let mut ours = None;
-        let mut runtimes = Vec::new();
-        for contestant in contestants.iter_mut() {
-            let times = &mut contestant.times[at];
-            times.sort();
-            let part = |tenths: usize| times[(times.len() - 1) * tenths / 10].as_secs_f64() * 1e3;
-            let (fastest, median, slow) = (part(0), part(5), part(9));
-            let ratio = median / *ours.get_or_insert(median);
-            println!(
-                "  {:<16} {fastest:>7.2} ms fastest {median:>7.2} ms median {slow:>7.2} ms 90 %   {ratio:.2}",
-                contestant.name
-            );
-            runtimes.push(json!({
-                "runtime": contestant.name, "fastest_ms": fastest, "median_ms": median, "ninth_decile_ms": slow,
-                "median_to_condo_runtime": ratio,
-            }));
-        }
-        works.push(json!({ "work": work.name(), "runtimes": runtimes }));
+        let figures = contestants.iter().filter(|c| c.does(work)).map(|contestant| {
+            let times = contestant.times[at].iter();
+            let mut times: Vec<f64> = times.map(|time| time.as_secs_f64() * 1e3).collect();
+            Figure::of(&contestant.name, &mut times)
+        });
+        works.push(figures::Work {
+            name: work.name().to_owned(),
+            figures: figures.collect(),
+        });
     }
-    let results =
-        json!({ "machine": machine()?, "rounds": rounds, "versions": versions(contestants), "works": works });
-    let text = serde_json::to_string_pretty(&results)? + "\n";
-    std::fs::write("benches/results.json", text).context("write benches/results.json")
+    figures::keep(
+        "containers",
+        "A container's life next to other runtimes'",
+        about,
+        &works,
+    )
 }
 
 fn versions(contestants: &[Contestant]) -> Value {
-    let versions = contestants.iter().map(|c| (c.name.clone(), c.version().into()));
+    let versions = contestants
+        .iter()
+        .filter(|c| !c.only_runs)
+        .map(|c| (c.name.clone(), c.version().into()));
     Value::Object(versions.collect())
 }
 
@@ -256,7 +327,7 @@ fn machine() -> anyhow::Result<Value> {
     let read = |path: &str| std::fs::read_to_string(path).with_context(|| path.to_owned());
     let load = read("/proc/loadavg")?;
     Ok(json!({
-        "kernel": read("/proc/sys/kernel/osrelease")?.trim(),
+        "kernel": read("/proc/sys/kernel/osrelease")?.trim().split('-').next(),
         "processors": std::thread::available_parallelism()?.get(),
         "load_after": load.split(' ').next(),
         "cgroups": if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "v2" } else { "v1" },

@@ -110,6 +110,7 @@ fn main() -> std::process::ExitCode {
         let rounds = rounds.parse().expect("CONDO_BENCH is a number of rounds");
         let measured = match std::env::var("CONDO_BENCH_OF").as_deref() {
             Ok("network") => bench::network::main(rounds),
+            Ok("vps") => bench::figures::take_in(&std::env::var_os("CONDO_BENCH_TIMES").unwrap_or_default()),
             _ => bench::main(rounds),
         };
         measured.expect("the benchmark");
