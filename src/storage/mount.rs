@@ -25,13 +25,7 @@ pub(super) fn map_owners(
     attributes: u64,
     shown: &Path,
 ) -> Result<()> {
-    let change = Attributes {
-        set: attributes | attr::IDMAP,
-        propagation: rustix::mount::MountPropagationFlags::PRIVATE.bits().into(),
-        userns: Some(userns),
-        ..Attributes::default()
-    };
-    match set_attributes(mount.as_fd(), false, &change) {
+    match set_private(mount, attributes | attr::IDMAP, Some(userns)) {
         Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Err(Error::unsupported(
             format!("a root disk on the filesystem of `{}`", shown.display()),
             "it cannot be idmapped; use ext4, xfs, btrfs or tmpfs (Linux 6.3), or set `storage.backend` to `copy` in condo.toml",
@@ -42,12 +36,17 @@ pub(super) fn map_owners(
 
 /// Gives a detached mount more `attributes`, and makes it private. `shown` names it in errors.
 pub(super) fn attributed(mount: &OwnedFd, attributes: u64, shown: &Path) -> Result<()> {
+    set_private(mount, attributes, None).during(|| format!("mount `{}`", shown.display()))
+}
+
+fn set_private(mount: &OwnedFd, set: u64, userns: Option<BorrowedFd<'_>>) -> std::io::Result<()> {
     let change = Attributes {
-        set: attributes,
+        set,
         propagation: rustix::mount::MountPropagationFlags::PRIVATE.bits().into(),
+        userns,
         ..Attributes::default()
     };
-    set_attributes(mount.as_fd(), false, &change).during(|| format!("mount `{}`", shown.display()))
+    set_attributes(mount.as_fd(), false, &change)
 }
 
 /// Whether the filesystem of `path`, and with `recursive` those below it, can send owners through the id map of `userns`.
