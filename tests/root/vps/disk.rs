@@ -333,8 +333,9 @@ fn is_copied(house: &House, kind: &Kind) -> Result<()> {
     } else {
         house.refused(&export, "a copy of its image")?;
     }
+    let names: Vec<&str> = copies.iter().map(|(name, _)| *name).collect();
+    house.ok(&format!("start {}", names.join(" ")))?;
     for (name, later) in copies {
-        house.ok(&format!("start {name}"))?;
         house.up(name)?;
         let shown = disk(house, name)?;
         ensure!(
