@@ -22,20 +22,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "floor.h"
+
 enum { GROUPS, PROCESS, INTERFACES, TMPFS, PROC, SYSFS, CGROUPFS, PARTS };
 static const char *NAMES[PARTS + 1] = {"control groups", "process and namespaces", "pair of interfaces", "tmpfs", "procfs",
                                        "sysfs", "cgroup file systems", "all of it"};
 enum { WINDOW = 100, NAMESPACES = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP };
-
-static char hierarchies[16][32];
-static int hierarchy_count;
-
-static void check(int failed, const char *what) {
-    if (failed) {
-        fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
-        _exit(1);
-    }
-}
 
 // Processor time: what else the machine does is none of it.
 static double now(void) {
@@ -49,20 +41,6 @@ static void write_file(const char *path, const char *text) {
     if (fd < 0) return;
     check(write(fd, text, strlen(text)) < 0, path);
     close(fd);
-}
-
-// Of version 1 one directory each, and the only one of version 2.
-static void find_hierarchies(void) {
-    FILE *all = fopen("/proc/self/cgroup", "r");
-    char line[256], *controllers;
-    while (fgets(line, sizeof line, all)) {
-        controllers = strchr(line, ':') + 1;
-        *strchr(controllers, ':') = 0;
-        if (!*controllers) continue;
-        if (!strncmp(controllers, "name=", 5)) controllers += 5;
-        snprintf(hierarchies[hierarchy_count++], 32, "%.31s", controllers);
-    }
-    fclose(all);
 }
 
 static void group(char *path, int hierarchy, int n) {

@@ -22,6 +22,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "floor.h"
+
 enum { PATH = 256 };
 enum { NAMESPACES = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC };
 static const char *MASKED[] = {"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -36,16 +38,7 @@ static const char *LINKS[][2] = {{"/proc/self/fd", "dev/fd"}, {"/proc/self/fd/0"
 // CAP_KILL, CAP_NET_BIND_SERVICE, CAP_AUDIT_WRITE.
 enum { KEPT = 1 << 5 | 1 << 10 | 1 << 29 };
 
-static char hierarchies[16][32];
-static int hierarchy_count;
 static const char *id;
-
-static void check(int failed, const char *what) {
-    if (failed) {
-        fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
-        _exit(1);
-    }
-}
 
 static void write_at(const char *dir, const char *name, const char *text) {
     char path[512];
@@ -53,21 +46,6 @@ static void write_at(const char *dir, const char *name, const char *text) {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     check(fd < 0 || write(fd, text, strlen(text)) < 0, path);
     close(fd);
-}
-
-static void find_hierarchies(void) {
-    FILE *all = fopen("/proc/self/cgroup", "r");
-    char line[256], *controllers;
-    while (fgets(line, sizeof line, all)) {
-        controllers = strchr(line, ':') + 1;
-        *strchr(controllers, ':') = 0;
-        if (!*controllers) continue;
-        if (!strncmp(controllers, "name=", 5)) controllers += 5;
-        snprintf(hierarchies[hierarchy_count++], 32, "%.31s", controllers);
-    }
-    fclose(all);
-    // Version 2 alone has one, without a name.
-    if (!hierarchy_count) hierarchies[hierarchy_count++][0] = 0;
 }
 
 static void group(char *path, int h) { snprintf(path, PATH, "/sys/fs/cgroup/%.31s/%.128s", hierarchies[h], id); }
@@ -184,6 +162,8 @@ int main(int argc, char **argv) {
     int go[2], status;
     id = argv[6];
     find_hierarchies();
+    // Version 2 alone has one, without a name.
+    if (!hierarchy_count) hierarchies[hierarchy_count++][0] = 0;
     mkdir(states, 0711);
     snprintf(dir, sizeof dir, "%s/%s", states, id);
     snprintf(state, sizeof state, "%s/state.json", dir);

@@ -111,7 +111,7 @@ fn measure(rounds: usize) -> anyhow::Result<()> {
     for contestant in contestants.iter().filter(|c| !c.only_runs) {
         contestant.call(&bundle, &["delete", "--force", &contestant.id("long")])?;
     }
-    measured.and_then(|()| report(&mut contestants, rounds))?;
+    measured.and_then(|()| report(&contestants, rounds))?;
     nothing_left(&asked, &contestants)?;
     nothing_left(&bundle, &contestants)
 }
@@ -157,8 +157,7 @@ impl Contestant {
         let place = path(&bundle.dir);
         let start = Instant::now();
         match work {
-            Work::Run => self.call(bundle, &["run", "--bundle", &place, &id])?,
-            Work::Engine => self.call(bundle, &["run", "--bundle", &place, &format!("{id}e")])?,
+            Work::Run | Work::Engine => self.call(bundle, &["run", "--bundle", &place, &id])?,
             Work::Steps => {
                 self.call(bundle, &["create", "--bundle", &place, &id])?;
                 self.call(bundle, &["start", &id])?;
@@ -292,7 +291,7 @@ fn own_ids() -> String {
     format!("bench-{}-", std::process::id())
 }
 
-fn report(contestants: &mut [Contestant], rounds: usize) -> anyhow::Result<()> {
+fn report(contestants: &[Contestant], rounds: usize) -> anyhow::Result<()> {
     let about = json!({ "machine": machine()?, "rounds": rounds, "versions": versions(contestants) });
     let mut works = Vec::new();
     for (at, work) in WORKS.into_iter().enumerate() {
