@@ -1,8 +1,9 @@
 //! The spelling of JSON: callers that are written in Go rely on its reading keys without regard to case, and halves of characters.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
-/// The names of fields of config.json.
+/// The names of fields of config.json, sorted without regard to case.
 const NAMES: &str = "\
     access action additionalGids allow ambient annotations apparmorProfile architectures args blockIO bounding burst \
     capabilities cgroupsPath checkBeforeUpdate class classID closID commandLine consoleSize containerID cpu cpus \
@@ -18,6 +19,30 @@ const NAMES: &str = "\
     swappiness syscalls sysctl terminal throttleReadBpsDevice throttleReadIOPSDevice throttleWriteBpsDevice \
     throttleWriteIOPSDevice timeOffsets timeout type uid uidMappings umask unified useHierarchy user username value \
     valueTwo vm weight weightDevice width windows zos";
+
+/// How many there are.
+const COUNT: usize = {
+    let (mut count, mut at) = (1, 0);
+    while at < NAMES.len() {
+        count += (NAMES.as_bytes()[at] == b' ') as usize;
+        at += 1;
+    }
+    count
+};
+
+/// Where each of them begins; the last place is behind the last of them.
+const PLACES: [u16; COUNT + 1] = {
+    let mut places = [0; COUNT + 1];
+    let (mut found, mut at) = (1, 0);
+    while found <= COUNT {
+        if at == NAMES.len() || NAMES.as_bytes()[at] == b' ' {
+            places[found] = at as u16 + 1;
+            found += 1;
+        }
+        at += 1;
+    }
+    places
+};
 
 /// Objects whose keys are the user's own and stay as they are; what is in those objects is of the spec again.
 const FREE: &[&str] = &[
@@ -88,9 +113,21 @@ fn unit(json: &[u8], at: usize) -> Option<u16> {
 
 /// The name that a text is but for its case.
 fn known(text: &[u8]) -> Option<&'static str> {
-    NAMES
-        .split(' ')
-        .find(|name| name.as_bytes().eq_ignore_ascii_case(text))
+    let (mut first, mut end) = (0, COUNT);
+    while first < end {
+        let middle = first.midpoint(end);
+        let name = &NAMES[PLACES[middle].into()..usize::from(PLACES[middle + 1]) - 1];
+        match lower(name.as_bytes()).cmp(lower(text)) {
+            Ordering::Less => first = middle + 1,
+            Ordering::Equal => return Some(name),
+            Ordering::Greater => end = middle,
+        }
+    }
+    None
+}
+
+fn lower(text: &[u8]) -> impl Iterator<Item = u8> {
+    text.iter().map(u8::to_ascii_lowercase)
 }
 
 /// One key.
@@ -98,16 +135,13 @@ struct Key<'a> {
     /// Where it begins.
     at: usize,
     text: &'a [u8],
-    /// Whether its object takes any key.
-    free: bool,
+    /// The field's name that it is but for its case; none where its object takes any key.
+    name: Option<&'static str>,
 }
 
 impl Key<'_> {
     fn misspelt(&self) -> Option<&'static str> {
-        // Of most the first byte decides, without a look at the table.
-        let plain = self.text.first().is_some_and(u8::is_ascii_alphabetic);
-        let name = (plain && !self.free).then(|| known(self.text)).flatten()?;
-        (name.as_bytes() != self.text).then_some(name)
+        self.name.filter(|name| name.as_bytes() != self.text)
     }
 }
 
@@ -160,8 +194,9 @@ impl<'a> Iterator for Keys<'a> {
                     continue;
                 };
                 self.key_next = false;
-                self.free_next = !free && known(text).is_some_and(|name| FREE.contains(&name));
-                return Some(Key { at, text, free });
+                let name = if free { None } else { known(text) };
+                self.free_next = name.is_some_and(|name| FREE.contains(&name));
+                return Some(Key { at, text, name });
             }
             match byte {
                 b'{' => self.open.push(Some(std::mem::take(&mut self.free_next))),
