@@ -4,21 +4,28 @@
 //! handle to the file, and as host root could write to it. So the program executes itself once more, through a mount of its
 //! file that is read-only and attached nowhere: no one can make it writable again, because a mount that belongs to no
 //! mount namespace can neither be remounted nor cloned. Where that cannot be had (no `CAP_SYS_ADMIN`), a sealed copy in memory serves.
+//! As a rule it has done so before it gets here (see [`condo_entry`]).
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use condo_entry::MAKERS;
+pub use condo_entry::MARK;
 use rustix::fs::{CWD, MemfdFlags, SealFlags};
 use rustix::mount::OpenTreeFlags;
 
 use crate::error::{During, Result};
 use crate::sys::mount::{Attributes, attr, set_attributes};
 
-/// Tells the second execution that it is the second: our pid, which an `execve` keeps and a child does not have.
-pub const MARK: &str = "_CONDO_PROTECTED";
+/// Whether a word may be the name of a command that makes processes, for which the program has to be protected.
+pub fn is_maker(word: &OsStr) -> bool {
+    MAKERS
+        .split(|byte| *byte == 0)
+        .any(|name| !name.is_empty() && name == word.as_bytes())
+}
 
 /// Returns once the program runs from a file no container can write to; executes itself again when it does not yet.
 pub fn protect() -> Result<()> {

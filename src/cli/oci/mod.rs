@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
         return ended;
     }
     // Before anything else is done, because all of it is done again; `run` reports a failure where the log goes.
-    if std::env::args_os().any(|arg| makes_processes(&arg)) {
+    if std::env::args_os().any(|word| protect::is_maker(&word)) {
         let _ = protect::protect();
     }
     let words = dashes::normal(std::env::args_os().collect());
@@ -75,12 +75,6 @@ pub fn main() -> ExitCode {
 /// The whole command tree, for manual pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
-}
-
-/// Whether this may be the name of a command that [`Command::makes_processes`]. Something else of that name (a container) makes
-/// the program only execute itself in vain.
-fn makes_processes(arg: &std::ffi::OsStr) -> bool {
-    ["create", "run", "exec"].iter().any(|name| arg == *name)
 }
 
 /// What callers of runc look for where a command does not exist, and in help.

@@ -25,6 +25,7 @@ tests![
     init_does_not_hold_the_lock_of_its_state,
     cve_2016_9962_init_is_hidden_until_it_is_the_program,
     cve_2019_5736_own_program_cannot_be_written,
+    cve_2019_5736_whatever_the_callers_environment,
     cve_2019_5736_an_entrypoint_that_is_the_runtime,
     cve_2019_5736_a_privileged_container_cannot_remount_it,
     cve_2019_16884_a_volume_over_proc_is_refused,
@@ -228,6 +229,25 @@ fn cve_2019_5736_own_program_cannot_be_written() -> Result<()> {
         "the runtime's program can be written through a container"
     );
     ensure_eq!(fs::metadata(&file)?.modified()?, before);
+    Ok(())
+}
+
+fn cve_2019_5736_whatever_the_callers_environment() -> Result<()> {
+    let mark = condo::process::protect::MARK;
+    let of = |names: &[&str]| -> Vec<(String, String)> {
+        names.iter().map(|name| ((*name).into(), "1".into())).collect()
+    };
+    let many = (0..1500).map(|n| (format!("V{n}"), n.to_string())).collect();
+    let similar = format!("{mark}_NOT");
+    for variables in [of(&[]), of(&[mark]), of(&[&similar, &mark[..5], "A"]), many] {
+        let c = Container::idle()?;
+        let mut command = c.command(&["create", "--bundle", "%", "@"]);
+        command.env_clear().envs(variables.iter().cloned());
+        c.create_with(command)?;
+        let program = own_program(&c)?;
+        c.delete()?;
+        ensure!(!opens_for_writing(&program), "with {} variables", variables.len());
+    }
     Ok(())
 }
 
