@@ -75,13 +75,13 @@ impl Ranges {
         (number, count): (u32, u32),
         is_taken: &dyn Fn(u32) -> bool,
     ) -> Result<u32> {
-        let all = self.span.count();
-        for step in 0..all {
-            let base = self.span.base(number.wrapping_add(step) % all);
+        for number in self.span.numbers_from(number) {
+            let base = self.span.base(number);
             if !bases(base, count).any(is_taken) && self.keep(owner, base, count)? {
                 return Ok(base);
             }
         }
+        let all = self.count();
         let why = format!("all {all} ranges of user ids that there are for VPSs are taken; delete a VPS");
         Err(Error::unsupported("another VPS", why))
     }
@@ -160,6 +160,11 @@ impl Ranges {
         self.span.count()
     }
 
+    /// How many of these are taken before the others are.
+    pub fn usual(&self) -> u32 {
+        self.span.usual()
+    }
+
     /// Whether an id is of those that ranges are made of.
     pub fn contains(&self, id: u32) -> bool {
         self.span.contains(id)
@@ -233,7 +238,7 @@ impl Claimed {
         // Those of several containers begin at different places.
         let number = owner.as_os_str().as_encoded_bytes().iter();
         let number = number.fold(5381_u32, |hash, byte| hash.wrapping_mul(33) ^ u32::from(*byte));
-        let number = number % (ranges.count() / count.max(1)).max(1) * count;
+        let number = number % (ranges.usual() / count.max(1)).max(1) * count;
         let base = ranges.claim(&owner, (number, count), &|_| false)?;
         let held = Held { base, count };
         Ok(Self {
@@ -294,7 +299,6 @@ mod tests {
 
     const FIRST: u32 = 0x7000_0000;
     const END: u32 = 0x7FFE_0000;
-    const COUNT: u32 = (END - FIRST) / SIZE;
 
     struct Scratch(PathBuf);
 
@@ -355,10 +359,12 @@ mod tests {
         ] {
             assert!(!ranges.keep(Path::new("/x"), base, 1).unwrap(), "{base}");
         }
-        for number in [0, COUNT - 1, COUNT, u32::MAX] {
+        for number in [0, ranges.usual() - 1, ranges.count(), u32::MAX] {
             let base = ranges.claim(Path::new("/x"), (number, 1), &|_| false).unwrap();
             assert!(base > 1_879_048_191 && base + SIZE <= 2_147_352_576, "{base}");
         }
+        let behind = ranges.claim(Path::new("/y"), (0, 1), &|base| base < END).unwrap();
+        assert_eq!(behind, 1 << 31, "when all of those are taken");
     }
 
     #[test]
@@ -379,7 +385,7 @@ mod tests {
     #[test]
     fn threads_that_claim_at_once_get_different_ranges_until_none_is_left() {
         let scratch = Scratch::new("race");
-        let ranges = scratch.ranges(&[(u64::from(FIRST) + 64 * u64::from(SIZE), u64::from(END))]);
+        let ranges = scratch.ranges(&[(u64::from(FIRST) + 64 * u64::from(SIZE), 1 << 32)]);
         let mut bases: Vec<u32> = std::thread::scope(|scope| {
             let claim = |n: u32| {
                 let ranges = &ranges;
@@ -447,7 +453,7 @@ mod tests {
         ranges.release(b, four, 4).unwrap();
         assert!(ranges.keep(a, four + 3 * SIZE, 1).unwrap());
         // Not beyond the last.
-        let last = ranges.claim(b, (COUNT - 1, 2), &|_| false).unwrap();
+        let last = ranges.claim(b, (ranges.usual() - 1, 2), &|_| false).unwrap();
         assert!(last < END - SIZE, "{last}");
     }
 }

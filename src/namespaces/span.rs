@@ -1,6 +1,7 @@
 //! Which ids there are to make ranges of: those that the whole machine keeps for it, or what the user namespace that condo is in has
 //! beyond its own first users.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::ranges::SIZE;
@@ -11,12 +12,19 @@ use crate::files;
 const FIRST: u32 = 0x7000_0000;
 /// ... and where they end: at its range for trees of foreign owners, and well below 2^31, which some programs take for negative.
 const END: u32 = 0x7FFE_0000;
+/// The others of a machine, for what comes after all of those are taken: the kernel knows no difference, and what shows them as negative
+/// numbers is on the host alone ...
+const OTHERS: u32 = 0x8000_0000;
+/// ... up to those that mean "none" with 16 or 32 bits.
+const LAST: u32 = 0xFFFE_0000;
 
-/// Ids beside each other.
+/// Ids beside each other, and some of a machine's that are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     first: u32,
     end: u32,
+    /// Where the others end.
+    others: u32,
 }
 
 impl Span {
@@ -24,6 +32,7 @@ impl Span {
     pub(super) const MACHINE: Self = Self {
         first: FIRST,
         end: END,
+        others: LAST,
     };
 
     /// What this process's user namespace has to give.
@@ -45,29 +54,66 @@ impl Span {
             ids => Self {
                 first: SIZE,
                 end: (ids / SIZE * SIZE).max(SIZE),
+                others: OTHERS,
             },
         }
     }
 
     /// The first id of the range with this number.
     pub(super) fn base(self, number: u32) -> u32 {
-        self.first + number * SIZE
+        match number.checked_sub(self.usual()) {
+            None => self.first + number * SIZE,
+            Some(other) => OTHERS + other * SIZE,
+        }
     }
 
     /// How many ranges there are.
     pub(super) fn count(self) -> u32 {
+        self.usual() + (self.others - OTHERS) / SIZE
+    }
+
+    /// How many of them there are before the others.
+    pub(super) fn usual(self) -> u32 {
         (self.end - self.first) / SIZE
+    }
+
+    /// The numbers of all of them, from this one on; the others, as long as it is not one of them, after the usual ones.
+    pub(super) fn numbers_from(self, number: u32) -> impl Iterator<Item = u32> {
+        let (usual, others) = (0..self.usual(), self.usual()..self.count());
+        let (first, then) = if others.contains(&number) {
+            (others, usual)
+        } else {
+            (usual, others)
+        };
+        turned(first, number).chain(turned(then, number))
     }
 
     /// Whether an id is of those that ranges are made of.
     pub(super) fn contains(self, id: u32) -> bool {
-        (self.first..self.end).contains(&id)
+        (self.first..self.end).contains(&id) || (OTHERS..self.others).contains(&id)
     }
 
     /// Whether a range begins at this id. Another would overlap two.
     pub(super) fn has(self, base: u32) -> bool {
-        self.contains(base) && (base - self.first).is_multiple_of(SIZE) && self.end - base >= SIZE
+        self.contains(base)
+            && (base - self.start(base)).is_multiple_of(SIZE)
+            && self.contains(base + (SIZE - 1))
     }
+
+    /// Where those begin that this id is of.
+    fn start(self, id: u32) -> u32 {
+        if id < OTHERS { self.first } else { OTHERS }
+    }
+}
+
+/// All of these numbers, and this one first if it is among them.
+fn turned(numbers: Range<u32>, first: u32) -> impl Iterator<Item = u32> {
+    let first = if numbers.contains(&first) {
+        first
+    } else {
+        numbers.start
+    };
+    (first..numbers.end).chain(numbers.start..first)
 }
 
 /// How many ids are mapped from 0 on, without a gap.
@@ -94,7 +140,7 @@ mod tests {
         let all = "         0          0 4294967295\n";
         let span = Span::of(all, all);
         assert_eq!(span, Span::MACHINE);
-        assert!(span.base(0) > 1_879_048_191 && span.base(span.count()) <= 2_147_352_576);
+        assert!(span.base(0) > 1_879_048_191 && span.base(span.usual() - 1) + SIZE <= 2_147_352_576);
     }
 
     #[test]
@@ -111,6 +157,39 @@ mod tests {
         assert_eq!(span(lines, lines).count(), 2);
         assert_eq!(span(lines, "0 5 131072").count(), 1);
         assert_eq!(span("0 5 65536\n70000 200000 900000", lines).count(), 0);
+    }
+
+    #[test]
+    fn a_machine_has_others_when_those_are_taken() {
+        let span = Span::MACHINE;
+        assert_eq!((span.usual(), span.count()), (4094, 36_860));
+        assert_eq!((span.base(4094), span.base(36_859)), (0x8000_0000, 0xFFFD_0000));
+        for number in [0, 4093, 4094, 36_859] {
+            assert!(span.has(span.base(number)), "{number}");
+        }
+        for id in [
+            0x7FFE_0000,
+            0x7FFF_0000,
+            0x8000_0001,
+            0xFFFE_0000,
+            0xFFFF_0000,
+            u32::MAX,
+        ] {
+            assert!(!span.has(id), "{id}");
+        }
+        assert!(span.contains(0xFFFD_FFFF) && !span.contains(0x7FFF_FFFF) && !span.contains(0xFFFE_0000));
+        let order = |number| span.numbers_from(number).collect::<Vec<_>>();
+        for (number, begin, end) in [
+            (0, [0, 1], 36_859),
+            (4093, [4093, 0], 36_859),
+            (36_859, [36_859, 4094], 4093),
+        ] {
+            let mut order = order(number);
+            assert_eq!((order[..2].to_vec(), order[36_859]), (begin.to_vec(), end));
+            order.sort_unstable();
+            assert!(order.into_iter().eq(0..36_860));
+        }
+        assert!(Span::of("0 1000 1", "0 1000 1").numbers_from(7).next().is_none());
     }
 
     #[test]

@@ -65,7 +65,11 @@ impl Condo {
             .folders
             .mark()
             .and_then(|mark| u32::from_str_radix(mark, 16).ok());
-        let first = mark.map_or(0, |hash| hash % ranges.count().max(1));
-        first + id.saturating_sub(1)
+        let usual = ranges.usual().max(1);
+        let first = mark.map_or(0, |hash| hash % usual);
+        match id.saturating_sub(1) {
+            few if few < usual => (first + few) % usual,
+            many => many,
+        }
     }
 }

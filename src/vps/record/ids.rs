@@ -10,12 +10,11 @@ pub const USUAL: u32 = SIZE;
 /// Ranges of user ids of a VPS for containers of its own: what distributions give to the first two users for theirs (65,536 from
 /// 100,000 on, and again from 165,536 on) lies within.
 pub const NESTING_RANGES: u32 = 4;
-/// Most that one VPS may ask for. All VPSs of a machine share about 4,000 ranges.
+/// Most that one VPS may ask for. All VPSs of a machine share 36,860 ranges, of which 4,094 are below 2^31.
 const MOST: u32 = 64;
-const _: () = assert!(
-    MOST * SIZE == image::OWNERS,
-    "an image's owners are those of a VPS"
-);
+/// The same in ids.
+pub const MOST_IDS: u32 = MOST * SIZE;
+const _: () = assert!(MOST_IDS == image::OWNERS, "an image's owners are those of a VPS");
 
 impl VpsConfig {
     /// How many ranges of user ids it has: those asked for, or what its use needs.
@@ -43,11 +42,11 @@ impl VpsConfig {
 pub fn check(ids: u64) -> Result<u32> {
     let refuse = |problem: String| Err(Error::invalid("--ids", ids, problem));
     match u32::try_from(ids) {
-        Ok(ids) if (1..=MOST * SIZE).contains(&ids) => match ids.next_multiple_of(SIZE) {
+        Ok(ids) if (1..=MOST_IDS).contains(&ids) => match ids.next_multiple_of(SIZE) {
             whole if whole == ids => Ok(ids),
             next => refuse(format!("is no multiple of {SIZE}; the next is {next}")),
         },
-        _ => refuse(format!("must be from {SIZE} to {}", MOST * SIZE)),
+        _ => refuse(format!("must be from {SIZE} to {MOST_IDS}")),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::harness;
 tests![
     two_instances_share_no_user_ids,
     user_ids_of_others_are_left_out,
+    user_ids_behind_those_that_are_taken,
     a_lost_database_loses_no_vps,
     a_vps_without_any_record_is_not_adopted,
 ];
@@ -35,7 +36,7 @@ fn ids(house: &House, name: &str) -> Result<(u64, u64)> {
 /// Two roots whose instances would both like the same ranges first.
 fn alike() -> Result<[PathBuf; 2]> {
     let dir = harness::tempdir();
-    let count = Ranges::open()?.count();
+    let count = Ranges::open()?.usual();
     let range = |root: &Path| {
         let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
         u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % count
@@ -81,6 +82,49 @@ fn two_instances_share_no_user_ids() -> Result<()> {
     house.leave()
 }
 
+/// Gives these ids to users, as this test sees the machine.
+fn give(line: &str) -> Result<()> {
+    for (file, line) in [("/etc/subuid", line), ("/etc/subgid", "")] {
+        let text = harness::tempdir().join("given");
+        std::fs::write(&text, format!("{line}\n"))?;
+        if !Path::new(file).exists() {
+            std::fs::write(file, "")?;
+        }
+        mount(Some(&text), file, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    Ok(())
+}
+
+/// Ids that are negative numbers for who does not look closely.
+fn user_ids_behind_those_that_are_taken() -> Result<()> {
+    needs!(root);
+    harness::private_mounts()?;
+    give(&format!("joe:1879048192:{}", 4094 * 65_536))?;
+    let house = House::new()?;
+    house.ok("create web --image busybox --nesting --start")?;
+    let (first, count) = ids(&house, "web")?;
+    let end = first + count;
+    ensure!(
+        first >= 1 << 31 && count == 4 * 65_536 && end <= 0xFFFE_0000 && first % 65_536 == 0,
+        "{first}, {count}"
+    );
+    let owners = "touch /a && chown 1000:70000 /a && stat -c '%u %g' /a /etc/hostname && id -u";
+    let expected = "1000 70000\n0 0\n0";
+    ensure!(house.sh("web", owners)? == expected);
+    house.ok("snapshot create web before")?;
+    house.ok("restart web --timeout 1")?;
+    house.up("web")?;
+    ensure!(house.sh("web", owners)? == expected);
+    let process = std::fs::read_to_string(format!("/proc/{}/status", house.init("web")?))?;
+    ensure!(process.contains(&format!("Uid:\t{first}\t")), "{process}");
+    house.ok("delete --force web")?;
+    ensure!(
+        std::fs::symlink_metadata(claim(first)).is_err(),
+        "the claim is left"
+    );
+    house.leave()
+}
+
 /// What users of the host were given, and what somebody claimed while the VPS was stopped.
 fn user_ids_of_others_are_left_out() -> Result<()> {
     needs!(root);
@@ -94,17 +138,7 @@ fn user_ids_of_others_are_left_out() -> Result<()> {
         "{first}"
     );
     house.ok("stop web --timeout 1")?;
-    for (file, line) in [
-        ("/etc/subuid", format!("joe:{}:10", first + 5)),
-        ("/etc/subgid", String::new()),
-    ] {
-        let text = harness::tempdir().join("given");
-        std::fs::write(&text, line + "\n")?;
-        if !Path::new(file).exists() {
-            std::fs::write(file, "")?;
-        }
-        mount(Some(&text), file, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-    }
+    give(&format!("joe:{}:10", first + 5))?;
     house.ok("start web")?;
     let (second, _) = ids(&house, "web")?;
     ensure!(second.abs_diff(first) >= 65_536, "{second} is what joe was given");

@@ -11,7 +11,7 @@ use crate::error::{During, Error, Result};
 use crate::files;
 use crate::net::ipam::Taken;
 use crate::vps::record::attachment::{Attachment, Interface};
-use crate::vps::record::ids::NESTING_RANGES;
+use crate::vps::record::ids::{MOST_IDS, NESTING_RANGES};
 use crate::vps::record::name::Name;
 
 /// The highest number of a VPS: five digits fit into the name of its interface.
@@ -45,9 +45,12 @@ pub(super) fn claimed(claim: &Connection, new: &NewVps, picks: &Picks<'_>) -> Re
 
 /// Whether a VPS has the range of user ids that begins here, among others or alone; also when that cannot be found out.
 pub(super) fn has_range(db: &Connection, base: u32) -> bool {
-    let text = "SELECT count(*) FROM vps WHERE uid_base <= ?1 AND ?1 < uid_base +
+    // Of all that begin before, by their index those alone that could reach it.
+    let text = "SELECT count(*) FROM vps WHERE uid_base <= ?1 AND uid_base > ?1 - ?4 AND ?1 < uid_base +
                 coalesce(json_extract(config, '$.ids'), ?2 * CASE WHEN json_extract(config, '$.nesting') THEN ?3 ELSE 1 END)";
-    db.query_row(text, [base, UIDS, NESTING_RANGES], |row| row.get::<_, u32>(0)) != Ok(0)
+    db.query_row(text, [base, UIDS, NESTING_RANGES, MOST_IDS], |row| {
+        row.get::<_, u32>(0)
+    }) != Ok(0)
 }
 
 /// Claims the addresses of an interface, which has a number and comes beside others that are not recorded yet.
