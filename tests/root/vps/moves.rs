@@ -380,10 +380,8 @@ fn a_move_that_is_cut_leaves_one_vps() -> Result<()> {
             "part {part}: {list:?}, {:?}",
             house.list()?
         );
-        ensure!(
-            other.condo("exec web -- busybox cat /srv/page")?.stdout == b"the page\n",
-            "part {part}"
-        );
+        let page = other.condo("exec web -- busybox cat /srv/page")?;
+        ensure!(page.stdout == b"the page\n", "part {part}: {page:?}");
     }
     drop(other);
     house.leave()
