@@ -17,6 +17,8 @@ const END: u32 = 0x7FFE_0000;
 const OTHERS: u32 = 0x8000_0000;
 /// ... up to those that mean "none" with 16 or 32 bits.
 const LAST: u32 = 0xFFFE_0000;
+// So that every range of either begins at one, and is whole.
+const _: () = assert!((FIRST | END | OTHERS | LAST).is_multiple_of(SIZE));
 
 /// Ids beside each other, and some of a machine's that are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,14 +97,7 @@ impl Span {
 
     /// Whether a range begins at this id. Another would overlap two.
     pub(super) fn has(self, base: u32) -> bool {
-        self.contains(base)
-            && (base - self.start(base)).is_multiple_of(SIZE)
-            && self.contains(base + (SIZE - 1))
-    }
-
-    /// Where those begin that this id is of.
-    fn start(self, id: u32) -> u32 {
-        if id < OTHERS { self.first } else { OTHERS }
+        self.contains(base) && base.is_multiple_of(SIZE)
     }
 }
 

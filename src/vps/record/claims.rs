@@ -69,6 +69,7 @@ impl Condo {
         let first = mark.map_or(0, |hash| hash % usual);
         match id.saturating_sub(1) {
             few if few < usual => (first + few) % usual,
+            // So many are there that the usual ones are taken: at once to the others.
             many => many,
         }
     }
