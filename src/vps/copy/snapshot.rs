@@ -16,7 +16,7 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::pending::{self, Pending};
 use crate::vps::record::snapshots::{Snapshot, SnapshotName, remove_copies};
-use crate::vps::record::store::{Record, now, random_uuid};
+use crate::vps::record::store::{now, random_uuid};
 use crate::vps::record::view::VpsStatus;
 
 use super::capture::{Captured, at};
@@ -154,7 +154,7 @@ impl Condo {
         self.sweep_copies(vps)?;
         let snapshot = self.snapshot(vps, name)?;
         if self.bring_back(vps, &snapshot, force)? {
-            self.start(vps)?;
+            self.see_start(vps)?;
         }
         Ok(snapshot)
     }
@@ -162,8 +162,8 @@ impl Condo {
     /// Whether the VPS ran, now or when a killed restore began.
     fn bring_back(&self, vps: &Name, snapshot: &Snapshot, force: Option<Duration>) -> Result<bool> {
         let (record, _lock) = self.hold_settled(vps)?;
-        let ran_before = match &record.config.pending {
-            None => false,
+        let ran = match &record.config.pending {
+            None | Some(Pending::Starting) => self.is_to_run(&record)?,
             Some(Pending::Restoring { ran, .. }) => *ran,
             Some(other) => return Err(Error::Status(other.remedy(&record))),
         };
@@ -175,16 +175,22 @@ impl Condo {
         }
         // A snapshot keeps its image from being removed.
         self.images().get(&snapshot.config.image)?;
-        if runs {
-            self.shut_down(&record, force)?;
-            self.take_down(&record)?;
+        // Before it is stopped: killed after that, nobody else knows that it ran.
+        let restoring = Pending::Restoring {
+            snapshot: snapshot.name.clone(),
+            ran,
+        };
+        self.set_pending(vps, Some(&restoring))?;
+        if runs
+            && let Err(e) = self
+                .shut_down(&record, force)
+                .and_then(|()| self.take_down(&record))
+        {
+            // The disk is as it was.
+            self.set_starting(vps, self.status(vps)? == VpsStatus::Stopped)?;
+            return Err(e);
         }
-        let ran = runs || ran_before;
         let record = self.store.reconfigure(vps, &|config| {
-            config.pending = Some(Pending::Restoring {
-                snapshot: snapshot.name.clone(),
-                ran,
-            });
             config.image.clone_from(&snapshot.config.image);
             Ok(())
         })?;
@@ -198,16 +204,8 @@ impl Condo {
         if !snapshot.started {
             files::remove_file(&self.folders.seat(vps).provisioned())?;
         }
-        self.settled(vps)?;
+        self.set_starting(vps, ran)?;
         Ok(ran)
-    }
-
-    /// Nothing is unfinished about a VPS any more.
-    pub(super) fn settled(&self, vps: &Name) -> Result<Record> {
-        self.store.reconfigure(vps, &|config| {
-            config.pending = None;
-            Ok(())
-        })
     }
 
     /// What has changed since a snapshot, up to another one or now.

@@ -33,7 +33,7 @@ pub enum Pending {
         /// Whether it ran before.
         ran: bool,
     },
-    /// It has come from another host, and its first start here is still to be seen.
+    /// It ran before a command stopped it, here or on the host that it came from, and its start is still to be seen.
     Starting,
 }
 
@@ -56,7 +56,7 @@ impl Pending {
                 "it is being handed over to another host, which may run it already; finish that: condo migrate {name} {to}; if that \
                  host cannot be asked any more, say where it is: condo migrate {name} --here, or --there"
             ),
-            Self::Starting => "it has come from another host and starts for the first time".into(),
+            Self::Starting => format!("it ran, and is to run again: `condo start {name}`"),
         }
     }
 }

@@ -33,6 +33,7 @@ mod resident;
 mod resize;
 mod shared;
 pub mod spec;
+mod starting;
 mod still;
 mod streams;
 mod tables;

@@ -40,8 +40,7 @@ impl Condo {
         self.settle(&record)?;
         pending::refuse(&record)?;
         let status = self.status(name)?;
-        let ran = status != VpsStatus::Stopped;
-        if ran && !force {
+        if status != VpsStatus::Stopped && !force {
             let text = format!("the VPS is {}: stop it first, or use --force", status.as_str());
             return Err(Error::Status(text));
         }
@@ -53,6 +52,8 @@ impl Condo {
         record.config.check_owners(&image)?;
         provision::check(&image, &rebuild.first_boot)?;
         let _copies = self.no_copies(name)?;
+        let ran = self.is_to_run(&record)?;
+        self.set_starting(name, ran)?;
         self.shut_down(&record, None)?;
         self.take_down(&record)?;
         let plan = serde_json::to_vec(rebuild)?;

@@ -11,7 +11,7 @@ use crate::files;
 use crate::vps::record::first_boot::FirstBoot;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
-use crate::vps::record::pending;
+use crate::vps::record::pending::{self, Pending};
 use crate::vps::record::rescue::Rescue;
 use crate::vps::record::store::Record;
 use crate::vps::record::view::VpsStatus;
@@ -57,12 +57,13 @@ impl Condo {
                 .image
                 .clone()
                 .unwrap_or_else(|| record.config.image.clone()),
-            resume: status != VpsStatus::Stopped,
+            resume: self.is_to_run(record)?,
             ending: false,
         };
         let image = self.images().get(&rescue.image)?;
         record.config.check_owners(&image)?;
         provision::check(&image, &request.first_boot)?;
+        self.set_starting(name, rescue.resume)?;
         self.shut_down(record, Some(request.timeout))?;
         self.take_down(record)?;
         let seat = self.folders.rescue(name);
@@ -87,26 +88,31 @@ impl Condo {
     pub fn end_rescue(&self, name: &Name, timeout: Duration) -> Result<bool> {
         let (record, lock) = self.hold(name)?;
         let Some(rescue) = record.config.rescue.clone() else {
+            if record.config.pending == Some(Pending::Starting) {
+                drop(lock);
+                return self.see_start(name).map(|()| true);
+            }
             return Err(Error::Status("the VPS is not in rescue".into()));
         };
         self.shut_down(&record, Some(timeout))?;
         self.take_down(&record)?;
-        let ending = |rescue: Option<Rescue>| {
-            self.store.reconfigure(name, &|config| {
-                config.rescue.clone_from(&rescue);
-                Ok(())
-            })
-        };
         let resume = rescue.resume;
-        ending(Some(Rescue {
-            ending: true,
-            ..rescue
-        }))?;
+        self.store.reconfigure(name, &|config| {
+            config.rescue = Some(Rescue {
+                ending: true,
+                ..rescue.clone()
+            });
+            Ok(())
+        })?;
         self.remove_rescue(&record)?;
-        ending(None)?;
+        self.store.reconfigure(name, &|config| {
+            config.rescue = None;
+            config.pending = resume.then_some(Pending::Starting);
+            Ok(())
+        })?;
         drop(lock);
         if resume {
-            self.start(name)?;
+            self.see_start(name)?;
         }
         Ok(resume)
     }

@@ -217,8 +217,6 @@ fn cut_restores(house: &House) -> Result<()> {
         let mine = mine(house, "web");
         is_whole(&mine)?;
         ensure!(!mine.with_file_name("later").exists());
-        // Killed between its end and its start, it is stopped.
-        house.output("start web")?;
         goes_on(house)?;
         house.ok("stop web").map(drop)
     };
@@ -258,7 +256,8 @@ fn a_killed_rescue() -> Result<()> {
         ensure!(vps["rescue"] == "other" && vps["status"] == "running", "{vps}");
         ensure!(house.sh("web", "busybox cat /mnt/mine")? == "mine");
         house.ok("rescue web --end")?;
-        house.output("stop web").map(drop)
+        goes_on(&house)?;
+        house.ok("stop web").map(drop)
     };
     cut(
         &house,
@@ -301,15 +300,15 @@ fn a_killed_deletion_of_a_snapshot() -> Result<()> {
 fn a_killed_rebuild() -> Result<()> {
     let house = house()?;
     let before = || {
-        house.ok("rebuild web --image quick")?;
+        house.ok("rebuild web --image quick --start")?;
         mark(&house)
     };
     let after = || -> Result<()> {
         ensure!(house.show("web")?["image"] == "other" && !mine(&house, "web").exists());
-        house.ok("start web")?;
+        goes_on(&house)?;
         house.ok("stop web").map(drop)
     };
-    cut(&house, "rebuild web --image other", "", before, after)?;
+    cut(&house, "rebuild web --image other --force", "", before, after)?;
     house.leave()
 }
 

@@ -20,6 +20,7 @@ tests![
     a_debian_moves_while_it_serves: 300,
     a_move_that_is_cut_leaves_one_vps: 600,
     a_move_whose_other_end_is_killed_leaves_one_vps: 300,
+    a_move_that_fails_when_it_is_repeated_leaves_it_running: 120,
     whoever_knows_where_a_vps_is_says_so: 120,
 ];
 
@@ -462,6 +463,34 @@ fn unclear(house: &House, other: &Other) -> Result<()> {
         ensure!(other.condo("delete --force web")?.status.success());
     }
     bail!("it always arrives")
+}
+
+/// Only the record of the first attempt tells that it ran: the VPS is stopped when the second begins.
+fn a_move_that_fails_when_it_is_repeated_leaves_it_running() -> Result<()> {
+    let house = serving()?;
+    let other = Other::new()?;
+    other.sshd_listens()?;
+    unclear(&house, &other)?;
+    ensure!(other.condo("delete --force web")?.status.success());
+    ensure!(house.status("web")? == "stopped");
+    // Its first answer comes, which is that nothing of the VPS is there.
+    let script = harness::tempdir().join("short");
+    let none = "\0\0\0\u{11}{\"answer\":\"none\"}".len();
+    let text = format!("{} \"$@\" | head -c {none}", other.remote());
+    std::fs::write(&script, text)?;
+    let again = other
+        .migrate_by(&house, "web", format!("sh {}", script.display()))
+        .output()?;
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    ensure!(
+        !again.status.success() && said.contains("the other host does not answer"),
+        "{said}"
+    );
+    ensure!(house.status("web")? == "running");
+    ensure!(other.migrate(&house, "web").output()?.status.success());
+    ensure!(other.list()?[0]["status"] == "running");
+    drop(other);
+    house.leave()
 }
 
 fn whoever_knows_where_a_vps_is_says_so() -> Result<()> {

@@ -12,7 +12,6 @@ use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
 use crate::vps::record::pending::Pending;
 use crate::vps::record::store::Record;
-use crate::vps::record::view::VpsStatus;
 
 use super::super::archive::Reader;
 use super::super::capture::at;
@@ -122,7 +121,7 @@ impl Coming<'_> {
         };
         if record.config.arrived.as_ref() == Some(&self.token) {
             if record.config.pending == Some(Pending::Starting) {
-                self.start()?;
+                self.condo.see_start(&self.name)?;
             }
             return Ok(Answer::Arrived {
                 address: record.address,
@@ -189,17 +188,10 @@ impl Coming<'_> {
         })?;
         // Does it not start, the other host keeps it: that has all of it, and is told once this one has nothing.
         if start {
-            self.start()?;
+            self.condo.see_start(&self.name)?;
         }
         self.record = None;
         Ok(address)
-    }
-
-    fn start(&self) -> Result<()> {
-        if self.condo.status(&self.name)? == VpsStatus::Stopped {
-            self.condo.start(&self.name)?;
-        }
-        self.condo.settled(&self.name).map(drop)
     }
 
     /// Leaves nothing of what was not handed over.

@@ -13,7 +13,6 @@ use crate::vps::record::name::Name;
 use crate::vps::record::pending::{self, Pending};
 use crate::vps::record::snapshots::{Snapshot, remove_copies};
 use crate::vps::record::store::{Record, random_uuid};
-use crate::vps::record::view::VpsStatus;
 
 use super::super::archive::tree_digest;
 use super::super::capture::at;
@@ -161,7 +160,7 @@ impl Condo {
             }) if *other == to.text => (token.clone(), *ran),
             _ => {
                 pending::refuse(&record)?;
-                (random_uuid()?, self.status(vps)? != VpsStatus::Stopped)
+                (random_uuid()?, self.is_to_run(&record)?)
             }
         };
         self.must_be_movable(&record, options)?;
@@ -176,8 +175,6 @@ impl Condo {
         let mut moved = match line.answer()? {
             Answer::None => {
                 pending::refuse_half_deleted(&record)?;
-                // Nothing of an earlier run is there, and nobody there will take it for theirs.
-                self.settled(vps)?;
                 self.move_over(
                     vps,
                     line,
@@ -207,6 +204,7 @@ impl Condo {
         Ok(moved)
     }
 
+    /// The other host has nothing of it, and nobody there will take it for theirs before they are told so.
     fn move_over(
         &self,
         vps: &Name,
@@ -217,34 +215,26 @@ impl Condo {
         let ran = hand.ran;
         let dir = self.passing(vps);
         let undo = Undo::of(|| remove_copies(&dir));
-        let image = self.images().get(&self.store.get(vps)?.config.image)?;
         let mut going = Move {
             condo: self,
             vps,
             line,
             dir: dir.clone(),
-            digest: tree_digest(&image.tree()?)?,
+            digest: String::new(),
             with_image: true,
             rounds: 0,
             sent: 0,
             last: None,
         };
-        going.ask_for_image(&image.name)?;
-        while ran && going.rounds < ROUNDS && going.last.as_ref().is_none_or(|round| round.bytes > LITTLE) {
-            going.round(true)?;
-        }
-        let begin = Instant::now();
-        self.set_leaving(vps, hand)?;
-        let stopped = self.stop(std::slice::from_ref(vps), options.patience);
-        let all_sent = stopped
-            .into_iter()
-            .try_for_each(|(_, result)| result)
-            .and_then(|()| going.round(false));
-        if let Err(e) = all_sent {
-            // The other host has not been told that it is theirs.
-            self.stay(vps, ran)?;
-            return Err(e);
-        }
+        // What an earlier run has recorded stays until then: that is all that knows whether it ran.
+        let sent = going.send_all(hand, options.patience);
+        let begin = match sent {
+            Ok(begin) => begin,
+            Err(e) => {
+                self.stay(vps, ran)?;
+                return Err(e);
+            }
+        };
         let address = match going.commit(ran) {
             Ok(address) => address,
             Err(Doubt { e, certain: true }) => {
@@ -279,21 +269,16 @@ impl Condo {
             token: hand.token.to_owned(),
             ran: hand.ran,
         };
-        self.store
-            .reconfigure(vps, &|config| {
-                config.pending = Some(leaving.clone());
-                Ok(())
-            })
-            .map(drop)
+        self.set_pending(vps, Some(&leaving)).map(drop)
     }
 
     /// It stays here, and runs again if it did.
     pub(super) fn stay(&self, vps: &Name, ran: bool) -> Result<()> {
-        self.settled(vps)?;
-        if ran && self.status(vps)? == VpsStatus::Stopped {
-            self.start(vps)?;
+        self.set_starting(vps, ran)?;
+        match ran {
+            true => self.see_start(vps),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn must_be_movable(&self, record: &Record, options: &MigrateOptions) -> Result<()> {
@@ -314,9 +299,29 @@ struct Doubt {
 }
 
 impl Move<'_> {
-    fn ask_for_image(&mut self, name: &str) -> Result<()> {
+    /// All of it, the last while it is stopped: since when.
+    fn send_all(&mut self, hand: &Hand<'_>, patience: Duration) -> Result<Instant> {
+        self.ask_for_image()?;
+        while hand.ran && self.rounds < ROUNDS && self.last.as_ref().is_none_or(|round| round.bytes > LITTLE)
+        {
+            self.round(true)?;
+        }
+        let begin = Instant::now();
+        self.condo.set_leaving(self.vps, hand)?;
+        let stopped = self.condo.stop(std::slice::from_ref(self.vps), patience);
+        stopped.into_iter().try_for_each(|(_, result)| result)?;
+        self.round(false)?;
+        Ok(begin)
+    }
+
+    fn ask_for_image(&mut self) -> Result<()> {
+        let image = self
+            .condo
+            .images()
+            .get(&self.condo.store.get(self.vps)?.config.image)?;
+        self.digest = tree_digest(&image.tree()?)?;
         self.line.say(&Said::Image {
-            name: name.to_owned(),
+            name: image.name,
             digest: self.digest.clone(),
         })?;
         self.with_image = match self.line.answer()? {
