@@ -16,14 +16,20 @@ export default async function snapshots(place, signal, name) {
       : table(["Name", "Taken", ""], all.map((one) => [one.name, new Date(one.created_at).toLocaleString(), acts(one.name)])));
   }
 
+  // One thing at a time: a snapshot that a VPS is being set back to is not to be deleted meanwhile.
+  async function alone(work) {
+    list.inert = true;
+    try { await work(); } finally { list.inert = false; }
+  }
+
   function acts(snapshot) {
     const restore = async () => {
       if (!(await sure(`Set ${name} back to ${snapshot}? What was written since is lost.`, "Restore"))) return;
-      await ask("PUT", instance(name), { restore: snapshot });
+      await alone(() => ask("PUT", instance(name), { restore: snapshot }));
     };
     const remove = async () => {
       if (!(await sure(`Delete the snapshot ${snapshot}?`, "Delete"))) return;
-      await ask("DELETE", `${path}/${encodeURIComponent(snapshot)}`);
+      await alone(() => ask("DELETE", `${path}/${encodeURIComponent(snapshot)}`));
       await refresh();
     };
     return h("span", {},

@@ -1,7 +1,7 @@
 //! A program under ptrace(2): its system calls are counted, and it or its first child can be killed after a certain one.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -62,7 +62,11 @@ impl Tracer {
     fn start(command: &Command, kill: Option<(Victim, usize)>) -> Result<Self> {
         let mut shell = Command::new("/bin/busybox");
         shell
-            .args(["sh", "-c", "read go; exec \"$0\" \"$@\" </dev/null"])
+            .args([
+                "sh",
+                "-c",
+                "echo ready; read go; exec \"$0\" \"$@\" </dev/null >/dev/null",
+            ])
             .arg(command.get_program())
             .args(command.get_args())
             .envs(
@@ -71,9 +75,12 @@ impl Tracer {
                     .filter_map(|(name, value)| Some((name, value?))),
             )
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut child = shell.spawn()?;
+        // Its own exec is over then, and the next one is the program's.
+        let mut ready = [0; 6];
+        child.stdout.take().context("no pipe")?.read_exact(&mut ready)?;
         let program = Pid::from_raw(i32::try_from(child.id())?);
         let births =
             Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_TRACEVFORK;

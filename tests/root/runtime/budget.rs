@@ -63,17 +63,17 @@ fn system_calls() -> Result<()> {
     // The first execution of the program makes four calls (`entry/`); sixty more, and it has not begun there.
     let budget = if harness::has("cgroup2") {
         Calls {
-            create: 610,
-            start: 140,
-            exec: 390,
-            delete: 200,
+            create: 590,
+            start: 85,
+            exec: 345,
+            delete: 105,
         }
     } else {
         Calls {
-            create: 1035,
-            start: 148,
-            exec: 440,
-            delete: 200,
+            create: 990,
+            start: 110,
+            exec: 425,
+            delete: 160,
         }
     };
     let calls = Calls::measure()?;
