@@ -211,13 +211,28 @@ fn serve() -> Result<(), Error> {
     if !task.has_streams() {
         log_lines::start(0);
     }
-    let outcome = match whose.open().and_then(|condo| task.run(&condo)) {
+    let nameless = task.nameless_image().map(str::to_owned);
+    let condo = match whose.open() {
+        Ok(condo) => condo,
+        Err(e) => return tell(&mut socket, &failed(e)).map(drop),
+    };
+    let outcome = match task.run(&condo) {
         Ok(value) => Outcome::Done(value),
         Err(e) => failed(e),
     };
     // A server that is gone meanwhile is no failure of what was done.
-    let _ = socket.write_all(&serde_json::to_vec(&outcome)?);
+    if !tell(&mut socket, &outcome)?
+        && let Some(image) = nameless
+    {
+        // But for what only it would have given a name.
+        let _ = condo.image_remove(&image);
+    }
     Ok(())
+}
+
+/// Whether the server has heard the outcome.
+fn tell(socket: &mut UnixStream, outcome: &Outcome) -> Result<bool, Error> {
+    Ok(socket.write_all(&serde_json::to_vec(outcome)?).is_ok())
 }
 
 fn failed(e: Error) -> Outcome {

@@ -91,6 +91,14 @@ impl Task {
         matches!(self, Self::Exec(..) | Self::Console(_))
     }
 
+    /// The image that it makes, by a name that was made up until the server has given it another.
+    pub(super) fn nameless_image(&self) -> Option<&str> {
+        match self {
+            Self::Image(name, ImageTask::Import(_) | ImageTask::Publish(..)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Does it.
     pub(super) fn run(self, condo: &Condo) -> Result<Value> {
         match self {
