@@ -80,6 +80,16 @@ impl Rule {
             && self.access & other.access != 0
     }
 
+    fn covers(&self, other: &Self) -> bool {
+        fn all<T: PartialEq + Copy>(a: Option<T>, b: Option<T>) -> bool {
+            a.is_none() || a == b
+        }
+        all(self.kind, other.kind)
+            && all(self.major, other.major)
+            && all(self.minor, other.minor)
+            && self.access & other.access == other.access
+    }
+
     /// `c 1:3 rwm`.
     fn v1_text(&self) -> String {
         let kind = match self.kind {
@@ -156,10 +166,25 @@ pub(super) fn rules(spec: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
     let mut rules = spec.iter().map(Rule::from_spec).collect::<Result<Vec<_>>>()?;
     // Where everything is allowed but some, the general rules would only cut into these few.
     let all_but_some = rules.iter().rfind(|r| r.is_total()).is_some_and(|r| r.allow);
-    let default = default_devices().into_iter();
-    rules.extend(default.filter(|r| !all_but_some || r.major.is_some()));
+    let mut default = default_devices();
+    // What a caller has said is said: each rule is a write with cgroup v1, and a part of the program with v2.
+    default.retain(|r| (!all_but_some || r.major.is_some()) && !is_decided(&rules, r));
+    rules.extend(default);
     rules.retain(|r| r.access != 0);
     Ok(rules)
+}
+
+/// Whether for each access of a rule the last of the others that is about any of the same decides all of it alike.
+fn is_decided(rules: &[Rule], rule: &Rule) -> bool {
+    let of = |access| Rule {
+        access: rule.access & access,
+        ..*rule
+    };
+    let parts = [MKNOD, READ, WRITE].map(of);
+    parts.iter().filter(|part| part.access != 0).all(|part| {
+        let last = rules.iter().rfind(|other| other.overlaps(part));
+        last.is_some_and(|other| other.allow == part.allow && other.covers(part))
+    })
 }
 
 /// The writes to `devices.allow` and `devices.deny` that amount to these rules.
@@ -280,6 +305,36 @@ mod tests {
             r#"[{"allow":true,"type":"c","major":1,"access":"x"}]"#,
         ] {
             assert!(parsed(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_already_is_not_said_again() {
+        let of = |json: &str| -> Vec<Rule> {
+            let spec: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
+            rules(&spec).unwrap()
+        };
+        let about_null = |rules: &[Rule]| {
+            rules
+                .iter()
+                .filter(|r| (r.major, r.minor) == (Some(1), Some(3)))
+                .count()
+        };
+        let null = r#"{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"}"#;
+        let all = of(&format!("[{null}]"));
+        assert_eq!((all.len(), about_null(&all)), (default_devices().len(), 1));
+        // Part of it, or all of it and then less.
+        for said in [
+            r#"{"allow":true,"type":"c","major":1,"minor":3,"access":"rw"}"#.to_owned(),
+            format!(r#"{null},{{"allow":false,"type":"c","major":1,"minor":3,"access":"w"}}"#),
+            format!(r#"{null},{{"allow":false,"access":"rwm"}}"#),
+        ] {
+            let all = of(&format!("[{said}]"));
+            let last = all
+                .iter()
+                .rfind(|r| (r.major, r.minor) == (Some(1), Some(3)))
+                .unwrap();
+            assert!(last.allow && last.access == ALL, "{said}");
         }
     }
 

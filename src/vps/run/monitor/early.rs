@@ -18,7 +18,7 @@ use crate::runtime::init::Newborn;
 /// How long an init is looked at that does not come to rest.
 const LONGEST: Duration = Duration::from_secs(1);
 /// How often: one that is asleep twice in a row has come to rest.
-const LOOK: Duration = Duration::from_millis(1);
+const LOOK: Duration = Duration::from_micros(500);
 /// How much of what was said last is looked at, in bytes.
 const TAIL: usize = 2048;
 /// How many lines of that are told, and how many characters of each.
