@@ -29,7 +29,7 @@ test-root: ## the tests of kernel effects on this machine (T=part of a name, CON
 test-vm: ## the same in a throw-away guest with cgroup v2 (T=…, TIER=systemd or selinux)
 	@scripts/test-root $(or $(TIER),plain) $(T)
 
-bench: ## start-up times next to runc's and crun's, Docker's and LXC's
+bench: ## start-up times next to runc's and crun's, Docker's, LXC's and QEMU's
 	@scripts/bench all
 
 fuzz: ## nonsense for all parsers of condo-runtime, ten minutes each (T=target, SECONDS=)

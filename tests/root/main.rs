@@ -108,9 +108,12 @@ const MODULES: &[&[harness::Test]] = &[
 fn main() -> std::process::ExitCode {
     if let Ok(rounds) = std::env::var("CONDO_BENCH") {
         let rounds = rounds.parse().expect("CONDO_BENCH is a number of rounds");
+        let times = std::env::var_os("CONDO_BENCH_TIMES").unwrap_or_default();
+        let take_in = |subject, title| bench::figures::take_in(subject, title, &times);
         let measured = match std::env::var("CONDO_BENCH_OF").as_deref() {
             Ok("network") => bench::network::main(rounds),
-            Ok("vps") => bench::figures::take_in(&std::env::var_os("CONDO_BENCH_TIMES").unwrap_or_default()),
+            Ok("vps") => take_in("vpss", "A VPS's start, exec and end next to Docker's and LXC's"),
+            Ok("ssh") => take_in("ssh", "From a Debian's creation to the first login"),
             _ => bench::main(rounds),
         };
         measured.expect("the benchmark");

@@ -152,10 +152,11 @@ fn bar(svg: &mut String, top: f64, scale: f64, (is_own, figure): (bool, &Figure)
     Ok(())
 }
 
-/// Takes in what `scripts/bench-vps` has measured: lines of a work, a name and a time, and of `version`, a name and its text.
-pub fn take_in(file: &OsStr) -> Result<()> {
+/// Takes in what a script has measured of a subject: lines of a work (`_` for a space), a name and times; of `version`, a name and its text; and
+/// of `memory`, a system, a name and megabytes.
+pub fn take_in(subject: &str, title: &str, file: &OsStr) -> Result<()> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
-    let (mut works, mut versions, mut rounds) = (Vec::<Work>::new(), json!({}), 0);
+    let (mut works, mut versions, mut memory, mut rounds) = (Vec::<Work>::new(), json!({}), json!({}), 0);
     for line in text.lines() {
         let mut words = line.splitn(3, ' ');
         let (Some(work), Some(who), Some(rest)) = (words.next(), words.next(), words.next()) else {
@@ -165,22 +166,26 @@ pub fn take_in(file: &OsStr) -> Result<()> {
             versions[who] = rest.into();
             continue;
         }
+        if let ("memory", Some((peer, megabytes))) = (work, rest.split_once(' ')) {
+            println!("{who}: one of {peer} takes {megabytes} MB");
+            memory[who][peer] = megabytes.parse::<f64>()?.into();
+            continue;
+        }
+        let work = work.replace('_', " ");
         let mut times = rest.split(' ').map(str::parse).collect::<Result<Vec<f64>, _>>()?;
         rounds = times.len();
         let figure = Figure::of(who, &mut times);
         match works.iter_mut().find(|known| known.name == work) {
             Some(known) => known.figures.push(figure),
             None => works.push(Work {
-                name: work.to_owned(),
+                name: work,
                 figures: vec![figure],
             }),
         }
     }
-    let about = json!({ "machine": super::machine()?, "rounds": rounds, "versions": versions });
-    keep(
-        "vpss",
-        "A VPS's start, exec and end next to Docker's and LXC's",
-        about,
-        &works,
-    )
+    let mut about = json!({ "machine": super::machine()?, "rounds": rounds, "versions": versions });
+    if memory != json!({}) {
+        about["megabytes_of_one"] = memory;
+    }
+    keep(subject, title, about, &works)
 }
