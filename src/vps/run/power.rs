@@ -25,7 +25,7 @@ use crate::runtime::status::Identity;
 use crate::vps::record::events::Kind;
 use crate::vps::record::instance::Condo;
 use crate::vps::record::name::Name;
-use crate::vps::record::pending::{self, Pending};
+use crate::vps::record::pending;
 use crate::vps::record::store::{ExitReason, LastExit, Record};
 use crate::vps::record::view::VpsStatus;
 use crate::vps::wire::{doors, network};
@@ -80,9 +80,7 @@ impl Condo {
         let launched = monitor::launch(self, name, &lock);
         match &launched {
             Ok(()) => {
-                if record.config.pending == Some(Pending::Starting) {
-                    self.settled(name)?;
-                }
+                self.forget_starting(&record)?;
                 self.tell(&record, Kind::Started, Value::Null);
             }
             Err(e) => self.tell(&record, Kind::Failed, json!({ "reason": e.to_string() })),
@@ -113,9 +111,7 @@ impl Condo {
         let (record, lock) = self.hold(name)?;
         self.set_stopping(name)?;
         self.settle(&record)?;
-        if record.config.pending == Some(Pending::Starting) {
-            self.settled(name)?;
-        }
+        self.forget_starting(&record)?;
         let ending = self.ask(&record, Some(timeout))?;
         Ok(Stop {
             record,

@@ -20,12 +20,20 @@ impl Condo {
         Ok(runs || record.config.pending == Some(Pending::Starting))
     }
 
-    /// Starts it, if nobody has, and nothing is unfinished any more.
+    /// Starts it, unless somebody has; either way that start is seen.
     pub(in crate::vps) fn see_start(&self, vps: &Name) -> Result<()> {
-        if self.status(vps)? == VpsStatus::Stopped {
-            self.start(vps)?;
+        match self.status(vps)? {
+            VpsStatus::Stopped => self.start(vps),
+            _ => self.settled(vps).map(drop),
         }
-        self.settled(vps).map(drop)
+    }
+
+    /// A start that was still to be seen is none any more: it has come, or is not wanted now.
+    pub(super) fn forget_starting(&self, record: &Record) -> Result<()> {
+        match record.config.pending {
+            Some(Pending::Starting) => self.settled(&record.name).map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// Nothing is unfinished about a VPS any more.

@@ -227,16 +227,8 @@ impl Condo {
             last: None,
         };
         // What an earlier run has recorded stays until then: that is all that knows whether it ran.
-        let sent = going.send_all(hand, options.patience);
-        let begin = match sent {
-            Ok(begin) => begin,
-            Err(e) => {
-                self.stay(vps, ran)?;
-                return Err(e);
-            }
-        };
-        let address = match going.commit(ran) {
-            Ok(address) => address,
+        let (begin, address) = match going.hand_over(hand, options.patience) {
+            Ok(handed) => handed,
             Err(Doubt { e, certain: true }) => {
                 self.stay(vps, ran)?;
                 return Err(e);
@@ -299,6 +291,13 @@ struct Doubt {
 }
 
 impl Move<'_> {
+    /// Sends all of it and says that it is the other host's: since when it is stopped here, and its address there.
+    fn hand_over(&mut self, hand: &Hand<'_>, patience: Duration) -> Result<(Instant, Ipv4Addr), Doubt> {
+        let certain = |e| Doubt { e, certain: true };
+        let begin = self.send_all(hand, patience).map_err(certain)?;
+        Ok((begin, self.commit(hand.ran)?))
+    }
+
     /// All of it, the last while it is stopped: since when.
     fn send_all(&mut self, hand: &Hand<'_>, patience: Duration) -> Result<Instant> {
         self.ask_for_image()?;
