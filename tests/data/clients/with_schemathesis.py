@@ -88,7 +88,7 @@ def furnish():
     ]
     # What earlier requests have begun may still take something of it away.
     deadline = time.monotonic() + 30
-    while missing := [(path, body) for path, body, name in wanted if status_of(path, name) == 404]:
+    while missing := [(path, body) for path, body, name in wanted if status_of(path, name) != 200]:
         said = [ask("POST", path, body) for path, body in missing]
         assert time.monotonic() < deadline, (missing, said)
 
