@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountPropagationFlags;
@@ -115,7 +116,7 @@ impl Clocks {
 pub fn join(kind: Kind, path: &Path) -> Result<()> {
     let fd = open(path)?;
     set(fd.as_fd(), kind).map_err(|e| match e {
-        Error::Io(io) if io.raw_os_error() == Some(nix::errno::Errno::EINVAL as i32) => Error::invalid(
+        Error::Io(io) if io.raw_os_error() == Some(Errno::EINVAL as i32) => Error::invalid(
             "linux.namespaces",
             path.display(),
             format!("is not a usable {} namespace", kind.file()),
@@ -135,8 +136,11 @@ pub fn return_to(namespace: BorrowedFd<'_>, kind: Kind) -> Result<()> {
 /// Joins all these namespaces of a process at once, in the order the kernel knows to be right (`setns(2)` with a pidfd).
 pub fn join_process(pidfd: BorrowedFd<'_>, kinds: &[Kind]) -> Result<()> {
     let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
-    nix::sched::setns(pidfd, CloneFlags::from_bits_retain(flags as i32))
-        .during(|| "join the container's namespaces")
+    match nix::sched::setns(pidfd, CloneFlags::from_bits_retain(flags as i32)) {
+        // It has ended since it was looked at.
+        Err(Errno::ESRCH) => Err(Error::Status("container not running".into())),
+        other => other.during(|| "join the container's namespaces"),
+    }
 }
 
 /// Joins these namespaces one by one, in their order, which is [`Kind::ALL`]'s: what comes first gives the right to the rest.
