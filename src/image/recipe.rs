@@ -25,8 +25,8 @@ macro_rules! embed {
 /// The recipes inside the program, so that it needs no files beside it.
 const BUILT_IN: &[(&str, Files)] = &[
     embed!("busybox": "recipe.json", "console", "group", "inittab", "os-release", "passwd", "profile", "rcK", "rcS", "shadow"),
-    embed!("debian-12": "recipe.json", "condo-ssh-keys.service", "hosts", "journald.conf", "locale", "resolv.conf"),
-    embed!("debian-13": "recipe.json", "condo-ssh-keys.service", "hosts", "journald.conf", "locale", "resolv.conf"),
+    embed!("debian-12": "recipe.json", "condo-ssh-keys.service", "condo-ssh-rsa-key.service", "hosts", "journald.conf", "locale", "resolv.conf"),
+    embed!("debian-13": "recipe.json", "condo-ssh-keys.service", "condo-ssh-rsa-key.service", "hosts", "journald.conf", "locale", "resolv.conf"),
     embed!("debian-openrc": "recipe.json", "hosts", "inittab", "locale", "rc.conf", "resolv.conf", "ssh-keys"),
 ];
 

@@ -1,7 +1,8 @@
 //! What makes a system itself and not one more copy of its image: the machine's id, and ssh's host keys.
 //!
 //! Whoever has one VPS of an image has its keys, and could pass for all others. New keys are made inside, by the system's own
-//! program and within the VPS's limits, before its init begins.
+//! program and within the VPS's limits, before its init begins. One for RSA takes as long as all the rest of a first boot, and no
+//! client needs it where there is another: it is made when the system is up.
 
 use std::path::Path;
 
@@ -13,6 +14,8 @@ use crate::files::Root;
 
 /// Where a machine's id is: systemd's and D-Bus's.
 const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+/// Seconds after which a system is up that was given little time.
+const UP: u8 = 5;
 /// Longest machine id that is looked at; a real one has 33 bytes.
 const LONGEST: u64 = 64;
 
@@ -28,12 +31,18 @@ pub(super) struct Key {
 }
 
 const SSH: &str = "/etc/ssh";
+const SSH_RSA: &str = "ssh_host_rsa_key";
+const SSHD_CONFIG: &str = "/etc/ssh/sshd_config";
+const SSHD_CONFIG_MORE: &str = "/etc/ssh/sshd_config.d";
+const INCLUDES_MORE: &str = " /etc/ssh/sshd_config.d/*.conf";
+/// Most that is read of one of its files.
+const LONGEST_CONFIG: u64 = 1 << 16;
 const SSH_KEYGEN: &str = "/usr/bin/ssh-keygen";
 const DROPBEAR: &str = "/etc/dropbear";
 const DROPBEARKEY: &str = "/usr/bin/dropbearkey";
 
 const KEYS: [Key; 6] = [
-    openssh("ssh_host_rsa_key", "-q -N '' -t rsa -f"),
+    openssh(SSH_RSA, "-q -N '' -t rsa -f"),
     openssh("ssh_host_ecdsa_key", "-q -N '' -t ecdsa -f"),
     openssh("ssh_host_ed25519_key", "-q -N '' -t ed25519 -f"),
     dropbear("dropbear_rsa_host_key", "-t rsa -f"),
@@ -76,6 +85,15 @@ impl Key {
             .collect()
     }
 
+    /// Those of this system's that are made before its init begins, and those that can wait. sshd until 9.7 reads its keys at each
+    /// connection, and a later one at its start.
+    pub(super) fn by_haste(keys: Vec<Self>, root: &Root) -> (Vec<Self>, Vec<Self>) {
+        let is_slow = |key: &Self| key.name == SSH_RSA;
+        let has_other = keys.iter().any(|key| key.dir == SSH && !is_slow(key));
+        let can_wait = has_other && keys.iter().any(is_slow) && !chooses_keys(root);
+        keys.into_iter().partition(|key| !(can_wait && is_slow(key)))
+    }
+
     /// Whether there is one.
     pub(super) fn is_in(self, root: &Root) -> bool {
         root.has(Path::new(&self.path()))
@@ -105,6 +123,26 @@ pub(super) fn renew(root: &Root, uuid: &str) -> Result<Vec<Key>> {
         }
     }
     Ok(removed)
+}
+
+/// Whether sshd may have been told which keys it is to have, and so which it cannot do without (`sshd_config(5)`).
+fn chooses_keys(root: &Root) -> bool {
+    let more = root.get(Path::new(SSHD_CONFIG_MORE), OFlags::RDONLY | OFlags::DIRECTORY);
+    let more = more.ok().and_then(|dir| rustix::fs::Dir::read_from(dir).ok());
+    let more = more.into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().to_str().ok()?;
+        name.ends_with(".conf")
+            .then(|| Path::new(SSHD_CONFIG_MORE).join(name))
+    });
+    let mut all = more.chain([Path::new(SSHD_CONFIG).to_owned()]);
+    all.any(|path| {
+        let text = root.read(&path, LONGEST_CONFIG).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).to_lowercase();
+        let mut lines = text.lines().map(str::trim);
+        lines.any(|line| {
+            line.starts_with("hostkey") || line.starts_with("include") && !line.ends_with(INCLUDES_MORE)
+        })
+    })
 }
 
 /// Whether there is a regular file, and no link to one.
@@ -137,15 +175,62 @@ fn remove(root: &Root, dir: &str, name: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// The lines of a shell that make these keys.
+/// Commands of a shell that make these keys.
 pub(super) fn lines_to_make(keys: &[Key]) -> String {
-    let make = |key: &Key| {
-        format!(
-            "{} {} {} < /dev/null > /dev/null; ",
-            key.program,
-            key.arguments,
-            key.path()
+    let make = |key: &Key| format!("{} {} {}; ", key.program, key.arguments, key.path());
+    let lines: String = keys.iter().map(make).collect();
+    match lines.as_str() {
+        "" => lines,
+        lines => format!("{{ {lines}}} < /dev/null > /dev/null; "),
+    }
+}
+
+/// The same without waiting for it, once the system is up. Who takes over the console hangs up on all that have it.
+pub(super) fn lines_to_make_later(keys: &[Key]) -> String {
+    match lines_to_make(keys).as_str() {
+        "" => String::new(),
+        lines => format!("(trap '' HUP; sleep {UP}; {lines}) < /dev/null > /dev/null 2>&1 & "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_rsa_key_can_wait_where_it_is_not_alone() {
+        let top = std::env::temp_dir().join(format!("condo-keys-{}", std::process::id()));
+        let (config, more) = (top.join("etc/ssh/sshd_config"), top.join("etc/ssh/sshd_config.d"));
+        std::fs::create_dir_all(&more).unwrap();
+        let root = Root::open(&top).unwrap();
+        let late = |paths: &str| {
+            let (now, later) = Key::by_haste(Key::listed(paths), &root);
+            assert_eq!(now.len() + later.len(), paths.lines().count());
+            later.into_iter().map(Key::path).collect::<Vec<_>>()
+        };
+        let rsa = "/etc/ssh/ssh_host_rsa_key\n";
+        assert!(late(rsa).is_empty());
+        // dropbear reads its keys at its start alone.
+        let dropbear = "/etc/dropbear/dropbear_rsa_host_key\n/etc/dropbear/dropbear_ed25519_host_key\n";
+        assert!(late(&format!("{rsa}{dropbear}")).is_empty());
+        let all = format!("{rsa}/etc/ssh/ssh_host_ecdsa_key\n");
+        assert_eq!(late(&all), [rsa.trim()]);
+        // Debian's.
+        std::fs::write(
+            &config,
+            "#HostKey x\nInclude /etc/ssh/sshd_config.d/*.conf\nPort 22\n",
         )
-    };
-    keys.iter().map(make).collect()
+        .unwrap();
+        assert_eq!(late(&all), [rsa.trim()]);
+        std::fs::write(
+            more.join("own.conf"),
+            "Port 22\n hostkey /etc/ssh/ssh_host_rsa_key\n",
+        )
+        .unwrap();
+        assert!(late(&all).is_empty());
+        std::fs::remove_file(more.join("own.conf")).unwrap();
+        std::fs::write(&config, "Include /etc/own\n").unwrap();
+        assert!(late(&all).is_empty());
+        std::fs::remove_dir_all(&top).unwrap();
+    }
 }

@@ -32,8 +32,10 @@ const SCRIPT: &str = "script\n";
 /// What is to be done inside before the system begins.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Pending {
-    /// Host keys to be made.
+    /// Host keys to be made before it.
     pub(super) keys: Vec<Key>,
+    /// Those that are made when it is up.
+    pub(super) late_keys: Vec<Key>,
     /// Whether the owner's script is to run. systemd runs it by itself.
     pub(super) script: bool,
 }
@@ -49,6 +51,7 @@ impl Pending {
         if self.script {
             lines.push_str(script::LINE);
         }
+        lines.push_str(&identity::lines_to_make_later(&self.late_keys));
         // What a shell adds to the environment is none of the init's.
         let text = format!("umask 022; {lines}unset PWD OLDPWD SHLVL; exec \"$0\" \"$@\"");
         let shell = ["/bin/sh".to_owned(), "-c".to_owned(), text];
@@ -113,12 +116,15 @@ pub(super) fn first_start(
     root.write(Path::new(HOSTNAME), format!("{hostname}\n").as_bytes(), 0o644)?;
     root.write(Path::new(HOSTS), hosts(hostname, record).as_bytes(), 0o644)?;
     let resolvers = resolvers::give(&root, resolvers)?;
+    let removed = identity::renew(&root, &record.uuid)?;
+    let mut text: String = removed.iter().map(|key| key.path() + "\n").collect();
+    let (keys, late_keys) = Key::by_haste(removed, &root);
     let pending = Pending {
-        keys: identity::renew(&root, &record.uuid)?,
+        keys,
+        late_keys,
         script: give(&root, record, &given).during(|| "set up the first boot")?,
     };
     drop(identity);
-    let mut text: String = pending.keys.iter().map(|key| key.path() + "\n").collect();
     if pending.script {
         text.push_str(SCRIPT);
     }
@@ -142,10 +148,16 @@ fn give(root: &Root, record: &Record, given: &FirstBoot) -> Result<bool> {
 /// What the first start was to do and that is not done yet: it may have been killed before. Once all is done, it is the tenant's.
 fn left_to_do(root: &Root, done: &Path) -> Result<Pending> {
     let listed = files::read_text(done)?;
-    let mut keys = Key::listed(&listed);
-    keys.retain(|key| !key.is_in(root));
+    let (mut keys, mut late_keys) = Key::by_haste(Key::listed(&listed), root);
+    for keys in [&mut keys, &mut late_keys] {
+        keys.retain(|key| !key.is_in(root));
+    }
     let script = listed.contains(SCRIPT) && root.has(Path::new(script::RUNNER));
-    let pending = Pending { keys, script };
+    let pending = Pending {
+        keys,
+        late_keys,
+        script,
+    };
     if pending == Pending::default() && !listed.is_empty() {
         files::write_atomic(done, b"", 0o600)?;
     }
@@ -226,6 +238,7 @@ mod tests {
         assert_eq!(Pending::default().before(&init), init);
         let pending = Pending {
             keys: Key::listed("/etc/ssh/ssh_host_ed25519_key\n/etc/passwd\n"),
+            late_keys: Vec::new(),
             script: true,
         };
         let line = pending.before(&init);

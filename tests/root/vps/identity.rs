@@ -40,6 +40,7 @@ fn system() -> Result<Vec<u8>> {
         ("etc/ssh/ssh_host_ed25519_key", "the image's"),
         ("etc/ssh/ssh_host_ed25519_key.pub", "the image's"),
         ("etc/ssh/ssh_host_dsa_key", "the image's"),
+        ("etc/ssh/ssh_host_rsa_key", "the image's"),
         ("etc/dropbear/dropbear_rsa_host_key", "the image's"),
     ] {
         tar = tar.file(path, 0o600, text.as_bytes());
@@ -98,6 +99,13 @@ fn copies_of_a_system_are_machines_of_their_own() -> Result<()> {
         );
         ensure!(said.contains("\n600"), "{said}");
     }
+    // What takes long comes when the system is up.
+    let rsa = "busybox cat /etc/ssh/ssh_host_rsa_key";
+    ensure!(!house.try_sh("a", rsa)?.status.success());
+    eventually("there is a key for RSA as well", || {
+        Ok(house.try_sh("a", &format!("{rsa}.pub"))?.status.success())
+    })?;
+    ensure!(house.sh("a", rsa)?.contains("BEGIN OPENSSH PRIVATE KEY"));
     // From now on they are its tenant's, whatever becomes of them.
     let key = house.sh(
         "a",
