@@ -1,6 +1,7 @@
 // What the kernel alone takes for that which every VPS has, the longer the more there are: `scripts/bench floor [COUNT]`. No condo in it.
 // Each round makes control groups, a process in namespaces of its own, a pair of interfaces into it, and in it the mounts that a system
-// needs, and leaves them standing. Printed are medians of the first hundred rounds and of the last hundred, and what they are to each other.
+// needs, and leaves them standing. Printed are medians of the first hundred rounds and of the last hundred, what they are to each other, and
+// what memory one of all takes.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -34,6 +35,18 @@ static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+}
+
+// In KiB.
+static long memory(const char *key) {
+    char line[128];
+    long value = 0;
+    FILE *all = fopen("/proc/meminfo", "r");
+    check(!all, "/proc/meminfo");
+    while (fgets(line, sizeof line, all))
+        if (!strncmp(line, key, strlen(key))) value = atol(line + strlen(key));
+    fclose(all);
+    return value;
 }
 
 static void write_file(const char *path, const char *text) {
@@ -166,12 +179,15 @@ int main(int count_of_words, char **words) {
     // Interfaces of this host are none of its business.
     check(unshare(CLONE_NEWNET), "unshare");
     make_groups(-1);
+    long available = memory("MemAvailable:"), slab = memory("Slab:");
     for (int n = 0; n < count; n++) children[n] = make(n, spent[n]);
     printf("%-24s %12s %12s\n", "milliseconds", "first 100", "last 100");
     for (int part = 0; part <= PARTS; part++) {
         double first = median(spent, 0, part), last = median(spent, count - WINDOW, part);
         printf("%-24s %12.2f %12.2f %8.2f times\n", NAMES[part], first, last, last / first);
     }
+    available -= memory("MemAvailable:"), slab -= memory("Slab:");
+    printf("KiB each: %ld, of that slab %ld\n", available / count, -slab / count);
     fflush(stdout);
     for (int n = 0; n < count; n++) kill(children[n], SIGKILL);
     for (int n = 0; n < count; n++) waitpid(children[n], 0, 0);

@@ -102,9 +102,14 @@ fn once(server: &str, options: &[&str]) -> Result<f64> {
 }
 
 fn holds(what: &str, vps: &Vps, options: &[&str]) -> Result<()> {
+    is_kept(what, || measured(vps, options))
+}
+
+/// Whether what is measured is the rate that was asked for.
+fn is_kept(what: &str, measure: impl Fn() -> Result<f64>) -> Result<()> {
     let mut seen = Vec::new();
     for _ in 0..TRIES {
-        let rate = measured(vps, options)?;
+        let rate = measure()?;
         seen.push(rate / 1e6);
         #[allow(clippy::cast_precision_loss)]
         let share = rate / RATE as f64;
@@ -311,11 +316,7 @@ fn interfaces_share_their_rates() -> Result<()> {
     network.detach(&a.port)?;
     shape(&ports[1..], &both())?;
     for options in [&["--port", "5202"][..], &["--port", "5202", "--reverse"]] {
-        let rate = bits(places[1], options)?;
-        ensure!(
-            rate < 1.05 * limit && rate > LEAST * limit,
-            "{options:?}: {rate} bit/s"
-        );
+        is_kept(&format!("one of them, {options:?}"), || bits(places[1], options))?;
     }
     shape(&ports[1..], &Rates::default())?;
     let links = harness::run(Command::new("ip").args(["-o", "link"]))?;
