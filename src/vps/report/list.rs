@@ -26,10 +26,7 @@ impl Condo {
     pub fn list(&self) -> Result<Vec<VpsView>> {
         let records = self.members()?;
         let sight = self.sight(&records)?;
-        records
-            .into_iter()
-            .map(|record| self.view(record, &sight, false))
-            .collect()
+        self.look_at_each(&records, |condo, record| condo.view(record, &sight, false))
     }
 
     /// One VPS.
@@ -40,7 +37,7 @@ impl Condo {
             log::debug!("{e}");
         }
         let sight = self.sight(std::slice::from_ref(&record))?;
-        self.view(record, &sight, true)
+        self.view(&record, &sight, true)
     }
 
     fn sight(&self, records: &[Record]) -> Result<Sight> {
@@ -66,7 +63,7 @@ impl Condo {
     }
 
     /// `measured`: with what takes time to find out.
-    fn view(&self, record: Record, sight: &Sight, measured: bool) -> Result<VpsView> {
+    fn view(&self, record: &Record, sight: &Sight, measured: bool) -> Result<VpsView> {
         let container = self.container(&record.name)?;
         let status = container
             .as_ref()
@@ -83,7 +80,7 @@ impl Condo {
             .and_then(|c| c.state().cgroup.as_ref());
         let memory_used = home.and_then(|home| home.memory_used(&self.host.cgroups));
         let last_exit = self
-            .unseen_end(&record, status)
+            .unseen_end(record, status)
             .or_else(|| record.last_exit.clone());
         Ok(VpsView {
             traffic: sight.traffic.get(&record.name).cloned().unwrap_or_default(),
@@ -94,11 +91,11 @@ impl Condo {
             rescue: record.config.rescue.as_ref().map(|rescue| rescue.image.clone()),
             hostname: record.hostname().to_owned(),
             address: record.address,
-            addresses: self.addresses(&record, sight)?,
+            addresses: self.addresses(record, sight)?,
             pid: init.and_then(|i| u32::try_from(i.pid).ok()),
             uptime: init.and_then(|init| init.uptime()),
             limits: record.config.limits.clone(),
-            disk: self.disk_view(&record, measured),
+            disk: self.disk_view(record, measured),
             memory_used,
             permitted: record.config.permit.iter().copied().collect(),
             plan: record.config.plan.as_ref().map(|plan| plan.name.clone()),
@@ -113,7 +110,7 @@ impl Condo {
             allowed: sight.peers.get(&record.name).cloned().unwrap_or_default(),
             created: record.created,
             last_exit,
-            name: record.name,
+            name: record.name.clone(),
         })
     }
     /// What cannot be measured (a disk that was not made yet) is not worth failing for.

@@ -184,9 +184,6 @@ impl VpsStats {
     }
 }
 
-/// From so many VPSs on each processor looks at some of them: to open the instance for it takes as long as to look at a few.
-const MANY: usize = 64;
-
 /// What is looked at once for all.
 struct Sight {
     meters: Meters,
@@ -212,14 +209,7 @@ impl Condo {
             meters: Meters::read()?,
             processors: all.map_or(1, |all| u32::try_from(all.get()).unwrap_or(1)),
         };
-        if records.len() < MANY {
-            return records
-                .iter()
-                .map(|record| self.stats_of(record, &sight))
-                .collect();
-        }
-        let all = self.of_each(&records, 1, |condo, record| condo.stats_of(record, &sight));
-        all.into_iter().collect()
+        self.look_at_each(&records, |condo, record| condo.stats_of(record, &sight))
     }
 
     fn stats_of(&self, record: &Record, sight: &Sight) -> Result<VpsStats> {

@@ -13,6 +13,9 @@ const PER_PROCESSOR: usize = 4;
 /// How many are worked on at once at most: each has the database open.
 const AT_MOST: usize = 32;
 
+/// From so many VPSs on each processor looks at some of them: to open the instance for it takes as long as to look at a few.
+const MANY: usize = 64;
+
 /// What became of each, by its place.
 type Results<T> = Mutex<Vec<Option<Result<T>>>>;
 
@@ -27,8 +30,21 @@ impl Condo {
         names.iter().cloned().zip(results).collect()
     }
 
-    /// The same for whatever there is one of for each, with what comes of it; so many are worked on at once for each processor.
-    pub(in crate::vps) fn of_each<I: Sync, T: Send>(
+    /// What there is to see of each, in their order.
+    pub(in crate::vps) fn look_at_each<I: Sync, T: Send>(
+        &self,
+        items: &[I],
+        look: impl Fn(&Self, &I) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        if items.len() < MANY {
+            return items.iter().map(|item| look(self, item)).collect();
+        }
+        self.of_each(items, 1, look).into_iter().collect()
+    }
+
+    /// The same as [`Condo::for_each`] for whatever there is one of for each, with what comes of it; so many are worked on at once for
+    /// each processor.
+    fn of_each<I: Sync, T: Send>(
         &self,
         items: &[I],
         per_processor: usize,
