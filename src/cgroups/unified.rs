@@ -182,7 +182,8 @@ impl Hierarchy for Unified {
     }
 
     fn is_frozen(&self) -> Result<bool> {
-        Ok(self.event("frozen")? == 1)
+        // By a cgroup above; or by its own file, as soon as that says so: one of its processes may not stand still yet.
+        Ok(self.event("frozen")? == 1 || self.dir.read("cgroup.freeze")?.trim() == "1")
     }
 
     fn kill(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use condo::host::{CgroupLayout, Hierarchy};
 use condo::sys::bpf;
 use condo::sys::clone::{Clone, Side};
 use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -31,6 +32,8 @@ tests![
     io_throttle_holds in guest: 120,
     freeze_stops in guest,
     freeze_stops_without_cgroup2,
+    a_cgroup_is_frozen_from_the_first_moment in guest,
+    a_cgroup_is_frozen_from_the_first_moment_without_cgroup2,
     kill_empties in guest,
     kill_empties_without_cgroup2,
     remove_leaves_nothing in guest,
@@ -478,6 +481,84 @@ fn freezes(tree: &Tree) -> Result<()> {
     cgroup.freeze()?;
     cgroup.kill()?;
     ensure!(cgroup.wait_empty(PATIENCE)?, "{:?} are left", cgroup.pids()?);
+    Ok(())
+}
+
+fn a_cgroup_is_frozen_from_the_first_moment() -> Result<()> {
+    needs!(root);
+    freezes_late(&Tree::new()?)
+}
+
+fn a_cgroup_is_frozen_from_the_first_moment_without_cgroup2() -> Result<()> {
+    needs!(root, hybrid);
+    freezes_late(&Tree::on_v1()?)
+}
+
+/// A file system that answers nobody: who asks it does not even freeze.
+struct Silent {
+    place: PathBuf,
+    _device: File,
+}
+
+impl Silent {
+    fn mount() -> Result<Self> {
+        let device = File::options().read(true).write(true).open("/dev/fuse")?;
+        let options = format!(
+            "fd={},rootmode=40000,user_id=0,group_id=0",
+            device.as_fd().as_raw_fd()
+        );
+        let place = crate::harness::tempdir().join("silent");
+        std::fs::create_dir(&place)?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(
+            Some("silent"),
+            &place,
+            Some("fuse"),
+            flags,
+            Some(options.as_str()),
+        )?;
+        Ok(Self {
+            place,
+            _device: device,
+        })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = umount2(&self.place, MntFlags::MNT_DETACH);
+    }
+}
+
+/// Who looked at it between a freeze and its effect took it for one that runs, and let nobody thaw it.
+fn freezes_late(tree: &Tree) -> Result<()> {
+    let silent = Silent::mount()?;
+    let cgroup = tree.create()?;
+    let ask = || i32::from(std::fs::metadata(silent.place.join("file")).is_ok());
+    let pid = spawn(&cgroup, ask)?;
+    eventually("the child waits", || {
+        Ok(std::fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") D "))
+    })?;
+    let files = [("cgroup.freeze", "1", "0"), ("freezer.state", "FROZEN", "THAWED")];
+    let of = |file: &str| {
+        let controller = file.split('.').next().unwrap_or(file);
+        let path = dir_of(&cgroup, controller).ok()?.join(file);
+        path.exists().then_some(path)
+    };
+    let found = files
+        .iter()
+        .find_map(|(file, on, off)| Some((of(file)?, *on, *off)));
+    let (file, on, off) = found.context("nothing to freeze by")?;
+    std::fs::write(&file, on)?;
+    let events = file.with_file_name("cgroup.events");
+    let effect = std::fs::read_to_string(if events.exists() { events } else { file.clone() })?;
+    ensure!(
+        !effect.contains("frozen 1") && !effect.contains("FROZEN"),
+        "{effect}"
+    );
+    ensure!(cgroup.is_frozen()?);
+    std::fs::write(&file, off)?;
+    ensure!(!cgroup.is_frozen()?);
     Ok(())
 }
 
