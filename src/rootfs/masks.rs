@@ -3,12 +3,21 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, StatxAttributes, StatxFlags};
 
 use super::ops::Filesystem;
-use super::{Assembled, devices, entry, mount};
+use super::{Assembled, devices, entry, magic, mount};
 use crate::error::{During, Result};
 use crate::sys::mount::attr;
+
+/// Directories that stay empty, because the kernel made them for file systems (`sysfs_create_mount_point` in fs/sysfs/mount.c).
+const PLACES: [&str; 3] = [
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/fs/fuse/connections",
+];
+/// What covers something is not written, nor does it hold programs or devices.
+const SEALED: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
 /// What paths are covered with.
 #[derive(Default)]
@@ -20,7 +29,7 @@ struct Covers {
 }
 
 impl Assembled {
-    /// Covers files by `/dev/null` and directories by one empty read-only tmpfs.
+    /// Covers files by `/dev/null` and directories by an empty one.
     pub(super) fn mask(&self) -> Result<()> {
         let mut covers = Covers::default();
         for path in &self.plan.masked {
@@ -46,11 +55,32 @@ impl Assembled {
         }
         let cover = match &covers.empty {
             Some(first) => mount::clone(first, false)?,
-            None => mount::create(&nothing(self.plan.label.as_deref()))?,
+            None => self.empty()?,
         };
         mount::attach(&cover, &place)?;
         covers.empty.get_or_insert(cover);
         Ok(())
+    }
+
+    /// A directory that can hold nothing: one of the kernel's, as a tmpfs costs time, and memory of every cgroup there is.
+    fn empty(&self) -> Result<OwnedFd> {
+        let label = self.plan.label.as_deref();
+        match PLACES.iter().find_map(|place| self.unused(Path::new(place))) {
+            Some(place) if label.is_none() => {
+                let cover = mount::clone(&place, false)?;
+                mount::set(&cover, SEALED)?;
+                Ok(cover)
+            }
+            _ => mount::create(&nothing(label)),
+        }
+    }
+
+    /// A place of sysfs's for another file system, where there is none.
+    fn unused(&self, path: &Path) -> Option<OwnedFd> {
+        let place = self.existing(path).ok()??;
+        let seen = rustix::fs::statx(&place, "", AtFlags::EMPTY_PATH, StatxFlags::empty()).ok()?;
+        let covered = seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        (!covered && magic::is(&place, magic::SYSFS).ok()?).then_some(place)
     }
 
     /// `/dev/null`, checked: the image's could be anything (CVE-2025-31133). The container's own, because the host's would give it
@@ -99,7 +129,7 @@ pub(super) fn nothing(label: Option<&str>) -> Filesystem {
         fstype: "tmpfs".to_owned(),
         source: "tmpfs".to_owned(),
         data,
-        attributes: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
+        attributes: SEALED,
         seal: false,
         copy_up: false,
         propagation: Vec::new(),

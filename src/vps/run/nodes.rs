@@ -84,6 +84,9 @@ pub(super) fn of(config: &VpsConfig) -> Result<Vec<Node>> {
     Ok(all)
 }
 
+/// The directory beside the nodes for a whole procfs and sysfs, which only the VPS's root may see.
+pub(super) const WHOLE: &str = ".whole";
+
 /// Makes the nodes below `dir`, in a tmpfs that is mounted there. The caller is in a mount namespace of its own.
 ///
 /// `root` is the VPS's root, as the host numbers it.
@@ -98,9 +101,22 @@ pub(super) fn make(dir: &Path, nodes: &[Node], root: u32) -> Result<()> {
             flags,
             Some(c"size=64k,nr_inodes=256,mode=700"),
         )?;
-        nodes.iter().try_for_each(|node| node.make(dir, root))
+        nodes.iter().try_for_each(|node| node.make(dir, root))?;
+        make_whole(&dir.join(WHOLE), root)
     };
     work().during(|| format!("make device nodes in `{}`", dir.display()))
+}
+
+fn make_whole(dir: &Path, root: u32) -> Result<()> {
+    for (place, mode) in [
+        (dir.to_owned(), 0o700),
+        (dir.join("proc"), 0o555),
+        (dir.join("sys"), 0o555),
+    ] {
+        rustix::fs::mkdir(&place, Mode::from_raw_mode(mode))?;
+        rustix::fs::chown(&place, Some(Uid::from_raw(root)), Some(Gid::from_raw(root)))?;
+    }
+    Ok(())
 }
 
 impl Node {

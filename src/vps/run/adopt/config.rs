@@ -130,7 +130,7 @@ fn all_mounts(config: &Value, given: &Given, (system, network): (bool, bool), me
     let engines = config["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let at = |place: &str| engines.iter().find(|mount| mount["destination"] == place);
     let mut all = Vec::new();
-    for mut own in mounts::file_systems(memory) {
+    for mut own in [mounts::file_systems(memory), mounts::whole()].concat() {
         let place = own["destination"].as_str().unwrap_or_default().to_owned();
         let of_network = own["type"] == "sysfs" && !network;
         let ours = match place.as_str() {

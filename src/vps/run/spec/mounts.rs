@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::engines;
+use super::super::{engines, nodes};
 use super::Input;
 
 /// What says how the host was booted, what hardware it has and what its devices do. The fence is the user namespace (what matters
@@ -39,6 +39,9 @@ pub(in crate::vps::run) const MASKED: [&str; 18] = [
 pub(in crate::vps::run) const READONLY: [&str; 4] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
 
+/// For what holds no programs and no devices.
+const QUIET: &[&str] = &["nosuid", "noexec", "nodev"];
+
 /// Where a rescue system finds the disk of the VPS.
 const RESCUED: &str = "/mnt";
 
@@ -46,6 +49,7 @@ const RESCUED: &str = "/mnt";
 pub(super) fn mounts(input: &Input<'_>) -> Vec<Value> {
     let config = &input.record.config;
     let mut all = file_systems(config.limits.memory.unwrap_or(input.facts.memory));
+    all.extend(shared_whole(input));
     let (dir, nodes) = input.nodes;
     all.extend(nodes.iter().map(|node| {
         let options = ["bind", "nosuid", "noexec"];
@@ -70,7 +74,7 @@ fn bind(place: &str, source: &Path, options: &[&str]) -> Value {
 /// host, and journald sizes itself by what it sees in /run.
 pub(in crate::vps::run) fn file_systems(memory: u64) -> Vec<Value> {
     vec![
-        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/proc", "proc", QUIET),
         // Read-only is how systemd knows that udev has nothing to do here.
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         // Writable: the VPS's part of the tree is delegated to its init. cgroup2 also where controllers are on v1: an empty
@@ -101,21 +105,12 @@ pub(in crate::vps::run) fn file_systems(memory: u64) -> Vec<Value> {
                 "max=128",
             ],
         ),
-        // Whole ones, that nothing covers: by these the kernel lets user namespaces inside (bubblewrap, rootless containers) mount
-        // procfs and sysfs of their own (`mount_too_revealing`). Only root walks there.
-        mount(
-            "/dev/.condo",
-            "tmpfs",
-            &["nosuid", "noexec", "nodev", "mode=700", "size=4k", "nr_inodes=3"],
-        ),
-        mount("/dev/.condo/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev/.condo/sys", "sysfs", &["nosuid", "noexec", "nodev"]),
         mount(
             "/dev/shm",
             "tmpfs",
             &["nosuid", "nodev", "mode=1777", &size(memory / 2)],
         ),
-        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/dev/mqueue", "mqueue", QUIET),
         mount(
             "/run",
             "tmpfs",
@@ -133,6 +128,36 @@ pub(in crate::vps::run) fn file_systems(memory: u64) -> Vec<Value> {
                 &size((memory / 5).min(5 << 20)),
             ],
         ),
+    ]
+}
+
+/// Whole ones, that nothing covers: by these the kernel lets user namespaces inside (bubblewrap, rootless containers) mount procfs
+/// and sysfs of their own (`mount_too_revealing`). Only root walks there.
+pub(in crate::vps::run) fn whole() -> Vec<Value> {
+    vec![
+        mount(
+            "/dev/.condo",
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "mode=700", "size=4k", "nr_inodes=3"],
+        ),
+        mount("/dev/.condo/proc", "proc", QUIET),
+        mount("/dev/.condo/sys", "sysfs", QUIET),
+    ]
+}
+
+/// The same without file systems of their own: for each 64 of a machine the kernel takes a KiB of every memory cgroup there is
+/// (`struct shrinker_info_unit`), which is gigabytes among thousands of VPSs.
+fn shared_whole(input: &Input<'_>) -> Vec<Value> {
+    let (nodes, _) = input.nodes;
+    let options = [&["bind"], QUIET].concat();
+    vec![
+        bind(
+            "/dev/.condo",
+            &nodes.join(nodes::WHOLE),
+            &[&["ro"], &options[..]].concat(),
+        ),
+        bind("/dev/.condo/proc", &input.rootfs.join("proc"), &options),
+        mount("/dev/.condo/sys", "sysfs", QUIET),
     ]
 }
 
@@ -157,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_order_is_that_of_the_tree() {
-        let table = file_systems(1 << 30);
+        let table = [file_systems(1 << 30), whole()].concat();
         let places: Vec<_> = table.iter().map(|m| m["destination"].as_str().unwrap()).collect();
         let mut seen: Vec<&str> = Vec::new();
         for place in places {
