@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, OFlags, StatxAttributes, StatxFlags};
 
 use super::ops::Filesystem;
+use super::options::Sharing;
 use super::{Assembled, devices, entry, magic, mount};
 use crate::error::{During, Result};
 use crate::sys::mount::attr;
@@ -69,6 +70,8 @@ impl Assembled {
             Some(place) if label.is_none() => {
                 let cover = mount::clone(&place, false)?;
                 mount::set(&cover, SEALED)?;
+                // What the host mounts there stays with the place.
+                mount::inherit(&cover, Sharing::Private)?;
                 Ok(cover)
             }
             _ => mount::create(&nothing(label)),
