@@ -64,7 +64,9 @@ pub(super) fn saved(
         }
     }
     for path in plan.masked() {
-        if let Some(mounted) = mount_at(&root, path, inside)?.filter(|m| m.root != Path::new("/")) {
+        // What covers a directory is sysfs's, which CRIU mounts again by itself.
+        let hides_file = |m: &&Mounted| m.root != Path::new("/") && m.kind != "sysfs";
+        if let Some(mounted) = mount_at(&root, path, inside)?.filter(hides_file) {
             found.insert(text(&mounted.point)?, NULL.to_owned());
         }
     }
