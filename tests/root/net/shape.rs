@@ -178,18 +178,9 @@ fn a_flow_of_known_size_takes_its_time() -> Result<()> {
     let limit = RATE as f64;
     for to_the_vps in [true, false] {
         shape(&[(&network, &a.port)], &both())?;
-        let held = flow(&a, to_the_vps)?;
+        is_kept(&format!("to the VPS {to_the_vps}"), || flow(&a, to_the_vps))?;
         shape(&[(&network, &a.port)], &Rates::default())?;
         let free = flow(&a, to_the_vps)?;
-        eprintln!(
-            "to the VPS {to_the_vps}: {:.2} of 20 Mbit/s, {:.2} without",
-            held / 1e6,
-            free / 1e6
-        );
-        ensure!(
-            held < (1.0 + TOLERANCE) * limit && held > LEAST * limit,
-            "{held} bit/s"
-        );
         ensure!(free > 2.0 * limit, "still {free} bit/s");
     }
     Ok(())
