@@ -64,18 +64,18 @@ impl Assembled {
     }
 
     /// A directory that can hold nothing: one of the kernel's, as a tmpfs costs time, and memory of every cgroup there is.
+    /// Only a tmpfs takes a label.
     fn empty(&self) -> Result<OwnedFd> {
         let label = self.plan.label.as_deref();
-        match PLACES.iter().find_map(|place| self.unused(Path::new(place))) {
-            Some(place) if label.is_none() => {
-                let cover = mount::clone(&place, false)?;
-                mount::set(&cover, SEALED)?;
-                // What the host mounts there stays with the place.
-                mount::inherit(&cover, Sharing::Private)?;
-                Ok(cover)
-            }
-            _ => mount::create(&nothing(label)),
-        }
+        let mut places = PLACES.iter().filter(|_| label.is_none());
+        let Some(place) = places.find_map(|place| self.unused(Path::new(place))) else {
+            return mount::create(&nothing(label));
+        };
+        let cover = mount::clone(&place, false)?;
+        mount::set(&cover, SEALED)?;
+        // What the host mounts there stays with the place.
+        mount::inherit(&cover, Sharing::Private)?;
+        Ok(cover)
     }
 
     /// A place of sysfs's for another file system, where there is none.
