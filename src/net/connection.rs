@@ -40,9 +40,10 @@ impl Network {
         undo.push(|| self.unplug(port).and_then(|()| super::sweep()));
         let host = link::get(&mut channel, &port.host_if)?.index;
         self.secure(&mut channel, port, (host, bridge))?;
-        netns::inside(netns, || self.configure_guest(port))?;
-        // Last, so that nothing flows before all of the above holds.
         link::set_up(&mut channel, host)?;
+        // Last, so that nothing flows before all of the above holds.
+        netns::inside(netns, || self.configure_guest(port))?;
+        link::await_carrier(&mut channel, &port.host_if)?;
         undo.disarm();
         Ok(())
     }

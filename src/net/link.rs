@@ -266,6 +266,13 @@ pub(super) fn set_up(channel: &mut Channel, index: u32) -> Result<()> {
     channel.request(Message::SetLink(message), 0).map(drop)
 }
 
+/// Makes the end of a pair that came up first carry packets. When the other end comes up, the kernel leaves this to a worker, which a busy
+/// machine runs late, and silently drops all packets until then. Somebody who asks for the link makes it do that work at once (since
+/// Linux 6.8; older kernels just answer).
+pub(super) fn await_carrier(channel: &mut Channel, name: &str) -> Result<()> {
+    get(channel, name).map(drop)
+}
+
 /// Gives a link up: it goes with the next [`delete_doomed`]. For the kernel, one is as much waiting as many.
 pub(super) fn doom(channel: &mut Channel, index: u32) -> Result<()> {
     let mut message = LinkMessage::default();

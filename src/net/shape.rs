@@ -194,6 +194,7 @@ fn make_turn(channel: &mut Channel, port: &str) -> Result<Turn> {
         sysctl::without_ipv6(name)?;
         link::set_up(channel, index)?;
     }
+    link::await_carrier(channel, &near)?;
     Ok(turn)
 }
 

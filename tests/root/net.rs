@@ -11,6 +11,7 @@ pub mod shortcut;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -41,6 +42,7 @@ tests![
     dhcp_tells_what_it_has in guest,
     fragments_of_one_leave_room_for_others,
     dhcp_options_come_in_any_order in guest,
+    the_first_packet_arrives,
     ipv6_is_for_those_who_may in guest,
     the_outside_sees_the_host_by_ipv6,
     an_isolated_network_has_no_way_out,
@@ -580,21 +582,7 @@ fn dhcp_options_come_in_any_order() -> Result<()> {
     let network = host()?;
     let a = Vps::new(&network, 2)?;
     let client = a.room.run(|| Ok(UdpSocket::bind("0.0.0.0:68")?))?;
-    let answer = |options: &[u8], patience| -> Result<Option<u8>> {
-        let mut question = vec![0; 240];
-        question[..4].copy_from_slice(&[1, 1, 6, 0]);
-        question[28..34].copy_from_slice(&a.port.mac);
-        question[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
-        question.extend(options);
-        let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
-        let frame = udp((a.port.mac, BROADCAST), from, to, &" ".repeat(question.len()));
-        let mut frame = frame::udp_ports(frame, 68, 67);
-        frame[42..].copy_from_slice(&question);
-        a.inject(&frame)?;
-        client.set_read_timeout(Some(patience))?;
-        let mut answer = [0; 600];
-        Ok(client.recv(&mut answer).ok().map(|_| answer[242]))
-    };
+    let answer = |options: &[u8], patience| answer(&a, &client, options, patience);
     let wanted = [50, 4, 10, 171, 0, 2];
     let mut many: Vec<u8> = (1..=7).flat_map(|_| [60, 2, b'm', b'e']).collect();
     many.extend([53, 1, 3]);
@@ -603,7 +591,11 @@ fn dhcp_options_come_in_any_order() -> Result<()> {
         ([&[61, 1, 0], &wanted[..], &[53, 1, 1, 255]].concat(), 2),
         (many, 5),
     ] {
-        ensure!(answer(&options, PATIENCE)? == Some(kind), "{options:?}");
+        // A question or its answer may be lost where queues are full, and clients ask again.
+        let came = (0..PATIENCE.as_secs())
+            .find_map(|_| answer(&options, Duration::from_secs(1)).transpose())
+            .transpose()?;
+        ensure!(came == Some(kind), "{options:?}: {came:?}");
     }
     // No kind, one that is longer, options that go past the end.
     for options in [
@@ -618,6 +610,61 @@ fn dhcp_options_come_in_any_order() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What the kernel does later when the second end of a pair comes up, it does at once: until then packets are lost without a word. What it
+/// needs a lock for, others make it wait for.
+fn the_first_packet_arrives() -> Result<()> {
+    needs!(root, ip, linux_6_8);
+    let network = host()?;
+    let busy = Room::new()?;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            busy.run(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let add = ["link", "add", "other", "type", "bridge"];
+                    crate::harness::run(Command::new("ip").args(add))?;
+                    crate::harness::run(Command::new("ip").args(["link", "del", "other"]))?;
+                }
+                Ok(())
+            })
+        });
+        let all = (2..42).try_for_each(|id| {
+            let a = Vps::new(&network, id)?;
+            let client = a.room.run(|| Ok(UdpSocket::bind("0.0.0.0:68")?))?;
+            let came = answer(&a, &client, &[53, 1, 1, 255], Duration::from_secs(5))?;
+            ensure!(came == Some(2), "the {id}th: {came:?}");
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        all.and(others.join().expect("no panic"))
+    })
+}
+
+/// The kind of the answer to one question with these options, which has a number of its own as the answer has.
+fn answer(a: &Vps, client: &UdpSocket, options: &[u8], patience: Duration) -> Result<Option<u8>> {
+    static ASKED: AtomicU32 = AtomicU32::new(1);
+    let number = ASKED.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let mut question = vec![0; 240];
+    question[..4].copy_from_slice(&[1, 1, 6, 0]);
+    question[4..8].copy_from_slice(&number);
+    question[28..34].copy_from_slice(&a.port.mac);
+    question[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+    question.extend(options);
+    let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+    let frame = udp((a.port.mac, BROADCAST), from, to, &" ".repeat(question.len()));
+    let mut frame = frame::udp_ports(frame, 68, 67);
+    frame[42..].copy_from_slice(&question);
+    a.inject(&frame)?;
+    client.set_read_timeout(Some(patience))?;
+    let mut answer = [0; 600];
+    while client.recv(&mut answer).is_ok() {
+        if answer[4..8] == number {
+            return Ok(Some(answer[242]));
+        }
+    }
+    Ok(None)
 }
 
 fn ipv6_is_for_those_who_may() -> Result<()> {

@@ -129,7 +129,8 @@ fn engines_divide_their_part_of_cgroup_v2() -> Result<()> {
         let ran = vps.exec(&["@", "bash", "-c", script])?;
         ensure!(
             ran.out.trim() == *expected,
-            "{script}: {ran:?} and not `{expected}`"
+            "{script}: {ran:?} and not `{expected}`\n{}",
+            units(&vps)
         );
     }
     vps.cleared()
@@ -170,10 +171,10 @@ fn furnish(vps: &Container) -> Result<()> {
     image::busybox(&root.join("srv/image.tar"))
 }
 
-/// What systemd says of itself.
+/// What systemd says of itself, and which controllers it gives to whom.
 fn units(vps: &Container) -> String {
-    let script =
-        "systemctl --failed --no-legend; systemctl list-jobs; journalctl --no-pager --lines 40 --unit docker";
+    let script = "systemctl --failed --no-legend; systemctl list-jobs; journalctl --no-pager --lines 80
+        cd /sys/fs/cgroup && grep . cgroup.controllers cgroup.subtree_control */cgroup.subtree_control; dmesg | tail -n 5";
     vps.exec(&["@", "bash", "-c", script])
         .map_or_else(|e| e.to_string(), |ran| ran.out + &ran.err)
 }
