@@ -157,7 +157,9 @@ impl Assembled {
             magic::require(tree, magic::PROC, "procfs")?;
         }
         let place = place::of_mount(&self.root, target, *is_directory)?;
-        mount::change_bind(tree, bind, self.plan.confined, &op.field)?;
+        // What init itself has mounted, it may mount otherwise; the kernel locks the rest.
+        let confined = self.plan.confined && !bind.inside;
+        mount::change_bind(tree, bind, confined, &op.field)?;
         mount::change_inherited(tree, true, bind.tree, &op.field)?;
         for &propagation in &bind.propagation {
             mount::propagate(tree, propagation)?;

@@ -146,7 +146,7 @@ pub(in crate::vps::run) fn whole() -> Vec<Value> {
 }
 
 /// The same without file systems of their own: for each 64 of a machine the kernel takes a KiB of every memory cgroup there is
-/// (`struct shrinker_info_unit`), which is gigabytes among thousands of VPSs.
+/// (`struct shrinker_info_unit`), which is gigabytes among thousands of VPSs; and for each mount of sysfs it goes through all there are.
 fn shared_whole(input: &Input<'_>) -> Vec<Value> {
     let (nodes, _) = input.nodes;
     let options = [&["bind"], QUIET].concat();
@@ -157,7 +157,11 @@ fn shared_whole(input: &Input<'_>) -> Vec<Value> {
             &[&["ro"], &options[..]].concat(),
         ),
         bind("/dev/.condo/proc", &input.rootfs.join("proc"), &options),
-        mount("/dev/.condo/sys", "sysfs", QUIET),
+        bind(
+            "/dev/.condo/sys",
+            &input.rootfs.join("sys"),
+            &[&["rw"], &options[..]].concat(),
+        ),
     ]
 }
 
