@@ -241,8 +241,10 @@ fn a_vps_moves_while_it_serves() -> Result<()> {
     let other = Other::new()?;
     other.sshd_listens()?;
     house.ok("create web --image server --memory 64M --start")?;
-    let fill = "echo the page > /srv/page; busybox dd if=/dev/urandom of=/srv/big bs=1M count=16 2>/dev/null; busybox sync";
-    house.sh("web", fill)?;
+    let fill = format!(
+        "{WRITE} && busybox dd if=/dev/urandom of=/srv/big bs=1M count=16 2>/dev/null && busybox sync"
+    );
+    house.sh("web", &fill)?;
     let address = house.address("web")?;
     eventually("it serves", || Ok(serves(&address)))?;
     let (moved, gap) = moved(&house, &other, &address)?;
@@ -344,6 +346,9 @@ fn moves_at_last(house: &House, other: &Other) -> Result<()> {
 
 const PARTS: usize = 12;
 
+/// Its init may be about to make the directory.
+const WRITE: &str = "busybox mkdir -p /srv && echo the page > /srv/page && busybox sync";
+
 /// The command is killed after system calls spread over it; at no time two hosts run the VPS, and run again it is moved.
 fn a_move_that_is_cut_leaves_one_vps() -> Result<()> {
     let house = serving()?;
@@ -351,9 +356,7 @@ fn a_move_that_is_cut_leaves_one_vps() -> Result<()> {
     other.sshd_listens()?;
     let fresh = || -> Result<()> {
         house.ok("create web --image server --start")?;
-        house
-            .sh("web", "busybox sh -c 'echo the page > /srv/page; busybox sync'")
-            .map(drop)
+        house.sh("web", WRITE).map(drop)
     };
     fresh()?;
     let all = trace::kill_after(&other.migrate(&house, "web"), Victim::Program, usize::MAX)?;
@@ -397,9 +400,7 @@ fn a_move_whose_other_end_is_killed_leaves_one_vps() -> Result<()> {
         ensure!(other.condo("delete --force --all")?.status.success());
         house.ok("delete --force --all")?;
         house.ok("create web --image server --start")?;
-        house
-            .sh("web", "busybox sh -c 'echo the page > /srv/page; busybox sync'")
-            .map(drop)
+        house.sh("web", WRITE).map(drop)
     };
     fresh()?;
     let begin = Instant::now();
