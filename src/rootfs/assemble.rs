@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use super::ops::{Action, Bind, Filesystem, MountOp, Remount};
 use super::options::{Propagation, Sharing};
@@ -110,8 +110,7 @@ fn mount_of(place: &OwnedFd) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut dir = rustix::fs::openat(place, ".", flags, Mode::empty())?;
     loop {
-        let seen = rustix::fs::statx(&dir, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
-        if seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        if mount::is_top(&dir)? {
             return Ok(dir);
         }
         dir = rustix::fs::openat(&dir, "..", flags, Mode::empty())?;

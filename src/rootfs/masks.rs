@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{FileType, OFlags};
 
 use super::ops::Filesystem;
 use super::options::Sharing;
@@ -81,9 +81,8 @@ impl Assembled {
     /// A place of sysfs's for another file system, where there is none.
     fn unused(&self, path: &Path) -> Option<OwnedFd> {
         let place = self.existing(path).ok()??;
-        let seen = rustix::fs::statx(&place, "", AtFlags::EMPTY_PATH, StatxFlags::empty()).ok()?;
-        let covered = seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
-        (!covered && magic::is(&place, magic::SYSFS).ok()?).then_some(place)
+        let free = !mount::is_top(&place).ok()?;
+        (free && magic::is(&place, magic::SYSFS).ok()?).then_some(place)
     }
 
     /// `/dev/null`, checked: the image's could be anything (CVE-2025-31133). The container's own, because the host's would give it

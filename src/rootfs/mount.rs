@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, XattrFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -28,6 +28,12 @@ pub(super) fn clone(fd: impl AsFd, recursive: bool) -> Result<OwnedFd> {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     Ok(open_tree(fd, "", flags)?)
+}
+
+/// Whether this is the top of a mount.
+pub(super) fn is_top(fd: impl AsFd) -> Result<bool> {
+    let seen = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Puts a detached mount in its place.
