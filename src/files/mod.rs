@@ -5,13 +5,14 @@ pub mod mountinfo;
 pub mod overlay;
 mod place;
 mod root;
+pub mod socket;
 
 use std::ffi::CString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{
     AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT,
@@ -25,9 +26,6 @@ use crate::error::{During, Result};
 
 /// More than the line of `/proc/PID/stat` can have: 52 numbers of at most 20 digits, and a name.
 const STAT: usize = 2048;
-
-/// The bytes of a path in `struct sockaddr_un`, without the one that ends it.
-const LONGEST_ADDRESS: usize = 107;
 
 /// Reads a whole file, naming it in the error.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
@@ -132,17 +130,6 @@ pub fn open_dir(path: &Path) -> Result<OwnedFd> {
         Mode::empty(),
     )
     .during(|| format!("open `{}`", path.display()))
-}
-
-/// The path of a socket as its address can hold it, which has 107 bytes at most (`unix(7)`): a longer one leads through a descriptor of
-/// its directory, and is good as long as that is open.
-pub fn socket_path(path: &Path) -> Result<(PathBuf, Option<OwnedFd>)> {
-    if path.as_os_str().len() <= LONGEST_ADDRESS {
-        return Ok((path.to_owned(), None));
-    }
-    let dir = open_dir(path.parent().unwrap_or(Path::new("/")))?;
-    let short = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    Ok((short.join(path.file_name().unwrap_or_default()), Some(dir)))
 }
 
 /// Creates a directory and its parents; one that is there already is left as it is.
@@ -310,21 +297,6 @@ mod tests {
         remove_tree(&top).unwrap();
         assert!(!exists(&top));
         remove_tree(&top).unwrap();
-    }
-
-    #[test]
-    fn a_socket_may_be_far_down() {
-        let top = std::env::temp_dir().join(format!("condo-deep-{}", std::process::id()));
-        let deep = top.join("d".repeat(LONGEST_ADDRESS));
-        fs::create_dir_all(&deep).unwrap();
-        for path in [top.join("socket"), deep.join("socket")] {
-            let (short, _dir) = socket_path(&path).unwrap();
-            let listener = std::os::unix::net::UnixListener::bind(short).unwrap();
-            assert!(exists(&path));
-            drop(listener);
-        }
-        remove_tree(&top).unwrap();
-        assert!(socket_path(&deep.join("socket")).is_err());
     }
 
     #[test]

@@ -6,21 +6,16 @@ use std::path::Path;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::termios::{OptionalActions, OutputModes, Winsize};
 
 use crate::error::{During, Error, Result};
+use crate::files::socket;
 
 /// Connects to the caller's `AF_UNIX` stream socket (`--console-socket`, `--pidfd-socket`, seccomp's `listenerPath`).
 pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let work = || -> Result<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(socket)
-    };
-    work().during(|| format!("connect to socket `{}`", path.display()))
+    socket::connect(path, SocketType::STREAM, None)
 }
 
 /// Sends one descriptor with a message (`SCM_RIGHTS`).

@@ -20,7 +20,7 @@ use super::bundle::Bundle;
 use super::container::Container;
 use super::state::Folder;
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::{self, socket};
 
 /// Where the container finds the socket's directory, as runc has it.
 pub const INSIDE: &str = "/run/notify";
@@ -183,8 +183,8 @@ fn manager() -> Result<Option<SocketAddr>> {
 /// A socket that all users of the container may write to.
 fn listen(place: &Path) -> Result<UnixDatagram> {
     use std::os::unix::fs::PermissionsExt;
-    let (path, _dir) = files::socket_path(&place.join(NAME))?;
-    let socket = UnixDatagram::bind(&path)?;
+    let (path, _dir) = socket::address_of(&place.join(NAME))?;
+    let listening = UnixDatagram::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
-    Ok(socket)
+    Ok(listening)
 }

@@ -10,11 +10,12 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use oci_spec::runtime::{
     ContainerProcessState, LinuxSeccomp, LinuxSeccompAction, SECCOMP_FD_NAME, Spec, State,
 };
+use rustix::net::SocketType;
 use seccompiler::sock_filter;
 
 use super::vps::without_agent;
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::socket;
 use crate::sys::seccomp as sys;
 
 /// `BPF_RET | BPF_K` with `SECCOMP_RET_ALLOW`: a filter of one instruction.
@@ -55,13 +56,9 @@ impl Listener {
     /// # Errors
     /// When nobody listens at the path.
     pub fn connect(&self) -> Result<Agent> {
-        let connect = || -> Result<UnixStream> {
-            let (path, _dir) = files::socket_path(&self.path)?;
-            Ok(UnixStream::connect(path)?)
-        };
-        let stream =
-            connect().during(|| format!("failed to connect with seccomp agent `{}`", self.path.display()))?;
-        Ok(self.at(stream))
+        let stream = socket::connect(&self.path, SocketType::STREAM, None)
+            .during(|| format!("failed to connect with seccomp agent `{}`", self.path.display()))?;
+        Ok(self.at(stream.into()))
     }
 
     /// The agent at the other end of a connection.

@@ -8,15 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{SocketFlags, SocketType};
 
 use super::super::console;
 use super::exec::PATIENCE;
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::{self, socket};
 use crate::namespaces::Kind;
 
 /// How many may wait to be answered.
@@ -24,21 +24,11 @@ const BACKLOG: i32 = 16;
 
 /// Makes the socket, for the container's init.
 pub(super) fn make(path: &Path) -> Result<OwnedFd> {
-    let work = || -> Result<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        let (address, _directory) = files::socket_path(path)?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(&address)?)?;
-        rustix::fs::chmodat(
-            CWD,
-            path,
-            Mode::from_raw_mode(0o600),
-            rustix::fs::AtFlags::empty(),
-        )?;
-        rustix::net::listen(&socket, BACKLOG)?;
-        Ok(socket)
-    };
-    work().during(|| format!("make socket `{}`", path.display()))
+    let socket = socket::listen(path, SocketType::STREAM, SocketFlags::empty(), BACKLOG)?;
+    let mode = Mode::from_raw_mode(0o600);
+    rustix::fs::chmodat(CWD, path, mode, AtFlags::empty())
+        .during(|| format!("close `{}` to others", path.display()))?;
+    Ok(socket)
 }
 
 /// Init's side.
@@ -118,8 +108,7 @@ pub fn ask(path: &Path, kinds: &[Kind]) -> Result<Vec<(Kind, OwnedFd)>> {
             why,
         ));
     }
-    let (address, _directory) = files::socket_path(path)?;
-    let socket = console::connect(&address)?;
+    let socket = console::connect(path)?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     let mut found = Vec::new();
     let mut number = [0];

@@ -8,11 +8,13 @@ use anyhow::{Context, Result, ensure};
 
 use super::house::{House, eventually, finish};
 use super::terminal::Terminal;
+use crate::harness;
 
 tests![
     a_log_is_followed_to_the_end,
     the_log_is_bounded: 120,
     a_user_joins_and_leaves,
+    a_user_joins_however_long_the_roots_path_is,
     the_later_user_takes_over,
     a_console_that_nobody_reads_can_be_left,
     keys_are_for_the_program_and_not_for_init,
@@ -75,7 +77,15 @@ fn the_log_is_bounded() -> Result<()> {
 }
 
 fn a_user_joins_and_leaves() -> Result<()> {
-    let house = House::new()?;
+    joined_and_left(House::new()?)
+}
+
+/// The address of a socket has 107 bytes (`unix(7)`).
+fn a_user_joins_however_long_the_roots_path_is() -> Result<()> {
+    joined_and_left(House::at(harness::tempdir().join("d".repeat(120)))?)
+}
+
+fn joined_and_left(house: House) -> Result<()> {
     house.running("web", "")?;
     let mut terminal = Terminal::new()?;
     let child = terminal.spawn(house.command().args(["console", "web"]))?;

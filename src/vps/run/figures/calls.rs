@@ -15,13 +15,13 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{SocketAddrUnix, SocketFlags, SocketType};
 
 use super::kept::{self, Kept};
 use super::sysinfo::Sysinfo;
 use super::underway::Underway;
 use crate::error::{During, Error, Result};
-use crate::files;
+use crate::files::{self, socket};
 use crate::runtime::console;
 use crate::sys;
 
@@ -50,19 +50,9 @@ pub(in super::super) struct Calls {
 impl Calls {
     /// Listens at `path` for listeners.
     pub(in super::super) fn listen(path: &Path) -> Result<Self> {
-        let work = || -> Result<OwnedFd> {
-            files::remove_file(path)?;
-            let (path, _dir) = files::socket_path(path)?;
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-            rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
-            rustix::net::listen(&socket, 64)?;
-            Ok(socket)
-        };
-        Self::adopt(
-            work().during(|| format!("listen at `{}`", path.display()))?,
-            Vec::new(),
-        )
+        files::remove_file(path)?;
+        let socket = socket::listen(path, SocketType::STREAM, SocketFlags::NONBLOCK, 64)?;
+        Self::adopt(socket, Vec::new())
     }
 
     /// Goes on with what another process had before.

@@ -17,12 +17,12 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{SendFlags, SocketFlags, SocketType};
 
 use super::kept::{self, ANSWER, DONE, FORGET, socket_in};
 use super::underway;
 use crate::error::{During, Result};
-use crate::files;
+use crate::files::{self, socket};
 use crate::runtime::console;
 use crate::sys;
 
@@ -64,10 +64,7 @@ impl Keeper {
     pub(in super::super) fn listen(folder: &Path) -> Result<Self> {
         let path = socket_in(folder);
         files::remove_file(&path)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
-        rustix::net::listen(&socket, 4096)?;
+        let socket = socket::listen(&path, SocketType::SEQPACKET, SocketFlags::NONBLOCK, 4096)?;
         let keeper = Self {
             path,
             poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,

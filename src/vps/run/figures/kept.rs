@@ -8,13 +8,14 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{RecvFlags, SendFlags, SocketType};
 use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use super::super::monitor::alone;
 use super::super::resident;
 use crate::error::{During, Error, Result};
+use crate::files::socket;
 use crate::runtime::console;
 use crate::vps::record::name::Name;
 
@@ -72,8 +73,8 @@ impl Kept {
     fn try_to_begin(&mut self, underway: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
         let link = match connect(&self.folder) {
             Ok(link) => link,
-            Err(Errno::NOENT | Errno::CONNREFUSED) => self.start()?,
-            Err(e) => return Err(e.into()),
+            Err(e) if is_missing(&e) => self.start()?,
+            Err(e) => return Err(e),
         };
         console::send_fd(link.as_fd(), words(ANSWER, &self.name).as_bytes(), underway)?;
         let mut found = Vec::new();
@@ -148,17 +149,14 @@ pub(super) fn leave(poll: &OwnedFd, listener: OwnedFd) {
     drop(listener);
 }
 
-fn connect(folder: &Path) -> rustix::io::Result<OwnedFd> {
-    let link = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    set_socket_timeout(&link, Timeout::Recv, Some(PATIENCE))?;
-    set_socket_timeout(&link, Timeout::Send, Some(PATIENCE))?;
-    rustix::net::connect(&link, &SocketAddrUnix::new(socket_in(folder))?)?;
-    Ok(link)
+fn connect(folder: &Path) -> Result<OwnedFd> {
+    socket::connect(&socket_in(folder), SocketType::SEQPACKET, Some(PATIENCE))
+}
+
+/// Whether nobody listens there.
+fn is_missing(e: &Error) -> bool {
+    let none = [Errno::NOENT, Errno::CONNREFUSED];
+    none.iter().any(|none| e.errno() == Some(none.raw_os_error()))
 }
 
 /// The first message of a connection.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use rustix::io::FdFlags;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{SocketFlags, SocketType};
 use rustix::process::WaitOptions;
 
 use super::super::engines;
@@ -26,7 +26,7 @@ use super::early::{self, Early};
 use super::log::Log;
 use crate::cgroups::Cgroup;
 use crate::error::{During, Error, Result};
-use crate::files::{self, Root};
+use crate::files::{self, Root, socket};
 use crate::namespaces::user::{IdMap, namespace_of};
 use crate::namespaces::{Kind, enter};
 use crate::process::inherited;
@@ -169,7 +169,7 @@ fn raise(condo: &Condo, record: &Record) -> Result<Watched> {
     let figures = Telling::begin(record, &bundle.spec, created.init.pid);
     names::remember_root(condo, &record.name, created.init.pid)?;
     let netns = namespace_of(created.init.pid, Kind::Network)?;
-    let listener = listen(&condo.folders.run_of(&record.name).join("console.sock"))?;
+    let listener = listen(&condo.folders.run_of(&record.name))?;
     created.container.start(&condo.host)?;
     created.link.wait_for_exec()?;
     let (figures, unseen) = with_calls(figures, calls, (record, &bundle.spec))?;
@@ -352,19 +352,9 @@ fn bound_kernel(condo: &Condo, record: &Record, cgroup: &Cgroup) -> Result<()> {
     sockets.map_or(Ok(()), |bytes| cgroup.bound_sockets(bytes))
 }
 
-/// The socket that `condo console` connects to.
-fn listen(path: &Path) -> Result<OwnedFd> {
-    let work = || -> Result<OwnedFd> {
-        files::remove_file(path)?;
-        let socket = rustix::net::socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-        rustix::net::listen(&socket, 4)?;
-        Ok(socket)
-    };
-    work().during(|| format!("listen at `{}`", path.display()))
+/// The socket in the run directory that `condo console` connects to.
+fn listen(folder: &Path) -> Result<OwnedFd> {
+    let path = folder.join("console.sock");
+    files::remove_file(&path)?;
+    socket::listen(&path, SocketType::STREAM, SocketFlags::empty(), 4)
 }
