@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 
@@ -25,6 +26,10 @@ pub(super) const PORTS: Group = Group {
 
 /// The group of ports that nobody needs any more.
 pub(super) const DOOMED: u32 = PORTS.value | 0x0080_0000;
+
+/// How long the kernel's worker is waited for, and how often it is asked whether it has been there.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_micros(500);
 
 /// Groups of interfaces: those with this value under this mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub(super) struct Link {
     pub(super) group: u32,
     /// Whether it was brought up.
     pub(super) up: bool,
+    /// Whether packets go by it.
+    pub(super) carries: bool,
     /// What this host has sent by it.
     pub(super) sent: Count,
     /// What this host has received by it.
@@ -66,6 +73,7 @@ impl Link {
             bridge: None,
             group: 0,
             up: message.header.flags.contains(LinkFlags::Up),
+            carries: false,
             sent: Count::default(),
             received: Count::default(),
         };
@@ -74,6 +82,7 @@ impl Link {
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::Controller(index) => link.bridge = Some(index),
                 LinkAttribute::Group(group) => link.group = group,
+                LinkAttribute::OperState(state) => link.carries = state == State::Up,
                 LinkAttribute::Stats64(stats) => {
                     link.sent = Count {
                         bytes: stats.tx_bytes,
@@ -266,11 +275,14 @@ pub(super) fn set_up(channel: &mut Channel, index: u32) -> Result<()> {
     channel.request(Message::SetLink(message), 0).map(drop)
 }
 
-/// Makes the end of a pair that came up first carry packets. When the other end comes up, the kernel leaves this to a worker, which a busy
-/// machine runs late, and silently drops all packets until then. Somebody who asks for the link makes it do that work at once (since
-/// Linux 6.8; older kernels just answer).
+/// Waits until the end of a pair that came up first carries packets. When the other end comes up, the kernel leaves this to a worker, which a
+/// busy machine runs late, and silently drops all packets until then. Since Linux 6.8 whoever asks for the link has that work done at once.
 pub(super) fn await_carrier(channel: &mut Channel, name: &str) -> Result<()> {
-    get(channel, name).map(drop)
+    let deadline = Instant::now() + PATIENCE;
+    while !get(channel, name)?.carries && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// Gives a link up: it goes with the next [`delete_doomed`]. For the kernel, one is as much waiting as many.

@@ -42,7 +42,7 @@ tests![
     dhcp_tells_what_it_has in guest,
     fragments_of_one_leave_room_for_others,
     dhcp_options_come_in_any_order in guest,
-    the_first_packet_arrives,
+    the_first_packet_arrives in guest,
     ipv6_is_for_those_who_may in guest,
     the_outside_sees_the_host_by_ipv6,
     an_isolated_network_has_no_way_out,
@@ -615,7 +615,7 @@ fn dhcp_options_come_in_any_order() -> Result<()> {
 /// What the kernel does later when the second end of a pair comes up, it does at once: until then packets are lost without a word. What it
 /// needs a lock for, others make it wait for.
 fn the_first_packet_arrives() -> Result<()> {
-    needs!(root, ip, linux_6_8);
+    needs!(root, ip);
     let network = host()?;
     let busy = Room::new()?;
     let is_over = AtomicBool::new(false);
