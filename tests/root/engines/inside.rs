@@ -125,6 +125,8 @@ fn engines_divide_their_part_of_cgroup_v2() -> Result<()> {
         let is_up = || Ok(vps.exec(&["@", "systemctl", "is-active", unit])?.out == "active\n");
         eventually(&format!("{unit} is up"), is_up).with_context(|| units(&vps))?;
     }
+    // What systemd does last at a boot, it does to the cgroups that engines are to divide.
+    vps.exec(&["@", "timeout", "60", "systemctl", "is-system-running", "--wait"])?;
     for (script, expected) in DOCKER.iter().chain(PODMAN).chain(DIRECTORIES) {
         let ran = vps.exec(&["@", "bash", "-c", script])?;
         ensure!(

@@ -1,10 +1,12 @@
 //! The console: its log, who follows it, and who joins it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::house::{House, eventually, finish};
 use super::terminal::Terminal;
@@ -76,6 +78,14 @@ fn the_log_is_bounded() -> Result<()> {
     house.leave()
 }
 
+/// Waits until a user has joined, who hears it: what is said before that is for the log alone.
+fn joins(house: &House, mut hears: impl FnMut() -> Result<bool>) -> Result<()> {
+    eventually("the user has joined", || {
+        house.sh("web", "echo joined > /dev/console")?;
+        hears()
+    })
+}
+
 fn a_user_joins_and_leaves() -> Result<()> {
     joined_and_left(House::new()?)
 }
@@ -132,8 +142,7 @@ fn a_console_that_nobody_reads_can_be_left() -> Result<()> {
     let mut terminal = Terminal::new()?;
     let child = terminal.spawn(house.command().args(["console", "web"]))?;
     // Raw mode must have begun, in which no byte is a line's end or a signal.
-    house.sh("web", "echo joined > /dev/console")?;
-    terminal.hear("joined")?;
+    joins(&house, || terminal.hears("joined", Duration::from_millis(200)))?;
     // In a thread, because nobody would take it all from a user whose console hangs.
     let typing = std::thread::spawn(move || {
         terminal
@@ -186,11 +195,13 @@ fn slow_viewers_see_all_and_none_holds_the_vps() -> Result<()> {
             .stdout(write);
         Ok((command.spawn()?, std::fs::File::from(read)))
     };
+    let is_shown = |shown: &std::fs::File| -> Result<bool> {
+        let mut fds = [PollFd::new(shown.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, PollTimeout::from(200_u8))? > 0)
+    };
     let (mut viewer, mut shown) = look()?;
-    house.sh(
-        "web",
-        "sleep 0.3; (seq 100000; echo the end) > /dev/console & sleep 0.1",
-    )?;
+    joins(&house, || is_shown(&shown))?;
+    house.sh("web", "(seq 100000; echo the end) > /dev/console & sleep 0.1")?;
     let (mut text, mut piece) = (Vec::new(), [0; 5000]);
     while !text.ends_with(b"the end\r\n") {
         let n = shown.read(&mut piece)?;
@@ -206,7 +217,8 @@ fn slow_viewers_see_all_and_none_holds_the_vps() -> Result<()> {
     drop(viewer.stdin.take());
     ensure!(finish(viewer)?.status.success());
     let (viewer, shown) = look()?;
-    house.sh("web", "sleep 0.3; seq 100000 > /dev/console")?;
+    joins(&house, || is_shown(&shown))?;
+    house.sh("web", "seq 100000 > /dev/console")?;
     drop(shown);
     ensure!(house.ok("logs web")?.contains("\n100000\r\n"));
     drop(viewer.wait_with_output()?);

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -77,9 +77,21 @@ impl Terminal {
 
     /// Reads until `text` has come.
     pub fn hear(&mut self, text: &str) -> Result<()> {
-        let deadline = Instant::now() + patience();
+        ensure!(
+            self.hears(text, patience())?,
+            "`{text}` did not come: {}",
+            self.heard
+        );
+        Ok(())
+    }
+
+    /// Reads until `text` has come, or the time is over; whether it has.
+    pub fn hears(&mut self, text: &str, patience: Duration) -> Result<bool> {
+        let deadline = Instant::now() + patience;
         while !self.heard.contains(text) {
-            ensure!(Instant::now() < deadline, "`{text}` did not come: {}", self.heard);
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
             let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
             if poll(&mut fds, PollTimeout::from(100_u8))? > 0 {
                 let mut buffer = [0; 4096];
@@ -89,6 +101,6 @@ impl Terminal {
         }
         let at = self.heard.find(text).unwrap_or(0) + text.len();
         self.heard.drain(..at);
-        Ok(())
+        Ok(true)
     }
 }
