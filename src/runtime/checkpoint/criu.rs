@@ -150,12 +150,16 @@ impl Criu {
                 pid: notify.pid,
                 fd,
             });
-            self.send(&Request {
+            let told = self.send(&Request {
                 kind: Kind::Notify as i32,
                 notify_success: Some(attended.is_ok()),
                 ..Request::default()
-            })?;
+            });
             refused = refused.or(attended.err());
+            // One that has ended meanwhile hears nothing any more; why it was to give up is what counts.
+            if let Err(e) = told {
+                return Err(refused.unwrap_or(e));
+            }
         }
     }
 
