@@ -1,8 +1,9 @@
 //! Docker Swarm: three daemons, each in a network namespace of its own, whose default runtime makes VPSs.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::client::Client;
 use super::room::{Daemon, Room};
@@ -11,6 +12,10 @@ use crate::harness;
 use crate::vps::house::eventually;
 
 tests![vpss_are_placed_scaled_and_moved: 300];
+
+/// How long three daemons may take on two processors, and between two questions: each question is three programs' work.
+const PATIENCE: Duration = Duration::from_secs(90);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// One machine of the swarm.
 struct Node<'a> {
@@ -140,18 +145,19 @@ fn join(nodes: &[Node]) -> Result<()> {
 
 /// Waits until as many run on each.
 fn spread(nodes: &[Node], expected: &[usize]) -> Result<()> {
-    let mut last = Vec::new();
-    eventually(&format!("{expected:?} run"), || {
-        last = nodes
-            .iter()
-            .map(|node| Ok(node.tasks()?.len()))
-            .collect::<Result<_>>()?;
-        Ok(last == expected)
-    })
-    .with_context(|| {
-        let tasks = nodes[0].client.run("service ps --no-trunc vps", &[]);
-        format!("{last:?}: {tasks:?}")
-    })
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let tasks = nodes.iter().map(Node::tasks);
+        let found: Vec<usize> = tasks.map(|tasks| Ok(tasks?.len())).collect::<Result<_>>()?;
+        if found == expected {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let tasks = nodes[0].client.run("service ps --no-trunc vps", &[]);
+            bail!("{expected:?} are to run, {found:?} do: {tasks:?}");
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// User ids that nobody else has, and a capability that containers have not.
