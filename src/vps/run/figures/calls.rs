@@ -151,8 +151,13 @@ impl Calls {
     fn path(&self) -> Result<PathBuf> {
         let address = SocketAddrUnix::try_from(rustix::net::getsockname(&self.socket)?)?;
         let nowhere = || Error::Corrupt("a socket for listeners without a name".into());
-        let path = address.path_bytes().ok_or_else(nowhere)?;
-        Ok(Path::new(OsStr::from_bytes(path)).to_owned())
+        let path = Path::new(OsStr::from_bytes(address.path_bytes().ok_or_else(nowhere)?));
+        // It led through a descriptor of who made it.
+        if path.starts_with("/proc/self/fd") {
+            let why = "its path is longer than the address of a socket";
+            return Err(Error::unsupported("a keeper of listeners for this root", why));
+        }
+        Ok(path.to_owned())
     }
 
     /// What is readable when there is something to do.
