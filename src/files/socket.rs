@@ -7,17 +7,18 @@ use std::time::Duration;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::open_dir;
+use super::{open_dir, remove_file};
 use crate::error::{During, Result};
 
 /// The bytes of a path in `struct sockaddr_un`, without the one that ends it.
 const LONGEST_ADDRESS: usize = 107;
 
-/// Makes a socket that listens at `path`, where nothing may be yet; `waiting` is how many may wait to be answered.
+/// Makes a socket that listens at `path`, in place of what an earlier one has left there; `waiting` is how many may wait to be answered.
 ///
 /// # Errors
 /// The kernel's, with the path.
 pub fn listen(path: &Path, kind: SocketType, flags: SocketFlags, waiting: i32) -> Result<OwnedFd> {
+    remove_file(path)?;
     let work = || -> Result<OwnedFd> {
         let (address, _dir) = address_of(path)?;
         let flags = flags | SocketFlags::CLOEXEC;

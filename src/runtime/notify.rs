@@ -184,7 +184,7 @@ fn manager() -> Result<Option<SocketAddr>> {
 fn listen(place: &Path) -> Result<UnixDatagram> {
     use std::os::unix::fs::PermissionsExt;
     let (path, _dir) = socket::address_of(&place.join(NAME))?;
-    let listening = UnixDatagram::bind(&path)?;
+    let socket = UnixDatagram::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
-    Ok(listening)
+    Ok(socket)
 }

@@ -57,7 +57,7 @@ impl Listener {
     /// When nobody listens at the path.
     pub fn connect(&self) -> Result<Agent> {
         let stream = socket::connect(&self.path, SocketType::STREAM, None)
-            .during(|| format!("failed to connect with seccomp agent `{}`", self.path.display()))?;
+            .during(|| "failed to connect with seccomp agent")?;
         Ok(self.at(stream.into()))
     }
 

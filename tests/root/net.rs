@@ -612,8 +612,8 @@ fn dhcp_options_come_in_any_order() -> Result<()> {
     Ok(())
 }
 
-/// What the kernel does later when the second end of a pair comes up, it does at once: until then packets are lost without a word. What it
-/// needs a lock for, others make it wait for.
+/// When a port is attached, the kernel has done what it leaves to a worker as the second end of a pair comes up: until then packets are lost
+/// without a word. The worker needs a lock, which others hold here.
 fn the_first_packet_arrives() -> Result<()> {
     needs!(root, ip);
     let network = host()?;

@@ -1,15 +1,15 @@
 //! Docker Swarm: three daemons, each in a network namespace of its own, whose default runtime makes VPSs.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::client::Client;
 use super::room::{Daemon, Room};
 use super::{example, image};
 use crate::harness;
-use crate::vps::house::eventually;
+use crate::vps::house::{eventually, within};
 
 tests![vpss_are_placed_scaled_and_moved: 300];
 
@@ -145,19 +145,18 @@ fn join(nodes: &[Node]) -> Result<()> {
 
 /// Waits until as many run on each.
 fn spread(nodes: &[Node], expected: &[usize]) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let tasks = nodes.iter().map(Node::tasks);
-        let found: Vec<usize> = tasks.map(|tasks| Ok(tasks?.len())).collect::<Result<_>>()?;
-        if found == expected {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            let tasks = nodes[0].client.run("service ps --no-trunc vps", &[]);
-            bail!("{expected:?} are to run, {found:?} do: {tasks:?}");
-        }
-        std::thread::sleep(PAUSE);
-    }
+    let mut last = Vec::new();
+    within(PATIENCE, PAUSE, &format!("{expected:?} run"), || {
+        last = nodes
+            .iter()
+            .map(|node| Ok(node.tasks()?.len()))
+            .collect::<Result<_>>()?;
+        Ok(last == expected)
+    })
+    .with_context(|| {
+        let tasks = nodes[0].client.run("service ps --no-trunc vps", &[]);
+        format!("{last:?}: {tasks:?}")
+    })
 }
 
 /// User ids that nobody else has, and a capability that containers have not.

@@ -24,11 +24,21 @@ pub fn patience() -> Duration {
 }
 
 /// Waits until `what` is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + patience();
+pub fn eventually(what: &str, is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    within(patience(), Duration::from_millis(20), what, is_so)
+}
+
+/// The same for as long as is said, with that pause between two looks.
+pub fn within(
+    patience: Duration,
+    pause: Duration,
+    what: &str,
+    mut is_so: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + patience;
     while !is_so()? {
-        ensure!(Instant::now() < deadline, "{what}: not after {:?}", patience());
-        std::thread::sleep(Duration::from_millis(20));
+        ensure!(Instant::now() < deadline, "{what}: not after {patience:?}");
+        std::thread::sleep(pause);
     }
     Ok(())
 }

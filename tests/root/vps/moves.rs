@@ -193,6 +193,9 @@ fn serving() -> Result<House> {
     Ok(house)
 }
 
+/// Writes the page. Its init may be about to make the directory.
+const WRITE: &str = "busybox mkdir -p /srv && echo the page > /srv/page && busybox sync";
+
 /// Whether an address serves the page.
 fn serves(address: &str) -> bool {
     let ask = || -> Result<bool> {
@@ -345,9 +348,6 @@ fn moves_at_last(house: &House, other: &Other) -> Result<()> {
 }
 
 const PARTS: usize = 12;
-
-/// Its init may be about to make the directory.
-const WRITE: &str = "busybox mkdir -p /srv && echo the page > /srv/page && busybox sync";
 
 /// The command is killed after system calls spread over it; at no time two hosts run the VPS, and run again it is moved.
 fn a_move_that_is_cut_leaves_one_vps() -> Result<()> {

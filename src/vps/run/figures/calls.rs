@@ -21,7 +21,7 @@ use super::kept::{self, Kept};
 use super::sysinfo::Sysinfo;
 use super::underway::Underway;
 use crate::error::{During, Error, Result};
-use crate::files::{self, socket};
+use crate::files::socket;
 use crate::runtime::console;
 use crate::sys;
 
@@ -50,7 +50,6 @@ pub(in super::super) struct Calls {
 impl Calls {
     /// Listens at `path` for listeners.
     pub(in super::super) fn listen(path: &Path) -> Result<Self> {
-        files::remove_file(path)?;
         let socket = socket::listen(path, SocketType::STREAM, SocketFlags::NONBLOCK, 64)?;
         Self::adopt(socket, Vec::new())
     }

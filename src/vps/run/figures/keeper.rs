@@ -63,7 +63,6 @@ impl Keeper {
     /// Listens for the instance whose VPSs have their run directories in this folder.
     pub(in super::super) fn listen(folder: &Path) -> Result<Self> {
         let path = socket_in(folder);
-        files::remove_file(&path)?;
         let socket = socket::listen(&path, SocketType::SEQPACKET, SocketFlags::NONBLOCK, 4096)?;
         let keeper = Self {
             path,

@@ -355,6 +355,5 @@ fn bound_kernel(condo: &Condo, record: &Record, cgroup: &Cgroup) -> Result<()> {
 /// The socket in the run directory that `condo console` connects to.
 fn listen(folder: &Path) -> Result<OwnedFd> {
     let path = folder.join("console.sock");
-    files::remove_file(&path)?;
     socket::listen(&path, SocketType::STREAM, SocketFlags::empty(), 4)
 }
